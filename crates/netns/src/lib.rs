@@ -1,0 +1,25 @@
+//! The fence: the only code of Sluice that enters network namespaces.
+//!
+//! A network namespace belongs to a thread, so a thread that changed its namespace and
+//! then failed would do the next job in the wrong pod. Therefore only fence workers
+//! change namespace; a job is handed to them as a closure:
+//!
+//! ```text
+//! caller ── job, PodNetns ──► fence worker: setns(pod) ─ job ─ setns(home) ─► result
+//!                                  │ panic, or no way home: the thread ends,
+//!                                  └ a new one takes its place
+//! ```
+//!
+//! What a job leaves behind, a socket above all, keeps the namespace it was made in and
+//! may be used from any thread afterwards. This crate does no async IO; callers bring
+//! results into their runtime by the callback of [`Fence::submit`].
+
+mod fence;
+mod named;
+mod pod;
+mod socket;
+
+pub use fence::{Fence, FenceError};
+pub use named::NamedNetns;
+pub use pod::{NetnsError, NetnsId, PodNetns};
+pub use socket::{Dial, Listen, OrigDst, dial_socket, listen_tcp, original_dst};

@@ -1,0 +1,33 @@
+//! The contract between the node agent and ztunnel: which ports and marks a captured
+//! pod uses, the ZDS messages, the rules of a session, and the packet framing.
+//!
+//! A session runs over a Unix `SOCK_SEQPACKET` socket. The agent listens, ztunnel
+//! connects and speaks first:
+//!
+//! ```text
+//! ztunnel ── Hello{V1} ──────────────► agent
+//!         ◄── Add{uid, info} + netns fd ── (for each captured pod)
+//!         ── Ack ───────────────────►
+//!         ◄── Keep{uid} ────────────── (pod known, no descriptor at hand)
+//!         ── Ack ───────────────────►
+//!         ◄── SnapshotSent ───────────
+//!         ── Ack ───────────────────►
+//!         ◄── Add / Del ────────────── (as pods come and go; one in flight)
+//! ```
+//!
+//! One protobuf message is one packet, at most [`MAX_MESSAGE`] bytes. The wire format is
+//! that of Istio ambient's ztunnel, so either end may be theirs.
+
+mod contract;
+pub mod link;
+mod message;
+mod wire;
+
+pub use contract::{
+    CONNMARK, DEFAULT_SOCKET, Mark, PACKET_MARK, PROXY_PORTS, PolicyRoute, ROUTE, port,
+};
+pub use message::{
+    Ack, AddWorkload, DelWorkload, Hello, KeepWorkload, SnapshotSent, Version, WorkloadInfo,
+    WorkloadRequest, WorkloadResponse, workload_request, workload_response,
+};
+pub use wire::{MAX_MESSAGE, Request, Violation, Workload, decode_hello, decode_request, decode_response, encode};

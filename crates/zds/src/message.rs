@@ -1,0 +1,119 @@
+//! The ZDS messages (package `istio.workload.zds`), protobuf version 3.
+
+/// Protocol version that ztunnel announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Version {
+    /// Never sent by a correct peer.
+    NotUsed = 0,
+    /// The only version there is.
+    V1 = 1,
+}
+
+/// The first packet of a session, from ztunnel.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Hello {
+    /// A [`Version`].
+    #[prost(enumeration = "Version", tag = "1")]
+    pub version: i32,
+}
+
+/// From the agent: what to do about one workload, or the end of the snapshot.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WorkloadRequest {
+    /// Exactly one of the four payloads.
+    #[prost(oneof = "workload_request::Payload", tags = "1, 2, 3, 5")]
+    pub payload: Option<workload_request::Payload>,
+}
+
+/// Payloads of [`WorkloadRequest`].
+pub mod workload_request {
+    /// The request proper.
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Payload {
+        /// Serve this workload; the packet carries its network namespace.
+        #[prost(message, tag = "1")]
+        Add(super::AddWorkload),
+        /// Stop serving this workload.
+        #[prost(message, tag = "2")]
+        Del(super::DelWorkload),
+        /// Everything known has been sent; what was not named is gone.
+        #[prost(message, tag = "3")]
+        SnapshotSent(super::SnapshotSent),
+        /// This workload still exists, but its namespace is not at hand.
+        #[prost(message, tag = "5")]
+        Keep(super::KeepWorkload),
+    }
+}
+
+/// See [`workload_request::Payload::Add`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AddWorkload {
+    /// The pod's UID.
+    #[prost(string, tag = "1")]
+    pub uid: String,
+    /// Who the workload is; a message without it is a protocol error.
+    #[prost(message, optional, tag = "2")]
+    pub workload_info: Option<WorkloadInfo>,
+}
+
+/// Who a workload is, in Kubernetes' terms.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct WorkloadInfo {
+    /// Pod name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Namespace.
+    #[prost(string, tag = "2")]
+    pub namespace: String,
+    /// Service account.
+    #[prost(string, tag = "3")]
+    pub service_account: String,
+}
+
+/// See [`workload_request::Payload::Keep`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct KeepWorkload {
+    /// The pod's UID.
+    #[prost(string, tag = "1")]
+    pub uid: String,
+}
+
+/// See [`workload_request::Payload::Del`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DelWorkload {
+    /// The pod's UID (field 2, unlike the other messages).
+    #[prost(string, tag = "2")]
+    pub uid: String,
+}
+
+/// See [`workload_request::Payload::SnapshotSent`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SnapshotSent {}
+
+/// From ztunnel: the answer to one request. Answers correlate by order only.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WorkloadResponse {
+    /// Always an ack.
+    #[prost(oneof = "workload_response::Payload", tags = "1")]
+    pub payload: Option<workload_response::Payload>,
+}
+
+/// Payloads of [`WorkloadResponse`].
+pub mod workload_response {
+    /// The answer proper.
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Payload {
+        /// The request was carried out, or why not.
+        #[prost(message, tag = "1")]
+        Ack(super::Ack),
+    }
+}
+
+/// See [`workload_response::Payload::Ack`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Ack {
+    /// Empty on success.
+    #[prost(string, tag = "1")]
+    pub error: String,
+}
