@@ -1,0 +1,261 @@
+//! The network configuration that comes on standard input. Pure.
+//!
+//! Only what we use is looked at. Everything else, keys of later versions included, is
+//! kept as the raw text it came as, so that prevResult leaves exactly as it arrived.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::prev_result::PrevResult;
+
+/// Versions of the CNI specification that the plugin speaks, oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CniVersion {
+    V0_3_1,
+    V0_4_0,
+    V1_0_0,
+    V1_1_0,
+}
+
+impl CniVersion {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
+    /// The first.
+    pub const OLDEST: Self = Self::V0_3_1;
+    /// The last, in which errors are written when the configuration names none of them.
+    pub const NEWEST: Self = Self::V1_1_0;
+
+    /// As it is written in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V0_3_1 => "0.3.1",
+            Self::V0_4_0 => "0.4.0",
+            Self::V1_0_0 => "1.0.0",
+            Self::V1_1_0 => "1.1.0",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|version| version.name() == name)
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Nothing came.
+    #[error("standard input is empty where the network configuration was expected")]
+    Empty,
+    /// What came is no JSON object.
+    #[error("the network configuration is not a JSON object: {0}")]
+    NotJson(#[source] serde_json::Error),
+    /// A version we do not speak.
+    #[error("cniVersion {found:?} is not supported, only {}", CniVersion::ALL.map(CniVersion::name).join(", "))]
+    Version {
+        /// As it was written.
+        found: String,
+    },
+    /// A key that must be there.
+    #[error("{key} is missing from the network configuration: {reason}")]
+    Missing {
+        /// Which one.
+        key: &'static str,
+        /// Why it is needed.
+        reason: &'static str,
+    },
+    /// A key's value is not usable.
+    #[error("{key} is {value}: {reason}")]
+    Bad {
+        /// Which one.
+        key: &'static str,
+        /// What was found, as JSON.
+        value: String,
+        /// The rule that is broken.
+        reason: String,
+    },
+}
+
+impl ConfigError {
+    /// The specification's number ("Well-known Error Codes").
+    pub fn code(&self) -> u32 {
+        match self {
+            Self::Version { .. } => 1,
+            Self::Empty => 5,
+            Self::NotJson(_) => 6,
+            Self::Missing { .. } | Self::Bad { .. } => 7,
+        }
+    }
+}
+
+/// Our own part of the configuration: the conflist entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `agentSocket`: where the node agent listens.
+    pub agent_socket: PathBuf,
+    /// `excludeNamespaces`: their pods start without the agent being asked.
+    pub exclude_namespaces: Vec<String>,
+    /// `timeoutSeconds`: within this time ADD and CHECK are answered, whatever the agent
+    /// does. Runtimes give up after minutes, but one that waits keeps a pod from its
+    /// next try.
+    pub timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            agent_socket: plugin_api::DEFAULT_SOCKET.into(),
+            exclude_namespaces: Vec::new(),
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A network configuration whose version is supported and whose name is one.
+#[derive(Debug)]
+pub struct Document {
+    keys: Keys,
+    cni_version: CniVersion,
+}
+
+type Keys = BTreeMap<String, Box<RawValue>>;
+
+impl Document {
+    /// Reads standard input.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(input: &[u8]) -> Result<Self, ConfigError> {
+        let keys = parse_keys(input)?;
+        let name: String = required(&keys, "name", "every network has one")?;
+        if !is_identifier(&name) {
+            return Err(bad(&keys, "name", IDENTIFIER_RULE));
+        }
+        let kind: String = required(&keys, "type", "it names the plugin")?;
+        if kind.is_empty() {
+            return Err(bad(&keys, "type", "empty"));
+        }
+        // The specification's first versions had no such key.
+        let found = optional(&keys, "cniVersion")?.unwrap_or_else(|| "0.1.0".to_owned());
+        let cni_version = CniVersion::from_name(&found).ok_or(ConfigError::Version { found })?;
+        Ok(Self { keys, cni_version })
+    }
+
+    /// The version in which to answer.
+    pub fn cni_version(&self) -> CniVersion {
+        self.cni_version
+    }
+
+    /// Our own keys; absent ones have defaults.
+    ///
+    /// # Errors
+    /// [`ConfigError::Bad`].
+    pub fn settings(&self) -> Result<Settings, ConfigError> {
+        let defaults = Settings::default();
+        let agent_socket = match optional::<PathBuf>(&self.keys, "agentSocket")? {
+            // The kernel's limit for socket paths is 108 bytes with a final zero.
+            Some(path) if !path.is_absolute() || path.as_os_str().len() > 107 => {
+                return Err(bad(
+                    &self.keys,
+                    "agentSocket",
+                    "not an absolute path below 108 bytes",
+                ));
+            }
+            Some(path) => path,
+            None => defaults.agent_socket,
+        };
+        let timeout = match optional::<u64>(&self.keys, "timeoutSeconds")? {
+            Some(seconds @ 1..=60) => Duration::from_secs(seconds),
+            Some(_) => return Err(bad(&self.keys, "timeoutSeconds", "not between 1 and 60")),
+            None => defaults.timeout,
+        };
+        let exclude_namespaces = optional(&self.keys, "excludeNamespaces")?;
+        Ok(Settings {
+            agent_socket,
+            exclude_namespaces: exclude_namespaces.unwrap_or(defaults.exclude_namespaces),
+            timeout,
+        })
+    }
+
+    /// What the plugins before this one made.
+    ///
+    /// # Errors
+    /// [`ConfigError::Missing`] when we are the first plugin of the list, and
+    /// [`ConfigError::Bad`] when the addresses in it cannot be read.
+    pub fn prev_result(&self) -> Result<PrevResult, ConfigError> {
+        const KEY: &str = "prevResult";
+        const NEED: &str = "this plugin must be chained after the one that makes the interface";
+        let raw: Box<RawValue> = required(&self.keys, KEY, NEED)?;
+        PrevResult::read(raw).map_err(|reason| bad(&self.keys, KEY, reason))
+    }
+}
+
+/// The version a VERSION request was asked in. Runtimes before 1.0 send nothing.
+///
+/// # Errors
+/// [`ConfigError`] when what came is not of that shape.
+pub fn asked_version(input: &[u8]) -> Result<String, ConfigError> {
+    let found = match parse_keys(input) {
+        Err(ConfigError::Empty) => None,
+        keys => optional(&keys?, "cniVersion")?,
+    };
+    Ok(found.unwrap_or_else(|| CniVersion::NEWEST.name().to_owned()))
+}
+
+/// In which version to write an error about this input, which may be any garbage.
+pub fn version_for_errors(input: &[u8]) -> CniVersion {
+    let keys = parse_keys(input).unwrap_or_default();
+    let named = optional::<String>(&keys, "cniVersion").ok().flatten();
+    named
+        .and_then(|name| CniVersion::from_name(&name))
+        .unwrap_or(CniVersion::NEWEST)
+}
+
+/// For messages about names that [`is_identifier`] refuses.
+pub const IDENTIFIER_RULE: &str =
+    "must begin with a letter or digit and continue with letters, digits, `_`, `.` and `-`";
+
+/// The specification's rule for network names and container ids.
+pub fn is_identifier(text: &str) -> bool {
+    let letter = |c: char| c.is_ascii_alphanumeric();
+    text.starts_with(letter) && text.chars().all(|c| letter(c) || "_.-".contains(c))
+}
+
+fn parse_keys(input: &[u8]) -> Result<Keys, ConfigError> {
+    if input.trim_ascii().is_empty() {
+        return Err(ConfigError::Empty);
+    }
+    serde_json::from_slice(input).map_err(ConfigError::NotJson)
+}
+
+/// `null` counts as absent, as it does for the runtimes' own decoder.
+fn optional<T: DeserializeOwned>(keys: &Keys, key: &'static str) -> Result<Option<T>, ConfigError> {
+    let Some(value) = keys.get(key) else {
+        return Ok(None);
+    };
+    serde_json::from_str(value.get()).map_err(|error| bad(keys, key, error.to_string()))
+}
+
+fn required<T: DeserializeOwned>(
+    keys: &Keys,
+    key: &'static str,
+    reason: &'static str,
+) -> Result<T, ConfigError> {
+    optional(keys, key)?.ok_or(ConfigError::Missing { key, reason })
+}
+
+fn bad(keys: &Keys, key: &'static str, reason: impl Into<String>) -> ConfigError {
+    let value = keys.get(key).map_or("absent", |value| value.get());
+    let shown = value.chars().take(200).collect();
+    ConfigError::Bad {
+        key,
+        value: shown,
+        reason: reason.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
