@@ -13,6 +13,8 @@ mod view;
 mod workload;
 
 pub use identity::{Identity, IdentityError};
-pub use policy::{Action, Connection, Decision, Denial, Policy, PolicyError, PolicyKey, Scope};
+pub use policy::{
+    Action, Connection, Decision, Denial, Enforcement, Policy, PolicyError, PolicyKey, Scope,
+};
 pub use view::{LocalWorkload, View};
 pub use workload::{Network, Protocol, Uid, Workload, WorkloadError};

@@ -1,36 +1,26 @@
 //! L4 authorization: who may reach a workload.
+//!
+//! ```text
+//! Authorization message ──parse──► Policy ──► PolicySet ──decide(workload, connection)──► Decision
+//!                                    └ Rules: OR of rules, AND of clauses, OR of matches
+//! ```
 
-use std::collections::HashMap;
-use std::fmt;
+mod decide;
+mod key;
+mod matcher;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use decide::PolicySet;
+pub use decide::{Decision, Denial};
+pub use key::PolicyKey;
+pub use parse::PolicyError;
+
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use crate::identity::Identity;
-use crate::proto::security as proto;
-use crate::workload::Workload;
-
-/// `namespace/name` of a policy.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PolicyKey {
-    namespace: Arc<str>,
-    name: Arc<str>,
-}
-
-impl PolicyKey {
-    /// Reads `namespace/name`.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let (namespace, name) = text.split_once('/')?;
-        (!name.is_empty() && !name.contains('/'))
-            .then(|| Self { namespace: namespace.into(), name: name.into() })
-    }
-}
-
-impl fmt::Display for PolicyKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
+use matcher::{Facts, Rules};
 
 /// Which workloads a policy applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +42,23 @@ pub enum Action {
     Deny,
 }
 
+/// Does a policy decide, or does it only say what it would decide?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforcement {
+    /// It decides.
+    Enforced,
+    /// It is never enforced; whoever holds the connection logs what it would have done.
+    DryRun,
+}
+
 /// A parsed policy.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     key: PolicyKey,
+    scope: Scope,
+    action: Action,
+    enforcement: Enforcement,
+    rules: Rules,
 }
 
 impl Policy {
@@ -64,17 +67,31 @@ impl Policy {
     pub fn key(&self) -> &PolicyKey {
         &self.key
     }
-}
 
-/// What is wrong with a policy resource; only that resource is rejected.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PolicyError {}
+    /// Which workloads it applies to.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
 
-impl TryFrom<proto::Authorization> for Policy {
-    type Error = PolicyError;
+    /// What it does with a connection that it matches.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        self.action
+    }
 
-    fn try_from(_message: proto::Authorization) -> Result<Self, Self::Error> {
-        todo!()
+    /// Whether it decides at all.
+    #[must_use]
+    pub fn enforcement(&self) -> Enforcement {
+        self.enforcement
+    }
+
+    /// Does one of its rules match? Says nothing about scope or enforcement: decisions
+    /// come from [`View::authorize`](crate::View::authorize), this is for what a dry run
+    /// would have done.
+    #[must_use]
+    pub fn matches(&self, connection: &Connection) -> bool {
+        self.rules.match_facts(&Facts::of(connection))
     }
 }
 
@@ -87,35 +104,4 @@ pub struct Connection {
     pub identity: Option<Identity>,
     /// The workload's address and the application's port.
     pub destination: SocketAddr,
-}
-
-/// May a connection go on?
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Yes.
-    Allow,
-    /// No.
-    Deny(Denial),
-}
-
-/// Why a connection was denied.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denial {
-    /// A DENY policy matches.
-    #[error("denied by policy {0}")]
-    Policy(PolicyKey),
-    /// There are ALLOW policies and none matches.
-    #[error("no ALLOW policy matches")]
-    NotAllowed,
-    /// The workload lists a policy that has not arrived: nobody knows what it forbids.
-    #[error("policy {0} is not known yet")]
-    Unknown(PolicyKey),
-}
-
-pub(crate) fn decide(
-    _policies: &HashMap<PolicyKey, Arc<Policy>>,
-    _destination: &Workload,
-    _connection: &Connection,
-) -> Decision {
-    todo!()
 }

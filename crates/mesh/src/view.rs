@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::policy::{Connection, Decision, Policy, PolicyKey, decide};
+use crate::policy::{Connection, Decision, Policy, PolicyKey, PolicySet};
 use crate::workload::{Network, Uid, Workload};
 
 /// A pod as its node agent knows it.
@@ -24,7 +24,7 @@ pub struct LocalWorkload<'a> {
 pub struct View {
     workloads: HashMap<Uid, Arc<Workload>>,
     by_address: HashMap<(Network, IpAddr), Uid>,
-    policies: HashMap<PolicyKey, Arc<Policy>>,
+    policies: PolicySet,
 }
 
 impl View {
@@ -44,10 +44,16 @@ impl View {
     /// Forgets a workload. An address that another workload has taken over meanwhile
     /// stays with that one.
     pub fn remove_workload(&mut self, uid: &str) {
-        let Some(old) = self.workloads.remove(uid) else { return };
+        let Some(old) = self.workloads.remove(uid) else {
+            return;
+        };
         for address in &old.addresses {
             let key = (Arc::clone(&old.network), *address);
-            if self.by_address.get(&key).is_some_and(|holder| **holder == *uid) {
+            if self
+                .by_address
+                .get(&key)
+                .is_some_and(|holder| **holder == *uid)
+            {
                 self.by_address.remove(&key);
             }
         }
@@ -55,7 +61,7 @@ impl View {
 
     /// Adds a policy or replaces the one of that name.
     pub fn insert_policy(&mut self, policy: Policy) {
-        self.policies.insert(policy.key().clone(), Arc::new(policy));
+        self.policies.insert(policy);
     }
 
     /// Forgets a policy.
@@ -72,7 +78,9 @@ impl View {
     /// The workload that answers at this address.
     #[must_use]
     pub fn by_address(&self, network: &Network, ip: IpAddr) -> Option<&Arc<Workload>> {
-        let uid = self.by_address.get(&(Arc::clone(network), ip.to_canonical()))?;
+        let uid = self
+            .by_address
+            .get(&(Arc::clone(network), ip.to_canonical()))?;
         self.workloads.get(uid)
     }
 
@@ -93,13 +101,13 @@ impl View {
 
     /// All policies, in no order.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
-        self.policies.values()
+        self.policies.iter()
     }
 
     /// May this connection reach `destination`?
     #[must_use]
     pub fn authorize(&self, destination: &Workload, connection: &Connection) -> Decision {
-        decide(&self.policies, destination, connection)
+        self.policies.decide(destination, connection)
     }
 }
 
@@ -137,14 +145,23 @@ mod tests {
         view.remove_workload("old");
         assert_eq!(&*view.by_address(&network, ip).unwrap().uid, "new");
         view.insert_workload(pod("new", "10.0.0.2"));
-        assert!(view.by_address(&network, ip).is_none(), "the former address is forgotten");
+        assert!(
+            view.by_address(&network, ip).is_none(),
+            "the former address is forgotten"
+        );
     }
 
     #[test]
     fn a_host_network_workload_is_never_found_by_address() {
         let mut view = View::default();
-        view.insert_workload(Workload { host_network: true, ..pod("a", "10.0.0.1") });
-        assert!(view.by_address(&"".into(), "10.0.0.1".parse().unwrap()).is_none());
+        view.insert_workload(Workload {
+            host_network: true,
+            ..pod("a", "10.0.0.1")
+        });
+        assert!(
+            view.by_address(&"".into(), "10.0.0.1".parse().unwrap())
+                .is_none()
+        );
         assert!(view.workload("a").is_some());
     }
 
@@ -152,6 +169,9 @@ mod tests {
     fn a_mapped_address_is_the_ipv4_one() {
         let mut view = View::default();
         view.insert_workload(pod("a", "10.0.0.1"));
-        assert!(view.by_address(&"".into(), "::ffff:10.0.0.1".parse().unwrap()).is_some());
+        assert!(
+            view.by_address(&"".into(), "::ffff:10.0.0.1".parse().unwrap())
+                .is_some()
+        );
     }
 }

@@ -1,0 +1,63 @@
+//! `sluice-control`: the embedded control plane as a program.
+
+mod args;
+
+use std::net::TcpListener;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use control::Control;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use args::Args;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Our errors name their causes themselves; only a context is put in front.
+            let causes: Vec<_> = error.chain().take(2).map(ToString::to_string).collect();
+            let told = causes
+                .iter()
+                .skip(1)
+                .all(|cause| causes[0].contains(cause.as_str()));
+            let text = if told {
+                causes[0].clone()
+            } else {
+                causes.join(": ")
+            };
+            eprintln!("sluice-control: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&args.log).context("RUST_LOG")?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    // The Kubernetes client asks for the process's provider.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("signals")?;
+
+    let listener = TcpListener::bind(args.listen_addr)
+        .with_context(|| format!("LISTEN_ADDR {} cannot be listened on", args.listen_addr))?;
+    let control = Control::start(args.settings(), listener).await?;
+    if let Some(path) = &args.root_cert_file {
+        std::fs::write(path, control.root_pem())
+            .with_context(|| format!("ROOT_CERT_FILE {} cannot be written", path.display()))?;
+    }
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping");
+    control.shutdown().await;
+    Ok(())
+}

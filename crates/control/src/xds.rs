@@ -1,0 +1,8 @@
+//! Delta discovery: each client is sent what it does not have yet, and nothing else.
+
+mod client;
+mod service;
+mod session;
+mod subscription;
+
+pub(crate) use service::Discovery;

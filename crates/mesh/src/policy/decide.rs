@@ -1,0 +1,125 @@
+//! From all policies to one decision.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::matcher::Facts;
+use super::{Action, Connection, Enforcement, Policy, PolicyKey, Scope};
+use crate::workload::Workload;
+
+/// May a connection go on?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Yes.
+    Allow,
+    /// No.
+    Deny(Denial),
+}
+
+/// Why a connection was denied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// A DENY policy matches.
+    #[error("denied by policy {0}")]
+    Policy(PolicyKey),
+    /// There are ALLOW policies and none matches.
+    #[error("no ALLOW policy matches")]
+    NotAllowed,
+    /// The workload lists a policy that has not arrived: nobody knows what it forbids.
+    #[error("policy {0} is not known yet")]
+    Unknown(PolicyKey),
+}
+
+/// All policies, found by name and by the namespace that they apply to without being
+/// listed, so that a decision does not walk over those of other namespaces.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PolicySet {
+    by_key: HashMap<PolicyKey, Arc<Policy>>,
+    global: Vec<Arc<Policy>>,
+    by_namespace: HashMap<Arc<str>, Vec<Arc<Policy>>>,
+}
+
+impl PolicySet {
+    /// Adds a policy or replaces the one of that name.
+    pub(crate) fn insert(&mut self, policy: Policy) {
+        self.remove(policy.key());
+        let policy = Arc::new(policy);
+        match policy.scope() {
+            Scope::Global => insert_sorted(&mut self.global, &policy),
+            Scope::Namespace => {
+                let namespace = policy.key().namespace().into();
+                insert_sorted(self.by_namespace.entry(namespace).or_default(), &policy);
+            }
+            Scope::Selected => {}
+        }
+        self.by_key.insert(policy.key().clone(), policy);
+    }
+
+    /// Forgets a policy.
+    pub(crate) fn remove(&mut self, key: &PolicyKey) {
+        if self.by_key.remove(key).is_none() {
+            return;
+        }
+        self.global.retain(|policy| policy.key() != key);
+        if let Some(list) = self.by_namespace.get_mut(key.namespace()) {
+            list.retain(|policy| policy.key() != key);
+            if list.is_empty() {
+                self.by_namespace.remove(key.namespace());
+            }
+        }
+    }
+
+    /// All policies, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.by_key.values()
+    }
+
+    /// Any DENY that matches denies and is named. Then a listed policy that is not known
+    /// denies, because it might be a DENY. Then, if there are ALLOW policies, one of them
+    /// must match.
+    pub(crate) fn decide(&self, destination: &Workload, connection: &Connection) -> Decision {
+        let facts = Facts::of(connection);
+        let enforced = |action| {
+            self.applicable(destination).filter(move |policy| {
+                policy.action == action && policy.enforcement == Enforcement::Enforced
+            })
+        };
+        let denies = |policy: &&Arc<Policy>| policy.rules.match_facts(&facts);
+        if let Some(policy) = enforced(Action::Deny).find(denies) {
+            return Decision::Deny(Denial::Policy(policy.key().clone()));
+        }
+        if let Some(key) = destination
+            .policies
+            .iter()
+            .find(|key| !self.by_key.contains_key(*key))
+        {
+            return Decision::Deny(Denial::Unknown(key.clone()));
+        }
+        let mut allows = enforced(Action::Allow).peekable();
+        if allows.peek().is_none() || allows.any(|policy| policy.rules.match_facts(&facts)) {
+            Decision::Allow
+        } else {
+            Decision::Deny(Denial::NotAllowed)
+        }
+    }
+
+    /// Policies of the whole mesh, of the workload's namespace, and those it lists.
+    fn applicable(&self, workload: &Workload) -> impl Iterator<Item = &Arc<Policy>> {
+        let of_namespace = self
+            .by_namespace
+            .get(&workload.namespace)
+            .map_or(&[][..], Vec::as_slice);
+        let listed = workload
+            .policies
+            .iter()
+            .filter_map(|key| self.by_key.get(key));
+        self.global.iter().chain(of_namespace).chain(listed)
+    }
+}
+
+/// Keeps a list in the order of names: of several DENY policies that match, it is always
+/// the same one that is named.
+fn insert_sorted(list: &mut Vec<Arc<Policy>>, policy: &Arc<Policy>) {
+    let at = list.partition_point(|other| other.key() < policy.key());
+    list.insert(at, Arc::clone(policy));
+}
