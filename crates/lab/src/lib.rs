@@ -1,1 +1,61 @@
-//! placeholder
+//! The lab: a whole mesh on one Linux machine, as root, without a cluster.
+//!
+//! ```text
+//! Lab::start ─► hub and nodes (net) ─► Kubernetes API (kube_api), control (services)
+//! start_mesh ─► node-agent and ztunnel on every node, as processes (part)
+//! create_pod ─► objects, namespace, conflist executed as the specification says
+//!               (kubelet, cni_runtime), status
+//! pods talk (app) while sniffers look at the wire (sniffer)
+//! teardown   ─► all in reverse, then a look at what is left (leftovers)
+//! ```
+//!
+//! Everything lives below one folder, `/run/sluice-lab/<id>/`, and in network namespaces
+//! named there. The host's namespace, rules and routes are never touched. A lab that was
+//! killed is cleaned up by the next start, or by [`sweep()`].
+//!
+//! Nothing here judges the implementation under test: it only arranges and observes.
+
+mod app;
+pub mod cni_runtime;
+mod conf;
+mod ground;
+mod http_client;
+
+pub mod kube_api;
+mod kube_client;
+mod kubectl;
+mod kubelet;
+mod lab;
+mod leftovers;
+mod net;
+mod node;
+mod options;
+mod part;
+mod patience;
+mod place;
+mod pod;
+mod process;
+mod sandbox;
+mod services;
+mod sniffer;
+mod state;
+mod sweep;
+
+pub use app::{AppError, AppErrorKind, Conversation, End, Reply, Server};
+pub use http_client::HttpError;
+pub use kube_client::{KubeClient, KubeError};
+pub use kubectl::KubectlError;
+pub use kubelet::{PodError, PodFailure};
+pub use lab::{Lab, LabError, MeshError};
+pub use leftovers::{Leftover, Leftovers};
+pub use net::NetError;
+pub use node::Node;
+pub use options::{DEFAULT_ROOT, Family, Options, Subject};
+pub use part::{Part, PartError};
+pub use patience::{TimedOut, eventually};
+pub use place::Place;
+pub use pod::{Pod, PodSpec, TryAgain};
+pub use process::{ProcessError, Ran};
+pub use services::ServicesError;
+pub use sniffer::{Observation, Packet, SniffError, Sniffer, Transport, Window};
+pub use sweep::{Running, Swept, others, sweep};

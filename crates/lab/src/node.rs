@@ -1,0 +1,241 @@
+//! A node: its namespace, its folder, its container runtime, and the subject's processes.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use netns::NamedNetns;
+
+use crate::cni_runtime::Runtime;
+use crate::conf;
+use crate::net::plan;
+use crate::options::{Family, Subject};
+use crate::part::{Part, Readiness};
+use crate::place::Place;
+use crate::process::{Job, ProcessError, Ran};
+use crate::state::Ledger;
+
+/// What the parts of all nodes are told alike.
+#[derive(Clone, Debug)]
+pub(crate) struct MeshSettings {
+    pub subject: Subject,
+    pub log_level: String,
+    pub kubeconfig: PathBuf,
+    pub root_certificate: PathBuf,
+    pub trust_domain: &'static str,
+    pub cluster_id: &'static str,
+}
+
+/// Files of one node, below the lab's folder.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeFiles {
+    pub folder: PathBuf,
+    pub agent: PathBuf,
+    pub zds_socket: PathBuf,
+    pub conf: PathBuf,
+    pub cache: PathBuf,
+    pub ipam: PathBuf,
+    pub logs: PathBuf,
+    pub ztunnel_token: PathBuf,
+}
+
+impl NodeFiles {
+    pub fn new(lab: &Path, node: &str) -> Self {
+        let folder = lab.join(node);
+        Self {
+            agent: folder.join("agent"),
+            zds_socket: folder.join("zds.sock"),
+            conf: folder.join("cni/net.d"),
+            cache: folder.join("cni/cache"),
+            ipam: folder.join("ipam"),
+            logs: folder.join("logs"),
+            ztunnel_token: folder.join("ztunnel-token"),
+            folder,
+        }
+    }
+
+    fn create(&self) -> io::Result<()> {
+        let folders = [&self.agent, &self.conf, &self.cache, &self.ipam, &self.logs];
+        folders.into_iter().try_for_each(std::fs::create_dir_all)
+    }
+}
+
+/// One node of the lab.
+#[derive(Debug)]
+pub struct Node {
+    number: u8,
+    place: Place,
+    files: NodeFiles,
+    conflist: PathBuf,
+    runtime: Runtime,
+    agent: Option<Part>,
+    ztunnel: Option<Part>,
+    named: NamedNetns,
+}
+
+impl Node {
+    pub(crate) fn new(
+        number: u8,
+        place: Place,
+        named: NamedNetns,
+        lab: &Path,
+        family: Family,
+        mesh: Option<&MeshSettings>,
+        ledger: &Arc<Ledger>,
+    ) -> io::Result<Self> {
+        let files = NodeFiles::new(lab, place.name());
+        files.create()?;
+        let socket = files.agent.join("plugin.sock");
+        let conflist = files.conf.join(conf::FILE);
+        let list = conf::conflist(number, family, &files.ipam, mesh.map(|_| socket.as_path()));
+        std::fs::write(&conflist, format!("{list:#}\n"))?;
+        let ours = mesh.map(|mesh| mesh.subject.cni_plugin_dir.clone());
+        let plugins = [conf::PRIMARY_PLUGINS.into()]
+            .into_iter()
+            .chain(ours)
+            .collect();
+        let runtime = Runtime::new(&files.conf, &files.cache, plugins, Some(place.clone()));
+        let agent = mesh.map(|mesh| agent(mesh, &place, &files, ledger));
+        let ztunnel = mesh.map(|mesh| ztunnel(mesh, &place, &files, ledger));
+        Ok(Self {
+            number,
+            place,
+            files,
+            conflist,
+            runtime,
+            agent,
+            ztunnel,
+            named,
+        })
+    }
+
+    /// Counted from 1.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Its name in the cluster, for example `node1`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.place.name()
+    }
+
+    /// Its address on the wire.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        plan::node_v4(self.number)
+    }
+
+    /// Its IPv6 address on the wire.
+    #[must_use]
+    pub fn address_v6(&self) -> Ipv6Addr {
+        plan::node_v6(self.number)
+    }
+
+    /// Its namespace.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Runs a command in its namespace, see [`Place::run`].
+    ///
+    /// # Errors
+    /// [`ProcessError`].
+    pub async fn run(&self, argv: &[&str]) -> Result<Ran, ProcessError> {
+        self.place.run(argv).await
+    }
+
+    /// All its files.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.files.folder
+    }
+
+    /// The network configuration that its runtime reads for each pod.
+    #[must_use]
+    pub fn conflist(&self) -> &Path {
+        &self.conflist
+    }
+
+    /// Its container runtime.
+    #[must_use]
+    pub fn cni(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// The node agent; `None` without a subject.
+    #[must_use]
+    pub fn agent(&self) -> Option<&Part> {
+        self.agent.as_ref()
+    }
+
+    /// The ztunnel; `None` without a subject.
+    #[must_use]
+    pub fn ztunnel(&self) -> Option<&Part> {
+        self.ztunnel.as_ref()
+    }
+
+    /// The agent's run directory.
+    #[must_use]
+    pub fn agent_folder(&self) -> &Path {
+        &self.files.agent
+    }
+
+    /// Where agent and ztunnel meet.
+    #[must_use]
+    pub fn zds_socket(&self) -> &Path {
+        &self.files.zds_socket
+    }
+
+    pub(crate) fn token_file(&self) -> &Path {
+        &self.files.ztunnel_token
+    }
+
+    /// The namespace's file goes; what runs inside keeps the namespace.
+    pub(crate) fn unname(self) {
+        drop(self.named);
+    }
+}
+
+fn agent(mesh: &MeshSettings, place: &Place, files: &NodeFiles, ledger: &Arc<Ledger>) -> Part {
+    let job = Job::new(&mesh.subject.node_agent)
+        .env("NODE_NAME", place.name())
+        .env("KUBECONFIG", &mesh.kubeconfig)
+        .env("RUN_DIR", &files.agent)
+        .env("INPOD_UDS", &files.zds_socket)
+        .env("EXCLUDE_NAMESPACES", conf::EXCLUDED.join(","))
+        .env("RUST_LOG", &mesh.log_level)
+        .env("LOG_FORMAT", "plain");
+    let log = files.logs.join("node-agent.log");
+    let readiness = Readiness {
+        port: 8000,
+        path: "/readyz",
+    };
+    Part::new("node-agent", place, job, log, readiness, ledger)
+}
+
+fn ztunnel(mesh: &MeshSettings, place: &Place, files: &NodeFiles, ledger: &Arc<Ledger>) -> Part {
+    let control = format!("https://{}", plan::hub_addr(plan::CONTROL_PORT));
+    let job = Job::new(&mesh.subject.ztunnel)
+        .env("NODE_NAME", place.name())
+        .env("INPOD_UDS", &files.zds_socket)
+        .env("XDS_ADDRESS", &control)
+        .env("XDS_ROOT_CA", &mesh.root_certificate)
+        .env("CA_ADDRESS", &control)
+        .env("CA_ROOT_CA", &mesh.root_certificate)
+        .env("AUTH_TOKEN", &files.ztunnel_token)
+        .env("CLUSTER_ID", mesh.cluster_id)
+        .env("TRUST_DOMAIN", mesh.trust_domain)
+        .env("IPV6_ENABLED", "true")
+        .env("RUST_LOG", &mesh.log_level)
+        .env("LOG_FORMAT", "plain");
+    let log = files.logs.join("ztunnel.log");
+    let readiness = Readiness {
+        port: zds::port::READY,
+        path: "/healthz/ready",
+    };
+    Part::new("ztunnel", place, job, log, readiness, ledger)
+}
