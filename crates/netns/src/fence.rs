@@ -150,7 +150,10 @@ fn own_netns() -> io::Result<OwnedFd> {
 }
 
 fn spawn_worker(home: Arc<OwnedFd>, tasks: Arc<Mutex<Receiver<Task>>>) -> io::Result<()> {
-    thread::Builder::new().name("fence".into()).spawn(move || work(home, tasks)).map(drop)
+    thread::Builder::new()
+        .name("fence".into())
+        .spawn(move || work(home, tasks))
+        .map(drop)
 }
 
 fn work(home: Arc<OwnedFd>, tasks: Arc<Mutex<Receiver<Task>>>) {
@@ -162,7 +165,9 @@ fn work(home: Arc<OwnedFd>, tasks: Arc<Mutex<Receiver<Task>>>) {
     loop {
         let next = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(task) = next else { return };
-        if task(&home) == WorkerState::Lost {
+        // The job's own panics are caught further in; this one is of the callback.
+        let state = catch_unwind(AssertUnwindSafe(|| task(&home))).unwrap_or(WorkerState::Lost);
+        if state == WorkerState::Lost {
             // Without a replacement the pool shrinks; with none left, callers get `Closed`.
             let _ = spawn_worker(home, tasks);
             return;
@@ -181,11 +186,16 @@ fn run_between<T>(
     let result = catch_unwind(AssertUnwindSafe(job))
         .map_err(|panic| FenceError::Panicked(panic_text(panic.as_ref())));
     let back = setns(home.as_fd(), CloneFlags::CLONE_NEWNET);
-    let state = if result.is_ok() && back.is_ok() { WorkerState::Home } else { WorkerState::Lost };
+    let state = if result.is_ok() && back.is_ok() {
+        WorkerState::Home
+    } else {
+        WorkerState::Lost
+    };
     (result, state)
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no text".into())
 }

@@ -20,6 +20,6 @@ mod pod;
 mod socket;
 
 pub use fence::{Fence, FenceError};
-pub use named::NamedNetns;
+pub use named::{NamedNetns, release_folder};
 pub use pod::{NetnsError, NetnsId, PodNetns};
 pub use socket::{Dial, Listen, OrigDst, dial_socket, listen_tcp, original_dst};

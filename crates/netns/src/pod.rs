@@ -6,8 +6,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::sys::stat::fstat;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+
+use crate::fence::FenceError;
 
 /// What tells one network namespace from another.
 ///
@@ -66,7 +69,7 @@ pub enum NetnsError {
     },
     /// Its identity could not be read from inside.
     #[error(transparent)]
-    Fence(#[from] crate::FenceError),
+    Fence(#[from] FenceError),
 }
 
 /// An open descriptor of a network namespace. Cloning shares the descriptor; the
@@ -81,13 +84,21 @@ impl PodNetns {
     /// Opens the namespace at `path`, for example `/run/netns/x` or `/proc/7/ns/net`.
     ///
     /// # Errors
-    /// [`NetnsError::Open`] when it is gone, [`NetnsError::NotNetns`] when it is a plain
-    /// file.
+    /// [`NetnsError::Open`] when it is gone, [`NetnsError::NotNetns`] when something else
+    /// is there.
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
-        let opened = netns_rs::get_from_path(path).map_err(|error| NetnsError::Open {
+        let failed = |reason: String| NetnsError::Open {
             path: path.display().to_string(),
-            reason: error.to_string(),
-        })?;
+            reason,
+        };
+        // A path is only a claim: opening a pipe for reading would wait for its writer for
+        // ever, so it is looked at before it is opened for real.
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let seen =
+            nix::fcntl::open(path, flags, Mode::empty()).map_err(|e| failed(e.to_string()))?;
+        expect_nsfs(&seen)?;
+        let same = format!("/proc/self/fd/{}", seen.as_raw_fd());
+        let opened = netns_rs::get_from_path(same).map_err(|error| failed(error.to_string()))?;
         let fd = opened
             .file()
             .as_fd()
@@ -101,10 +112,7 @@ impl PodNetns {
     /// # Errors
     /// [`NetnsError::NotNetns`] when it is anything else.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, NetnsError> {
-        let magic = fstatfs(&fd).map_err(nix_io("fstatfs"))?.filesystem_type();
-        if magic != NSFS_MAGIC {
-            return Err(NetnsError::NotNetns { found: format!("file system type {magic:?}") });
-        }
+        expect_nsfs(&fd)?;
         let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
             .map_err(io("read the descriptor's name"))?;
         // A descriptor opened through a bind mount shows the mount's path; only the
@@ -114,9 +122,17 @@ impl PodNetns {
             return Err(NetnsError::NotNetns { found: name });
         }
         let stat = fstat(&fd).map_err(nix_io("fstat"))?;
-        let mut netns =
-            Self { fd: Arc::new(fd), id: NetnsId { dev: stat.st_dev, ino: stat.st_ino, cookie: None } };
-        netns.id.cookie = crate::fence::run_once(&netns, crate::socket::netns_cookie)?;
+        let id = NetnsId {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            cookie: None,
+        };
+        let mut netns = Self {
+            fd: Arc::new(fd),
+            id,
+        };
+        netns.id.cookie = crate::fence::run_once(&netns, crate::socket::netns_cookie)
+            .map_err(unentered(&name))?;
         Ok(netns)
     }
 
@@ -151,14 +167,43 @@ impl AsFd for PodNetns {
 
 impl fmt::Debug for PodNetns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PodNetns").field("fd", &self.fd.as_raw_fd()).field("id", &self.id).finish()
+        f.debug_struct("PodNetns")
+            .field("fd", &self.fd.as_raw_fd())
+            .field("id", &self.id)
+            .finish()
     }
 }
 
-pub(crate) fn io(step: &'static str) -> impl FnOnce(io::Error) -> NetnsError {
+fn expect_nsfs(fd: &OwnedFd) -> Result<(), NetnsError> {
+    let kind = fstatfs(fd).map_err(nix_io("fstatfs"))?.filesystem_type();
+    if kind == NSFS_MAGIC {
+        Ok(())
+    } else {
+        Err(NetnsError::NotNetns {
+            found: format!("on a file system of type {:#x}", kind.0),
+        })
+    }
+}
+
+/// The kernel refuses to enter a namespace of another kind as a network namespace.
+fn unentered(name: &str) -> impl FnOnce(FenceError) -> NetnsError {
+    move |error| match error {
+        FenceError::Enter(errno) if errno.raw_os_error() == Some(libc::EINVAL) => {
+            NetnsError::NotNetns {
+                found: format!("{name}, a namespace of another kind"),
+            }
+        }
+        other => other.into(),
+    }
+}
+
+fn io(step: &'static str) -> impl FnOnce(io::Error) -> NetnsError {
     move |source| NetnsError::Io { step, source }
 }
 
 fn nix_io(step: &'static str) -> impl FnOnce(nix::Error) -> NetnsError {
-    move |errno| NetnsError::Io { step, source: errno.into() }
+    move |errno| NetnsError::Io {
+        step,
+        source: errno.into(),
+    }
 }

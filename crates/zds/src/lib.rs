@@ -30,4 +30,7 @@ pub use message::{
     Ack, AddWorkload, DelWorkload, Hello, KeepWorkload, SnapshotSent, Version, WorkloadInfo,
     WorkloadRequest, WorkloadResponse, workload_request, workload_response,
 };
-pub use wire::{MAX_MESSAGE, Request, Violation, Workload, decode_hello, decode_request, decode_response, encode};
+pub use wire::{
+    MAX_MESSAGE, Request, Violation, Workload, decode_hello, decode_request, decode_response,
+    encode,
+};

@@ -1,0 +1,108 @@
+//! The parts of a packet, and values, as nft's JSON expressions.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use nftables::expr::{
+    BinaryOperation, CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression,
+    Payload, PayloadField, Prefix, SetItem,
+};
+
+use crate::model::SetName;
+
+/// The flags that tell an open from everything else. PSH, URG and the ECN bits may be set
+/// on either.
+pub(super) fn deciding_flags() -> Expression<'static> {
+    let flags = ["fin", "syn", "rst", "ack"].map(word).into();
+    binary(BinaryOperation::AND(
+        payload("tcp", "flags"),
+        Expression::List(flags),
+    ))
+}
+
+/// Not `ct original proto-dst`, which nft 1.0.6 lists in a form that it cannot load.
+pub(super) fn dnat_bit() -> Expression<'static> {
+    binary(BinaryOperation::AND(ct("status"), word("dnat")))
+}
+
+pub(super) fn destination_type() -> Expression<'static> {
+    let fib = Fib {
+        result: FibResult::Type,
+        flags: HashSet::from([FibFlag::Daddr]),
+    };
+    Expression::Named(NamedExpression::Fib(fib))
+}
+
+pub(super) fn looked_up(set: SetName) -> Expression<'static> {
+    let with_port = |source| {
+        Expression::Named(NamedExpression::Concat(vec![
+            source,
+            payload("tcp", "dport"),
+        ]))
+    };
+    match set {
+        SetName::Probe4 => with_port(payload("ip", "saddr")),
+        SetName::Probe6 => with_port(payload("ip6", "saddr")),
+        SetName::InSkip | SetName::OutSkip => payload("tcp", "dport"),
+        SetName::OutSkip4 => payload("ip", "daddr"),
+        SetName::OutSkip6 => payload("ip6", "daddr"),
+    }
+}
+
+pub(super) fn reference(set: SetName) -> Expression<'static> {
+    Expression::String(format!("@{}", set.as_str()).into())
+}
+
+pub(super) fn one_of(ports: &[u16]) -> Expression<'static> {
+    let items = ports
+        .iter()
+        .map(|&port| SetItem::Element(number(port)))
+        .collect();
+    Expression::Named(NamedExpression::Set(items))
+}
+
+pub(super) fn payload(protocol: &'static str, field: &'static str) -> Expression<'static> {
+    let field = PayloadField {
+        protocol: protocol.into(),
+        field: field.into(),
+    };
+    Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
+}
+
+pub(super) fn meta(key: MetaKey) -> Expression<'static> {
+    Expression::Named(NamedExpression::Meta(Meta { key }))
+}
+
+pub(super) fn ct(key: &'static str) -> Expression<'static> {
+    Expression::Named(NamedExpression::CT(CT {
+        key: key.into(),
+        family: None,
+        dir: None,
+    }))
+}
+
+pub(super) fn and(left: Expression<'static>, mask: u32) -> Expression<'static> {
+    binary(BinaryOperation::AND(left, Expression::Number(mask)))
+}
+
+pub(super) fn binary(operation: BinaryOperation<'static>) -> Expression<'static> {
+    Expression::BinaryOperation(Box::new(operation))
+}
+
+pub(super) fn word(text: &'static str) -> Expression<'static> {
+    Expression::String(text.into())
+}
+
+pub(super) fn number(port: u16) -> Expression<'static> {
+    Expression::Number(port.into())
+}
+
+pub(super) fn address(addr: IpAddr) -> Expression<'static> {
+    Expression::String(addr.to_string().into())
+}
+
+pub(super) fn prefix(network: IpNetwork) -> Expression<'static> {
+    let (addr, len) = (Box::new(address(network.ip())), u32::from(network.prefix()));
+    Expression::Named(NamedExpression::Prefix(Prefix { addr, len }))
+}

@@ -1,0 +1,111 @@
+//! What the named sets hold.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::model::{Element, Set, SetName};
+use crate::options::Options;
+
+/// All sets, the empty ones too.
+pub(crate) fn sets(options: &Options) -> Vec<Set> {
+    let probes = &options.probes;
+    let probe = |source: IpAddr| {
+        probes
+            .ports
+            .iter()
+            .map(move |&port| Element::Probe(source, port))
+    };
+    let ports = |ports: &BTreeSet<u16>| ports.iter().copied().map(Element::Port).collect();
+    let (v4, v6): (Vec<_>, Vec<_>) = outermost(&options.out_skip_cidrs)
+        .into_iter()
+        .partition(IpNetwork::is_ipv4);
+    let networks = |list: Vec<IpNetwork>| list.into_iter().map(Element::Network).collect();
+    vec![
+        Set {
+            name: SetName::Probe4,
+            elements: probe(probes.v4.into()).collect(),
+        },
+        Set {
+            name: SetName::Probe6,
+            elements: probe(probes.v6.into()).collect(),
+        },
+        Set {
+            name: SetName::InSkip,
+            elements: ports(&options.in_skip),
+        },
+        Set {
+            name: SetName::OutSkip,
+            elements: ports(&options.out_skip),
+        },
+        Set {
+            name: SetName::OutSkip4,
+            elements: networks(v4),
+        },
+        Set {
+            name: SetName::OutSkip6,
+            elements: networks(v6),
+        },
+    ]
+}
+
+/// The networks that no other one contains, without bits beyond their prefix: the kernel
+/// refuses overlapping elements, and one pod's odd exclusions must not fail its capture.
+fn outermost(networks: &BTreeSet<IpNetwork>) -> BTreeSet<IpNetwork> {
+    let trimmed: BTreeSet<IpNetwork> = networks.iter().map(trim).collect();
+    let contains = |outer: &IpNetwork, inner: &IpNetwork| {
+        outer != inner && outer.prefix() <= inner.prefix() && outer.contains(inner.ip())
+    };
+    trimmed
+        .iter()
+        .filter(|inner| !trimmed.iter().any(|outer| contains(outer, inner)))
+        .copied()
+        .collect()
+}
+
+fn trim(network: &IpNetwork) -> IpNetwork {
+    IpNetwork::new(network.network(), network.prefix()).expect("the prefix was valid before")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(given: &[&str], kept: &[&str]) {
+        let parse = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect();
+        let (given, kept): (BTreeSet<IpNetwork>, BTreeSet<IpNetwork>) = (parse(given), parse(kept));
+        assert_eq!(outermost(&given), kept, "of {given:?}");
+    }
+
+    #[test]
+    fn networks_never_overlap() {
+        check(&[], &[]);
+        check(
+            &["10.0.0.0/8", "192.0.2.0/24"],
+            &["10.0.0.0/8", "192.0.2.0/24"],
+        );
+        check(
+            &["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32"],
+            &["10.0.0.0/8"],
+        );
+        check(&["0.0.0.0/0", "10.0.0.0/8", "::/0"], &["0.0.0.0/0", "::/0"]);
+        check(
+            &["fd00::/8", "fd12::/16", "fe80::/10"],
+            &["fd00::/8", "fe80::/10"],
+        );
+    }
+
+    #[test]
+    fn bits_beyond_the_prefix_do_not_count() {
+        check(&["10.1.2.3/8", "10.0.0.0/8"], &["10.0.0.0/8"]);
+        check(&["10.1.2.3/24", "10.1.2.200/24"], &["10.1.2.0/24"]);
+        check(&["fd00::1/64"], &["fd00::/64"]);
+    }
+
+    #[test]
+    fn one_family_does_not_contain_the_other() {
+        check(&["0.0.0.0/0", "fd00::/8"], &["0.0.0.0/0", "fd00::/8"]);
+        check(&["::/0", "10.0.0.0/8"], &["::/0", "10.0.0.0/8"]);
+    }
+}

@@ -1,0 +1,463 @@
+//! What the rules do to connections: a pod and a peer, joined by one link.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use capture::{Dns, Inbound, Options, Ruleset, removal};
+use netns::{Dial, Listen, PodNetns, dial_socket, listen_tcp, original_dst};
+use socket2::SockRef;
+
+use crate::support::plain;
+use crate::world::{World, run, succeed};
+
+/// Longer than anything here takes, shorter than anybody's patience.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const PROXY_MARK: Option<u32> = Some(0x539);
+
+/// The pod's and the peer's address in one family.
+#[derive(Clone, Copy)]
+struct Addresses {
+    pod: IpAddr,
+    peer: IpAddr,
+    any: IpAddr,
+}
+
+fn families() -> [Addresses; 2] {
+    let of = |pod: &str, peer: &str, any: &str| Addresses {
+        pod: pod.parse().unwrap(),
+        peer: peer.parse().unwrap(),
+        any: any.parse().unwrap(),
+    };
+    [
+        of("10.77.0.2", "10.77.0.1", "0.0.0.0"),
+        of("fd77::2", "fd77::1", "::"),
+    ]
+}
+
+/// A pod with a link to a peer.
+struct Net {
+    world: World,
+    peer: PodNetns,
+}
+
+impl Net {
+    fn new() -> Self {
+        let net = Self {
+            world: World::new(),
+            peer: PodNetns::scratch().unwrap(),
+        };
+        let peer = format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            net.peer.as_fd().as_raw_fd()
+        );
+        net.ip(
+            &net.world.pod,
+            &format!("link add eth0 type veth peer name eth0 netns {peer}"),
+        );
+        for (netns, v4, v6) in [
+            (&net.world.pod, "10.77.0.2", "fd77::2"),
+            (&net.peer, "10.77.0.1", "fd77::1"),
+        ] {
+            net.ip(netns, "link set lo up");
+            net.ip(netns, "link set eth0 up");
+            net.ip(netns, &format!("addr add {v4}/24 dev eth0"));
+            net.ip(netns, &format!("addr add {v6}/64 dev eth0 nodad"));
+            net.wait_for_route(netns, v6);
+        }
+        net
+    }
+
+    /// The kernel makes an IPv6 address reachable in its own time, duplicate detection or
+    /// not.
+    fn wait_for_route(&self, netns: &PodNetns, to: &str) {
+        let octets = to.parse::<Ipv6Addr>().unwrap().octets();
+        let host_route = octets.map(|octet| format!("{octet:02x}")).concat() + " 80 ";
+        let deadline = Instant::now() + PATIENCE;
+        let routes = || std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
+        while !self
+            .world
+            .fence
+            .run(netns, routes)
+            .unwrap()
+            .contains(&host_route)
+        {
+            assert!(
+                Instant::now() < deadline,
+                "no route to {to} within {PATIENCE:?}"
+            );
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// The route that leads answers with the connection mark back to the proxy.
+    fn route_answers(&self) {
+        for family in ["-4", "-6"] {
+            let pod = &self.world.pod;
+            self.ip(
+                pod,
+                &format!("{family} rule add fwmark 0x111/0xfff lookup 1337 pref 13"),
+            );
+            self.ip(
+                pod,
+                &format!("{family} route add local default dev lo table 1337"),
+            );
+        }
+    }
+
+    fn ip(&self, netns: &PodNetns, arguments: &str) {
+        let command: Vec<_> = ["ip"].into_iter().chain(arguments.split(' ')).collect();
+        succeed(&run(&self.world.fence, netns, &command, ""));
+    }
+
+    fn listen(&self, netns: &PodNetns, addr: IpAddr, port: u16) -> TcpListener {
+        let listen = Listen {
+            addr: (addr, port).into(),
+            backlog: 16,
+            mark: None,
+        };
+        let listener = self
+            .world
+            .fence
+            .run(netns, move || listen_tcp(&listen))
+            .unwrap()
+            .unwrap();
+        listener.set_nonblocking(false).unwrap();
+        // Linux lets accept(2) end at this time, too.
+        SockRef::from(&listener)
+            .set_read_timeout(Some(PATIENCE))
+            .unwrap();
+        listener
+    }
+
+    fn dial(&self, netns: &PodNetns, dial: Dial) -> io::Result<TcpStream> {
+        let socket = self
+            .world
+            .fence
+            .run(netns, move || dial_socket(&dial))
+            .unwrap()?;
+        socket.connect_timeout(&dial.to.into(), PATIENCE)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(socket.into())
+    }
+
+    /// What an ordinary program in `netns` experiences.
+    fn open(&self, netns: &PodNetns, to: impl Into<SocketAddr>) -> io::Result<TcpStream> {
+        self.dial(
+            netns,
+            Dial {
+                to: to.into(),
+                mark: None,
+                from: None,
+            },
+        )
+    }
+}
+
+/// One byte there and one back.
+fn talk(a: &mut TcpStream, b: &mut TcpStream) {
+    let mut byte = [0];
+    a.write_all(b"?").unwrap();
+    b.set_read_timeout(Some(PATIENCE)).unwrap();
+    b.read_exact(&mut byte).unwrap();
+    b.write_all(b"!").unwrap();
+    a.read_exact(&mut byte).unwrap();
+    assert_eq!(&byte, b"!");
+}
+
+fn refused(result: io::Result<TcpStream>) {
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn what_arrives_lands_at_the_proxy() {
+    for at in families() {
+        let net = Net::new();
+        let app = net.listen(&net.world.pod, at.any, 8080);
+        let proxy = net.listen(&net.world.pod, "::".parse().unwrap(), 15006);
+        net.world.apply(&Ruleset::capture(&plain()));
+        let mut client = net.open(&net.peer, (at.pod, 8080)).unwrap();
+        let (mut accepted, from) = proxy.accept().unwrap();
+        assert_eq!(original_dst(&accepted).unwrap().0, (at.pod, 8080).into());
+        assert_eq!(from.ip().to_canonical(), at.peer);
+        talk(&mut client, &mut accepted);
+        app.set_nonblocking(true).unwrap();
+        assert_eq!(app.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}
+
+#[test]
+fn what_the_pod_opens_lands_at_the_proxy() {
+    for at in families() {
+        let net = Net::new();
+        let server = net.listen(&net.peer, at.any, 9000);
+        let proxy = net.listen(&net.world.pod, "::".parse().unwrap(), 15001);
+        net.world.apply(&Ruleset::capture(&plain()));
+        let mut client = net.open(&net.world.pod, (at.peer, 9000)).unwrap();
+        let (mut accepted, _) = proxy.accept().unwrap();
+        assert_eq!(original_dst(&accepted).unwrap().0, (at.peer, 9000).into());
+        talk(&mut client, &mut accepted);
+        server.set_nonblocking(true).unwrap();
+        assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}
+
+#[test]
+fn the_proxys_own_sockets_pass() {
+    for at in families() {
+        let net = Net::new();
+        let server = net.listen(&net.peer, at.any, 9000);
+        net.world.apply(&Ruleset::capture(&plain()));
+        refused(net.open(&net.world.pod, (at.peer, 9000)));
+        let dial = Dial {
+            to: (at.peer, 9000).into(),
+            mark: PROXY_MARK,
+            from: None,
+        };
+        let mut client = net.dial(&net.world.pod, dial).unwrap();
+        talk(&mut client, &mut server.accept().unwrap().0);
+    }
+}
+
+#[test]
+fn without_a_proxy_nothing_is_sent_in_the_clear() {
+    for at in families() {
+        let net = Net::new();
+        let app = net.listen(&net.world.pod, at.any, 8080);
+        let server = net.listen(&net.peer, at.any, 9000);
+        net.world.apply(&Ruleset::capture(&plain()));
+        refused(net.open(&net.peer, (at.pod, 8080)));
+        refused(net.open(&net.world.pod, (at.peer, 9000)));
+        for listener in [app, server] {
+            listener.set_nonblocking(true).unwrap();
+            assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        }
+    }
+}
+
+#[test]
+fn what_escapes_the_redirect_is_reset() {
+    for at in families() {
+        let net = Net::new();
+        let _app = net.listen(&net.world.pod, at.any, 8080);
+        let _server = net.listen(&net.peer, at.any, 9000);
+        let _proxies = [15001, 15006].map(|port| net.listen(&net.world.pod, at.any, port));
+        net.world.apply(&Ruleset::capture(&plain()));
+        let damage = "flush chain inet sluice nat_pre\nflush chain inet sluice nat_out";
+        succeed(&net.world.nft(damage));
+        refused(net.open(&net.peer, (at.pod, 8080)));
+        refused(net.open(&net.world.pod, (at.peer, 9000)));
+    }
+}
+
+#[test]
+fn nobody_dials_the_proxys_ports() {
+    for at in families() {
+        let options = Options {
+            dns: Dns::On,
+            ..plain()
+        };
+        for ruleset in [Ruleset::capture(&options), Ruleset::drain(&options)] {
+            let net = Net::new();
+            net.world.apply(&ruleset);
+            for port in [15001, 15006, 15053] {
+                let _proxy = net.listen(&net.world.pod, at.any, port);
+                refused(net.open(&net.peer, (at.pod, port)));
+                refused(net.open(&net.world.pod, (at.pod, port)));
+            }
+            let tunnel = net.listen(&net.world.pod, at.any, 15008);
+            let mut client = net.open(&net.peer, (at.pod, 15008)).unwrap();
+            talk(&mut client, &mut tunnel.accept().unwrap().0);
+        }
+    }
+}
+
+#[test]
+fn the_pod_talks_to_itself_directly() {
+    for (at, localhost) in families().into_iter().zip(["127.0.0.1", "::1"]) {
+        let net = Net::new();
+        let app = net.listen(&net.world.pod, at.any, 8080);
+        net.world.apply(&Ruleset::capture(&plain()));
+        for own in [at.pod, localhost.parse().unwrap()] {
+            let mut client = net.open(&net.world.pod, (own, 8080)).unwrap();
+            talk(&mut client, &mut app.accept().unwrap().0);
+        }
+    }
+}
+
+#[test]
+fn the_application_sees_the_clients_address() {
+    for at in families() {
+        let net = Net::new();
+        net.route_answers();
+        let app = net.listen(&net.world.pod, at.any, 8080);
+        net.world.apply(&Ruleset::capture(&plain()));
+        let dial = Dial {
+            to: (at.pod, 8080).into(),
+            mark: PROXY_MARK,
+            from: Some((at.peer, 0).into()),
+        };
+        let mut proxy = net.dial(&net.world.pod, dial).unwrap();
+        let (mut accepted, from) = app.accept().unwrap();
+        assert_eq!(from.ip(), at.peer);
+        talk(&mut proxy, &mut accepted);
+        let closed = Dial {
+            to: (at.pod, 8081).into(),
+            ..dial
+        };
+        refused(net.dial(&net.world.pod, closed));
+    }
+}
+
+#[test]
+fn exclusions_are_direct() {
+    for at in families() {
+        let net = Net::new();
+        let inbound = net.listen(&net.world.pod, at.any, 8080);
+        let outbound = net.listen(&net.peer, at.any, 9000);
+        let by_port = Options {
+            in_skip: [8080].into(),
+            out_skip: [9000].into(),
+            ..plain()
+        };
+        let by_network = Options {
+            out_skip_cidrs: [at.peer.into()].into(),
+            ..by_port.clone()
+        };
+        let by_network = Options {
+            out_skip: [].into(),
+            ..by_network
+        };
+        for options in [by_port, by_network] {
+            net.world.apply(&Ruleset::capture(&options));
+            let mut client = net.open(&net.peer, (at.pod, 8080)).unwrap();
+            talk(&mut client, &mut inbound.accept().unwrap().0);
+            let mut client = net.open(&net.world.pod, (at.peer, 9000)).unwrap();
+            talk(&mut client, &mut outbound.accept().unwrap().0);
+        }
+    }
+}
+
+#[test]
+fn probes_reach_declared_ports_only() {
+    for at in families() {
+        let net = Net::new();
+        let app = net.listen(&net.world.pod, at.any, 8080);
+        let _other = net.listen(&net.world.pod, at.any, 8081);
+        let mut options = plain();
+        options.probes.ports = [8080].into();
+        match at.peer {
+            IpAddr::V4(peer) => options.probes.v4 = peer,
+            IpAddr::V6(peer) => options.probes.v6 = peer,
+        }
+        net.world.apply(&Ruleset::capture(&options));
+        let mut probe = net.open(&net.peer, (at.pod, 8080)).unwrap();
+        talk(&mut probe, &mut app.accept().unwrap().0);
+        refused(net.open(&net.peer, (at.pod, 8081)));
+    }
+}
+
+#[test]
+fn a_gateway_receives_directly_and_is_captured_outbound() {
+    for at in families() {
+        let net = Net::new();
+        let app = net.listen(&net.world.pod, at.any, 8080);
+        let _server = net.listen(&net.peer, at.any, 9000);
+        net.world.apply(&Ruleset::capture(&Options {
+            inbound: Inbound::Bypass,
+            ..plain()
+        }));
+        let mut client = net.open(&net.peer, (at.pod, 8080)).unwrap();
+        talk(&mut client, &mut app.accept().unwrap().0);
+        refused(net.open(&net.world.pod, (at.peer, 9000)));
+    }
+}
+
+#[test]
+fn lookups_go_to_the_proxy_when_asked_to() {
+    for (at, localhost) in families().into_iter().zip(["127.0.0.1", "::1"]) {
+        let net = Net::new();
+        let bind = |addr: IpAddr, port: u16| {
+            let job = move || UdpSocket::bind((addr, port));
+            let socket = net.world.fence.run(&net.world.pod, job).unwrap().unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket
+        };
+        let proxy = bind(localhost.parse().unwrap(), 15053);
+        let app = bind(at.any, 0);
+        net.world.apply(&Ruleset::capture(&Options {
+            dns: Dns::On,
+            ..plain()
+        }));
+        app.connect((at.peer, 53)).unwrap();
+        app.send(b"?").unwrap();
+        let mut byte = [0];
+        let (_, from) = proxy.recv_from(&mut byte).unwrap();
+        proxy.send_to(b"!", from).unwrap();
+        // The socket is connected: only an answer from the asked server arrives.
+        assert_eq!(app.recv(&mut byte).unwrap(), 1);
+        let tcp = net.listen(&net.world.pod, localhost.parse().unwrap(), 15053);
+        let mut client = net.open(&net.world.pod, (at.peer, 53)).unwrap();
+        let mut accepted = tcp.accept().unwrap().0;
+        assert_eq!(original_dst(&accepted).unwrap().0, (at.peer, 53).into());
+        talk(&mut client, &mut accepted);
+    }
+}
+
+/// A pod's connections through its whole life in the mesh, and after.
+#[test]
+fn connections_outlive_capture_drain_and_release() {
+    for at in families() {
+        let net = Net::new();
+        let app = net.listen(&net.world.pod, at.any, 8080);
+        let proxy = net.listen(&net.world.pod, "::".parse().unwrap(), 15006);
+        let connect = |listener: &TcpListener| {
+            let client = net.open(&net.peer, (at.pod, 8080)).unwrap();
+            (client, listener.accept().unwrap().0)
+        };
+        let mut before = connect(&app);
+        talk(&mut before.0, &mut before.1);
+
+        net.world.apply(&Ruleset::capture(&plain()));
+        talk(&mut before.0, &mut before.1);
+        talk(&mut before.1, &mut before.0);
+        let mut during = connect(&proxy);
+
+        net.world.apply(&Ruleset::capture(&plain()));
+        talk(&mut during.0, &mut during.1);
+
+        net.world.apply(&Ruleset::drain(&plain()));
+        talk(&mut during.0, &mut during.1);
+        talk(&mut during.1, &mut during.0);
+        let mut after = connect(&app);
+        talk(&mut after.0, &mut after.1);
+        drop(during);
+
+        succeed(&net.world.load_json(&removal()));
+        talk(&mut after.0, &mut after.1);
+        talk(&mut before.0, &mut before.1);
+    }
+}
+
+#[test]
+fn drained_connections_towards_the_application_keep_their_source() {
+    for at in families() {
+        let net = Net::new();
+        net.route_answers();
+        let app = net.listen(&net.world.pod, at.any, 8080);
+        net.world.apply(&Ruleset::capture(&plain()));
+        let from = Some((at.peer, 0).into());
+        let dial = Dial {
+            to: (at.pod, 8080).into(),
+            mark: PROXY_MARK,
+            from,
+        };
+        let mut proxy = net.dial(&net.world.pod, dial).unwrap();
+        let mut accepted = app.accept().unwrap().0;
+        net.world.apply(&Ruleset::drain(&plain()));
+        talk(&mut proxy, &mut accepted);
+    }
+}
