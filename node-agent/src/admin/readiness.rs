@@ -1,0 +1,69 @@
+//! What the agent still waits for.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Something without which the agent is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    /// The run directory's lock: no other agent acts on this node.
+    Lock,
+    /// The first lists of pods and namespaces.
+    Kube,
+    /// A connected ztunnel that has the whole picture.
+    Ztunnel,
+    /// The plugin's socket.
+    PluginSocket,
+}
+
+impl Condition {
+    const ALL: [Self; 4] = [Self::Lock, Self::Kube, Self::Ztunnel, Self::PluginSocket];
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Lock => "the lock of the run directory: another node agent acts on this node",
+            Self::Kube => "the first lists of pods and namespaces from the Kubernetes API",
+            Self::Ztunnel => "a ztunnel to connect and take the snapshot",
+            Self::PluginSocket => "the plugin's socket",
+        }
+    }
+}
+
+/// Shared by those who fulfil conditions and those who ask. Waits for everything at first.
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    missing: Arc<Mutex<BTreeSet<Condition>>>,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self {
+            missing: Arc::new(Mutex::new(Condition::ALL.into())),
+        }
+    }
+}
+
+impl Readiness {
+    /// The condition is fulfilled.
+    pub fn fulfil(&self, condition: Condition) {
+        self.lock().remove(&condition);
+    }
+
+    /// It is not, or not any more.
+    pub fn miss(&self, condition: Condition) {
+        self.lock().insert(condition);
+    }
+
+    /// What is missing, in words. Empty means ready.
+    #[must_use]
+    pub fn waits_for(&self) -> Vec<&'static str> {
+        self.lock()
+            .iter()
+            .map(|condition| condition.text())
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<Condition>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,385 @@
+//! Settings: text in [`Raw`], types in [`Config`]. The only room that reads the environment.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::run_dir::RunDir;
+
+/// The settings as they were given.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "node-agent",
+    version,
+    about = "Captures the pods of one node for Sluice"
+)]
+pub struct Raw {
+    /// Name of this node in the API.
+    #[arg(long, env = "NODE_NAME", default_value = "")]
+    pub node_name: String,
+    /// Kubeconfig file; without it, the pod's own service account.
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where the plugin's socket, the known namespaces and the lock live.
+    #[arg(long, env = "RUN_DIR", default_value = "/var/run/sluice/agent")]
+    pub run_dir: PathBuf,
+    /// Where ztunnel connects.
+    #[arg(long, env = "INPOD_UDS", default_value = zds::DEFAULT_SOCKET)]
+    pub inpod_uds: PathBuf,
+    /// Readiness, metrics and state.
+    #[arg(long, env = "ADMIN_ADDR", default_value = "[::]:8000")]
+    pub admin_addr: String,
+    /// Namespaces whose pods are never captured, separated by commas.
+    #[arg(
+        long,
+        env = "EXCLUDE_NAMESPACES",
+        default_value = "kube-system,sluice-system"
+    )]
+    pub exclude_namespaces: String,
+    /// How long peers are given to learn that a pod leaves the mesh.
+    #[arg(long, env = "WITHDRAW_WAIT", default_value = "5s")]
+    pub withdraw_wait: String,
+    /// How long the connections of a leaving pod may take to end.
+    #[arg(long, env = "DRAIN_DEADLINE", default_value = "10s")]
+    pub drain_deadline: String,
+    /// How often every captured pod is looked at.
+    #[arg(long, env = "VERIFY_INTERVAL", default_value = "30s")]
+    pub verify_interval: String,
+    /// The `nft` program; found in PATH unless given.
+    #[arg(long, env = "NFT")]
+    pub nft: Option<PathBuf>,
+    /// The `conntrack` program.
+    #[arg(long, env = "CONNTRACK")]
+    pub conntrack: Option<PathBuf>,
+    /// The `ss` program.
+    #[arg(long, env = "SS")]
+    pub ss: Option<PathBuf>,
+    /// Where programs are looked for.
+    #[arg(
+        long,
+        env = "PATH",
+        default_value = "/usr/sbin:/usr/bin:/sbin:/bin",
+        hide = true
+    )]
+    pub path: String,
+    /// What is logged, as in `info,node_agent=debug`. By default without the API client's
+    /// own lines, which say again what our watch says.
+    #[arg(
+        long,
+        env = "RUST_LOG",
+        default_value = "info,kube_client::client::builder=off"
+    )]
+    pub rust_log: String,
+    /// `plain` or `json`.
+    #[arg(long, env = "LOG_FORMAT", default_value = "plain")]
+    pub log_format: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Plain,
+    /// For machines.
+    Json,
+}
+
+/// Settings of the log.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// What is logged.
+    pub filter: String,
+}
+
+/// The settings, understood.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of this node in the API.
+    pub node: String,
+    /// Kubeconfig file; `None` is the pod's own service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// The agent's own directory.
+    pub run_dir: RunDir,
+    /// Where ztunnel connects.
+    pub zds_socket: PathBuf,
+    /// Readiness, metrics and state.
+    pub admin: SocketAddr,
+    /// Who is in the mesh.
+    pub enrollment: crate::enrollment::Settings,
+    /// How pods are brought in and out.
+    pub pace: crate::reconcile::Pace,
+    /// Programs that work on rules.
+    pub programs: crate::rules::Programs,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// Every mistake in the settings.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mistakes(pub Vec<String>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "settings: {}", self.0.join("; "))
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+impl Raw {
+    /// Understands the settings.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn understand(self) -> Result<Config, Mistakes> {
+        let mut reader = Reader::default();
+        let config = Config {
+            node: reader.node(&self.node_name),
+            kubeconfig: self.kubeconfig.filter(|path| !path.as_os_str().is_empty()),
+            run_dir: RunDir(reader.absolute("RUN_DIR", &self.run_dir)),
+            zds_socket: reader.absolute("INPOD_UDS", &self.inpod_uds),
+            admin: reader.address("ADMIN_ADDR", &self.admin_addr),
+            enrollment: crate::enrollment::Settings {
+                excluded_namespaces: names(&self.exclude_namespaces),
+                options: crate::rules::contract_options(),
+            },
+            pace: crate::reconcile::Pace {
+                withdraw_wait: reader.duration("WITHDRAW_WAIT", &self.withdraw_wait),
+                drain_deadline: reader.duration("DRAIN_DEADLINE", &self.drain_deadline),
+                verify_interval: reader.interval("VERIFY_INTERVAL", &self.verify_interval),
+            },
+            programs: crate::rules::Programs {
+                nft: reader.program("NFT", "nft", self.nft.as_deref(), &self.path),
+                conntrack: reader.program(
+                    "CONNTRACK",
+                    "conntrack",
+                    self.conntrack.as_deref(),
+                    &self.path,
+                ),
+                ss: reader.program("SS", "ss", self.ss.as_deref(), &self.path),
+            },
+            log: Log {
+                format: reader.format(&self.log_format),
+                filter: self.rust_log,
+            },
+        };
+        if reader.mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(Mistakes(reader.mistakes))
+        }
+    }
+}
+
+/// Collects mistakes; what could not be read gets a value that is never used.
+#[derive(Default)]
+struct Reader {
+    mistakes: Vec<String>,
+}
+
+impl Reader {
+    fn wrong<T>(&mut self, name: &str, value: &str, expected: &str, unused: T) -> T {
+        self.mistakes.push(format!("{name}={value:?}: {expected}"));
+        unused
+    }
+
+    fn node(&mut self, value: &str) -> String {
+        if value.is_empty() {
+            self.mistakes
+                .push("NODE_NAME is missing: the node's name in the API".into());
+        }
+        value.to_owned()
+    }
+
+    fn absolute(&mut self, name: &str, path: &Path) -> PathBuf {
+        if !path.is_absolute() {
+            let shown = path.display().to_string();
+            return self.wrong(name, &shown, "an absolute path is expected", PathBuf::new());
+        }
+        path.to_owned()
+    }
+
+    fn address(&mut self, name: &str, value: &str) -> SocketAddr {
+        let unused = SocketAddr::from(([0, 0, 0, 0], 0));
+        value.parse().unwrap_or_else(|_| {
+            self.wrong(
+                name,
+                value,
+                "an address with port, as [::]:8000, is expected",
+                unused,
+            )
+        })
+    }
+
+    fn duration(&mut self, name: &str, value: &str) -> Duration {
+        duration(value).unwrap_or_else(|| {
+            self.wrong(
+                name,
+                value,
+                "a duration as 500ms, 5s or 1m is expected",
+                Duration::ZERO,
+            )
+        })
+    }
+
+    fn interval(&mut self, name: &str, value: &str) -> Duration {
+        let interval = self.duration(name, value);
+        if duration(value).is_some_and(|given| given < Duration::from_millis(100)) {
+            return self.wrong(
+                name,
+                value,
+                "at least 100ms, or the node does nothing else",
+                interval,
+            );
+        }
+        interval
+    }
+
+    fn format(&mut self, value: &str) -> LogFormat {
+        match value {
+            "plain" => LogFormat::Plain,
+            "json" => LogFormat::Json,
+            _ => self.wrong(
+                "LOG_FORMAT",
+                value,
+                "plain or json is expected",
+                LogFormat::Plain,
+            ),
+        }
+    }
+
+    /// The given path, or the first program of that name in the search path.
+    fn program(&mut self, name: &str, program: &str, given: Option<&Path>, path: &str) -> PathBuf {
+        if let Some(given) = given.filter(|given| !given.as_os_str().is_empty()) {
+            return self.absolute(name, given);
+        }
+        let found = path
+            .split(':')
+            .map(|folder| Path::new(folder).join(program));
+        let found = found
+            .into_iter()
+            .find(|file| file.is_absolute() && file.is_file());
+        found.unwrap_or_else(|| {
+            self.mistakes.push(format!(
+                "{program} is not in PATH: install it or set {name}"
+            ));
+            PathBuf::new()
+        })
+    }
+}
+
+fn names(list: &str) -> BTreeSet<String> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(arguments: &[&str]) -> Raw {
+        let programs = ["--nft=/n", "--conntrack=/c", "--ss=/s"];
+        let all = ["node-agent"].iter().chain(&programs).chain(arguments);
+        Raw::try_parse_from(all).unwrap()
+    }
+
+    #[test]
+    fn durations() {
+        let cases = [
+            ("5s", Some(5_000)),
+            ("500ms", Some(500)),
+            ("1m", Some(60_000)),
+            ("0s", Some(0)),
+            ("5", None),
+            ("s", None),
+            ("", None),
+            ("5h", None),
+            ("-1s", None),
+            ("1.5s", None),
+            ("99999999999999999999s", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(
+                duration(text),
+                expected.map(Duration::from_millis),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_given_is_understood() {
+        let config = raw(&[
+            "--node-name=n1",
+            "--exclude-namespaces=a, b,,",
+            "--withdraw-wait=1m",
+        ]);
+        let config = config.understand().unwrap();
+        assert_eq!(config.node, "n1");
+        assert_eq!(
+            config.enrollment.excluded_namespaces,
+            ["a", "b"].map(String::from).into()
+        );
+        assert_eq!(config.pace.withdraw_wait, Duration::from_secs(60));
+        assert_eq!(config.programs.nft, Path::new("/n"));
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let bad = raw(&[
+            "--node-name=",
+            "--run-dir=here",
+            "--admin-addr=8000",
+            "--withdraw-wait=soon",
+            "--verify-interval=1ms",
+            "--log-format=xml",
+        ]);
+        let Mistakes(mistakes) = bad.understand().unwrap_err();
+        let named = [
+            "NODE_NAME",
+            "RUN_DIR",
+            "ADMIN_ADDR",
+            "WITHDRAW_WAIT",
+            "VERIFY_INTERVAL",
+        ];
+        for name in named.iter().chain(&["LOG_FORMAT"]) {
+            let hits = mistakes
+                .iter()
+                .filter(|mistake| mistake.contains(name))
+                .count();
+            assert_eq!(hits, 1, "{name} in {mistakes:?}");
+        }
+        assert_eq!(mistakes.len(), 6);
+    }
+
+    #[test]
+    fn a_missing_program_is_named_with_its_setting() {
+        let mut reader = Reader::default();
+        reader.program("NFT", "nft", None, "relative:/nonexistent");
+        assert_eq!(
+            reader.mistakes,
+            ["nft is not in PATH: install it or set NFT"]
+        );
+    }
+}

@@ -1,0 +1,253 @@
+//! The only room that talks to the Kubernetes API.
+
+mod objects;
+mod watch;
+
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use crate::facts::{Annotations, NamespaceFacts, PodFacts, PodName};
+use objects::{ENABLED, OBSERVED, REDIRECTION, SlimNamespace, SlimPod};
+
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How Events name their author.
+const COMPONENT: &str = "sluice-node-agent";
+
+/// Which request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeError {
+    /// The kubeconfig, or the service account of our own pod.
+    #[error("find the Kubernetes API{}: {reason}", named(.file.as_deref()))]
+    Settings {
+        /// The kubeconfig.
+        file: Option<std::path::PathBuf>,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The API refused or cannot be reached.
+    #[error("{step}: {}", with_causes(source.as_ref()))]
+    Api {
+        /// What was asked for.
+        step: &'static str,
+        /// The answer.
+        source: Box<kube::Error>,
+    },
+    /// No answer.
+    #[error("{step}: the Kubernetes API did not answer within {PATIENCE:?}")]
+    TimedOut {
+        /// What was asked for.
+        step: &'static str,
+    },
+    /// The pod has ended, or another one has its name now.
+    #[error("pod {0} is gone, or another one has its name now")]
+    PodGone(PodName),
+}
+
+fn named(file: Option<&Path>) -> String {
+    file.map_or_else(String::new, |file| format!(" by {}", file.display()))
+}
+
+/// An error with what caused it, in one line: the client's errors name the step only.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// What an Event tells about a pod; the names are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventReason {
+    /// Capture was observed.
+    Captured,
+    /// Capture does not succeed.
+    CaptureFailed,
+    /// The pod left the mesh.
+    Released,
+    /// Something in the pod differed from what it should be.
+    Drifted,
+}
+
+impl EventReason {
+    fn text(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Captured => ("Captured", "Normal"),
+            Self::CaptureFailed => ("CaptureFailed", "Warning"),
+            Self::Released => ("Released", "Normal"),
+            Self::Drifted => ("Drifted", "Warning"),
+        }
+    }
+}
+
+/// The Kubernetes API, seen from one node.
+#[derive(Clone)]
+pub struct KubeApi {
+    client: Client,
+    node: String,
+}
+
+impl std::fmt::Debug for KubeApi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KubeApi")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KubeApi {
+    /// Prepares to talk; does not connect yet.
+    ///
+    /// # Errors
+    /// [`KubeError::Settings`].
+    pub async fn new(kubeconfig: Option<&Path>, node: String) -> Result<Self, KubeError> {
+        let wrong = |reason: String| KubeError::Settings {
+            file: kubeconfig.map(Path::to_owned),
+            reason,
+        };
+        let config = match kubeconfig {
+            Some(file) => {
+                let read = Kubeconfig::read_from(file).map_err(|error| wrong(error.to_string()))?;
+                kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+                    .await
+                    .map_err(|error| wrong(error.to_string()))?
+            }
+            None => kube::Config::incluster().map_err(|error| wrong(error.to_string()))?,
+        };
+        let client = Client::try_from(config).map_err(|error| wrong(error.to_string()))?;
+        Ok(Self::with_client(client, node))
+    }
+
+    /// Talks through `client`.
+    #[must_use]
+    pub fn with_client(client: Client, node: String) -> Self {
+        Self { client, node }
+    }
+
+    /// Fetches one pod.
+    ///
+    /// # Errors
+    /// [`KubeError::Api`], [`KubeError::TimedOut`].
+    pub async fn pod(&self, name: &PodName) -> Result<Option<PodFacts>, KubeError> {
+        let pods: Api<SlimPod> = Api::namespaced(self.client.clone(), &name.namespace);
+        let found = patiently("fetch the pod", pods.get_opt(&name.name)).await?;
+        Ok(found.and_then(SlimPod::facts))
+    }
+
+    /// Fetches one namespace.
+    ///
+    /// # Errors
+    /// [`KubeError::Api`], [`KubeError::TimedOut`].
+    pub async fn namespace(&self, name: &str) -> Result<Option<NamespaceFacts>, KubeError> {
+        let namespaces: Api<SlimNamespace> = Api::all(self.client.clone());
+        let found = patiently("fetch the pod's namespace", namespaces.get_opt(name)).await?;
+        Ok(found.and_then(SlimNamespace::facts))
+    }
+
+    /// Writes our annotations of one pod, and only of that pod: its UID goes along, so
+    /// that another pod of the same name is refused by the API server.
+    ///
+    /// # Errors
+    /// Any [`KubeError`] but [`KubeError::Settings`].
+    pub async fn annotate(&self, pod: &PodFacts, said: &Annotations) -> Result<(), KubeError> {
+        let pods: Api<SlimPod> = Api::namespaced(self.client.clone(), &pod.name.namespace);
+        let patch = Patch::Merge(annotation_patch(pod, said));
+        let parameters = PatchParams::default();
+        let request = pods.patch(&pod.name.name, &parameters, &patch);
+        match patiently("annotate the pod", request).await {
+            Ok(_) => Ok(()),
+            Err(KubeError::Api { source, .. }) if is_gone(&source) => {
+                Err(KubeError::PodGone(pod.name.clone()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells people about a pod. They can do without: a failure is logged and forgotten.
+    pub async fn event(&self, pod: &PodFacts, reason: EventReason, message: String) {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &pod.name.namespace);
+        let event = self.event_object(pod, reason, message);
+        let parameters = PostParams::default();
+        if let Err(error) = patiently("write the Event", events.create(&parameters, &event)).await {
+            tracing::debug!(pod = %pod.name, %error, "no Event was written");
+        }
+    }
+
+    fn event_object(&self, pod: &PodFacts, reason: EventReason, message: String) -> Event {
+        let (reason, type_) = reason.text();
+        let now = Time(k8s_openapi::jiff::Timestamp::now());
+        Event {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{}.", pod.name.name)),
+                namespace: Some(pod.name.namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            involved_object: ObjectReference {
+                api_version: Some("v1".into()),
+                kind: Some("Pod".into()),
+                name: Some(pod.name.name.clone()),
+                namespace: Some(pod.name.namespace.clone()),
+                uid: Some(pod.uid.0.clone()),
+                ..ObjectReference::default()
+            },
+            reason: Some(reason.into()),
+            message: Some(message),
+            type_: Some(type_.into()),
+            first_timestamp: Some(now.clone()),
+            last_timestamp: Some(now),
+            count: Some(1),
+            source: Some(EventSource {
+                component: Some(COMPONENT.into()),
+                host: Some(self.node.clone()),
+            }),
+            reporting_component: Some(COMPONENT.into()),
+            reporting_instance: Some(self.node.clone()),
+            ..Event::default()
+        }
+    }
+}
+
+/// In a merge patch, null removes.
+fn annotation_patch(pod: &PodFacts, said: &Annotations) -> Value {
+    let redirection = if said.redirection {
+        json!(ENABLED)
+    } else {
+        Value::Null
+    };
+    json!({
+        "metadata": {
+            "uid": pod.uid.0,
+            "annotations": { REDIRECTION: redirection, OBSERVED: said.observed },
+        },
+    })
+}
+
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409)
+}
+
+async fn patiently<T>(
+    step: &'static str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, KubeError> {
+    match tokio::time::timeout(PATIENCE, request).await {
+        Ok(answer) => answer.map_err(|source| KubeError::Api {
+            step,
+            source: Box::new(source),
+        }),
+        Err(_) => Err(KubeError::TimedOut { step }),
+    }
+}

@@ -1,0 +1,165 @@
+//! The records on disk.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Mutex;
+
+use super::Record;
+use crate::facts::PodUid;
+
+/// Version of the file's shape.
+const VERSION: u32 = 1;
+
+/// Why the records could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{step} {}: {source}", .path.display())]
+pub struct StoreError {
+    step: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    version: u32,
+    pods: Vec<Record>,
+}
+
+/// The records, in memory and in a file that is replaced as a whole.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    records: Mutex<BTreeMap<PodUid, Record>>,
+}
+
+impl Store {
+    /// Reads `path`. A file that is no record file is moved aside with an error in the
+    /// log: one damaged file must not keep the agent from every pod of the node.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file can neither be read nor moved.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let records = match tokio::fs::read(path).await {
+            Ok(bytes) => match parse(&bytes) {
+                Ok(records) => records,
+                Err(reason) => {
+                    let aside = path.with_extension("json.damaged");
+                    tokio::fs::rename(path, &aside)
+                        .await
+                        .map_err(failed("move aside", path))?;
+                    tracing::error!(
+                        file = %path.display(), moved_to = %aside.display(), %reason,
+                        "record of pods is damaged; running pods are found again when they restart"
+                    );
+                    BTreeMap::new()
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(failed("read", path)(error)),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            records: Mutex::new(records),
+        })
+    }
+
+    /// Everything that is known.
+    pub async fn all(&self) -> Vec<Record> {
+        self.records.lock().await.values().cloned().collect()
+    }
+
+    /// One pod's record.
+    pub async fn get(&self, uid: &PodUid) -> Option<Record> {
+        self.records.lock().await.get(uid).cloned()
+    }
+
+    /// The pod of a sandbox.
+    pub async fn find(&self, container_id: &str, ifname: &str) -> Option<Record> {
+        let records = self.records.lock().await;
+        let of = |r: &&Record| r.container_id == container_id && r.ifname == ifname;
+        records.values().find(of).cloned()
+    }
+
+    /// Writes a record down; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the record is then forgotten again.
+    pub async fn remember(&self, record: Record) -> Result<(), StoreError> {
+        let mut records = self.records.lock().await;
+        let uid = record.uid.clone();
+        let before = records.insert(uid.clone(), record);
+        let written = self.write(&records).await;
+        if written.is_err() {
+            match before {
+                Some(before) => records.insert(uid, before),
+                None => records.remove(&uid),
+            };
+        }
+        written
+    }
+
+    /// Forgets one pod's record, if it is the one of this sandbox.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it is forgotten in memory all the same, and a stale line in the
+    /// file is found out by the namespace's identity.
+    pub async fn forget(&self, uid: &PodUid, container_id: &str) -> Result<(), StoreError> {
+        let mut records = self.records.lock().await;
+        if records
+            .get(uid)
+            .is_none_or(|record| record.container_id != container_id)
+        {
+            return Ok(());
+        }
+        records.remove(uid);
+        self.write(&records).await
+    }
+
+    async fn write(&self, records: &BTreeMap<PodUid, Record>) -> Result<(), StoreError> {
+        let file = File {
+            version: VERSION,
+            pods: records.values().cloned().collect(),
+        };
+        let bytes = serde_json::to_vec_pretty(&file)
+            .map_err(|error| failed("render", &self.path)(error.into()))?;
+        let fresh = self.path.with_extension("json.new");
+        write_synced(&fresh, &bytes)
+            .await
+            .map_err(failed("write", &fresh))?;
+        tokio::fs::rename(&fresh, &self.path)
+            .await
+            .map_err(failed("replace", &self.path))
+    }
+}
+
+async fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = tokio::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path).await?;
+    file.write_all(bytes).await?;
+    file.sync_all().await
+}
+
+fn parse(bytes: &[u8]) -> Result<BTreeMap<PodUid, Record>, String> {
+    let file: File = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if file.version != VERSION {
+        return Err(format!("version {} is not {VERSION}", file.version));
+    }
+    Ok(file
+        .pods
+        .into_iter()
+        .map(|record| (record.uid.clone(), record))
+        .collect())
+}
+
+fn failed<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |source| StoreError {
+        step,
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,193 @@
+//! What actions do, one pod at a time. Thin: every step is a call to the room that owns
+//! it, in the order the law asks for.
+
+use capture::Options;
+use netns::PodNetns;
+use zds::WorkloadInfo;
+
+use crate::facts::{PodFacts, PodUid};
+use crate::kube::{KubeApi, KubeError};
+use crate::pod_netns::{LocateError, Locator, Store, StoreError};
+use crate::rules::{Drift, Rules, RulesError};
+use crate::ztunnel_link::{Ack, LinkError, ZtunnelLink};
+
+/// Which step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EffectError {
+    /// The pod's namespace is not there or not the pod's.
+    #[error("find the pod's network namespace: {0}")]
+    Locate(#[from] LocateError),
+    /// Nobody has told where the namespace is.
+    #[error("find the pod's network namespace: the plugin has not told about this pod")]
+    NoRecord,
+    /// The API does not show the pod (yet).
+    #[error("the Kubernetes API does not show the pod")]
+    NoFacts,
+    /// ztunnel.
+    #[error(transparent)]
+    Ztunnel(#[from] LinkError),
+    /// Rules.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    /// The API.
+    #[error(transparent)]
+    Kube(#[from] KubeError),
+    /// The record on disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Whoever asked for it has hung up, or the agent stops.
+    #[error("given up while it was under way: the runtime hung up, or the agent stops")]
+    Abandoned,
+}
+
+/// The rooms that effects call.
+#[derive(Debug)]
+pub struct Effects {
+    /// Rules in pods.
+    pub rules: Rules,
+    /// ztunnel.
+    pub link: ZtunnelLink,
+    /// Finding namespaces.
+    pub locator: Locator,
+    /// What the plugin told.
+    pub store: Store,
+    /// The API.
+    pub api: KubeApi,
+}
+
+impl Effects {
+    /// The namespace of a pod of which only the record is known.
+    pub(super) async fn open(&self, uid: &PodUid) -> Result<PodNetns, EffectError> {
+        let record = self.store.get(uid).await.ok_or(EffectError::NoRecord)?;
+        Ok(self.locator.open(&record).await?)
+    }
+
+    /// Listen, redirect, observe. Leaves nothing behind when it fails.
+    pub(super) async fn capture(
+        &self,
+        facts: &PodFacts,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<(), EffectError> {
+        let outcome = async {
+            // Also when ztunnel serves the pod already: that may be in an earlier sandbox.
+            self.link
+                .add(&facts.uid, info(facts), netns.clone())
+                .await?;
+            self.apply_and_observe(netns, options).await
+        };
+        match outcome.await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.undo(&facts.uid, netns).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts a pod right that is in the mesh, or was half-way out of it. What is in place
+    /// stays in place when it fails.
+    pub(super) async fn repair(
+        &self,
+        facts: &PodFacts,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<(), EffectError> {
+        if self.link.ack(&facts.uid) != Ack::Serving {
+            self.link
+                .add(&facts.uid, info(facts), netns.clone())
+                .await?;
+        }
+        self.apply_and_observe(netns, options).await
+    }
+
+    async fn apply_and_observe(
+        &self,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<(), EffectError> {
+        self.rules.apply(netns, options).await?;
+        let drifts = self.rules.verify(netns, options).await?;
+        if drifts.is_empty() {
+            return Ok(());
+        }
+        Err(RulesError::NotAsIntended {
+            step: "applying the rules",
+            drifts,
+        }
+        .into())
+    }
+
+    /// Takes back a capture, in reverse order. What cannot be taken back is logged: the
+    /// caller has an error to report already.
+    pub(super) async fn undo(&self, uid: &PodUid, netns: &PodNetns) {
+        if let Err(error) = self.rules.remove(netns).await {
+            tracing::error!(%uid, %error, "cannot undo the rules of a failed capture");
+        }
+        if let Err(error) = self.link.del(uid).await {
+            tracing::error!(%uid, %error, "cannot make ztunnel let go of a failed capture");
+        }
+    }
+
+    /// Compares a pod with what it should be and repairs it in place. Returns what had
+    /// been wrong.
+    pub(super) async fn verify(
+        &self,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<Vec<Drift>, EffectError> {
+        let drifts = self.rules.verify(netns, options).await?;
+        if !drifts.is_empty() {
+            self.apply_and_observe(netns, options).await?;
+        }
+        Ok(drifts)
+    }
+
+    /// Whether a pod of an earlier life of the agent is captured. If so, ztunnel is told:
+    /// it may have been restarted as well.
+    pub(super) async fn look(
+        &self,
+        facts: &PodFacts,
+        netns: &PodNetns,
+    ) -> Result<bool, EffectError> {
+        if !self.rules.present(netns).await? {
+            return Ok(false);
+        }
+        match self.link.add(&facts.uid, info(facts), netns.clone()).await {
+            // It is on the roster now: the next ztunnel finds it in its snapshot.
+            Ok(()) | Err(LinkError::NoZtunnel) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The last step out: end what is left while NAT stands, then nothing of ours stays.
+    pub(super) async fn remove(&self, uid: &PodUid, netns: &PodNetns) -> Result<(), EffectError> {
+        // ztunnel closes its ends by itself; what it leaves is ended after it.
+        self.link.del(uid).await?;
+        self.rules.end_connections(netns).await?;
+        Ok(self.rules.remove(netns).await?)
+    }
+
+    /// The pod ends. Its rules end with its namespace.
+    pub(super) async fn forget(
+        &self,
+        uid: &PodUid,
+        container_id: Option<&str>,
+    ) -> Result<(), EffectError> {
+        let stored = match container_id {
+            Some(container_id) => self.store.forget(uid, container_id).await,
+            None => Ok(()),
+        };
+        self.link.del(uid).await?;
+        Ok(stored?)
+    }
+}
+
+/// Who a pod is, in ztunnel's words.
+pub(super) fn info(facts: &PodFacts) -> WorkloadInfo {
+    WorkloadInfo {
+        name: facts.name.name.clone(),
+        namespace: facts.name.namespace.clone(),
+        service_account: facts.service_account.clone(),
+    }
+}

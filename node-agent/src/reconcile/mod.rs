@@ -1,0 +1,32 @@
+//! Facts → table → plan → actions. Nothing is decided from an event itself: an event only
+//! changes the table, and the plan is made from the table.
+//!
+//! ```text
+//! watch ── Fact ──► table ──► plan (pure) ──► effects ──► table
+//! plugin ─ attach ──┘            ▲               │
+//!                                └── one task per pod, in its own time ──┘
+//! ```
+
+mod act;
+mod attach;
+mod check;
+mod effects;
+mod metrics;
+mod plan;
+mod pod;
+mod report;
+mod run;
+mod table;
+mod tend;
+
+pub use attach::{Attach, AttachError, Attached};
+pub use check::{CheckError, Checked};
+pub use effects::{EffectError, Effects};
+pub use metrics::Metrics;
+pub use plan::{Action, plan};
+pub use pod::{Attachment, Pod, State, captured_annotations};
+pub use run::{Pace, Reconciler};
+pub use table::{Fact, Table};
+
+#[cfg(test)]
+mod tests;

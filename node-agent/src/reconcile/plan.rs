@@ -1,0 +1,130 @@
+//! PURE. What to do about one pod, given everything that is believed about it. The order
+//! law lives here: listen, redirect, advertise; withdraw, wait until peers can know,
+//! un-redirect, drain, delete.
+
+use capture::Options;
+
+use super::pod::{Pod, State, captured_annotations};
+use crate::enrollment::{Enrollment, Reason};
+use crate::facts::Annotations;
+use crate::ztunnel_link::Ack;
+
+/// The next step for one pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing, until something changes.
+    Idle,
+    /// See what is in the pod: it was there before this process.
+    Look,
+    /// Have ztunnel serve it, redirect, observe. A failure is undone.
+    Capture(Options),
+    /// Compare it with what it should be and repair what differs.
+    Verify(Options),
+    /// Like [`Action::Capture`], but of a pod that must not fall back to clear text: a
+    /// failure leaves in place what is there.
+    Repair(Options),
+    /// Tell peers and people.
+    Annotate(Annotations),
+    /// Tell peers not to use the tunnel any more.
+    Withdraw,
+    /// Give peers time to learn it.
+    AwaitPeers,
+    /// Make new connections direct, keep old ones.
+    Drain(Options),
+    /// Give old connections time to end.
+    AwaitDrained,
+    /// End what is left, have ztunnel let go, remove everything.
+    Remove,
+    /// The pod ends: have ztunnel let go, keep nothing.
+    Forget,
+}
+
+impl Action {
+    /// Its name in logs and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Look => "look",
+            Self::Capture(_) => "capture",
+            Self::Verify(_) => "verify",
+            Self::Repair(_) => "repair",
+            Self::Annotate(_) => "annotate",
+            Self::Withdraw => "withdraw",
+            Self::AwaitPeers => "await_peers",
+            Self::Drain(_) => "drain",
+            Self::AwaitDrained => "await_drained",
+            Self::Remove => "remove",
+            Self::Forget => "forget",
+        }
+    }
+}
+
+/// Decides the next step for one pod.
+#[must_use]
+pub fn plan(pod: &Pod, wanted: &Enrollment, ack: &Ack) -> Action {
+    if pod.ending {
+        return Action::Forget;
+    }
+    // Without a namespace there is nothing to act on.
+    if pod.attachment.is_none() {
+        return Action::Idle;
+    }
+    if *wanted == Enrollment::Skip(Reason::Ended) && pod.state != State::Outside {
+        return Action::Forget;
+    }
+    match (pod.state, wanted) {
+        (State::Unknown, _) => Action::Look,
+        (State::Outside, Enrollment::Capture(options)) => Action::Capture(options.clone()),
+        (State::Outside, Enrollment::Skip(reason)) => outside(pod, reason),
+        (State::Captured, Enrollment::Capture(options)) => captured(pod, options, ack),
+        (State::Captured, Enrollment::Skip(reason)) => unwanted(pod, reason, ack),
+        // Wanted again half-way out.
+        (_, Enrollment::Capture(options)) => Action::Repair(options.clone()),
+        (State::Withdrawn, _) => Action::AwaitPeers,
+        (State::PeersKnow, _) => pod.applied.clone().map_or(Action::Remove, Action::Drain),
+        (State::Draining, _) => Action::AwaitDrained,
+        (State::Drained, _) => Action::Remove,
+    }
+}
+
+/// A pod that is certainly not captured must not say that it is.
+fn outside(pod: &Pod, reason: &Reason) -> Action {
+    let said = pod.facts.as_ref().map(|facts| &facts.annotations);
+    if reason.releases() && said.is_some_and(|said| *said != Annotations::default()) {
+        return Action::Annotate(Annotations::default());
+    }
+    Action::Idle
+}
+
+fn captured(pod: &Pod, options: &Options, ack: &Ack) -> Action {
+    if pod.applied.as_ref() != Some(options) || matches!(ack, Ack::Refused(_)) {
+        return Action::Repair(options.clone());
+    }
+    // Looking comes before telling: what is told was observed.
+    if pod.due {
+        return Action::Verify(options.clone());
+    }
+    match &pod.facts {
+        Some(facts) if facts.annotations != captured_annotations() => {
+            Action::Annotate(captured_annotations())
+        }
+        _ => Action::Idle,
+    }
+}
+
+/// Captured, and something speaks against it. A pod that is being deleted is not led out
+/// of the mesh first: its last words stay encrypted.
+fn unwanted(pod: &Pod, reason: &Reason, ack: &Ack) -> Action {
+    let terminating = pod.facts.as_ref().is_some_and(|facts| facts.terminating);
+    if reason.releases() && !terminating {
+        return Action::Withdraw;
+    }
+    match &pod.applied {
+        Some(options) => captured(pod, options, ack),
+        None => Action::Idle,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! Tells people what happened to a pod: log, Event, annotation.
+
+use super::effects::EffectError;
+use super::plan::Action;
+use super::pod::State;
+use super::run::Reconciler;
+use crate::facts::{Annotations, PodFacts, PodUid};
+use crate::kube::EventReason;
+
+impl Reconciler {
+    pub(super) fn failed(&self, uid: &PodUid, action: &Action, error: &EffectError) {
+        self.inner.metrics.failed(action);
+        let text = error.to_string();
+        let (facts, state, news) = self.change(|table| match table.get_mut(uid) {
+            Some(pod) => {
+                let news = pod.trouble.replace(text.clone()).as_ref() != Some(&text);
+                (pod.facts.clone(), pod.state, news)
+            }
+            None => (None, State::Unknown, false),
+        });
+        let pod = facts.as_ref().map(|facts| facts.name.to_string());
+        if !news {
+            tracing::debug!(pod, %uid, step = action.name(), %error, "step failed again");
+            return;
+        }
+        tracing::warn!(pod, %uid, step = action.name(), %error, "step failed, trying again");
+        let Some(facts) = facts else { return };
+        match action {
+            Action::Capture(_) => self.tell(&facts, EventReason::CaptureFailed, text),
+            Action::Verify(_) | Action::Repair(_) if state == State::Captured => {
+                self.tell_repairing(facts, text);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn tell(&self, facts: &PodFacts, reason: EventReason, message: String) {
+        let (this, facts) = (self.clone(), facts.clone());
+        self.inner.tasks.spawn(async move {
+            tokio::select! {
+                () = this.inner.stop.cancelled() => {}
+                () = this.inner.effects.api.event(&facts, reason, message) => {}
+            }
+        });
+    }
+
+    /// The pod stays captured and says so to peers; people learn what is wrong.
+    fn tell_repairing(&self, facts: PodFacts, text: String) {
+        let this = self.clone();
+        self.inner.tasks.spawn(async move {
+            let said = Annotations {
+                observed: Some(format!("repairing: {text}")),
+                ..facts.annotations.clone()
+            };
+            if let Err(error) = this.inner.effects.api.annotate(&facts, &said).await {
+                tracing::debug!(pod = %facts.name, %error, "repair is not written on the pod");
+            }
+        });
+    }
+}

@@ -1,0 +1,224 @@
+//! PURE. What the agent believes about every pod of its node.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::plan::{Action, plan};
+use super::pod::{Attachment, Pod, State};
+use crate::enrollment::{Enrollment, Reason, Settings, enrollment};
+use crate::facts::{NamespaceFacts, PodFacts, PodUid};
+use crate::ztunnel_link::Ack;
+
+/// Something the API watch has seen.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// All pods of the node.
+    Pods(Vec<PodFacts>),
+    /// One pod is new or has changed.
+    Pod(PodFacts),
+    /// One pod is gone.
+    PodGone(PodUid),
+    /// All namespaces.
+    Namespaces(Vec<NamespaceFacts>),
+    /// One namespace is new or has changed.
+    Namespace(NamespaceFacts),
+    /// One namespace is gone.
+    NamespaceGone(String),
+}
+
+/// All pods of the node and all namespaces.
+#[derive(Debug, Default)]
+pub struct Table {
+    pods: BTreeMap<PodUid, Pod>,
+    namespaces: HashMap<String, NamespaceFacts>,
+    pods_listed: bool,
+    namespaces_listed: bool,
+}
+
+impl Table {
+    /// Takes in what the watch has seen, and says which pods may need something now.
+    pub fn observe(&mut self, fact: Fact) -> Vec<PodUid> {
+        match fact {
+            Fact::Pods(all) => self.all_pods(all),
+            Fact::Pod(facts) => self.pod_seen(facts).into_iter().collect(),
+            Fact::PodGone(uid) => self.pod_gone(&uid).into_iter().collect(),
+            Fact::Namespaces(all) => {
+                self.namespaces_listed = true;
+                self.namespaces = all.into_iter().map(|ns| (ns.name.clone(), ns)).collect();
+                self.pods.keys().cloned().collect()
+            }
+            Fact::Namespace(namespace) => {
+                let name = namespace.name.clone();
+                let before = self.namespaces.insert(name.clone(), namespace);
+                if before == self.namespaces.get(&name).cloned() {
+                    return Vec::new();
+                }
+                self.pods_of(&name)
+            }
+            Fact::NamespaceGone(name) => {
+                self.namespaces.remove(&name);
+                self.pods_of(&name)
+            }
+        }
+    }
+
+    /// Whether the first lists have been seen.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        self.pods_listed && self.namespaces_listed
+    }
+
+    /// One pod.
+    #[must_use]
+    pub fn get(&self, uid: &PodUid) -> Option<&Pod> {
+        self.pods.get(uid)
+    }
+
+    /// One pod, to be changed by who has acted on it.
+    pub fn get_mut(&mut self, uid: &PodUid) -> Option<&mut Pod> {
+        self.pods.get_mut(uid)
+    }
+
+    /// All pods.
+    pub fn pods(&self) -> impl Iterator<Item = (&PodUid, &Pod)> {
+        self.pods.iter()
+    }
+
+    /// A namespace.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&NamespaceFacts> {
+        self.namespaces.get(name)
+    }
+
+    /// The plugin has told where a pod's namespace is. A sandbox that was not known is
+    /// new, and nothing of ours is in it. Facts that the plugin's caller had to fetch
+    /// stand until the watch shows the pod.
+    pub fn attach(&mut self, uid: &PodUid, facts: PodFacts, attachment: Attachment) {
+        let pod = self.pods.entry(uid.clone()).or_default();
+        let known = pod.attachment.as_ref().map(|a| &a.container_id);
+        if known != Some(&attachment.container_id) {
+            pod.state = State::Outside;
+            pod.applied = None;
+            pod.trouble = None;
+        }
+        pod.attachment = Some(attachment);
+        pod.ending = false;
+        if !pod.listed || pod.facts.is_none() {
+            pod.facts = Some(facts);
+        }
+    }
+
+    /// The plugin told this to an earlier life of the agent.
+    pub fn restore(&mut self, uid: &PodUid, attachment: Attachment) {
+        let pod = self.pods.entry(uid.clone()).or_default();
+        pod.attachment.get_or_insert(attachment);
+    }
+
+    /// The pod's sandbox goes away.
+    pub fn end(&mut self, uid: &PodUid) {
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.ending = true;
+        }
+    }
+
+    /// Nothing of the pod's sandbox is kept any more. A pod that the API still shows may
+    /// get another sandbox.
+    pub fn forgotten(&mut self, uid: &PodUid) {
+        let Some(pod) = self.pods.get_mut(uid) else {
+            return;
+        };
+        match pod.facts.take().filter(|_| pod.listed) {
+            Some(facts) => {
+                *pod = Pod {
+                    facts: Some(facts),
+                    listed: true,
+                    ..Pod::new()
+                }
+            }
+            None => drop(self.pods.remove(uid)),
+        }
+    }
+
+    /// Whether the pod belongs to the mesh; `None` while nothing is known about it.
+    #[must_use]
+    pub fn wanted(&self, uid: &PodUid, settings: &Settings) -> Option<Enrollment> {
+        let pod = self.pods.get(uid)?;
+        let mut facts = pod.facts.clone()?;
+        if facts.ips.is_empty() {
+            facts.ips = pod
+                .attachment
+                .as_ref()
+                .map(|a| a.ips.clone())
+                .unwrap_or_default();
+        }
+        Some(enrollment(
+            &facts,
+            self.namespaces.get(&facts.name.namespace),
+            settings,
+        ))
+    }
+
+    /// What is to be done about one pod now.
+    #[must_use]
+    pub fn plan(&self, uid: &PodUid, settings: &Settings, ack: &Ack) -> Action {
+        let Some(pod) = self.pods.get(uid) else {
+            return Action::Idle;
+        };
+        let wanted = self.wanted(uid, settings);
+        // A pod without facts is in no list: that is a gap, not a wish.
+        let wanted = wanted.unwrap_or(Enrollment::Skip(Reason::NamespaceUnknown));
+        plan(pod, &wanted, ack)
+    }
+
+    fn all_pods(&mut self, all: Vec<PodFacts>) -> Vec<PodUid> {
+        let seen: BTreeSet<PodUid> = all.iter().map(|facts| facts.uid.clone()).collect();
+        // What an earlier life of the agent knew is either in the first list or gone.
+        let first = !self.pods_listed;
+        self.pods_listed = true;
+        let absent = |(uid, pod): (&PodUid, &Pod)| {
+            let expected = pod.listed || (first && pod.facts.is_none());
+            (expected && !seen.contains(uid)).then(|| uid.clone())
+        };
+        let absent: Vec<PodUid> = self.pods.iter().filter_map(absent).collect();
+        let changed: Vec<PodUid> = all.into_iter().filter_map(|f| self.pod_seen(f)).collect();
+        absent
+            .iter()
+            .filter_map(|uid| self.pod_gone(uid))
+            .chain(changed)
+            .collect()
+    }
+
+    fn pod_seen(&mut self, facts: PodFacts) -> Option<PodUid> {
+        let uid = facts.uid.clone();
+        let pod = self.pods.entry(uid.clone()).or_default();
+        pod.listed = true;
+        if pod.facts.as_ref() == Some(&facts) {
+            return None;
+        }
+        pod.facts = Some(facts);
+        pod.due = true;
+        Some(uid)
+    }
+
+    fn pod_gone(&mut self, uid: &PodUid) -> Option<PodUid> {
+        let pod = self.pods.get_mut(uid)?;
+        pod.facts = None;
+        pod.ending = true;
+        Some(uid.clone())
+    }
+
+    fn pods_of(&self, namespace: &str) -> Vec<PodUid> {
+        let there = |pod: &Pod| {
+            pod.facts
+                .as_ref()
+                .is_some_and(|facts| facts.name.namespace == namespace)
+        };
+        self.pods
+            .iter()
+            .filter(|(_, pod)| there(pod))
+            .map(|(uid, _)| uid.clone())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::reconcile::captured_annotations;
+use crate::testing::{options, pod};
+
+fn settings() -> Settings {
+    Settings {
+        excluded_namespaces: BTreeSet::new(),
+        options: options(),
+    }
+}
+
+fn namespace(mode: Option<&str>) -> NamespaceFacts {
+    NamespaceFacts {
+        name: "shop".into(),
+        dataplane_mode: mode.map(str::to_owned),
+    }
+}
+
+fn attachment(container: &str) -> Attachment {
+    Attachment {
+        container_id: container.into(),
+        ips: vec!["10.9.0.5".parse().unwrap()],
+    }
+}
+
+fn names(uids: Vec<PodUid>) -> Vec<String> {
+    uids.into_iter().map(|uid| uid.0).collect()
+}
+
+/// A table that has seen its first lists, with these pods.
+fn listed(pods: &[&str]) -> Table {
+    let mut table = Table::default();
+    table.observe(Fact::Namespaces(vec![namespace(None)]));
+    table.observe(Fact::Pods(pods.iter().map(|name| pod(name)).collect()));
+    assert!(table.synced());
+    table
+}
+
+#[test]
+fn only_changes_wake_a_pod() {
+    let mut table = listed(&["a", "b"]);
+    assert!(table.observe(Fact::Pod(pod("a"))).is_empty());
+    let mut changed = pod("a");
+    changed.dataplane_mode = Some("ambient".into());
+    assert_eq!(names(table.observe(Fact::Pod(changed))), ["uid-a"]);
+    assert!(table.observe(Fact::Namespace(namespace(None))).is_empty());
+    let labelled = Fact::Namespace(namespace(Some("ambient")));
+    assert_eq!(names(table.observe(labelled)), ["uid-a", "uid-b"]);
+}
+
+#[test]
+fn a_pod_that_a_later_list_lacks_is_gone() {
+    let mut table = listed(&["a", "b"]);
+    let woken = names(table.observe(Fact::Pods(vec![pod("b")])));
+    assert_eq!(woken, ["uid-a"]);
+    assert!(table.get(&pod("a").uid).unwrap().ending);
+    assert!(!table.get(&pod("b").uid).unwrap().ending);
+}
+
+#[test]
+fn a_pod_that_the_watch_has_not_shown_yet_is_not_gone() {
+    let mut table = listed(&[]);
+    table.attach(&pod("new").uid, pod("new"), attachment("c1"));
+    assert!(table.observe(Fact::Pods(vec![])).is_empty());
+    assert!(!table.get(&pod("new").uid).unwrap().ending);
+}
+
+#[test]
+fn what_an_earlier_life_knew_is_in_the_first_list_or_gone() {
+    let mut table = Table::default();
+    for name in ["a", "b"] {
+        table.restore(&pod(name).uid, attachment("c1"));
+    }
+    assert_eq!(
+        table.plan(&pod("a").uid, &settings(), &Ack::Unknown),
+        Action::Look
+    );
+    let woken = names(table.observe(Fact::Pods(vec![pod("a")])));
+    assert_eq!(woken.len(), 2);
+    assert!(table.get(&pod("b").uid).unwrap().ending);
+    assert!(!table.get(&pod("a").uid).unwrap().ending);
+}
+
+#[test]
+fn addresses_of_the_plugin_stand_until_the_api_tells_them() {
+    let mut table = listed(&[]);
+    let mut young = pod("a");
+    young.dataplane_mode = Some("ambient".into());
+    young.ips.clear();
+    table.observe(Fact::Pod(young.clone()));
+    let wanted = table.wanted(&young.uid, &settings());
+    assert_eq!(wanted, Some(Enrollment::Skip(Reason::NoAddress)));
+    table.attach(&young.uid, young.clone(), attachment("c1"));
+    let wanted = table.wanted(&young.uid, &settings());
+    assert_eq!(wanted, Some(Enrollment::Capture(options())));
+}
+
+#[test]
+fn a_new_sandbox_starts_outside_and_the_same_one_stays_where_it_is() {
+    let mut table = listed(&["a"]);
+    let uid = pod("a").uid;
+    table.attach(&uid, pod("a"), attachment("c1"));
+    table.get_mut(&uid).unwrap().state = State::Captured;
+    table.attach(&uid, pod("a"), attachment("c1"));
+    assert_eq!(table.get(&uid).unwrap().state, State::Captured);
+    table.end(&uid);
+    table.attach(&uid, pod("a"), attachment("c2"));
+    let pod = table.get(&uid).unwrap();
+    assert_eq!((pod.state, pod.ending), (State::Outside, false));
+}
+
+#[test]
+fn a_forgotten_pod_stays_while_the_api_shows_it() {
+    let mut table = listed(&["a"]);
+    let uid = pod("a").uid;
+    table.attach(&uid, pod("a"), attachment("c1"));
+    table.end(&uid);
+    table.forgotten(&uid);
+    let left = table.get(&uid).unwrap();
+    assert!(left.attachment.is_none() && !left.ending && left.facts.is_some());
+
+    table.observe(Fact::PodGone(uid.clone()));
+    table.forgotten(&uid);
+    assert!(table.get(&uid).is_none());
+}
+
+#[test]
+fn a_namespace_that_is_gone_decides_nothing_for_its_captured_pods() {
+    let mut table = listed(&["a"]);
+    let uid = pod("a").uid;
+    table.observe(Fact::Namespace(namespace(Some("ambient"))));
+    table.attach(&uid, pod("a"), attachment("c1"));
+    let captured = table.get_mut(&uid).unwrap();
+    captured.state = State::Captured;
+    captured.applied = Some(options());
+    captured.facts.as_mut().unwrap().annotations = captured_annotations();
+    captured.due = false;
+    table.observe(Fact::NamespaceGone("shop".into()));
+    assert_eq!(table.plan(&uid, &settings(), &Ack::Serving), Action::Idle);
+}

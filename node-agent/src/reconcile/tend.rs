@@ -1,0 +1,148 @@
+//! Carries plans out: one task per pod, a few pods at a time, failures retried with
+//! growing pauses. A pod that cannot be helped hurts only itself.
+
+use std::time::Duration;
+
+use netns::PodNetns;
+use tokio::time::Instant;
+
+use super::plan::Action;
+use super::pod::State;
+use super::run::{Reconciler, Slot};
+use crate::facts::PodUid;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often the connections of a leaving pod are counted.
+const DRAIN_LOOK: Duration = Duration::from_millis(250);
+
+/// When a pod's task goes on.
+enum Next {
+    Now,
+    After(Duration),
+    Never,
+}
+
+/// What one pod's task remembers between steps.
+struct Tending {
+    failures: u32,
+    stage: (State, Instant),
+    looked: Instant,
+}
+
+impl Reconciler {
+    pub(super) async fn tend(&self, uid: &PodUid, slot: &Slot) {
+        let now = Instant::now();
+        let mut tending = Tending {
+            failures: 0,
+            stage: (State::Unknown, now),
+            looked: now,
+        };
+        loop {
+            let pause = match self.step(uid, slot, &mut tending).await {
+                Next::Now if self.inner.stop.is_cancelled() => return,
+                Next::Now => continue,
+                Next::After(pause) => pause,
+                Next::Never => return,
+            };
+            tokio::select! {
+                () = self.inner.stop.cancelled() => return,
+                () = slot.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn step(&self, uid: &PodUid, slot: &Slot, tending: &mut Tending) -> Next {
+        let mut held = slot.held.lock().await;
+        if self.retire(uid) {
+            return Next::Never;
+        }
+        let interval = self.inner.pace.verify_interval;
+        if tending.looked.elapsed() >= interval {
+            tending.looked = Instant::now();
+            self.mark_due(uid);
+        }
+        let action = self.plan(uid);
+        match &action {
+            Action::Idle => return Next::After(interval.saturating_sub(tending.looked.elapsed())),
+            Action::AwaitPeers => {
+                let left = self.left(uid, tending, self.inner.pace.withdraw_wait);
+                return self.wait_or_enter(uid, left, left, State::PeersKnow);
+            }
+            Action::AwaitDrained => {
+                let left = self.left(uid, tending, self.inner.pace.drain_deadline);
+                let left = if self.is_drained(uid, &mut held).await {
+                    Duration::ZERO
+                } else {
+                    left
+                };
+                return self.wait_or_enter(uid, left, left.min(DRAIN_LOOK), State::Drained);
+            }
+            _ => {}
+        }
+        // The semaphore is never closed.
+        let _turn = self.inner.limit.acquire().await;
+        self.inner.metrics.acted(&action);
+        match self.act(uid, &mut held, &action).await {
+            Ok(()) => {
+                tending.failures = 0;
+                Next::Now
+            }
+            Err(error) => {
+                self.failed(uid, &action, &error);
+                let pause = FIRST_PAUSE.saturating_mul(1 << tending.failures.min(10));
+                tending.failures += 1;
+                Next::After(pause.min(LONGEST_PAUSE))
+            }
+        }
+    }
+
+    /// Whether the task of a pod that is known no more may end. Under the lock that hands
+    /// out slots, so that nobody gets a slot whose task is about to end.
+    fn retire(&self, uid: &PodUid) -> bool {
+        let mut slots = self.slots();
+        let known = self.table().get(uid).is_some();
+        if !known {
+            slots.pods.remove(uid);
+        }
+        !known
+    }
+
+    fn mark_due(&self, uid: &PodUid) {
+        if let Some(pod) = self.table().get_mut(uid) {
+            pod.due = true;
+        }
+    }
+
+    /// What is left of `whole` since the pod entered its state.
+    fn left(&self, uid: &PodUid, tending: &mut Tending, whole: Duration) -> Duration {
+        let state = self
+            .table()
+            .get(uid)
+            .map_or(State::Unknown, |pod| pod.state);
+        if tending.stage.0 != state {
+            tending.stage = (state, Instant::now());
+        }
+        whole.saturating_sub(tending.stage.1.elapsed())
+    }
+
+    fn wait_or_enter(&self, uid: &PodUid, left: Duration, pause: Duration, next: State) -> Next {
+        if !left.is_zero() {
+            return Next::After(pause);
+        }
+        self.enter(uid, |pod| pod.state = next);
+        Next::Now
+    }
+
+    /// A count that fails is no reason to wait less: the deadline bounds it.
+    async fn is_drained(&self, uid: &PodUid, held: &mut Option<PodNetns>) -> bool {
+        let Ok(netns) = self.netns(uid, held).await else {
+            return false;
+        };
+        matches!(
+            self.inner.effects.rules.proxied_connections(&netns).await,
+            Ok(0)
+        )
+    }
+}

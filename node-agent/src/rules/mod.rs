@@ -1,0 +1,287 @@
+//! A pod's rules in the kernel: apply, verify, drain, remove.
+//!
+//! ```text
+//! Options ─► capture::Ruleset ─► JSON ─► nft -j -f -       (one transaction)
+//!                │                        + policy rule and route (netlink)
+//!                └─► the same in a scratch namespace ─► reference ─┐
+//!                                 what nft lists in the pod ───────┴─► Vec<Drift>
+//! ```
+//!
+//! nft rewrites rules on their way into the kernel, so what is in a pod is compared with
+//! what the same nft lists for the same ruleset elsewhere, never with our own text.
+
+mod command;
+mod drift;
+mod flows;
+mod options;
+mod policy_route;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use capture::{Listing, ListingError, Options, Ruleset};
+use netns::{Fence, NetnsError, PodNetns};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+pub use command::CommandError;
+pub use drift::{Drift, list};
+pub use options::contract_options;
+pub use policy_route::{Missing, PolicyRouteError};
+
+use command::Runner;
+use flows::Flows;
+use policy_route::PolicyRoute;
+
+/// Absolute paths of the programs that work on rules.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// nftables.
+    pub nft: PathBuf,
+    /// conntrack-tools.
+    pub conntrack: PathBuf,
+    /// iproute2.
+    pub ss: PathBuf,
+}
+
+/// Which step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    /// A program.
+    #[error("{step}: {source}")]
+    Command {
+        /// What was attempted.
+        step: &'static str,
+        /// Why it failed.
+        source: CommandError,
+    },
+    /// The policy route.
+    #[error(transparent)]
+    PolicyRoute(#[from] PolicyRouteError),
+    /// nft printed something else.
+    #[error("read the pod's rules: {0}")]
+    Listing(#[from] ListingError),
+    /// No scratch namespace for the reference.
+    #[error("make a scratch namespace for the reference rules: {0}")]
+    Scratch(#[from] NetnsError),
+    /// The kernel accepted something and shows something else.
+    #[error("after {step} the pod still differs: {}", list(.drifts))]
+    NotAsIntended {
+        /// What had been done.
+        step: &'static str,
+        /// What differs.
+        drifts: Vec<Drift>,
+    },
+    /// Something of ours is still there.
+    #[error("rules, policy rule or route are still in the pod after their removal")]
+    NotGone,
+}
+
+/// Works on the rules of pods. Clones share the reference listings.
+#[derive(Clone)]
+pub struct Rules {
+    runner: Runner,
+    flows: Flows,
+    programs: Programs,
+    references: Arc<Mutex<HashMap<Options, Arc<Listing>>>>,
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rules")
+            .field("programs", &self.programs)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Rules {
+    /// Works through `fence`; sockets and processes belong to `runtime`.
+    #[must_use]
+    pub fn new(programs: Programs, fence: Fence, runtime: Handle) -> Self {
+        let runner = Runner::new(fence, runtime);
+        let (ss, conntrack) = (programs.ss.clone(), programs.conntrack.clone());
+        let flows = Flows {
+            runner: runner.clone(),
+            ss,
+            conntrack,
+        };
+        Self {
+            runner,
+            flows,
+            programs,
+            references: Arc::default(),
+        }
+    }
+
+    /// Proves once, in a scratch namespace, that this node can carry the rules.
+    ///
+    /// # Errors
+    /// [`RulesError`] naming what is missing: nft, a kernel feature, a privilege.
+    pub async fn self_test(&self, options: &Options) -> Result<(), RulesError> {
+        self.reference(options).await.map(drop)
+    }
+
+    /// Puts the rules in place, or replaces what is there, in one transaction.
+    ///
+    /// # Errors
+    /// Any [`RulesError`]; the ruleset is then as it was before.
+    pub async fn apply(&self, netns: &PodNetns, options: &Options) -> Result<(), RulesError> {
+        // The rules are the switch: what they rely on stands before.
+        PolicyRoute::open(&self.runner, netns)
+            .await?
+            .ensure()
+            .await?;
+        self.load(netns, capture::replace(&Ruleset::capture(options)))
+            .await
+    }
+
+    /// Compares the pod with what [`Rules::apply`] makes; empty means equal.
+    ///
+    /// # Errors
+    /// Any [`RulesError`]; nothing is known then.
+    pub async fn verify(
+        &self,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<Vec<Drift>, RulesError> {
+        let reference = self.reference(options).await?;
+        let observed = self.listing(netns).await?;
+        let ruleset = capture::compare(&reference, &observed)
+            .into_iter()
+            .map(Drift::Ruleset);
+        let missing = PolicyRoute::open(&self.runner, netns)
+            .await?
+            .missing()
+            .await?;
+        Ok(ruleset
+            .chain(missing.into_iter().map(Drift::PolicyRoute))
+            .collect())
+    }
+
+    /// Whether anything of ours is in the pod.
+    ///
+    /// # Errors
+    /// Any [`RulesError`]; nothing is known then.
+    pub async fn present(&self, netns: &PodNetns) -> Result<bool, RulesError> {
+        if self.listing(netns).await? != Listing::default() {
+            return Ok(true);
+        }
+        Ok(PolicyRoute::open(&self.runner, netns)
+            .await?
+            .present()
+            .await?)
+    }
+
+    /// Replaces the rules by those of a pod that leaves: new connections are direct, the
+    /// redirected ones live on.
+    ///
+    /// # Errors
+    /// Any [`RulesError`]; the rules are then as they were.
+    pub async fn drain(&self, netns: &PodNetns, options: &Options) -> Result<(), RulesError> {
+        self.load(netns, capture::replace(&Ruleset::drain(options)))
+            .await
+    }
+
+    /// How many connections between applications and ztunnel live.
+    ///
+    /// # Errors
+    /// [`RulesError::Command`].
+    pub async fn proxied_connections(&self, netns: &PodNetns) -> Result<usize, RulesError> {
+        self.flows
+            .count(netns)
+            .await
+            .map_err(command("count the proxied connections"))
+    }
+
+    /// Ends what is left of ztunnel's connections in the pod. To be called while NAT
+    /// stands, or the applications' ends would go on in clear text.
+    ///
+    /// # Errors
+    /// [`RulesError::Command`].
+    pub async fn end_connections(&self, netns: &PodNetns) -> Result<(), RulesError> {
+        self.flows
+            .end(netns)
+            .await
+            .map_err(command("end the proxied connections"))
+    }
+
+    /// Removes everything of ours and looks that it is gone. Nothing there is fine.
+    ///
+    /// # Errors
+    /// Any [`RulesError`].
+    pub async fn remove(&self, netns: &PodNetns) -> Result<(), RulesError> {
+        self.load(netns, capture::removal()).await?;
+        PolicyRoute::open(&self.runner, netns)
+            .await?
+            .remove()
+            .await?;
+        self.flows
+            .forget(netns)
+            .await
+            .map_err(command("forget the proxied connections"))?;
+        if self.present(netns).await? {
+            Err(RulesError::NotGone)
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn load(&self, netns: &PodNetns, document: String) -> Result<(), RulesError> {
+        let step = "load rules";
+        let run = self
+            .runner
+            .run(netns, &self.programs.nft, &["-j", "-f", "-"], document);
+        run.await
+            .and_then(command::Output::success)
+            .map(drop)
+            .map_err(command(step))
+    }
+
+    async fn listing(&self, netns: &PodNetns) -> Result<Listing, RulesError> {
+        let step = command("list the pod's rules");
+        let nft = |arguments: &'static [&'static str]| {
+            self.runner
+                .run(netns, &self.programs.nft, arguments, String::new())
+        };
+        // nft has an error for a table that is not there, and only words to tell it from
+        // others. A listing of all tables is no error in a namespace without any.
+        let table = match nft(&["-j", "list", "table", "inet", capture::TABLE]).await {
+            Ok(output) if output.succeeded() => output,
+            Ok(refusal) => {
+                let tables = nft(&["-j", "list", "tables", "inet"]).await;
+                let tables = tables.and_then(command::Output::success);
+                let tables = tables.map_err(command("list the pod's tables"))?;
+                if Listing::parse(&tables)? == Listing::default() {
+                    return Ok(Listing::default());
+                }
+                refusal
+            }
+            Err(error) => return Err(step(error)),
+        };
+        Ok(Listing::parse(&table.success().map_err(step)?)?)
+    }
+
+    /// The lock is held while a missing reference is made, so that pods that start
+    /// together do not make it many times.
+    async fn reference(&self, options: &Options) -> Result<Arc<Listing>, RulesError> {
+        let mut references = self.references.lock().await;
+        if let Some(known) = references.get(options) {
+            return Ok(Arc::clone(known));
+        }
+        let scratch = PodNetns::scratch()?;
+        self.load(&scratch, capture::replace(&Ruleset::capture(options)))
+            .await?;
+        let listing = Arc::new(self.listing(&scratch).await?);
+        references.insert(options.clone(), Arc::clone(&listing));
+        Ok(listing)
+    }
+}
+
+fn command(step: &'static str) -> impl FnOnce(CommandError) -> RulesError {
+    move |source| RulesError::Command { step, source }
+}
+
+#[cfg(test)]
+mod tests;

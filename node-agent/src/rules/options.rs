@@ -1,0 +1,38 @@
+//! The rules that the contract with ztunnel asks for.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use capture::{Dns, Inbound, Options, Ports, Probes};
+
+/// The rules of every captured pod, as far as the contract with ztunnel decides them.
+/// Name lookups stay direct: ztunnel does not answer them.
+#[must_use]
+pub fn contract_options() -> Options {
+    let mark = |mark: zds::Mark| capture::Mark {
+        value: mark.value,
+        mask: mark.mask,
+    };
+    Options {
+        ports: Ports {
+            outbound: zds::port::OUTBOUND,
+            inbound_plain: zds::port::INBOUND_PLAIN,
+            inbound_hbone: zds::port::INBOUND_HBONE,
+            dns: zds::port::DNS,
+        },
+        packet_mark: mark(zds::PACKET_MARK),
+        connmark: mark(zds::CONNMARK),
+        dns: Dns::Off,
+        probes: Probes {
+            v4: Ipv4Addr::new(169, 254, 7, 127),
+            v6: Ipv6Addr::new(
+                0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff,
+            ),
+            ports: BTreeSet::new(),
+        },
+        in_skip: BTreeSet::new(),
+        out_skip: BTreeSet::new(),
+        out_skip_cidrs: BTreeSet::new(),
+        inbound: Inbound::Capture,
+    }
+}

@@ -1,0 +1,143 @@
+//! The run directory and its lock: one agent acts on a node, others wait.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use tokio_util::sync::CancellationToken;
+
+/// How often a waiting agent looks.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Files of the run directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunDir(pub PathBuf);
+
+impl RunDir {
+    /// Where the plugin connects.
+    #[must_use]
+    pub fn plugin_socket(&self) -> PathBuf {
+        self.0.join("plugin.sock")
+    }
+
+    /// What the plugin told about pods.
+    #[must_use]
+    pub fn pods(&self) -> PathBuf {
+        self.0.join("pods.json")
+    }
+
+    /// Held by the one agent of the node that acts.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+}
+
+/// Why the directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{step} {}: {source}", .path.display())]
+pub struct RunDirError {
+    step: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Proof that this is the one agent that acts. Ends with the process at the latest.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+/// Makes the directory, for root alone, and waits until no other agent holds its lock.
+/// `None`: the agent was stopped before.
+///
+/// # Errors
+/// [`RunDirError`].
+pub async fn take(run_dir: &RunDir, stop: &CancellationToken) -> Result<Option<Lock>, RunDirError> {
+    make(&run_dir.0)?;
+    let path = run_dir.lock();
+    let failed = |step| {
+        move |source| RunDirError {
+            step,
+            path: run_dir.lock(),
+            source,
+        }
+    };
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(failed("open the lock"))?;
+    let mut told = false;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => return Ok(Some(Lock { _file: file })),
+            Err((file, Errno::EWOULDBLOCK)) => file,
+            Err((_, errno)) => return Err(failed("take the lock")(errno.into())),
+        };
+        if !told {
+            told = true;
+            tracing::warn!(
+                lock = %path.display(),
+                "another node agent acts on this node: waiting for it to end, touching nothing"
+            );
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+fn make(folder: &Path) -> Result<(), RunDirError> {
+    let failed = |step| {
+        move |source| RunDirError {
+            step,
+            path: folder.to_owned(),
+            source,
+        }
+    };
+    let mut builder = DirBuilder::new();
+    builder
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(failed("create"))?;
+    let owner_only = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(folder, owner_only).map_err(failed("restrict"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_second_agent_waits_until_the_first_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_dir = RunDir(folder.path().join("agent"));
+        let stop = CancellationToken::new();
+        let first = take(&run_dir, &stop).await.unwrap().unwrap();
+        let mode = std::fs::metadata(&run_dir.0).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+
+        let second = take(&run_dir, &stop);
+        tokio::pin!(second);
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut second).await;
+        assert!(early.is_err(), "two agents act");
+        drop(first);
+        let second = tokio::time::timeout(Duration::from_secs(10), second).await;
+        assert!(second.unwrap().unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_waiting_agent_can_be_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_dir = RunDir(folder.path().to_owned());
+        let stop = CancellationToken::new();
+        let _first = take(&run_dir, &stop).await.unwrap();
+        stop.cancel();
+        assert!(take(&run_dir, &stop).await.unwrap().is_none());
+    }
+}

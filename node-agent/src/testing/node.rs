@@ -1,0 +1,207 @@
+//! An agent without a process: all rooms but config and main, in a temporary directory.
+
+use std::collections::BTreeSet;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use netns::{Fence, PodNetns};
+use plugin_api::{Outcome, Reply, Request, VERSION, Verb};
+use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::plugin_call::{plugin_call, read_reply};
+use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, eventually, options, programs};
+use crate::enrollment::Settings;
+use crate::facts::PodUid;
+use crate::pod_netns::{Locator, Store};
+use crate::reconcile::{self, Effects, Pace, Reconciler, State};
+use crate::rules::Rules;
+use crate::{plugin_server, ztunnel_link};
+
+/// One life of an agent.
+pub struct Node {
+    pub api: FakeApi,
+    pub reconciler: Reconciler,
+    pub link: ztunnel_link::ZtunnelLink,
+    pub registry: Registry,
+    folder: PathBuf,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Fast enough for tests, slow enough to be seen.
+fn pace() -> Pace {
+    Pace {
+        withdraw_wait: Duration::from_secs(1),
+        drain_deadline: Duration::from_secs(2),
+        verify_interval: Duration::from_millis(500),
+    }
+}
+
+impl Node {
+    /// Starts an agent whose run directory is `folder`.
+    pub async fn start(folder: &std::path::Path, api: &FakeApi) -> Self {
+        let metrics = (
+            ztunnel_link::Metrics::default(),
+            reconcile::Metrics::default(),
+            plugin_server::Metrics::default(),
+        );
+        let mut registry = Registry::default();
+        metrics.0.register(&mut registry);
+        metrics.1.register(&mut registry);
+        metrics.2.register(&mut registry);
+        let fence = Fence::new(4).unwrap();
+        let link = ztunnel_link::ZtunnelLink::new(metrics.0);
+        let effects = Effects {
+            rules: Rules::new(programs(), fence.clone(), Handle::current()),
+            link: link.clone(),
+            locator: Locator::new(fence).unwrap(),
+            store: Store::open(&folder.join("pods.json")).await.unwrap(),
+            api: api.client(),
+        };
+        let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
+        let settings = Settings {
+            excluded_namespaces,
+            options: options(),
+        };
+        let stop = CancellationToken::new();
+        let reconciler = Reconciler::new(settings, pace(), effects, metrics.1, stop.clone());
+        let node = Self {
+            api: api.clone(),
+            reconciler,
+            link,
+            registry,
+            folder: folder.to_owned(),
+            stop,
+            tasks: TaskTracker::new(),
+        };
+        node.open_doors(metrics.2);
+        node
+    }
+
+    fn open_doors(&self, metrics: plugin_server::Metrics) {
+        let plugin = self.folder.join("plugin.sock");
+        let plugin = plugin_server::Server::bind(&plugin, self.reconciler.clone(), metrics);
+        self.tasks.spawn(plugin.unwrap().run(self.stop.clone()));
+        let (facts, mut seen) = mpsc::channel(64);
+        let (client, stop, pods) = (self.api.client(), self.stop.clone(), facts.clone());
+        self.tasks
+            .spawn(async move { client.watch_pods(pods, stop).await });
+        let (client, stop) = (self.api.client(), self.stop.clone());
+        self.tasks
+            .spawn(async move { client.watch_namespaces(facts, stop).await });
+        let reconciler = self.reconciler.clone();
+        self.tasks.spawn(async move {
+            while let Some(fact) = seen.recv().await {
+                reconciler.observe(fact);
+            }
+        });
+        let zds = ztunnel_link::Server::bind(&self.folder.join("ztunnel.sock")).unwrap();
+        let (reconciler, link, stop) = (
+            self.reconciler.clone(),
+            self.link.clone(),
+            self.stop.clone(),
+        );
+        self.tasks.spawn(async move {
+            if reconciler.start().await {
+                zds.run(link, stop).await;
+            }
+        });
+    }
+
+    /// A ztunnel that has taken the snapshot.
+    pub async fn ztunnel(&self, refuse: Option<&str>) -> FakeZtunnel {
+        let path = self.folder.join("ztunnel.sock");
+        let ztunnel = FakeZtunnel::connect(&path, refuse).await;
+        eventually("ztunnel has the snapshot", || async { self.link.is_live() }).await;
+        ztunnel
+    }
+
+    /// Ends this life; the pods stay as they are.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        let ends = async {
+            self.tasks.wait().await;
+            self.reconciler.finish().await;
+        };
+        tokio::time::timeout(PATIENCE, ends)
+            .await
+            .expect("the agent ends");
+    }
+
+    /// What the plugin asks for pod `shop/<name>` in sandbox `c-<name>`.
+    pub fn request(verb: Verb, name: &str, pod: &ScratchPod) -> Request {
+        Request {
+            version: VERSION,
+            verb,
+            namespace: "shop".into(),
+            name: name.into(),
+            uid: Some(format!("uid-{name}")),
+            container_id: format!("c-{name}"),
+            ifname: "eth0".into(),
+            netns_path: Some(pod.path().display().to_string()),
+            ips: vec![pod.ip],
+        }
+    }
+
+    /// One call of the plugin for `shop/<name>`.
+    pub async fn call(&self, verb: Verb, name: &str, pod: &ScratchPod) -> Outcome {
+        let netns = (verb != Verb::Del).then(|| pod.netns());
+        self.send(Self::request(verb, name, pod), netns).await
+    }
+
+    /// Sends a request as the plugin does.
+    pub async fn send(&self, request: Request, netns: Option<PodNetns>) -> Outcome {
+        let frame = plugin_api::encode(&request).unwrap();
+        self.send_raw(frame, netns).await
+    }
+
+    /// Sends bytes to the plugin's socket.
+    pub async fn send_raw(&self, frame: Vec<u8>, netns: Option<PodNetns>) -> Outcome {
+        let socket = self.plugin_socket();
+        blocking(move || plugin_call(&socket, &frame, netns.as_ref())).await
+    }
+
+    /// The reply to what was sent over `stream`.
+    pub async fn read_reply(&self, stream: UnixStream) -> Outcome {
+        blocking(move || read_reply(stream)).await
+    }
+
+    pub fn plugin_socket(&self) -> PathBuf {
+        self.folder.join("plugin.sock")
+    }
+
+    pub fn state(&self, name: &str) -> Option<State> {
+        let uid = PodUid(format!("uid-{name}"));
+        self.reconciler.table().get(&uid).map(|pod| pod.state)
+    }
+
+    pub async fn reaches(&self, name: &str, state: State) {
+        let what = format!("pod {name} is {}", state.name());
+        eventually(&what, || async { self.state(name) == Some(state) }).await;
+    }
+
+    /// One line of the metrics page.
+    pub fn metric(&self, line: &str) -> bool {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &self.registry).unwrap();
+        page.lines().any(|found| found == line)
+    }
+}
+
+/// Waits for a reply on a thread of its own.
+async fn blocking(call: impl FnOnce() -> Reply + Send + 'static) -> Outcome {
+    let (sender, reply) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || drop(sender.send(call())));
+    let reply = tokio::time::timeout(PATIENCE, reply)
+        .await
+        .expect("a reply in time");
+    let reply = reply.expect("a reply");
+    assert_eq!(reply.version, VERSION);
+    reply.outcome
+}

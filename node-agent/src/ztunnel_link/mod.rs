@@ -1,0 +1,175 @@
+//! The agent's end of ZDS: who listens for ztunnel, and hands it the pods.
+//!
+//! ```text
+//! reconcile ── add, del ──► ZtunnelLink ──► roster ──► newest connection (add)
+//!                                             │        all connections   (del)
+//!            ztunnel connects ── hello ──► snapshot of the roster
+//! ```
+
+mod roster;
+mod server;
+mod session;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use netns::PodNetns;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, oneshot, watch};
+use zds::{Violation, WorkloadInfo};
+
+pub use roster::Ack;
+pub use server::{Server, ServerError};
+pub use session::{Action, Command, EndReason, Event, Session, Subject, Ticket};
+
+use crate::facts::PodUid;
+use roster::{Order, Roster};
+
+/// How long an order may wait for its answer, including its turn behind others. Each
+/// single answer has a shorter deadline of its own.
+const ORDER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why ztunnel did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// Nobody to ask.
+    #[error("no ztunnel is connected to the node agent: is it running on this node?")]
+    NoZtunnel,
+    /// It went away before it answered.
+    #[error("ztunnel disconnected before it answered")]
+    Lost,
+    /// It takes too long.
+    #[error("ztunnel did not answer within {ORDER_PATIENCE:?}")]
+    TimedOut,
+    /// It answered with an error of its own.
+    #[error("ztunnel refused the pod: {0}")]
+    Refused(String),
+    /// The pod's names do not fit a packet.
+    #[error("tell ztunnel about the pod: {0}")]
+    Unsendable(#[from] Violation),
+}
+
+/// The room's metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    ztunnel_connected: Gauge,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "ztunnels connected to the node agent";
+        registry.register("ztunnel_connected", help, self.ztunnel_connected.clone());
+    }
+
+    fn connected(&self, count: usize) {
+        self.ztunnel_connected
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
+
+/// Tells ztunnel which pods to serve. Clones share the connections.
+#[derive(Clone, Debug)]
+pub struct ZtunnelLink {
+    roster: Arc<Mutex<Roster>>,
+}
+
+impl ZtunnelLink {
+    /// Knows no pod and no ztunnel.
+    #[must_use]
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            roster: Arc::new(Mutex::new(Roster::new(metrics))),
+        }
+    }
+
+    /// Has a pod served; returns once its listeners are there. The pod stays on the
+    /// roster after a failure, so that the next snapshot names it: whoever gives up says
+    /// [`ZtunnelLink::del`].
+    ///
+    /// # Errors
+    /// Any [`LinkError`].
+    pub async fn add(
+        &self,
+        uid: &PodUid,
+        info: WorkloadInfo,
+        netns: PodNetns,
+    ) -> Result<(), LinkError> {
+        let (connection, command) = self.lock().enter(uid, info, netns)?;
+        order(&connection, command).await
+    }
+
+    /// Enters a pod that was captured before this process started; ztunnel learns of it
+    /// in the next snapshot.
+    pub fn restore(&self, uid: &PodUid, info: WorkloadInfo, netns: Option<PodNetns>) {
+        self.lock().restore(uid, info, netns);
+    }
+
+    /// Has every connected ztunnel stop serving a pod. A ztunnel that goes away meanwhile
+    /// serves nobody: that is no error.
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`], [`LinkError::TimedOut`], [`LinkError::Unsendable`].
+    pub async fn del(&self, uid: &PodUid) -> Result<(), LinkError> {
+        let connections = self.lock().strike(uid);
+        let command = Command::del(uid)?;
+        for connection in connections {
+            match order(&connection, command.clone()).await {
+                Ok(()) | Err(LinkError::Lost) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the newest ztunnel says about a pod.
+    #[must_use]
+    pub fn ack(&self, uid: &PodUid) -> Ack {
+        self.lock().ack(uid)
+    }
+
+    /// Whether a ztunnel is connected and has the whole picture.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.lock().is_live()
+    }
+
+    /// Pods that the newest ztunnel refused.
+    #[must_use]
+    pub fn refused(&self) -> Vec<PodUid> {
+        self.lock().refused()
+    }
+
+    /// Counts answers and connections that ended.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.lock().changes()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Roster> {
+        // Nothing under this lock can panic half-way through a change.
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn order(connection: &mpsc::Sender<Order>, command: Command) -> Result<(), LinkError> {
+    let (reply, answer) = oneshot::channel();
+    let exchange = async {
+        let order = Order {
+            command,
+            reply: Some(reply),
+        };
+        connection.send(order).await.map_err(|_| LinkError::Lost)?;
+        answer
+            .await
+            .map_err(|_| LinkError::Lost)?
+            .map_err(LinkError::Refused)
+    };
+    tokio::time::timeout(ORDER_PATIENCE, exchange)
+        .await
+        .unwrap_or(Err(LinkError::TimedOut))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,264 @@
+//! Sockets and deadlines of the ZDS sessions.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use zds::link::{Link, Listener, Packet};
+
+use super::ZtunnelLink;
+use super::roster::{ConnectionId, Order};
+use super::session::{Action, Command, EndReason, Event, Session, Subject, Ticket};
+
+/// How long ztunnel may take to read or write one packet, as in the reference agent.
+const PACKET_DEADLINE: Duration = Duration::from_secs(5);
+/// At most five ztunnels a second: one that fails in a loop must not eat the node.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Orders that may wait for one connection.
+const ORDER_QUEUE: usize = 512;
+
+/// Why the socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A file system step failed.
+    #[error("{step} {}: {source}", .path.display())]
+    Io {
+        /// What was attempted.
+        step: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Something else lives at the path.
+    #[error("{} exists and is no socket: INPOD_UDS names a wrong place", .0.display())]
+    NotASocket(PathBuf),
+    /// The socket.
+    #[error("listen for ztunnel at {}: {source}", .path.display())]
+    Listen {
+        /// Where.
+        path: PathBuf,
+        /// The system's answer.
+        source: zds::link::LinkError,
+    },
+}
+
+/// Listens for ztunnel. Connections wait in the kernel until [`Server::run`].
+#[derive(Debug)]
+pub struct Server {
+    listener: Listener,
+}
+
+impl Server {
+    /// Opens the socket. To be called by the holder of the run directory's lock only: a
+    /// socket that is there already is then nobody's.
+    ///
+    /// # Errors
+    /// Any [`ServerError`].
+    pub fn bind(path: &Path) -> Result<Self, ServerError> {
+        let io = |step| {
+            move |source| ServerError::Io {
+                step,
+                path: path.to_owned(),
+                source,
+            }
+        };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(io("create the folder of"))?;
+        }
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if found.file_type().is_socket() => {
+                std::fs::remove_file(path).map_err(io("remove the stale socket"))?;
+            }
+            Ok(_) => return Err(ServerError::NotASocket(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io("look at")(error)),
+        }
+        let listener = Listener::bind(path).map_err(|source| ServerError::Listen {
+            path: path.to_owned(),
+            source,
+        })?;
+        // Between the two calls others may connect, but the peer's user is asked for too.
+        let owner_only = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(path, owner_only).map_err(io("restrict"))?;
+        Ok(Self { listener })
+    }
+
+    /// Serves ztunnels until `stop`. To be called once the roster is complete: what is
+    /// not in a snapshot is dropped by ztunnel.
+    pub async fn run(mut self, link: ZtunnelLink, stop: CancellationToken) {
+        let sessions = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok(socket) => {
+                    let (link, stop) = (link.clone(), stop.clone());
+                    sessions.spawn(async move { converse(socket, link, stop).await });
+                }
+                Err(error) => tracing::error!(%error, "cannot accept a ztunnel"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+            }
+        }
+        sessions.close();
+        sessions.wait().await;
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ending {
+    #[error("ztunnel closed the connection")]
+    Closed,
+    #[error("the node agent stops")]
+    Stopping,
+    #[error("ztunnel runs as user {0}, only root is served")]
+    Stranger(u32),
+    #[error("ztunnel did not {0} within {PACKET_DEADLINE:?}")]
+    TooSlow(&'static str),
+    #[error(transparent)]
+    Link(#[from] zds::link::LinkError),
+    #[error(transparent)]
+    Protocol(#[from] EndReason),
+}
+
+/// One connection from hello to end.
+pub(super) async fn converse(socket: Link, link: ZtunnelLink, stop: CancellationToken) {
+    let (sender, orders) = mpsc::channel(ORDER_QUEUE);
+    let mut connection = Connection {
+        socket,
+        link,
+        sender,
+        admitted: None,
+        tickets: HashMap::new(),
+        next_ticket: 0,
+        deadline: Instant::now() + PACKET_DEADLINE,
+    };
+    let ending = connection.run(orders, &stop).await;
+    if let Some(id) = connection.admitted {
+        connection.link.lock().dismiss(id);
+    }
+    match ending {
+        Ending::Stopping => {}
+        Ending::Closed => tracing::info!("ztunnel disconnected"),
+        fault => tracing::warn!(reason = %fault, "connection of ztunnel ended"),
+    }
+}
+
+struct Connection {
+    socket: Link,
+    link: ZtunnelLink,
+    sender: mpsc::Sender<Order>,
+    admitted: Option<ConnectionId>,
+    tickets: HashMap<Ticket, oneshot::Sender<Result<(), String>>>,
+    next_ticket: u64,
+    deadline: Instant,
+}
+
+impl Connection {
+    async fn run(&mut self, mut orders: mpsc::Receiver<Order>, stop: &CancellationToken) -> Ending {
+        match self.socket.peer_uid() {
+            Ok(0) => {}
+            Ok(uid) => return Ending::Stranger(uid),
+            Err(error) => return error.into(),
+        }
+        let mut session = Session::default();
+        loop {
+            let event = tokio::select! {
+                () = stop.cancelled() => return Ending::Stopping,
+                packet = self.socket.recv() => match packet {
+                    Ok(Some(Packet { bytes, fds })) => Event::Packet(bytes, fds),
+                    Ok(None) => return Ending::Closed,
+                    Err(error) => return error.into(),
+                },
+                Some(order) = orders.recv(), if !session.awaits() => self.take(order),
+                () = sleep_until(self.deadline), if session.awaits() => {
+                    return Ending::TooSlow("answer");
+                }
+            };
+            match self.step(session, event).await {
+                Ok(next) => session = next,
+                Err(ending) => return ending,
+            }
+        }
+    }
+
+    fn take(&mut self, order: Order) -> Event {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        if let Some(reply) = order.reply {
+            self.tickets.insert(ticket, reply);
+        }
+        Event::Order(ticket, order.command)
+    }
+
+    /// Feeds the session, and what follows from that, until nothing follows.
+    async fn step(&mut self, session: Session, event: Event) -> Result<Session, Ending> {
+        let (mut session, mut actions) = session.on(event);
+        while !actions.is_empty() {
+            let mut follow_up = None;
+            for action in std::mem::take(&mut actions) {
+                match action {
+                    Action::TakeSnapshot => follow_up = Some(self.admit()),
+                    Action::Send(command) => self.send(command).await?,
+                    Action::Answered(ticket, subject, result) => {
+                        self.answered(ticket, &subject, result);
+                    }
+                    Action::End(reason) => return Err(reason.into()),
+                }
+            }
+            if let Some(event) = follow_up {
+                (session, actions) = session.on(event);
+            }
+        }
+        Ok(session)
+    }
+
+    fn admit(&mut self) -> Event {
+        let (id, snapshot) = self.link.lock().admit(self.sender.clone());
+        self.admitted = Some(id);
+        tracing::info!(
+            pods = snapshot.len(),
+            "ztunnel connected, sending the snapshot"
+        );
+        Event::Snapshot(snapshot)
+    }
+
+    async fn send(&mut self, command: Command) -> Result<(), Ending> {
+        let fds: Vec<_> = command.netns.iter().map(AsFd::as_fd).collect();
+        let sent = timeout(PACKET_DEADLINE, self.socket.send(&command.bytes, &fds));
+        sent.await
+            .map_err(|_| Ending::TooSlow("read a message"))??;
+        self.deadline = Instant::now() + PACKET_DEADLINE;
+        Ok(())
+    }
+
+    fn answered(&mut self, ticket: Option<Ticket>, subject: &Subject, result: Result<(), String>) {
+        match (subject, &result) {
+            (Subject::Snapshot, Ok(())) => tracing::info!("ztunnel has the snapshot"),
+            (Subject::Serve(uid), Err(error)) => {
+                tracing::warn!(%uid, %error, "ztunnel cannot serve a pod");
+            }
+            _ => {}
+        }
+        if let Some(id) = self.admitted {
+            self.link.lock().answered(id, subject, &result);
+        }
+        if let Some(reply) = ticket.and_then(|ticket| self.tickets.remove(&ticket)) {
+            // Whoever asked may have given up meanwhile.
+            let _ = reply.send(result);
+        }
+    }
+}

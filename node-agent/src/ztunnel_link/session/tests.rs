@@ -1,0 +1,173 @@
+use super::*;
+
+const HELLO: &[u8] = b"\x08\x01";
+const ACK: &[u8] = b"\x0a\x00";
+/// `ack { error: "no" }`.
+const NACK: &[u8] = b"\x0a\x04\x0a\x02no";
+const SNAPSHOT_SENT: &[u8] = b"\x1a\x00";
+/// `keep { uid: "a" }` and `del { uid: "a" }`.
+const KEEP_A: &[u8] = b"\x2a\x03\x0a\x01a";
+const DEL_A: &[u8] = b"\x12\x03\x12\x01a";
+
+fn uid(name: &str) -> PodUid {
+    PodUid(name.into())
+}
+
+fn keep(name: &str) -> Command {
+    Command::keep(&uid(name)).unwrap()
+}
+
+fn packet(bytes: &[u8]) -> Event {
+    Event::Packet(bytes.to_vec(), Vec::new())
+}
+
+/// One line per action, so that a whole exchange is compared at a glance.
+fn line(action: &Action) -> String {
+    match action {
+        Action::TakeSnapshot => "snapshot?".into(),
+        Action::Send(command) => format!("send {:02x?}", command.bytes),
+        Action::Answered(ticket, subject, result) => {
+            format!("answered {:?} {subject:?} {result:?}", ticket.map(|t| t.0))
+        }
+        Action::End(reason) => format!("end: {reason}"),
+    }
+}
+
+fn play(session: Session, events: Vec<Event>) -> (Session, Vec<String>) {
+    let mut lines = Vec::new();
+    let mut session = session;
+    for event in events {
+        let actions;
+        (session, actions) = session.on(event);
+        lines.extend(actions.iter().map(line));
+    }
+    (session, lines)
+}
+
+fn live() -> Session {
+    let events = vec![packet(HELLO), Event::Snapshot(vec![]), packet(ACK)];
+    let (session, _) = play(Session::default(), events);
+    assert!(session.is_live() && !session.awaits());
+    session
+}
+
+fn send(bytes: &[u8]) -> String {
+    format!("send {bytes:02x?}")
+}
+
+#[test]
+fn a_session_starts_with_the_snapshot_one_request_at_a_time() {
+    let start = vec![packet(HELLO), Event::Snapshot(vec![keep("a")])];
+    let (session, lines) = play(Session::default(), start);
+    assert_eq!(lines, ["snapshot?".to_owned(), send(KEEP_A)]);
+    assert!(session.awaits() && !session.is_live());
+
+    let (session, lines) = play(session, vec![packet(ACK), packet(ACK)]);
+    let kept = "answered None Serve(PodUid(\"a\")) Ok(())".to_owned();
+    assert_eq!(
+        lines,
+        [
+            kept,
+            send(SNAPSHOT_SENT),
+            "answered None Snapshot Ok(())".into()
+        ]
+    );
+    assert!(session.is_live());
+}
+
+#[test]
+fn an_add_carries_its_namespace_and_its_owner() {
+    let netns = PodNetns::current().unwrap();
+    let info = WorkloadInfo {
+        name: "n".into(),
+        namespace: "s".into(),
+        service_account: "a".into(),
+    };
+    let add = Command::add(&uid("u"), info, netns.clone()).unwrap();
+    assert_eq!(
+        add.bytes,
+        b"\x0a\x0e\x0a\x01u\x12\x09\x0a\x01n\x12\x01s\x1a\x01a"
+    );
+    assert_eq!(add.netns.unwrap().id(), netns.id());
+}
+
+#[test]
+fn orders_wait_for_the_answer_before_them() {
+    let (first, second) = (
+        Command::del(&uid("a")).unwrap(),
+        Command::del(&uid("b")).unwrap(),
+    );
+    let orders = vec![
+        Event::Order(Ticket(1), first),
+        Event::Order(Ticket(2), second),
+    ];
+    let (session, lines) = play(live(), orders);
+    assert_eq!(lines, [send(DEL_A)]);
+
+    let (_, lines) = play(session, vec![packet(ACK), packet(NACK)]);
+    assert_eq!(lines[0], "answered Some(1) Drop(PodUid(\"a\")) Ok(())");
+    assert_eq!(lines[2], "answered Some(2) Drop(PodUid(\"b\")) Err(\"no\")");
+}
+
+#[test]
+fn orders_before_the_snapshot_come_after_it() {
+    let order = Event::Order(Ticket(7), Command::del(&uid("a")).unwrap());
+    let events = vec![order, packet(HELLO), Event::Snapshot(vec![]), packet(ACK)];
+    let (_, lines) = play(Session::default(), events);
+    let acked = "answered None Snapshot Ok(())".to_owned();
+    assert_eq!(
+        lines,
+        ["snapshot?".into(), send(SNAPSHOT_SENT), acked, send(DEL_A)]
+    );
+}
+
+#[test]
+fn a_refused_pod_does_not_end_the_snapshot() {
+    let start = vec![
+        packet(HELLO),
+        Event::Snapshot(vec![keep("a")]),
+        packet(NACK),
+        packet(ACK),
+    ];
+    let (session, lines) = play(Session::default(), start);
+    assert_eq!(lines[2], "answered None Serve(PodUid(\"a\")) Err(\"no\")");
+    assert!(session.is_live());
+}
+
+#[test]
+fn whoever_breaks_the_protocol_is_cut_off() {
+    let surplus = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    let cases: [(&str, Session, Event); 7] = [
+        ("a packet nobody asked for", live(), packet(ACK)),
+        ("no hello", Session::default(), packet(ACK)),
+        ("truncated hello", Session::default(), packet(b"\x08")),
+        ("version 2", Session::default(), packet(b"\x08\x02")),
+        ("hello with a descriptor", Session::default(), {
+            Event::Packet(HELLO.to_vec(), vec![surplus()])
+        }),
+        ("answer without ack", waiting(), packet(b"\x12\x00")),
+        (
+            "answer with a descriptor",
+            waiting(),
+            Event::Packet(ACK.to_vec(), vec![surplus()]),
+        ),
+    ];
+    for (name, session, event) in cases {
+        let (_, lines) = play(session, vec![event]);
+        assert!(
+            matches!(&lines[..], [end] if end.starts_with("end: ")),
+            "{name}: {lines:?}"
+        );
+    }
+}
+
+#[test]
+fn a_doubled_answer_is_unsolicited() {
+    let (_, lines) = play(waiting(), vec![packet(ACK), packet(ACK)]);
+    assert_eq!(lines[1], "end: ztunnel sent 2 bytes that nobody asked for");
+}
+
+fn waiting() -> Session {
+    let order = Event::Order(Ticket(1), Command::del(&uid("a")).unwrap());
+    play(live(), vec![order]).0
+}

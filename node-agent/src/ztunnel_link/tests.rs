@@ -1,0 +1,207 @@
+use std::os::unix::fs::PermissionsExt;
+
+use tokio_util::sync::CancellationToken;
+use zds::link::Link;
+
+use super::*;
+use crate::testing::{FakeZtunnel, PATIENCE, eventually};
+
+fn uid(name: &str) -> PodUid {
+    PodUid(name.into())
+}
+
+fn info() -> WorkloadInfo {
+    WorkloadInfo {
+        name: "web".into(),
+        namespace: "shop".into(),
+        service_account: "clerk".into(),
+    }
+}
+
+fn netns() -> PodNetns {
+    PodNetns::current().unwrap()
+}
+
+fn link() -> ZtunnelLink {
+    ZtunnelLink::new(Metrics::default())
+}
+
+/// A ztunnel at the other end of a socket pair.
+fn connect(link: &ZtunnelLink, refuse: Option<&str>) -> FakeZtunnel {
+    let (ours, theirs) = Link::pair().unwrap();
+    tokio::spawn(server::converse(
+        ours,
+        link.clone(),
+        CancellationToken::new(),
+    ));
+    FakeZtunnel::start(theirs, refuse)
+}
+
+async fn live(link: &ZtunnelLink) {
+    let mut changes = link.changes();
+    let live = async { drop(changes.wait_for(|_| link.is_live()).await) };
+    tokio::time::timeout(PATIENCE, live)
+        .await
+        .expect("the snapshot is taken");
+}
+
+#[tokio::test]
+async fn a_ztunnel_gets_the_whole_picture_and_then_what_comes() {
+    let link = link();
+    link.restore(&uid("a"), info(), Some(netns()));
+    link.restore(&uid("b"), info(), None);
+    let ztunnel = connect(&link, None);
+    live(&link).await;
+    assert_eq!(ztunnel.lines(), ["add a", "keep b", "snapshot"]);
+    assert_eq!(link.ack(&uid("a")), Ack::Serving);
+
+    link.add(&uid("c"), info(), netns()).await.unwrap();
+    link.del(&uid("a")).await.unwrap();
+    assert_eq!(ztunnel.lines()[3..], ["add c", "del a"]);
+    assert_eq!(link.ack(&uid("a")), Ack::Unknown);
+    assert!(ztunnel.serves("c") && !ztunnel.serves("a"));
+}
+
+#[tokio::test]
+async fn without_a_ztunnel_nothing_is_captured() {
+    let refused = link().add(&uid("a"), info(), netns()).await;
+    assert!(matches!(refused, Err(LinkError::NoZtunnel)));
+    assert!(link().del(&uid("a")).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_ztunnel_refuses_is_an_error_of_that_pod() {
+    let link = link();
+    let ztunnel = connect(&link, Some("bad"));
+    live(&link).await;
+    let refused = link.add(&uid("bad"), info(), netns()).await;
+    assert!(matches!(refused, Err(LinkError::Refused(text)) if text == "address in use"));
+    assert_eq!(link.refused(), [uid("bad")]);
+    link.add(&uid("good"), info(), netns()).await.unwrap();
+    assert!(ztunnel.serves("good"));
+}
+
+#[tokio::test]
+async fn new_pods_go_to_the_newest_ends_go_to_all() {
+    let link = link();
+    let old = connect(&link, None);
+    live(&link).await;
+    link.add(&uid("a"), info(), netns()).await.unwrap();
+    let new = connect(&link, None);
+    eventually("the new one has the snapshot", || async {
+        new.lines() == ["add a", "snapshot"] && link.is_live()
+    })
+    .await;
+    link.add(&uid("b"), info(), netns()).await.unwrap();
+    assert!(new.serves("b") && !old.serves("b"));
+    link.del(&uid("a")).await.unwrap();
+    assert!(!new.serves("a") && !old.serves("a"));
+
+    // It dies before the old one has gone: nobody may be left without a ztunnel.
+    drop(new);
+    eventually("the old one is told", || async { old.serves("b") }).await;
+    eventually("and has answered", || async {
+        link.ack(&uid("b")) == Ack::Serving
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_ztunnel_that_is_gone_serves_nobody() {
+    let link = link();
+    let ztunnel = connect(&link, None);
+    live(&link).await;
+    link.add(&uid("a"), info(), netns()).await.unwrap();
+    drop(ztunnel);
+    eventually("it is noticed", || async {
+        link.ack(&uid("a")) == Ack::Unknown
+    })
+    .await;
+    assert!(!link.is_live());
+    let again = connect(&link, None);
+    live(&link).await;
+    assert_eq!(again.lines(), ["add a", "snapshot"]);
+}
+
+#[tokio::test]
+async fn a_ztunnel_that_says_nothing_is_cut_off() {
+    let (ours, theirs) = Link::pair().unwrap();
+    let session = tokio::spawn(server::converse(ours, link(), CancellationToken::new()));
+    assert!(theirs.recv().await.unwrap().is_none());
+    session.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_ztunnel_that_does_not_answer_is_cut_off_and_its_orders_fail() {
+    let link = link();
+    let (ours, theirs) = Link::pair().unwrap();
+    tokio::spawn(server::converse(
+        ours,
+        link.clone(),
+        CancellationToken::new(),
+    ));
+    theirs.send(b"\x08\x01", &[]).await.unwrap();
+    theirs.recv().await.unwrap().expect("the snapshot's end");
+    theirs.send(b"\x0a\x00", &[]).await.unwrap();
+    live(&link).await;
+    let failed = link.add(&uid("a"), info(), netns()).await;
+    assert!(matches!(failed, Err(LinkError::Lost)), "{failed:?}");
+    assert_eq!(link.ack(&uid("a")), Ack::Unknown);
+}
+
+#[tokio::test]
+async fn bytes_that_nobody_asked_for_end_the_session() {
+    let link = link();
+    let (ours, theirs) = Link::pair().unwrap();
+    let session = tokio::spawn(server::converse(
+        ours,
+        link.clone(),
+        CancellationToken::new(),
+    ));
+    theirs.send(b"\x08\x01", &[]).await.unwrap();
+    theirs.recv().await.unwrap().expect("the snapshot's end");
+    theirs.send(b"\x0a\x00", &[]).await.unwrap();
+    live(&link).await;
+    theirs.send(b"\x0a\x00", &[]).await.unwrap();
+    tokio::time::timeout(PATIENCE, session)
+        .await
+        .expect("cut off")
+        .unwrap();
+    assert!(!link.is_live());
+}
+
+#[tokio::test]
+async fn the_socket_is_roots_and_takes_the_place_of_a_stale_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("z/ztunnel.sock");
+    drop(Server::bind(&path).unwrap());
+    assert!(path.exists(), "a killed agent leaves its socket behind");
+    let server = Server::bind(&path).unwrap();
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+
+    let (link, stop) = (link(), CancellationToken::new());
+    let running = tokio::spawn(server.run(link.clone(), stop.clone()));
+    let ztunnel = FakeZtunnel::connect(&path, None).await;
+    live(&link).await;
+    assert_eq!(ztunnel.lines(), ["snapshot"]);
+    stop.cancel();
+    tokio::time::timeout(PATIENCE, running)
+        .await
+        .expect("stops")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_file_at_the_sockets_place_is_not_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("precious");
+    std::fs::write(&path, "data").unwrap();
+    assert!(matches!(
+        Server::bind(&path),
+        Err(ServerError::NotASocket(_))
+    ));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
+}
