@@ -1,2 +1,47 @@
-//! placeholder
-fn main() {}
+//! The conformance suite and the demo.
+//!
+//! ```text
+//! stage (one lab per address family) ─► scenario: make pods, act, observe ─► verdict
+//!                                          on failure: rules, sockets and logs are kept
+//! ```
+//!
+//! Scenarios judge an implementation by what can be observed from outside: packets on the
+//! wire between the nodes, rules read back from the kernel, Kubernetes objects, and what
+//! applications in pods see. The implementation is chosen at run time.
+
+mod cli;
+mod demo;
+mod observe;
+mod scenario;
+mod scenarios;
+mod suite;
+mod world;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(arguments.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

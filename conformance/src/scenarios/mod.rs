@@ -1,0 +1,65 @@
+//! The scenarios, grouped by the lab they need.
+
+mod bad_input;
+mod capture;
+mod cni;
+mod faults;
+mod kubectl;
+mod policy;
+
+use lab::Family;
+
+use crate::scenario::{Scenario, scenario};
+
+/// Scenarios that share one lab.
+pub(crate) struct Stage {
+    /// First part of every scenario's name.
+    pub name: &'static str,
+    /// What is special about the lab.
+    pub meaning: &'static str,
+    /// The pods' addresses.
+    pub family: Family,
+    /// In this order.
+    pub scenarios: Vec<Scenario>,
+}
+
+/// All stages, in the order of running.
+pub(crate) fn stages() -> Vec<Stage> {
+    let mut v4 = basic();
+    v4.extend(cni::scenarios());
+    v4.extend(faults::scenarios());
+    v4.extend(bad_input::scenarios());
+    v4.extend(kubectl::scenarios());
+    vec![
+        Stage { name: "v4", meaning: "IPv4 pods", family: Family::V4, scenarios: v4 },
+        Stage { name: "v6", meaning: "IPv6 pods", family: Family::V6, scenarios: basic() },
+        Stage { name: "dual", meaning: "dual-stack pods", family: Family::Dual, scenarios: dual() },
+    ]
+}
+
+/// What must hold in every address family.
+fn basic() -> Vec<Scenario> {
+    let mut all = capture::scenarios();
+    all.extend(policy::scenarios());
+    all
+}
+
+fn dual() -> Vec<Scenario> {
+    vec![
+        scenario!(
+            "both-families-are-captured",
+            "a dual-stack pod's connections go through the tunnel in both families",
+            capture::both_families
+        ),
+        scenario!(
+            "label-captures-a-running-pod",
+            "a label moves a running pod's traffic into mutual TLS",
+            capture::label_captures
+        ),
+        scenario!(
+            "release-leaves-nothing",
+            "without the label traffic is plain again and the pod is as before",
+            capture::release
+        ),
+    ]
+}

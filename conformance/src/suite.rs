@@ -1,0 +1,171 @@
+//! Runs the scenarios, one lab per stage, and reports.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use lab::{Family, Lab, Options, Subject};
+
+use crate::scenario::{Scenario, Skip};
+use crate::scenarios::{self, Stage};
+use crate::world::World;
+
+/// How long anything observable may take before a scenario fails. A healthy mesh needs a
+/// fraction of it; a loaded machine should not make a test fail.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A scenario that takes longer hangs.
+const SCENARIO_LIMIT: Duration = Duration::from_secs(180);
+
+/// A run of the suite.
+pub(crate) struct Suite {
+    pub subject: Subject,
+    pub only: Vec<String>,
+    pub evidence: PathBuf,
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+/// Prints every scenario with its meaning.
+pub(crate) fn list() {
+    for stage in scenarios::stages() {
+        for scenario in stage.scenarios {
+            println!("{}/{:<32} {}", stage.name, scenario.id, scenario.meaning);
+        }
+    }
+}
+
+impl Suite {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let mut tally = Tally::default();
+        for stage in scenarios::stages() {
+            let chosen: Vec<_> =
+                stage.scenarios.iter().filter(|scenario| self.wants(&stage, scenario)).collect();
+            if chosen.is_empty() {
+                continue;
+            }
+            println!("== {}: {}", stage.name, stage.meaning);
+            tokio::select! {
+                () = self.run_stage(&stage, &chosen, &mut tally) => {}
+                _ = tokio::signal::ctrl_c() => bail!("interrupted; the lab was removed"),
+            }
+        }
+        let Tally { passed, failed, skipped } = tally;
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        if failed > 0 {
+            bail!("evidence is in {}", self.evidence.display());
+        }
+        if passed + skipped == 0 {
+            bail!("no scenario matches --only {:?}", self.only);
+        }
+        Ok(())
+    }
+
+    fn wants(&self, stage: &Stage, scenario: &Scenario) -> bool {
+        let name = format!("{}/{}", stage.name, scenario.id);
+        self.only.is_empty() || self.only.iter().any(|text| name.contains(text))
+    }
+
+    async fn run_stage(&self, stage: &Stage, chosen: &[&Scenario], tally: &mut Tally) {
+        let world = match self.start(stage.family).await {
+            Ok(world) => world,
+            Err(error) => {
+                println!("FAIL {}/start: the lab did not come up: {error:#}", stage.name);
+                tally.failed += 1;
+                return;
+            }
+        };
+        for scenario in chosen {
+            self.run_scenario(stage, scenario, &world, tally).await;
+        }
+        let leftovers = world.lab.teardown().await;
+        if leftovers.is_clean() {
+            println!("ok   {}/teardown", stage.name);
+            tally.passed += 1;
+        } else {
+            println!("FAIL {}/teardown: left behind: {leftovers}", stage.name);
+            tally.failed += 1;
+        }
+    }
+
+    async fn start(&self, family: Family) -> anyhow::Result<World> {
+        let options = Options {
+            family,
+            subject: Some(self.subject.clone()),
+            patience: PATIENCE,
+            ..Options::default()
+        };
+        let lab = Lab::start(options).await.context("network, API and control plane")?;
+        lab.start_mesh().await.context("node agents and ztunnels")?;
+        Ok(World::new(lab, family, PATIENCE))
+    }
+
+    async fn run_scenario(
+        &self,
+        stage: &Stage,
+        scenario: &Scenario,
+        world: &World,
+        tally: &mut Tally,
+    ) {
+        let name = format!("{}/{}", stage.name, scenario.id);
+        let started = Instant::now();
+        let outcome = match tokio::time::timeout(SCENARIO_LIMIT, (scenario.run)(world)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(anyhow::anyhow!("hangs: not done after {SCENARIO_LIMIT:?}")),
+        };
+        let took = started.elapsed().as_secs_f32();
+        match outcome {
+            Ok(()) => {
+                println!("ok   {name} ({took:.1} s): {}", scenario.meaning);
+                tally.passed += 1;
+            }
+            Err(error) if error.is::<Skip>() => {
+                println!("SKIP {name}: {error}");
+                tally.skipped += 1;
+            }
+            Err(error) => {
+                println!("FAIL {name} ({took:.1} s): {}\n{error:#}", scenario.meaning);
+                tally.failed += 1;
+                let folder = self.evidence.join(name.replace('/', "-"));
+                if let Err(error) = keep_evidence(world, &folder).await {
+                    println!("     evidence is incomplete: {error:#}");
+                }
+            }
+        }
+        if let Err(error) = world.clear().await {
+            println!("FAIL {name}/pods: {error:#}");
+            tally.failed += 1;
+        }
+    }
+}
+
+/// Rules, routes and sockets of every pod, and the logs of every node.
+async fn keep_evidence(world: &World, folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    for pod in world.pods() {
+        let mut text = String::new();
+        for command in [
+            &["nft", "list", "ruleset"][..],
+            &["ip", "rule"],
+            &["ip", "-6", "rule"],
+            &["ip", "address"],
+            &["ss", "-tanp"],
+            &["conntrack", "-L"],
+        ] {
+            let ran = pod.run(command).await?;
+            text.push_str(&format!("# {}\n{}{}\n", command.join(" "), ran.stdout, ran.stderr));
+        }
+        std::fs::write(folder.join(format!("pod-{}.txt", pod.name())), text)?;
+    }
+    for node in world.lab.nodes() {
+        for part in [node.agent(), node.ztunnel()].into_iter().flatten() {
+            let name = format!("{}-{}.log", node.name(), part.name());
+            std::fs::write(folder.join(name), part.log_text())?;
+        }
+    }
+    Ok(())
+}

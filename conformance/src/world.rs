@@ -1,0 +1,120 @@
+//! What a scenario acts on: a lab with a running mesh, and the pods it makes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use lab::{Family, Lab, Pod, PodSpec};
+
+/// Label that puts a pod or a namespace into the mesh, or keeps a pod out of it.
+pub(crate) const MODE_LABEL: &str = "istio.io/dataplane-mode";
+/// Annotation that says "reach this pod through the tunnel".
+pub(crate) const REDIRECTION: &str = "ambient.istio.io/redirection";
+/// The port on which the scenarios' servers listen.
+pub(crate) const APP_PORT: u16 = 8080;
+/// The port of the tunnel.
+pub(crate) const HBONE_PORT: u16 = 15008;
+
+/// A lab and the pods of the scenario that is running.
+pub(crate) struct World {
+    /// The lab.
+    pub lab: Lab,
+    /// Its address family.
+    pub family: Family,
+    /// How long anything observable may take.
+    pub patience: Duration,
+    pods: Mutex<Vec<Arc<Pod>>>,
+}
+
+impl World {
+    pub(crate) fn new(lab: Lab, family: Family, patience: Duration) -> Self {
+        Self { lab, family, patience, pods: Mutex::default() }
+    }
+
+    /// Makes a pod and remembers it for evidence and for the end of the scenario.
+    pub(crate) async fn pod(&self, spec: PodSpec) -> anyhow::Result<Arc<Pod>> {
+        let name = format!("{}/{}", spec.namespace, spec.name);
+        let pod = self.lab.create_pod(spec).await.with_context(|| format!("create pod {name}"))?;
+        let pod = Arc::new(pod);
+        self.registry().push(Arc::clone(&pod));
+        Ok(pod)
+    }
+
+    /// A client on node 1 and a server on node 2, both outside the mesh as yet, each with
+    /// a service account of its own name.
+    pub(crate) async fn couple(&self, namespace: &str) -> anyhow::Result<Couple> {
+        let client = self.pod(in_namespace(namespace, "client", 1)).await?;
+        let server = self.pod(in_namespace(namespace, "server", 2)).await?;
+        Ok(Couple { client, server })
+    }
+
+    /// As [`World::couple`], captured by labels, and the peers know it.
+    pub(crate) async fn captured_couple(&self, namespace: &str) -> anyhow::Result<Couple> {
+        let couple = self.couple(namespace).await?;
+        self.enrol(&couple.client).await?;
+        self.enrol(&couple.server).await?;
+        crate::observe::tunnelled(self, &couple.client, &couple.server).await?;
+        Ok(couple)
+    }
+
+    /// Labels a running pod into the mesh and waits until it says that it is captured.
+    pub(crate) async fn enrol(&self, pod: &Pod) -> anyhow::Result<()> {
+        let kube = self.lab.kube();
+        kube.label_pod(pod.namespace(), pod.name(), MODE_LABEL, Some("ambient")).await?;
+        self.until_redirection(pod, Some("enabled")).await
+    }
+
+    /// Takes the label off and waits until the pod says that it is released.
+    pub(crate) async fn release(&self, pod: &Pod) -> anyhow::Result<()> {
+        let kube = self.lab.kube();
+        kube.label_pod(pod.namespace(), pod.name(), MODE_LABEL, None).await?;
+        self.until_redirection(pod, None).await
+    }
+
+    /// Waits until the pod's annotation reads so.
+    pub(crate) async fn until_redirection(
+        &self,
+        pod: &Pod,
+        wanted: Option<&str>,
+    ) -> anyhow::Result<()> {
+        let what = format!("{REDIRECTION}={}", wanted.unwrap_or("(absent)"));
+        self.lab
+            .kube()
+            .wait_pod(pod.namespace(), pod.name(), &what, self.patience, |object| {
+                object["metadata"]["annotations"][REDIRECTION].as_str() == wanted
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// The pods made so far, for evidence.
+    pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
+        self.registry().clone()
+    }
+
+    /// Deletes what the scenario made.
+    pub(crate) async fn clear(&self) -> anyhow::Result<()> {
+        let pods = std::mem::take(&mut *self.registry());
+        for pod in pods {
+            let name = format!("{}/{}", pod.namespace(), pod.name());
+            let pod = Arc::into_inner(pod).with_context(|| format!("pod {name} is still used"))?;
+            self.lab.delete_pod(pod).await.with_context(|| format!("delete pod {name}"))?;
+        }
+        Ok(())
+    }
+
+    fn registry(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Pod>>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Two pods that talk.
+pub(crate) struct Couple {
+    pub client: Arc<Pod>,
+    pub server: Arc<Pod>,
+}
+
+/// A pod whose service account has its name.
+pub(crate) fn in_namespace(namespace: &str, name: &str, node: u8) -> PodSpec {
+    PodSpec::new(namespace, name, node).service_account(name)
+}

@@ -1,0 +1,280 @@
+//! Puts the rooms together and takes them down again.
+//!
+//! The order of the end is the order of dependence: pods first, because their open
+//! connections still need the view and certificates; then the control plane; the
+//! administration servers last, so that the end can be watched.
+
+mod fence;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netns::{Fence, FenceError, NetnsError};
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admin::{self, Admin, Dump, Part, Readiness, Servers};
+use crate::config::Config;
+use crate::identity::{CaClient, CaSettings, Certificates, ChannelError, ControlChannel, Token};
+use crate::proxy::ProxyContext;
+use crate::source::{self, Caller, ViewHandle, ViewWriter, XdsClient};
+use crate::telemetry::Telemetry;
+use crate::telemetry::log::Log;
+use crate::workloads::{self, Handle, Manager};
+
+/// What the end may take beyond the termination deadline.
+const END_SLACK: Duration = Duration::from_secs(2);
+
+/// Why ztunnel did not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A privilege is missing.
+    #[error("{step}: {source} ({capability} missing?)")]
+    Capability {
+        /// What was tried.
+        step: &'static str,
+        /// What allows it.
+        capability: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The fence could not be built.
+    #[error(transparent)]
+    Fence(#[from] FenceError),
+    /// ztunnel's own namespace could not be looked at.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// A port could not be had.
+    #[error(transparent)]
+    Bind(#[from] admin::BindError),
+    /// The settings of a control plane channel are unusable.
+    #[error("{name}: {source}")]
+    Channel {
+        /// The setting that names it.
+        name: &'static str,
+        /// What is wrong.
+        source: ChannelError,
+    },
+    /// Signals cannot be watched.
+    #[error("watch signals: {0}")]
+    Signals(#[source] io::Error),
+    /// A part ended though nobody told it to.
+    #[error("{0} ended unexpectedly")]
+    Task(String),
+    /// A second signal came while connections were still finishing.
+    #[error("told to stop twice: open connections were cut")]
+    Impatient,
+}
+
+/// Runs until SIGTERM, SIGINT or `/quitquitquit`.
+///
+/// # Errors
+/// Any [`AppError`].
+pub async fn run(config: Config, log: &Log) -> Result<(), AppError> {
+    let mut signals = Signals::new()?;
+    let quit = CancellationToken::new();
+    let app = App::build(&config, log, quit.clone())?;
+    let running = app.run(quit.clone());
+    tokio::pin!(running);
+    tokio::select! {
+        result = &mut running => return result,
+        name = signals.next() => info!(signal = name, "told to stop"),
+    }
+    quit.cancel();
+    tokio::select! {
+        result = running => result,
+        _ = signals.next() => Err(AppError::Impatient),
+    }
+}
+
+/// All rooms, ready to run.
+struct App {
+    servers: Servers,
+    admin: Arc<Admin>,
+    xds: XdsClient,
+    manager: Manager,
+    readiness: Readiness,
+    termination_deadline: Duration,
+}
+
+impl App {
+    fn build(config: &Config, log: &Log, quit: CancellationToken) -> Result<Self, AppError> {
+        let fence = fence::build_fence()?;
+        let servers = admin::bind(&config.admin)?;
+        let mut registry = Registry::default();
+        log.register(&mut registry);
+        let readiness = Readiness::default();
+        let summary = config.summary();
+        let token = Token::from_setting(config.token.as_deref());
+        let (writer, view) = source::channel();
+
+        let certificates = build_certificates(config, &token)?;
+        let xds = build_xds(config, token, writer, &mut registry, &readiness)?;
+        let context = build_proxy(config, &view, &certificates, fence, &mut registry);
+        let (manager, handle) = build_workloads(config, context, &mut registry, &readiness)?;
+        let dump = Dump {
+            view,
+            certificates,
+            workloads: handle,
+            config: summary,
+        };
+        let admin = Admin {
+            readiness: readiness.clone(),
+            registry,
+            dump,
+            quit,
+        };
+        Ok(Self {
+            servers,
+            admin: Arc::new(admin),
+            xds,
+            manager,
+            readiness,
+            termination_deadline: config.termination_deadline,
+        })
+    }
+
+    /// The order of beginning and end, written once.
+    async fn run(self, quit: CancellationToken) -> Result<(), AppError> {
+        let (xds_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
+        let mut parts = JoinSet::new();
+        let (servers, xds) = (self.servers, self.xds);
+        parts.spawn({
+            let (admin, stop) = (Arc::clone(&self.admin), admin_stop.clone());
+            async move {
+                servers.run(admin, stop).await;
+                "administration"
+            }
+        });
+        parts.spawn({
+            let stop = xds_stop.clone();
+            async move {
+                xds.run(stop).await;
+                "the control plane client"
+            }
+        });
+        let manager = tokio::select! {
+            manager = self.manager.run(&quit) => manager,
+            Some(part) = parts.join_next() => {
+                return Err(AppError::Task(part.map_or_else(|e| e.to_string(), str::to_owned)));
+            }
+        };
+        self.readiness
+            .report(Part::Agent, vec!["the end: ztunnel is stopping".to_owned()]);
+        let limit = self.termination_deadline + END_SLACK;
+        if timeout(limit, manager.drain(self.termination_deadline))
+            .await
+            .is_err()
+        {
+            warn!("connections were still open after {limit:?} and are cut");
+        }
+        xds_stop.cancel();
+        admin_stop.cancel();
+        while parts.join_next().await.is_some() {}
+        info!("ztunnel ends");
+        Ok(())
+    }
+}
+
+fn build_certificates(config: &Config, token: &Token) -> Result<Certificates, AppError> {
+    let channel = ControlChannel::new(config.ca.clone()).map_err(|source| AppError::Channel {
+        name: "CA_ADDRESS",
+        source,
+    })?;
+    let settings = CaSettings {
+        cluster: config.node.cluster.clone(),
+        ttl: config.certificate_ttl,
+    };
+    Ok(Certificates::new(CaClient::new(
+        &channel,
+        token.clone(),
+        settings,
+    )))
+}
+
+fn build_xds(
+    config: &Config,
+    token: Token,
+    writer: ViewWriter,
+    registry: &mut Registry,
+    readiness: &Readiness,
+) -> Result<XdsClient, AppError> {
+    let address = config.xds.address.to_string();
+    let channel = ControlChannel::new(config.xds.clone()).map_err(|source| AppError::Channel {
+        name: "XDS_ADDRESS",
+        source,
+    })?;
+    let metrics = source::Metrics::register(registry);
+    let caller = Caller {
+        node: config.node.clone(),
+        token,
+    };
+    Ok(XdsClient::new(
+        address,
+        channel,
+        caller,
+        writer,
+        metrics,
+        readiness.clone(),
+    ))
+}
+
+fn build_proxy(
+    config: &Config,
+    view: &ViewHandle,
+    certificates: &Certificates,
+    fence: Fence,
+    registry: &mut Registry,
+) -> Arc<ProxyContext> {
+    let telemetry = Telemetry::new(registry);
+    let settings = config.proxy.clone();
+    ProxyContext::new(
+        view.clone(),
+        certificates.clone(),
+        telemetry,
+        fence,
+        settings,
+    )
+}
+
+fn build_workloads(
+    config: &Config,
+    context: Arc<ProxyContext>,
+    registry: &mut Registry,
+    readiness: &Readiness,
+) -> Result<(Manager, Handle), AppError> {
+    let metrics = workloads::Metrics::register(registry);
+    Ok(Manager::new(
+        config.workloads.clone(),
+        context,
+        metrics,
+        readiness.clone(),
+    )?)
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, AppError> {
+        let watch = |kind| signal(kind).map_err(AppError::Signals);
+        Ok(Self {
+            terminate: watch(SignalKind::terminate())?,
+            interrupt: watch(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,215 @@
+use super::*;
+
+const NODE: (&str, &str) = ("NODE_NAME", "n1");
+
+fn parse(pairs: &[(&str, &str)]) -> Result<Config, Mistakes> {
+    Config::parse(&Raw::from_pairs(pairs.iter().copied()))
+}
+
+/// The settings with NODE_NAME given.
+fn with(pairs: &[(&str, &str)]) -> Config {
+    let pairs: Vec<_> = pairs.iter().copied().chain([NODE]).collect();
+    parse(&pairs).unwrap()
+}
+
+#[test]
+fn the_node_name_is_all_that_must_be_set() {
+    let config = with(&[]);
+    assert_eq!(config.node.node, "n1");
+    assert_eq!(config.node.cluster, "Kubernetes");
+    assert_eq!(config.xds.address.to_string(), "https://localhost:15012/");
+    assert_eq!(config.workloads.socket, PathBuf::from(zds::DEFAULT_SOCKET));
+    assert_eq!(config.proxy.trust_domain, "cluster.local");
+    assert_eq!(config.proxy.packet_mark, 0x539);
+    assert_eq!(config.certificate_ttl, Duration::from_secs(86_400));
+    assert_eq!(config.termination_deadline, Duration::from_secs(5));
+    assert_eq!(config.admin.ready.to_string(), "[::]:15021");
+    assert_eq!(config.admin.admin.to_string(), "127.0.0.1:15000");
+    assert!(config.worker_threads >= 2);
+    assert!(config.warnings.is_empty());
+
+    let mistakes = parse(&[]).unwrap_err();
+    assert_eq!(mistakes.each().len(), 1);
+    assert!(
+        mistakes.to_string().contains("NODE_NAME is not set"),
+        "{mistakes}"
+    );
+}
+
+#[test]
+fn settings_of_a_lab_node_are_understood() {
+    let config = with(&[
+        ("INPOD_UDS", "/run/n1/ztunnel.sock"),
+        ("XDS_ADDRESS", "https://172.30.0.1:15012"),
+        ("CA_ADDRESS", "172.30.0.1:15012"),
+        ("XDS_ROOT_CA", "/run/root.pem"),
+        ("CA_ROOT_CA", "-----BEGIN CERTIFICATE-----"),
+        ("ALT_XDS_HOSTNAME", "istiod.istio-system.svc"),
+        ("CLUSTER_ID", "c2"),
+        ("TRUST_DOMAIN", "example.org"),
+        ("IPV6_ENABLED", "false"),
+        ("LOG_FORMAT", "json"),
+        ("RUST_LOG", "info,ztunnel=debug"),
+        ("ZTUNNEL_WORKER_THREADS", "3"),
+        ("CONNECTION_TERMINATION_DEADLINE", "1m30s"),
+        ("HTTP2_FRAME_SIZE", "65536"),
+        ("POOL_UNUSED_RELEASE_TIMEOUT", "500ms"),
+    ]);
+    assert_eq!(config.xds.address.host(), Some("172.30.0.1"));
+    assert_eq!(config.ca.address.scheme_str(), Some("https"));
+    assert_eq!(config.xds.root, RootSource::File("/run/root.pem".into()));
+    assert_eq!(
+        config.ca.root,
+        RootSource::Pem("-----BEGIN CERTIFICATE-----".into())
+    );
+    assert_eq!(
+        config.xds.alt_hostname.as_deref(),
+        Some("istiod.istio-system.svc")
+    );
+    assert_eq!(config.node.cluster, "c2");
+    assert_eq!(config.proxy.trust_domain, "example.org");
+    assert_eq!(config.proxy.ipv6, proxy::Ipv6::Disabled);
+    assert_eq!(config.admin.metrics.to_string(), "0.0.0.0:15020");
+    assert_eq!(config.log.layout, Layout::Json);
+    assert_eq!(config.worker_threads, 3);
+    assert_eq!(config.termination_deadline, Duration::from_secs(90));
+    assert_eq!(config.proxy.hbone.frame_size, 65_536);
+    assert_eq!(config.proxy.hbone.idle_release, Duration::from_millis(500));
+}
+
+#[test]
+fn defaults_follow_kubernetes() {
+    let config = with(&[("KUBERNETES_SERVICE_HOST", "10.0.0.1")]);
+    assert_eq!(
+        config.ca.address.to_string(),
+        "https://istiod.istio-system.svc:15012/"
+    );
+    for (grace, deadline) in [("30", 25), ("11", 6), ("10", 9), ("1", 1), ("0", 1)] {
+        let config = with(&[("TERMINATION_GRACE_PERIOD_SECONDS", grace)]);
+        assert_eq!(
+            config.termination_deadline.as_secs(),
+            deadline,
+            "grace {grace}"
+        );
+    }
+    let config = with(&[("ISTIO_META_CLUSTER_ID", "meta")]);
+    assert_eq!(config.node.cluster, "meta");
+}
+
+#[test]
+fn every_mistake_names_its_setting() {
+    for (name, value) in [
+        ("XDS_ADDRESS", ""),
+        ("XDS_ADDRESS", "http://plain:15010"),
+        ("XDS_ADDRESS", "https://"),
+        ("XDS_ROOT_CA", "SYSTEM"),
+        ("CA_ADDRESS", "https://a b"),
+        ("SECRET_TTL", "0s"),
+        ("SECRET_TTL", "24"),
+        ("SECRET_TTL", "soon"),
+        ("SECRET_TTL", "99999999999999999999h"),
+        ("TRUST_DOMAIN", "a/b"),
+        ("PACKET_MARK", "1"),
+        ("PACKET_MARK", "many"),
+        ("IPV6_ENABLED", "maybe"),
+        ("LOG_FORMAT", "xml"),
+        ("RUST_LOG", "ztunnel=loud"),
+        ("ZTUNNEL_WORKER_THREADS", "-1"),
+        ("ZTUNNEL_WORKER_THREADS", "0%"),
+        ("ZTUNNEL_WORKER_THREADS", "5000"),
+        ("CONNECTION_TERMINATION_DEADLINE", "5"),
+        ("TERMINATION_GRACE_PERIOD_SECONDS", "30s"),
+        ("HTTP2_STREAM_WINDOW_SIZE", "1"),
+        ("HTTP2_CONNECTION_WINDOW_SIZE", "70000"),
+        ("HTTP2_FRAME_SIZE", "99999999"),
+        ("POOL_MAX_STREAMS_PER_CONNECTION", "0"),
+        ("POOL_UNUSED_RELEASE_TIMEOUT", "0ms"),
+    ] {
+        let mistakes = parse(&[NODE, (name, value)]).expect_err(&format!("{name}={value}"));
+        let [mistake] = mistakes.each() else {
+            panic!("{name}={value}: {mistakes}")
+        };
+        assert!(mistake.starts_with(name), "{mistake}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let mistakes = parse(&[
+        ("LOG_FORMAT", "xml"),
+        ("SECRET_TTL", "x"),
+        ("XDS_ON_DEMAND", "true"),
+    ])
+    .unwrap_err();
+    assert_eq!(mistakes.each().len(), 4, "{mistakes}");
+}
+
+#[test]
+fn what_is_missing_in_this_version_is_an_error_and_not_ignored() {
+    for (name, value) in [
+        ("LOCAL_XDS_PATH", "/etc/mesh.yaml"),
+        ("XDS_ON_DEMAND", "true"),
+        ("PROXY_MODE", "dedicated"),
+        ("FAKE_CA", "true"),
+        ("ENABLE_ORIG_SRC", "false"),
+        ("XDS_HEADER_X", "y"),
+        ("KEEPALIVE_TIME", "10s"),
+    ] {
+        let mistakes = parse(&[NODE, (name, value)]).expect_err(name);
+        let [mistake] = mistakes.each() else {
+            panic!("{name}: {mistakes}")
+        };
+        assert!(mistake.starts_with(name), "{mistake}");
+        assert!(
+            mistake.ends_with("is not supported by this version"),
+            "{mistake}"
+        );
+    }
+    with(&[
+        ("PROXY_MODE", "shared"),
+        ("XDS_ON_DEMAND", "FALSE"),
+        ("LOCAL_XDS", ""),
+    ]);
+}
+
+#[test]
+fn a_name_that_is_almost_ours_is_warned_about() {
+    let config = with(&[
+        ("XDS_ADRESS", "https://x"),
+        ("TRUST_DOMAINS", "y"),
+        ("HOME", "/"),
+    ]);
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    assert!(
+        config
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("was XDS_ADDRESS meant?"))
+    );
+}
+
+#[test]
+fn worker_threads_are_a_number_or_a_share() {
+    for (text, cores, expected) in [
+        ("0", 8, 8),
+        ("3", 8, 3),
+        ("50%", 8, 4),
+        ("1%", 8, 1),
+        ("30%", 8, 3),
+        ("200%", 2, 4),
+    ] {
+        assert_eq!(
+            parse::threads(text, cores),
+            Ok(expected),
+            "{text} of {cores}"
+        );
+    }
+}
+
+#[test]
+fn the_summary_does_not_show_the_token() {
+    let config = with(&[("AUTH_TOKEN", "eyJhbGciOi.secret.token")]);
+    let summary = config.summary().to_string();
+    assert!(!summary.contains("secret.token"), "{summary}");
+    assert!(summary.contains("given literally"), "{summary}");
+}

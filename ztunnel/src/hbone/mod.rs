@@ -1,0 +1,131 @@
+//! The tunnel transport: byte streams inside HTTP/2 CONNECT, and the only room that
+//! knows HTTP/2.
+//!
+//! ```text
+//! Pool::open(key, dial, Connect) ──► TunnelStream ──► pump ◄──► the application's socket
+//! ServerTunnel::accept(io) ── next() ──► Incoming ── accept(headers) ──► TunnelStream
+//!                                            └────── refuse(status)
+//! ```
+//!
+//! The boundary is narrow on purpose: who uses it sees streams of bytes that can be
+//! opened, accepted, pumped and reset, so that the transport below can be replaced.
+
+mod backlog;
+mod keepalive;
+mod pool;
+mod pump;
+mod server;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use pool::{Pool, PoolKey};
+pub use pump::{Flow, PumpError, pump};
+pub use server::{Incoming, ServerError, ServerTunnel};
+pub use stream::TunnelStream;
+
+use http::{HeaderMap, StatusCode};
+
+/// Sizes and times of tunnels. The defaults are those that Istio's ztunnel announces.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes that one stream may have in flight.
+    pub stream_window: u32,
+    /// Bytes that all streams of a connection may have in flight together. Larger than a
+    /// stream's, or one stalled stream would block the others.
+    pub connection_window: u32,
+    /// Largest frame we are willing to receive.
+    pub frame_size: u32,
+    /// Streams that we open on one connection before we make another.
+    pub streams_per_connection: usize,
+    /// Streams that a client may have open on one connection.
+    pub concurrent_streams: u32,
+    /// A connection without streams is released after this time.
+    pub idle_release: Duration,
+    /// Time between two PINGs.
+    pub ping_interval: Duration,
+    /// A connection whose peer does not answer a PING for this long is dead.
+    pub ping_deadline: Duration,
+    /// From the request to the peer's answer, which comes when the peer has reached the
+    /// application.
+    pub response_deadline: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            stream_window: 4 << 20,
+            connection_window: 16 << 20,
+            frame_size: 1 << 20,
+            streams_per_connection: 100,
+            concurrent_streams: 200,
+            idle_release: Duration::from_secs(300),
+            ping_interval: Duration::from_secs(10),
+            ping_deadline: Duration::from_secs(20),
+            response_deadline: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Settings {
+    /// h2 charges unread DATA frames below 256 bytes against a budget of the whole
+    /// connection, and ends the connection, with all its tunnels, when it is spent.
+    /// [`pump`] takes frames in as they come, whether or not the application reads, so
+    /// what is charged is only what arrives between two turns of its task: four windows'
+    /// worth leaves room for a quarter of a million of the smallest frames.
+    fn data_frame_budget(&self) -> usize {
+        usize::try_from(self.connection_window)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(4)
+    }
+}
+
+/// What a client asks of the peer.
+#[derive(Clone, Debug)]
+pub struct Connect {
+    /// `ip:port`, an IPv6 address in brackets.
+    pub authority: String,
+    /// What goes along.
+    pub headers: HeaderMap,
+}
+
+/// Why no stream could be opened. `E` is what dialling the peer fails with.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError<E> {
+    /// No connection to the peer.
+    #[error(transparent)]
+    Dial(Arc<E>),
+    /// The peer does not speak HTTP/2.
+    #[error("HTTP/2 handshake: {0}")]
+    Handshake(Arc<h2::Error>),
+    /// The connection or the stream ended before the peer answered.
+    #[error("tunnel request: {0}")]
+    Request(Arc<h2::Error>),
+    /// The peer did not answer in time.
+    #[error("peer did not answer the tunnel request in time")]
+    Deadline,
+    /// The peer said no.
+    #[error("peer refused the tunnel with status {0}")]
+    Refused(StatusCode),
+    /// An authority or header that HTTP cannot carry.
+    #[error("tunnel request: {0}")]
+    Malformed(Arc<http::Error>),
+}
+
+/// Waiters share one attempt, so they share its outcome.
+impl<E> Clone for OpenError<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Dial(error) => Self::Dial(Arc::clone(error)),
+            Self::Handshake(error) => Self::Handshake(Arc::clone(error)),
+            Self::Request(error) => Self::Request(Arc::clone(error)),
+            Self::Deadline => Self::Deadline,
+            Self::Refused(status) => Self::Refused(*status),
+            Self::Malformed(error) => Self::Malformed(Arc::clone(error)),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What the proxies tell about their connections.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mesh::{Identity, Network, View};
+
+use super::admission::Known;
+use super::pod::PodShared;
+use super::refusal::Refusal;
+use crate::telemetry::{
+    self, ConnectionOpen, Direction, Endpoint, Failure, Reporter, ResponseFlags, Security,
+};
+
+/// Counts a connection while it lives.
+#[derive(Debug)]
+pub(super) struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    pub(super) fn new(counter: &Arc<AtomicUsize>) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counter))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An address as applications know it.
+pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+/// One end about which nothing is known but its address.
+pub(super) fn stranger(addr: SocketAddr) -> Endpoint {
+    Endpoint {
+        addr,
+        workload: None,
+        identity: None,
+    }
+}
+
+/// The client of an inbound connection. An address alone proves nothing, so a workload
+/// is named only if the identity fits, or if there is no identity at all.
+pub(super) fn client(
+    view: Option<&View>,
+    network: &Network,
+    addr: SocketAddr,
+    identity: Option<&Identity>,
+) -> Endpoint {
+    let workload = view
+        .and_then(|view| view.by_address(network, addr.ip()))
+        .filter(|workload| identity.is_none_or(|identity| *identity == workload.identity))
+        .cloned();
+    Endpoint {
+        addr,
+        workload,
+        identity: identity.cloned(),
+    }
+}
+
+/// The facts of a connection toward this pod.
+pub(super) fn inbound(
+    pod: &PodShared,
+    known: Option<&Known>,
+    src: Endpoint,
+    dst: SocketAddr,
+    hbone_addr: Option<SocketAddr>,
+) -> ConnectionOpen {
+    let security = if src.identity.is_some() {
+        Security::MutualTls
+    } else {
+        Security::Plain
+    };
+    ConnectionOpen {
+        reporter: Reporter::Destination,
+        direction: Direction::Inbound,
+        src,
+        dst: Endpoint {
+            addr: dst,
+            workload: known.map(|(_, workload)| Arc::clone(workload)),
+            identity: Some(pod.lease.identity().clone()),
+        },
+        hbone_addr,
+        security,
+    }
+}
+
+/// Reports a refusal.
+pub(super) fn refused(pod: &PodShared, connection: ConnectionOpen, refusal: &Refusal) {
+    pod.context.telemetry.refused(&telemetry::Refusal {
+        connection,
+        reason: refusal.name(),
+        failure: refusal.failure(),
+    });
+}
+
+/// A failure that has a code of its own or none.
+pub(super) fn failure(flags: ResponseFlags, error: &impl std::fmt::Display) -> Failure {
+    Failure {
+        flags,
+        text: error.to_string(),
+    }
+}

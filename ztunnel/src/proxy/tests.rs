@@ -1,0 +1,5 @@
+//! Two captured pods and everything between them; only the control plane is pretended.
+
+mod stories;
+mod strangers;
+mod world;

@@ -1,0 +1,310 @@
+//! Two pods on a wire: `client` and `server`, each in a namespace of its own, captured by
+//! rules of the shape that the node agent installs.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::proto::security::{Action, Authorization, Match, Rule, Scope, StringMatch};
+use mesh::proto::security::{Clause, string_match::MatchType};
+use mesh::{Identity, Policy, Protocol, View, Workload};
+use netns::{Dial, Fence, Listen, PodNetns, dial_socket, listen_tcp};
+use prometheus_client::registry::Registry;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::identity::{Certificates, Issuer};
+use crate::proxy::{Pod, PodProxy, ProxyContext, ProxyError, Settings};
+use crate::source::{ViewHandle, ViewWriter, channel};
+use crate::telemetry::Telemetry;
+use crate::tls::test_ca::TestCa;
+
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, what)
+        .await
+        .expect("it did not happen in time")
+}
+
+/// The connection is reset, as soon as it is there or later, and nothing is heard on it.
+pub(super) async fn refused(dial: impl Future<Output = io::Result<TcpStream>>) {
+    match dial.await {
+        Ok(mut near) => torn(&mut near).await,
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+    }
+}
+
+/// The connection is torn, not ended.
+pub(super) async fn torn(end: &mut TcpStream) {
+    let error = soon(end.read_u8()).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+/// One pod: a namespace, its addresses, and its name.
+#[derive(Clone)]
+pub(super) struct TestPod {
+    pub(super) name: &'static str,
+    pub(super) netns: PodNetns,
+    pub(super) v4: IpAddr,
+    pub(super) v6: IpAddr,
+    fence: Fence,
+}
+
+pub(super) struct World {
+    pub(super) client: TestPod,
+    pub(super) server: TestPod,
+    pub(super) ca: TestCa,
+    pub(super) context: Arc<ProxyContext>,
+    pub(super) writer: ViewWriter,
+}
+
+/// What the agent's rules do to the connections of these tests.
+const RULES: &str = "table inet capture {
+  chain pre { type nat hook prerouting priority -105;
+    iifname lo accept
+    tcp dport 15008 accept
+    meta l4proto tcp redirect to :15006
+  }
+  chain out { type nat hook output priority -105;
+    oifname lo accept
+    meta mark and 0xfff == 0x539 accept
+    meta l4proto tcp redirect to :15001
+  }
+  chain answers { type route hook output priority mangle;
+    oifname lo meta mark and 0xfff == 0x539 ct state new ct mark set 0x111 accept
+    ct direction reply ct mark 0x111 meta mark set 0x111
+  }
+}";
+
+impl TestPod {
+    fn new(name: &'static str, number: u8, fence: &Fence) -> Self {
+        let pod = Self {
+            name,
+            netns: PodNetns::scratch().expect("these tests need root"),
+            v4: format!("10.77.0.{number}").parse().unwrap(),
+            v6: format!("fd77::{number}").parse().unwrap(),
+            fence: fence.clone(),
+        };
+        pod.run("ip", &["link", "set", "lo", "up"]);
+        pod
+    }
+
+    /// Runs a program inside the pod.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests build their own namespaces"
+    )]
+    pub(super) fn run(&self, program: &'static str, args: &[&str]) {
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        let text = format!("{program} {args:?}");
+        let job = move || Command::new(program).args(args).output();
+        let output = self.fence.run(&self.netns, job).unwrap().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{text}: {stderr}");
+    }
+
+    fn capture(&self) {
+        self.run("nft", &[RULES]);
+        for family in ["-4", "-6"] {
+            let rule = "rule add fwmark 0x111/0xfff pref 13 lookup 1337";
+            let route = "route add local default dev lo table 1337";
+            for command in [rule, route] {
+                let args: Vec<&str> = [family].into_iter().chain(command.split(' ')).collect();
+                self.run("ip", &args);
+            }
+        }
+    }
+
+    fn address(&self) {
+        self.run(
+            "ip",
+            &["address", "add", &format!("{}/24", self.v4), "dev", "eth0"],
+        );
+        self.run(
+            "ip",
+            &[
+                "address",
+                "add",
+                &format!("{}/64", self.v6),
+                "dev",
+                "eth0",
+                "nodad",
+            ],
+        );
+        self.run("ip", &["link", "set", "eth0", "up"]);
+    }
+
+    /// An application of the pod listens.
+    pub(super) fn listen(&self, port: u16) -> TcpListener {
+        let addr = SocketAddr::new("::".parse().unwrap(), port);
+        let listen = Listen {
+            addr,
+            backlog: 64,
+            mark: None,
+        };
+        let job = move || listen_tcp(&listen);
+        let std = self.fence.run(&self.netns, job).unwrap().unwrap();
+        TcpListener::from_std(std).unwrap()
+    }
+
+    /// An application of the pod connects.
+    pub(super) async fn dial(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        self.dial_marked(to, None).await
+    }
+
+    /// Connects past the pod's capture, as something outside the mesh at its address.
+    pub(super) async fn dial_uncaptured(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        self.dial_marked(to, Some(zds::PACKET_MARK.value)).await
+    }
+
+    async fn dial_marked(&self, to: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
+        let job = move || {
+            dial_socket(&Dial {
+                to,
+                mark,
+                from: None,
+            })
+        };
+        let socket = self.fence.run(&self.netns, job).unwrap()?;
+        soon(TcpSocket::from_std_stream(socket.into()).connect(to)).await
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        Identity::new("", "shop", self.name).unwrap()
+    }
+
+    pub(super) fn workload(&self) -> Workload {
+        Workload {
+            uid: format!("Kubernetes//Pod/shop/{}", self.name).into(),
+            name: self.name.into(),
+            namespace: "shop".into(),
+            identity: self.identity(),
+            network: "".into(),
+            addresses: vec![self.v4, self.v6],
+            protocol: Protocol::Hbone,
+            host_network: false,
+            node: "n1".into(),
+            cluster: "Kubernetes".into(),
+            canonical_name: self.name.into(),
+            canonical_revision: "".into(),
+            owner: "".into(),
+            policies: Vec::new(),
+        }
+    }
+
+    pub(super) fn pod(&self) -> Pod {
+        Pod {
+            uid: format!("uid-{}", self.name),
+            info: zds::WorkloadInfo {
+                name: self.name.to_owned(),
+                namespace: "shop".to_owned(),
+                service_account: self.name.to_owned(),
+            },
+            netns: self.netns.clone(),
+        }
+    }
+}
+
+impl World {
+    /// Both pods, captured, with nothing published yet.
+    pub(super) fn new() -> Self {
+        let fence = Fence::new(2).unwrap();
+        let client = TestPod::new("client", 1, &fence);
+        let server = TestPod::new("server", 2, &fence);
+        let other_end = format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            server.netns.as_fd().as_raw_fd()
+        );
+        client.run(
+            "ip",
+            &[
+                "link", "add", "eth0", "type", "veth", "peer", "eth0", "netns", &other_end,
+            ],
+        );
+        for pod in [&client, &server] {
+            pod.address();
+            pod.capture();
+        }
+        let (writer, view) = channel();
+        let ca = TestCa::new();
+        let context = context(&ca, view, fence);
+        Self {
+            client,
+            server,
+            ca,
+            context,
+            writer,
+        }
+    }
+
+    /// Both pods with their proxies, known to the mesh.
+    pub(super) async fn started() -> (Self, PodProxy, PodProxy) {
+        let world = Self::new();
+        world.publish(&[]);
+        let client = world.start(&world.client).await.unwrap();
+        let server = world.start(&world.server).await.unwrap();
+        (world, client, server)
+    }
+
+    pub(super) async fn start(&self, pod: &TestPod) -> Result<PodProxy, ProxyError> {
+        soon(PodProxy::start(&self.context, pod.pod())).await
+    }
+
+    /// Publishes a view of both pods and these policies.
+    pub(super) fn publish(&self, policies: &[Authorization]) {
+        self.publish_with(policies, |_| ());
+    }
+
+    /// The same, with the server's workload changed.
+    pub(super) fn publish_with(
+        &self,
+        policies: &[Authorization],
+        change: impl FnOnce(&mut Workload),
+    ) {
+        let mut view = View::default();
+        let mut server = self.server.workload();
+        change(&mut server);
+        view.insert_workload(self.client.workload());
+        view.insert_workload(server);
+        for policy in policies {
+            view.insert_policy(Policy::try_from(policy.clone()).unwrap());
+        }
+        self.writer.publish(view);
+    }
+}
+
+fn context(ca: &TestCa, view: ViewHandle, fence: Fence) -> Arc<ProxyContext> {
+    let certificates = Certificates::with_issuer(Issuer::Local(ca.clone()));
+    let telemetry = Telemetry::new(&mut Registry::default());
+    ProxyContext::new(view, certificates, telemetry, fence, Settings::default())
+}
+
+/// Denies a principal; `None` denies everybody.
+pub(super) fn deny(principal: Option<&Identity>) -> Authorization {
+    let exact = |identity: &Identity| StringMatch {
+        match_type: Some(MatchType::Exact(identity.principal())),
+    };
+    let clauses = principal.map(|identity| Clause {
+        matches: vec![Match {
+            principals: vec![exact(identity)],
+            ..Match::default()
+        }],
+    });
+    Authorization {
+        name: "deny".to_owned(),
+        namespace: "shop".to_owned(),
+        scope: Scope::Namespace.into(),
+        action: Action::Deny.into(),
+        rules: vec![Rule {
+            clauses: clauses.into_iter().collect(),
+        }],
+        ..Authorization::default()
+    }
+}

@@ -1,0 +1,83 @@
+//! What is counted about the control plane.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Counters of the xDS client.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    terminations: Family<Termination, Counter>,
+    messages: Family<Url, Counter>,
+    message_bytes: Family<Url, Counter>,
+    rejected: Family<Url, Counter>,
+    pub(super) connected: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Termination {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Url {
+    url: String,
+}
+
+impl Metrics {
+    /// Registers the counters.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "istio_xds_connection_terminations",
+            "Streams to the control plane that ended",
+            metrics.terminations.clone(),
+        );
+        registry.register(
+            "istio_xds_message",
+            "Messages from the control plane",
+            metrics.messages.clone(),
+        );
+        registry.register(
+            "istio_xds_message_bytes",
+            "Bytes of messages from the control plane",
+            metrics.message_bytes.clone(),
+        );
+        registry.register(
+            "sluice_xds_resources_rejected",
+            "Resources that the control plane sent and we could not use",
+            metrics.rejected.clone(),
+        );
+        registry.register(
+            "sluice_xds_connected",
+            "Whether a stream to the control plane is open",
+            metrics.connected.clone(),
+        );
+        metrics
+    }
+
+    pub(super) fn ended(&self, reason: &'static str) {
+        self.terminations
+            .get_or_create(&Termination { reason })
+            .inc();
+    }
+
+    pub(super) fn received(&self, url: &str, bytes: usize) {
+        let url = Url {
+            url: url.to_owned(),
+        };
+        self.messages.get_or_create(&url).inc();
+        self.message_bytes.get_or_create(&url).inc_by(bytes as u64);
+    }
+
+    pub(super) fn rejected(&self, url: &str, resources: usize) {
+        if resources > 0 {
+            let url = Url {
+                url: url.to_owned(),
+            };
+            self.rejected.get_or_create(&url).inc_by(resources as u64);
+        }
+    }
+}

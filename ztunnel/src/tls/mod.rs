@@ -1,0 +1,77 @@
+//! TLS as the mesh uses it: who we are, whom we believe, and nothing negotiable.
+//!
+//! ```text
+//! Credentials (key, chain, roots) ──► accept ──► stream + the client's identity
+//!                                └──► connect(accepted identities) ──► stream + the server's
+//! ControlSettings ──► ControlConnector ──► stream to the control plane (ordinary server names)
+//! ```
+//!
+//! TLS 1.3 with AES-GCM only, no SNI, no resumption and no tickets: a resumed session
+//! would skip the verifier, and connections live long anyway.
+
+mod control;
+mod mutual;
+mod peer;
+mod provider;
+#[cfg(test)]
+pub(crate) mod test_ca;
+#[cfg(test)]
+mod tests;
+
+pub use control::{ControlConnector, ControlSettings, RootSource};
+pub use mutual::{Credentials, accept, connect};
+pub use peer::{PeerError, identity_of};
+pub(crate) use provider::{provider, random};
+
+use std::io;
+use std::path::PathBuf;
+
+/// ALPN of HTTP/2, the only protocol spoken over TLS here.
+pub(crate) const ALPN_H2: &[u8] = b"h2";
+
+/// Why a connection could not be secured, or trust could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file with root certificates could not be read.
+    #[error("read root certificates {path}: {source}")]
+    RootFile {
+        /// Which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Root certificates that are none.
+    #[error("root certificates from {origin} are not usable: {reason}")]
+    Roots {
+        /// File name, or where else they came from.
+        origin: String,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The address of the control plane has no usable host.
+    #[error("{0:?} is not a host name or address that a certificate can prove")]
+    ServerName(String),
+    /// Configuration that rustls refuses.
+    #[error("TLS configuration: {0}")]
+    Config(#[source] rustls::Error),
+    /// A TCP connection to the control plane failed.
+    #[error("connect to {address}: {source}")]
+    Connect {
+        /// Where to.
+        address: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The handshake failed: the peer is not who it should be, or does not speak TLS.
+    #[error("TLS handshake: {0}")]
+    Handshake(#[source] io::Error),
+    /// The peer did not finish in time.
+    #[error("no answer from {0} in time")]
+    Deadline(String),
+    /// The peer did not agree to speak HTTP/2.
+    #[error("peer did not negotiate h2 by ALPN")]
+    Alpn,
+    /// The peer's certificate does not name an identity.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+}

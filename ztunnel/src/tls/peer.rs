@@ -1,0 +1,67 @@
+//! Who a certificate says its holder is.
+
+use mesh::Identity;
+use rustls::pki_types::CertificateDer;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Why a peer, though its certificate may be genuine, is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// There is no certificate.
+    #[error("peer showed no certificate")]
+    None,
+    /// Not parseable, or with extensions that contradict each other.
+    #[error("peer's certificate cannot be read: {0}")]
+    Malformed(String),
+    /// An identity is one URI, neither none nor several.
+    #[error("peer's certificate has {0} URI names, exactly one is expected")]
+    UriCount(usize),
+    /// The URI is no SPIFFE id of a workload.
+    #[error("peer's certificate: {0}")]
+    Identity(#[from] mesh::IdentityError),
+    /// A foreign trust domain.
+    #[error("peer {found} is not of trust domain {expected}")]
+    TrustDomain {
+        /// Who the peer is.
+        found: Identity,
+        /// Ours.
+        expected: String,
+    },
+    /// Somebody else answers at the destination's address.
+    #[error("peer is {found}, expected {expected}")]
+    Unexpected {
+        /// Who the peer is.
+        found: Identity,
+        /// Who may be there, comma separated.
+        expected: String,
+    },
+}
+
+/// Reads the identity from the only URI name of a certificate. The signature is not
+/// looked at: that is the verifiers' part, and done before.
+///
+/// # Errors
+/// [`PeerError::Malformed`], [`PeerError::UriCount`], [`PeerError::Identity`].
+pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, PeerError> {
+    let malformed = |error: &dyn std::fmt::Display| PeerError::Malformed(error.to_string());
+    let (rest, parsed) = X509Certificate::from_der(certificate).map_err(|e| malformed(&e))?;
+    if !rest.is_empty() {
+        return Err(malformed(&"bytes after its end"));
+    }
+    let names = parsed
+        .subject_alternative_name()
+        .map_err(|e| malformed(&e))?;
+    let uris: Vec<&str> = names
+        .iter()
+        .flat_map(|extension| &extension.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        })
+        .collect();
+    match uris[..] {
+        [uri] => Ok(uri.parse()?),
+        _ => Err(PeerError::UriCount(uris.len())),
+    }
+}

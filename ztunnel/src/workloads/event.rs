@@ -1,0 +1,61 @@
+//! What the session hears and what it says: events, actions, and the pods in them.
+
+use netns::NetnsId;
+use zds::WorkloadInfo;
+
+/// A pod that the agent wants served. `N` is the handle of its namespace, which the
+/// session only passes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pod<N> {
+    pub(super) uid: String,
+    pub(super) info: WorkloadInfo,
+    pub(super) id: NetnsId,
+    pub(super) netns: N,
+}
+
+/// One request of the agent.
+#[derive(Debug)]
+pub(super) enum Request<N> {
+    Add(Pod<N>),
+    /// An add whose descriptor is unusable; says why.
+    BadAdd(String, String),
+    Keep(String),
+    Del(String),
+    SnapshotSent,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum Event<N> {
+    Connected,
+    Disconnected,
+    Request(Request<N>),
+    /// A packet that is no request; says why.
+    Malformed(String),
+    /// A [`Action::Start`] ended.
+    Started(String, Result<(), String>),
+    /// Time to try pending pods again.
+    Tick,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Action<N> {
+    /// Answer the request in flight.
+    Ack(Result<(), String>),
+    /// Serve a pod; report by [`Event::Started`].
+    Start(Pod<N>),
+    /// Stop serving a pod at once: it is gone.
+    Stop(String),
+    /// End the connection and make a new one.
+    Close,
+}
+
+/// How a pod is served, for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodState {
+    /// Its listeners accept.
+    Up,
+    /// It is being started or could not be; the reason of the last failure.
+    Pending(Option<String>),
+}

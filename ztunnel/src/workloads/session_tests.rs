@@ -1,0 +1,403 @@
+use std::os::fd::OwnedFd;
+
+use super::*;
+
+type S = Session<()>;
+type A = Action<()>;
+
+fn netns(ino: u64) -> NetnsId {
+    NetnsId {
+        dev: 4,
+        ino,
+        cookie: Some(ino),
+    }
+}
+
+fn pod(uid: &str, ino: u64) -> Pod<()> {
+    let info = WorkloadInfo {
+        name: format!("pod-{uid}"),
+        namespace: "shop".to_owned(),
+        service_account: "default".to_owned(),
+    };
+    Pod {
+        uid: uid.to_owned(),
+        info,
+        id: netns(ino),
+        netns: (),
+    }
+}
+
+fn add(uid: &str, ino: u64) -> Event<()> {
+    Event::Request(Request::Add(pod(uid, ino)))
+}
+
+fn keep(uid: &str) -> Event<()> {
+    Event::Request(Request::Keep(uid.to_owned()))
+}
+
+fn del(uid: &str) -> Event<()> {
+    Event::Request(Request::Del(uid.to_owned()))
+}
+
+fn snapshot() -> Event<()> {
+    Event::Request(Request::SnapshotSent)
+}
+
+fn up(uid: &str) -> Event<()> {
+    Event::Started(uid.to_owned(), Ok(()))
+}
+
+fn failed(uid: &str) -> Event<()> {
+    Event::Started(uid.to_owned(), Err("port taken".to_owned()))
+}
+
+fn start(uid: &str, ino: u64) -> A {
+    Action::Start(pod(uid, ino))
+}
+
+fn stop(uid: &str) -> A {
+    Action::Stop(uid.to_owned())
+}
+
+fn ack() -> A {
+    Action::Ack(Ok(()))
+}
+
+fn nack() -> A {
+    Action::Ack(Err("port taken".to_owned()))
+}
+
+/// A story: each event with the actions that it must cause.
+fn story(steps: Vec<(Event<()>, Vec<A>)>) -> S {
+    let mut session = S::new();
+    for (step, (event, expected)) in steps.into_iter().enumerate() {
+        let told = format!("step {step}: {event:?}");
+        assert_eq!(session.on(event), expected, "{told}");
+    }
+    session
+}
+
+fn running(session: &S) -> Vec<&str> {
+    session.running.keys().map(String::as_str).collect()
+}
+
+/// A live session with the pods `a` and `b` running.
+fn live() -> S {
+    story(vec![
+        (Event::Connected, vec![]),
+        (add("a", 1), vec![start("a", 1)]),
+        (up("a"), vec![ack()]),
+        (add("b", 2), vec![start("b", 2)]),
+        (up("b"), vec![ack()]),
+        (snapshot(), vec![ack()]),
+    ])
+}
+
+#[test]
+fn a_snapshot_starts_each_pod_and_then_ready() {
+    let mut session = S::new();
+    assert_eq!(session.waiting(), ["a connection to the node agent"]);
+    session.on(Event::Connected);
+    assert_eq!(session.waiting(), ["the node agent's snapshot"]);
+    session.on(add("a", 1));
+    assert!(session.owes_ack(), "the ack waits for the proxy");
+    assert_eq!(session.on(up("a")), [ack()]);
+    assert!(!session.owes_ack());
+    assert_eq!(session.on(snapshot()), [ack()]);
+    assert!(session.waiting().is_empty());
+}
+
+#[test]
+fn an_add_of_what_runs_is_acknowledged_and_nothing_else() {
+    let mut session = live();
+    assert_eq!(session.on(add("a", 1)), [ack()]);
+    assert_eq!(running(&session), ["a", "b"]);
+}
+
+#[test]
+fn another_namespace_replaces_the_pod() {
+    let mut session = live();
+    assert_eq!(session.on(add("a", 9)), [stop("a"), start("a", 9)]);
+    assert_eq!(session.on(up("a")), [ack()]);
+    assert_eq!(session.running["a"].id, netns(9));
+}
+
+#[test]
+fn a_namespace_with_a_reused_inode_is_another_one() {
+    let mut session = live();
+    let mut reused = pod("a", 1);
+    reused.id.cookie = Some(77);
+    let expected = Action::Start(reused.clone());
+    assert_eq!(
+        session.on(Event::Request(Request::Add(reused))),
+        [stop("a"), expected]
+    );
+}
+
+#[test]
+fn a_failed_pod_is_pending_until_it_works() {
+    let session = story(vec![
+        (Event::Connected, vec![]),
+        (add("a", 1), vec![start("a", 1)]),
+        (failed("a"), vec![nack()]),
+        (snapshot(), vec![ack()]),
+    ]);
+    assert_eq!(session.waiting(), ["pod shop/pod-a: port taken"]);
+    assert_eq!(session.pending_count(), 1);
+    let mut session = session;
+    assert_eq!(session.on(Event::Tick), [start("a", 1)]);
+    assert_eq!(session.on(Event::Tick), [], "one attempt at a time");
+    assert!(!session.owes_ack(), "a retry blocks no request");
+    assert_eq!(session.waiting().len(), 1, "still not ready");
+    assert_eq!(
+        session.on(failed("a")),
+        [],
+        "nobody asked, nobody is answered"
+    );
+    assert_eq!(session.on(Event::Tick), [start("a", 1)]);
+    assert_eq!(session.on(up("a")), []);
+    assert!(session.waiting().is_empty());
+    assert_eq!(running(&session), ["a"]);
+}
+
+#[test]
+fn a_pending_pod_that_is_deleted_is_not_tried_again() {
+    story(vec![
+        (Event::Connected, vec![]),
+        (add("a", 1), vec![start("a", 1)]),
+        (failed("a"), vec![nack()]),
+        (snapshot(), vec![ack()]),
+        (del("a"), vec![ack()]),
+        (Event::Tick, vec![]),
+    ]);
+}
+
+#[test]
+fn a_pod_deleted_while_it_is_retried_stops_when_it_comes_up() {
+    let session = story(vec![
+        (Event::Connected, vec![]),
+        (add("a", 1), vec![start("a", 1)]),
+        (failed("a"), vec![nack()]),
+        (snapshot(), vec![ack()]),
+        (Event::Tick, vec![start("a", 1)]),
+        (del("a"), vec![ack()]),
+        (up("a"), vec![stop("a")]),
+        (Event::Tick, vec![]),
+    ]);
+    assert!(session.waiting().is_empty() && running(&session).is_empty());
+}
+
+#[test]
+fn an_add_during_a_retry_waits_for_it() {
+    story(vec![
+        (Event::Connected, vec![]),
+        (add("a", 1), vec![start("a", 1)]),
+        (failed("a"), vec![nack()]),
+        (Event::Tick, vec![start("a", 1)]),
+        (add("a", 1), vec![]),
+        (up("a"), vec![ack()]),
+    ]);
+}
+
+#[test]
+fn an_add_of_another_namespace_during_a_retry_replaces_it() {
+    for (outcome, stopped) in [(up("a"), vec![stop("a")]), (failed("a"), vec![])] {
+        let then: Vec<A> = stopped.into_iter().chain([start("a", 2)]).collect();
+        story(vec![
+            (Event::Connected, vec![]),
+            (add("a", 1), vec![start("a", 1)]),
+            (failed("a"), vec![nack()]),
+            (Event::Tick, vec![start("a", 1)]),
+            (add("a", 2), vec![]),
+            (outcome, then),
+            (up("a"), vec![ack()]),
+        ]);
+    }
+}
+
+#[test]
+fn del_stops_a_pod_and_succeeds_for_an_unknown_one() {
+    let mut session = live();
+    assert_eq!(session.on(del("a")), [stop("a"), ack()]);
+    assert_eq!(session.on(del("a")), [ack()]);
+    assert_eq!(running(&session), ["b"]);
+}
+
+#[test]
+fn running_pods_outlive_the_connection_and_unseen_ones_fall_with_the_snapshot() {
+    let mut session = live();
+    assert_eq!(session.on(Event::Disconnected), []);
+    assert_eq!(running(&session), ["a", "b"]);
+    assert!(!session.waiting().is_empty(), "not ready meanwhile");
+    assert_eq!(session.on(Event::Connected), []);
+    assert_eq!(session.on(keep("a")), [ack()]);
+    assert_eq!(
+        running(&session),
+        ["a", "b"],
+        "nothing falls before the snapshot is complete"
+    );
+    assert_eq!(session.on(snapshot()), [stop("b"), ack()]);
+    assert_eq!(running(&session), ["a"]);
+}
+
+#[test]
+fn del_within_a_snapshot_takes_back_what_was_seen() {
+    let mut session = live();
+    session.on(Event::Disconnected);
+    session.on(Event::Connected);
+    session.on(keep("a"));
+    session.on(keep("b"));
+    assert_eq!(
+        session.on(del("b")),
+        [ack()],
+        "it falls when the snapshot is complete"
+    );
+    assert_eq!(session.on(snapshot()), [stop("b"), ack()]);
+}
+
+#[test]
+fn a_pod_that_nobody_serves_cannot_be_kept() {
+    let mut session = S::new();
+    session.on(Event::Connected);
+    let actions = session.on(keep("x"));
+    assert!(
+        matches!(&actions[..], [Action::Ack(Err(text))] if text.contains('x')),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn an_answer_never_goes_to_a_later_connection() {
+    let mut session = S::new();
+    session.on(Event::Connected);
+    session.on(add("a", 1));
+    session.on(Event::Disconnected);
+    assert!(!session.owes_ack());
+    session.on(Event::Connected);
+    assert_eq!(session.on(up("a")), [], "nobody on this connection asked");
+    assert_eq!(session.on(add("a", 1)), [ack()]);
+    assert_eq!(session.on(snapshot()), [ack()]);
+    assert_eq!(running(&session), ["a"]);
+}
+
+#[test]
+fn a_start_left_over_from_a_former_connection_stops_when_unseen() {
+    let mut session = S::new();
+    session.on(Event::Connected);
+    session.on(add("a", 1));
+    session.on(Event::Disconnected);
+    session.on(Event::Connected);
+    assert_eq!(session.on(snapshot()), [ack()]);
+    assert_eq!(session.on(up("a")), [stop("a")]);
+    assert!(running(&session).is_empty());
+}
+
+#[test]
+fn violations_are_answered_and_end_the_connection() {
+    for event in [
+        keep("a"),
+        snapshot(),
+        Event::Malformed("truncated".to_owned()),
+    ] {
+        let mut session = live();
+        let told = format!("{event:?}");
+        let actions = session.on(event);
+        assert!(
+            matches!(&actions[..], [Action::Ack(Err(_)), Action::Close]),
+            "{told}: {actions:?}"
+        );
+        assert_eq!(running(&session), ["a", "b"], "{told}: pods stay");
+        assert!(
+            !session.waiting().is_empty(),
+            "{told}: not ready until the next snapshot"
+        );
+    }
+}
+
+#[test]
+fn an_unusable_descriptor_is_refused_and_hurts_only_its_pod() {
+    let mut session = live();
+    session.on(Event::Disconnected);
+    session.on(Event::Connected);
+    session.on(keep("b"));
+    let bad = Request::BadAdd("a".to_owned(), "port taken".to_owned());
+    assert_eq!(session.on(Event::Request(bad)), [nack()]);
+    assert_eq!(
+        session.on(snapshot()),
+        [ack()],
+        "the pod that runs already is not stopped"
+    );
+    assert_eq!(running(&session), ["a", "b"]);
+}
+
+/// Recorded packets, as the wire carries them.
+mod wire {
+    use super::*;
+
+    fn descriptor() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    fn descriptors(count: usize) -> Vec<OwnedFd> {
+        (0..count).map(|_| descriptor()).collect()
+    }
+
+    /// What the manager makes of a packet, without looking into namespaces.
+    fn event(bytes: &[u8], fds: usize) -> Event<()> {
+        match zds::decode_request(bytes, descriptors(fds)) {
+            Ok(zds::Request::Add(workload, _)) => Event::Request(Request::Add(Pod {
+                uid: workload.uid,
+                info: workload.info,
+                id: netns(1),
+                netns: (),
+            })),
+            Ok(zds::Request::Keep(uid)) => Event::Request(Request::Keep(uid)),
+            Ok(zds::Request::Del(uid)) => Event::Request(Request::Del(uid)),
+            Ok(zds::Request::SnapshotSent) => Event::Request(Request::SnapshotSent),
+            Err(violation) => Event::Malformed(violation.to_string()),
+        }
+    }
+
+    /// add{uid "a", info{"pod-a", "shop", "default"}}
+    const ADD: &[u8] = b"\x0a\x1b\x0a\x01a\x12\x16\x0a\x05pod-a\x12\x04shop\x1a\x07default";
+    const KEEP: &[u8] = b"\x2a\x03\x0a\x01a";
+    const DEL: &[u8] = b"\x12\x03\x12\x01a";
+    const SNAPSHOT: &[u8] = b"\x1a\x00";
+    const ADD_WITHOUT_INFO: &[u8] = b"\x0a\x03\x0a\x01a";
+
+    #[test]
+    fn a_recorded_session_is_understood() {
+        story(vec![
+            (Event::Connected, vec![]),
+            (event(ADD, 1), vec![start("a", 1)]),
+            (up("a"), vec![ack()]),
+            (event(KEEP, 0), vec![ack()]),
+            (event(SNAPSHOT, 0), vec![ack()]),
+            (event(DEL, 0), vec![stop("a"), ack()]),
+        ]);
+    }
+
+    #[test]
+    fn broken_packets_end_the_connection_and_no_pod() {
+        let cases: [(&str, &[u8], usize); 9] = [
+            ("add without descriptor", ADD, 0),
+            ("add with two descriptors", ADD, 2),
+            ("del with a descriptor", DEL, 1),
+            ("snapshot with a descriptor", SNAPSHOT, 1),
+            ("keep with a descriptor", KEEP, 1),
+            ("truncated add", &ADD[..ADD.len() - 3], 1),
+            ("add without workload_info", ADD_WITHOUT_INFO, 1),
+            ("no payload", b"", 0),
+            ("unknown payload", b"\x32\x00", 0),
+        ];
+        for (name, bytes, fds) in cases {
+            let mut session = live();
+            let actions = session.on(event(bytes, fds));
+            assert!(
+                matches!(&actions[..], [Action::Ack(Err(_)), Action::Close]),
+                "{name}: {actions:?}"
+            );
+            assert_eq!(running(&session), ["a", "b"], "{name}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The program as a process, in a network namespace of its own.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this room spawns the program under test"
+)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use netns::{Fence, PodNetns};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ztunnel");
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A running ztunnel; killed when dropped.
+struct Ztunnel {
+    child: Child,
+    fence: Fence,
+}
+
+impl Ztunnel {
+    /// In a fresh namespace whose loopback is up.
+    fn start(settings: &[(&str, &str)]) -> Self {
+        let child = Command::new("unshare")
+            .args([
+                "--net",
+                "sh",
+                "-c",
+                "ip link set lo up && exec \"$0\" proxy ztunnel",
+                PROGRAM,
+            ])
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(settings.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            fence: Fence::new(1).unwrap(),
+        }
+    }
+
+    /// Asks over the loopback of its namespace; `None` while nobody answers.
+    fn ask(&self, port: u16, request: &str) -> Option<String> {
+        let netns = PodNetns::open(Path::new(&format!("/proc/{}/ns/net", self.child.id()))).ok()?;
+        let addr = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        let connect = move || TcpStream::connect_timeout(&addr, Duration::from_secs(2));
+        let mut stream = self.fence.run(&netns, connect).unwrap().ok()?;
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        write!(stream, "{request} HTTP/1.1\r\nhost: x\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    fn answer(&self, port: u16, request: &str) -> String {
+        let start = Instant::now();
+        loop {
+            if let Some(answer) = self.ask(port, request) {
+                return answer;
+            }
+            assert!(
+                start.elapsed() < LIMIT,
+                "nobody answers {request} on {port}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for the end; what it logged comes along.
+    fn ended(&mut self) -> (ExitStatus, String) {
+        let start = Instant::now();
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(start.elapsed() < LIMIT, "it does not end"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let mut log = String::new();
+        self.child
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut log)
+            .unwrap();
+        (status, log)
+    }
+}
+
+impl Drop for Ztunnel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn alone_on_a_node_it_says_what_it_waits_for_and_ends_in_good_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("no-agent.sock");
+    let root = folder.path().join("no-root.pem");
+    let mut ztunnel = Ztunnel::start(&[
+        ("NODE_NAME", "n1"),
+        ("INPOD_UDS", socket.to_str().unwrap()),
+        ("XDS_ROOT_CA", root.to_str().unwrap()),
+    ]);
+    let ready = ztunnel.answer(15021, "GET /healthz/ready");
+    assert!(ready.starts_with("HTTP/1.1 500"), "{ready}");
+    assert!(
+        ready.contains("waiting for workloads from the control plane"),
+        "{ready}"
+    );
+    assert!(
+        ready.contains("waiting for a connection to the node agent"),
+        "{ready}"
+    );
+    let metrics = ztunnel.answer(15020, "GET /metrics");
+    assert!(
+        metrics.contains("workload_manager_active_proxy_count 0"),
+        "{metrics}"
+    );
+    let dump = ztunnel.answer(15000, "GET /config_dump");
+    assert!(dump.contains("\"nodeName\": \"n1\""), "{dump}");
+
+    ztunnel.terminate();
+    let (status, log) = ztunnel.ended();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("no connection to the node agent"), "{log}");
+    assert!(log.contains(socket.to_str().unwrap()), "{log}");
+    assert!(log.contains("no stream to the control plane"), "{log}");
+    assert!(log.contains("ztunnel ends"), "{log}");
+}
+
+#[test]
+fn an_operator_can_end_it_over_the_admin_port() {
+    let mut ztunnel = Ztunnel::start(&[("NODE_NAME", "n1"), ("LOG_FORMAT", "json")]);
+    let answer = ztunnel.answer(15000, "POST /quitquitquit");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let (status, log) = ztunnel.ended();
+    assert_eq!(status.code(), Some(0), "{log}");
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(
+            line["message"].is_string() && line["time"].is_string(),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn bad_settings_are_told_at_once_and_nothing_starts() {
+    let output = Command::new(PROGRAM)
+        .env_clear()
+        .env("LOG_FORMAT", "xml")
+        .env("PROXY_MODE", "dedicated")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    for name in ["NODE_NAME", "LOG_FORMAT", "PROXY_MODE"] {
+        assert!(text.contains(name), "{name} is not named in {text}");
+    }
+}
