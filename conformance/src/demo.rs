@@ -31,12 +31,16 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub(crate) fn new(subject: Subject, afterwards: Afterwards) -> Self {
-        Self { subject, afterwards }
+        Self {
+            subject,
+            afterwards,
+        }
     }
 
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let narrator = Narrator::default();
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let mut world = None;
         let outcome = tokio::select! {
             outcome = self.tell(&narrator, &mut world) => outcome,
@@ -61,8 +65,10 @@ impl Demo {
             .wait("network and Kubernetes API", Lab::start(options))
             .await
             .context("bring up the lab")?;
-        let world = world.insert(World::new(lab, Family::V4, PATIENCE));
-        narrator.wait("node agents and ztunnels", world.lab.start_mesh()).await?;
+        let world = world.insert(World::new(lab, PATIENCE));
+        narrator
+            .wait("node agents and ztunnels", world.lab.start_mesh())
+            .await?;
         let _server = steps::tell(narrator, world).await?;
         if self.afterwards == Afterwards::Keep {
             steps::invite(narrator, world);

@@ -54,5 +54,9 @@ pub(crate) fn expect<O: std::fmt::Display>(
     if holds(&observed) {
         return Ok(());
     }
-    Err(Differs { expected: expected.to_owned(), observed: observed.to_string() }.into())
+    Err(Differs {
+        expected: expected.to_owned(),
+        observed: observed.to_string(),
+    }
+    .into())
 }

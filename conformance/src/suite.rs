@@ -43,8 +43,11 @@ impl Suite {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let mut tally = Tally::default();
         for stage in scenarios::stages() {
-            let chosen: Vec<_> =
-                stage.scenarios.iter().filter(|scenario| self.wants(&stage, scenario)).collect();
+            let chosen: Vec<_> = stage
+                .scenarios
+                .iter()
+                .filter(|scenario| self.wants(&stage, scenario))
+                .collect();
             if chosen.is_empty() {
                 continue;
             }
@@ -54,7 +57,11 @@ impl Suite {
                 _ = tokio::signal::ctrl_c() => bail!("interrupted; the lab was removed"),
             }
         }
-        let Tally { passed, failed, skipped } = tally;
+        let Tally {
+            passed,
+            failed,
+            skipped,
+        } = tally;
         println!("{passed} passed, {failed} failed, {skipped} skipped");
         if failed > 0 {
             bail!("evidence is in {}", self.evidence.display());
@@ -74,7 +81,10 @@ impl Suite {
         let world = match self.start(stage.family).await {
             Ok(world) => world,
             Err(error) => {
-                println!("FAIL {}/start: the lab did not come up: {error:#}", stage.name);
+                println!(
+                    "FAIL {}/start: the lab did not come up: {error:#}",
+                    stage.name
+                );
                 tally.failed += 1;
                 return;
             }
@@ -99,9 +109,11 @@ impl Suite {
             patience: PATIENCE,
             ..Options::default()
         };
-        let lab = Lab::start(options).await.context("network, API and control plane")?;
+        let lab = Lab::start(options)
+            .await
+            .context("network, API and control plane")?;
         lab.start_mesh().await.context("node agents and ztunnels")?;
-        Ok(World::new(lab, family, PATIENCE))
+        Ok(World::new(lab, PATIENCE))
     }
 
     async fn run_scenario(
@@ -157,7 +169,12 @@ async fn keep_evidence(world: &World, folder: &Path) -> anyhow::Result<()> {
             &["conntrack", "-L"],
         ] {
             let ran = pod.run(command).await?;
-            text.push_str(&format!("# {}\n{}{}\n", command.join(" "), ran.stdout, ran.stderr));
+            text.push_str(&format!(
+                "# {}\n{}{}\n",
+                command.join(" "),
+                ran.stdout,
+                ran.stderr
+            ));
         }
         std::fs::write(folder.join(format!("pod-{}.txt", pod.name())), text)?;
     }

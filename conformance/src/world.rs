@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use lab::{Family, Lab, Pod, PodSpec};
+use lab::{Lab, Pod, PodSpec, Server};
+
+use crate::observe;
 
 /// Label that puts a pod or a namespace into the mesh, or keeps a pod out of it.
 pub(crate) const MODE_LABEL: &str = "istio.io/dataplane-mode";
@@ -19,33 +21,44 @@ pub(crate) const HBONE_PORT: u16 = 15008;
 pub(crate) struct World {
     /// The lab.
     pub lab: Lab,
-    /// Its address family.
-    pub family: Family,
     /// How long anything observable may take.
     pub patience: Duration,
     pods: Mutex<Vec<Arc<Pod>>>,
 }
 
 impl World {
-    pub(crate) fn new(lab: Lab, family: Family, patience: Duration) -> Self {
-        Self { lab, family, patience, pods: Mutex::default() }
+    pub(crate) fn new(lab: Lab, patience: Duration) -> Self {
+        Self {
+            lab,
+            patience,
+            pods: Mutex::default(),
+        }
     }
 
     /// Makes a pod and remembers it for evidence and for the end of the scenario.
     pub(crate) async fn pod(&self, spec: PodSpec) -> anyhow::Result<Arc<Pod>> {
         let name = format!("{}/{}", spec.namespace, spec.name);
-        let pod = self.lab.create_pod(spec).await.with_context(|| format!("create pod {name}"))?;
+        let pod = self
+            .lab
+            .create_pod(spec)
+            .await
+            .with_context(|| format!("create pod {name}"))?;
         let pod = Arc::new(pod);
         self.registry().push(Arc::clone(&pod));
         Ok(pod)
     }
 
     /// A client on node 1 and a server on node 2, both outside the mesh as yet, each with
-    /// a service account of its own name.
+    /// a service account of its own name. The server answers on [`APP_PORT`].
     pub(crate) async fn couple(&self, namespace: &str) -> anyhow::Result<Couple> {
         let client = self.pod(in_namespace(namespace, "client", 1)).await?;
         let server = self.pod(in_namespace(namespace, "server", 2)).await?;
-        Ok(Couple { client, server })
+        let app = server.serve(APP_PORT).await?;
+        Ok(Couple {
+            client,
+            server,
+            app,
+        })
     }
 
     /// As [`World::couple`], captured by labels, and the peers know it.
@@ -53,21 +66,23 @@ impl World {
         let couple = self.couple(namespace).await?;
         self.enrol(&couple.client).await?;
         self.enrol(&couple.server).await?;
-        crate::observe::tunnelled(self, &couple.client, &couple.server).await?;
+        observe::tunnelled(self, &couple.client, &couple.server).await?;
         Ok(couple)
     }
 
     /// Labels a running pod into the mesh and waits until it says that it is captured.
     pub(crate) async fn enrol(&self, pod: &Pod) -> anyhow::Result<()> {
         let kube = self.lab.kube();
-        kube.label_pod(pod.namespace(), pod.name(), MODE_LABEL, Some("ambient")).await?;
+        kube.label_pod(pod.namespace(), pod.name(), MODE_LABEL, Some("ambient"))
+            .await?;
         self.until_redirection(pod, Some("enabled")).await
     }
 
     /// Takes the label off and waits until the pod says that it is released.
     pub(crate) async fn release(&self, pod: &Pod) -> anyhow::Result<()> {
         let kube = self.lab.kube();
-        kube.label_pod(pod.namespace(), pod.name(), MODE_LABEL, None).await?;
+        kube.label_pod(pod.namespace(), pod.name(), MODE_LABEL, None)
+            .await?;
         self.until_redirection(pod, None).await
     }
 
@@ -80,9 +95,13 @@ impl World {
         let what = format!("{REDIRECTION}={}", wanted.unwrap_or("(absent)"));
         self.lab
             .kube()
-            .wait_pod(pod.namespace(), pod.name(), &what, self.patience, |object| {
-                object["metadata"]["annotations"][REDIRECTION].as_str() == wanted
-            })
+            .wait_pod(
+                pod.namespace(),
+                pod.name(),
+                &what,
+                self.patience,
+                |object| object["metadata"]["annotations"][REDIRECTION].as_str() == wanted,
+            )
             .await?;
         Ok(())
     }
@@ -98,7 +117,10 @@ impl World {
         for pod in pods {
             let name = format!("{}/{}", pod.namespace(), pod.name());
             let pod = Arc::into_inner(pod).with_context(|| format!("pod {name} is still used"))?;
-            self.lab.delete_pod(pod).await.with_context(|| format!("delete pod {name}"))?;
+            self.lab
+                .delete_pod(pod)
+                .await
+                .with_context(|| format!("delete pod {name}"))?;
         }
         Ok(())
     }
@@ -112,6 +134,8 @@ impl World {
 pub(crate) struct Couple {
     pub client: Arc<Pod>,
     pub server: Arc<Pod>,
+    /// The server's application; it answers as long as it is held.
+    pub app: Server,
 }
 
 /// A pod whose service account has its name.

@@ -56,12 +56,18 @@ async fn bring_up(narrator: &Narrator, world: &World) -> anyhow::Result<Cast> {
         other: make("other", 1).await?,
         outside: make("outside", 1).await?,
     };
-    kubectl(narrator, world, &["-n", NAMESPACE, "get", "pods", "-o", "wide"]).await?;
+    kubectl(
+        narrator,
+        world,
+        &["-n", NAMESPACE, "get", "pods", "-o", "wide"],
+    )
+    .await?;
     Ok(cast)
 }
 
 async fn before(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Result<()> {
-    narrator.chapter("Before the label: client calls server, the wire between the nodes is watched");
+    narrator
+        .chapter("Before the label: client calls server, the wire between the nodes is watched");
     let seen = exchange(world, &cast.client, &cast.server).await?;
     narrator.saw(&seen);
     expect("the marker on the wire", &seen, |seen| seen.is_plain())
@@ -70,18 +76,36 @@ async fn before(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Resu
 async fn label(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Result<()> {
     narrator.chapter("The label, on running pods");
     let set = format!("{MODE_LABEL}=ambient");
-    kubectl(narrator, world, &["-n", NAMESPACE, "label", "pod", "client", "server", "other", &set])
-        .await?;
+    kubectl(
+        narrator,
+        world,
+        &[
+            "-n", NAMESPACE, "label", "pod", "client", "server", "other", &set,
+        ],
+    )
+    .await?;
     for pod in [&cast.client, &cast.server, &cast.other] {
         let captured = world.until_redirection(pod, Some("enabled"));
-        narrator.wait(&format!("{} captured", pod.name()), captured).await?;
+        narrator
+            .wait(&format!("{} captured", pod.name()), captured)
+            .await?;
     }
-    let rules = cast.client.run(&["nft", "list", "table", "inet", "sluice"]).await?.stdout;
+    let rules = cast
+        .client
+        .run(&["nft", "list", "table", "inet", "sluice"])
+        .await?
+        .stdout;
     for rule in rules.lines().filter(|line| line.contains("redirect to")) {
         narrator.saw(format!("client's kernel: {}", rule.trim()));
     }
     for (from, to) in [(&cast.client, &cast.server), (&cast.other, &cast.server)] {
-        let known = until(world, "an exchange through the tunnel", from, to, Seen::is_tunnelled);
+        let known = until(
+            world,
+            "an exchange through the tunnel",
+            from,
+            to,
+            Seen::is_tunnelled,
+        );
         narrator.quietly("peers learn it", known).await?;
     }
     Ok(())
@@ -100,9 +124,16 @@ async fn after(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Resul
         elsewhere += seen.elsewhere;
     }
     narrator.saw(format!("marker seen {marker} times on the wire"));
-    narrator.saw(format!("{tunnel} packets on {HBONE_PORT}, {elsewhere} on any other port"));
-    expect("only the tunnel on the wire", marker + elsewhere, |count| *count == 0)?;
-    narrator.saw(format!("server saw the client's own address, {}", cast.client.ip()));
+    narrator.saw(format!(
+        "{tunnel} packets on {HBONE_PORT}, {elsewhere} on any other port"
+    ));
+    expect("only the tunnel on the wire", marker + elsewhere, |count| {
+        *count == 0
+    })?;
+    narrator.saw(format!(
+        "server saw the client's own address, {}",
+        cast.client.ip()
+    ));
     let identity = observe::logged_identity(world, &cast.server, &cast.client)
         .context("the server's ztunnel logged no identity for the client")?;
     narrator.saw(format!("server's node verified {identity}"));
@@ -115,9 +146,11 @@ async fn outside(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Res
     narrator.chapter("A pod outside the mesh still reaches the server");
     let seen = exchange(world, &cast.outside, &cast.server).await?;
     narrator.saw(&seen);
-    expect("clear text, and its own address at the server", &seen, |seen| {
-        seen.is_plain() && seen.peer_ip() == Some(cast.outside.ip())
-    })
+    expect(
+        "clear text, and its own address at the server",
+        &seen,
+        |seen| seen.is_plain() && seen.peer_ip() == Some(cast.outside.ip()),
+    )
 }
 
 async fn policy(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Result<()> {
@@ -127,27 +160,48 @@ async fn policy(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Resu
     narrator.say(POLICY.lines().skip(6).collect::<Vec<_>>().join("\n"));
     let file = file.display().to_string();
     kubectl(narrator, world, &["apply", "--validate=false", "-f", &file]).await?;
-    let denied = until(world, "other refused", &cast.other, &cast.server, Seen::is_refused);
-    let seen = narrator.quietly("the policy reaches node 2", denied).await?;
+    let denied = until(
+        world,
+        "other refused",
+        &cast.other,
+        &cast.server,
+        Seen::is_refused,
+    );
+    let seen = narrator
+        .quietly("the policy reaches node 2", denied)
+        .await?;
     narrator.saw(format!("other:  {seen}"));
     let seen = exchange(world, &cast.client, &cast.server).await?;
     narrator.saw(format!("client: {seen}"));
-    expect("client served through the tunnel", &seen, |seen| seen.is_tunnelled())
+    expect("client served through the tunnel", &seen, |seen| {
+        seen.is_tunnelled()
+    })
 }
 
 async fn release(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Result<()> {
     narrator.chapter("The label is taken off again");
     let unset = format!("{MODE_LABEL}-");
-    kubectl(narrator, world, &["-n", NAMESPACE, "label", "pod", "client", "server", &unset])
-        .await?;
+    kubectl(
+        narrator,
+        world,
+        &["-n", NAMESPACE, "label", "pod", "client", "server", &unset],
+    )
+    .await?;
     for pod in [&cast.client, &cast.server] {
         let withdrawn = world.until_redirection(pod, None);
-        narrator.wait(&format!("{} withdrawn", pod.name()), withdrawn).await?;
+        narrator
+            .wait(&format!("{} withdrawn", pod.name()), withdrawn)
+            .await?;
         let empty = lab::eventually("an empty pod", world.patience, || async {
             observe::residue(pod).await.ok().filter(String::is_empty)
         });
-        narrator.wait(&format!("{} released", pod.name()), empty).await?;
-        narrator.saw(format!("{}: no rule, route, listener or conntrack entry", pod.name()));
+        narrator
+            .wait(&format!("{} released", pod.name()), empty)
+            .await?;
+        narrator.saw(format!(
+            "{}: no rule, route, listener or conntrack entry",
+            pod.name()
+        ));
     }
     let seen = exchange(world, &cast.client, &cast.server).await?;
     narrator.saw(&seen);
@@ -158,19 +212,29 @@ async fn release(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Res
 pub(super) fn invite(narrator: &Narrator, world: &World) {
     narrator.chapter("Everything stays until Ctrl-C. Play with it");
     let folder = world.lab.folder().display();
-    narrator.say(format!("export KUBECONFIG={}", world.lab.kubeconfig().display()));
+    narrator.say(format!(
+        "export KUBECONFIG={}",
+        world.lab.kubeconfig().display()
+    ));
     narrator.say(format!("kubectl -n {NAMESPACE} get pods -o wide"));
-    narrator.say(format!("kubectl -n {NAMESPACE} label pod client server {MODE_LABEL}=ambient"));
+    narrator.say(format!(
+        "kubectl -n {NAMESPACE} label pod client server {MODE_LABEL}=ambient"
+    ));
     let pods = world.pods();
     for pod in &pods {
         let path = pod.path().display();
-        narrator.say(format!("nsenter --net={path} nft list ruleset    # {}", pod.name()));
+        narrator.say(format!(
+            "nsenter --net={path} nft list ruleset    # {}",
+            pod.name()
+        ));
     }
     let named = |name| pods.iter().find(|pod| pod.name() == name);
     if let (Some(client), Some(server)) = (named("client"), named("server")) {
         let (path, ip) = (client.path().display(), server.ip());
         let call = format!("exec 3<>/dev/tcp/{ip}/{APP_PORT}; echo hello >&3; head -n1 <&3");
-        narrator.say(format!("nsenter --net={path} bash -c '{call}'    # client calls server"));
+        narrator.say(format!(
+            "nsenter --net={path} bash -c '{call}'    # client calls server"
+        ));
     }
     narrator.say(format!("logs: {folder}/node1, {folder}/node2"));
 }

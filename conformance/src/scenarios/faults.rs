@@ -16,26 +16,41 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "without the agent captured pods go on; after its return labels work",
             agent_killed
         ),
-        scenario!("rules-flushed", "rules removed by hand come back by themselves", rules_flushed),
-        scenario!("pod-deleted", "a deleted pod leaves nothing, its name may come again", deleted),
+        scenario!(
+            "rules-flushed",
+            "rules removed by hand come back by themselves",
+            rules_flushed
+        ),
+        scenario!(
+            "pod-deleted",
+            "a deleted pod leaves nothing, its name may come again",
+            deleted
+        ),
     ]
 }
 
 async fn ztunnel_killed(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("killed").await?;
-    let _server = pods.server.serve(APP_PORT).await?;
     let ztunnel = part(world.lab.node(1).ztunnel())?;
     ztunnel.kill().await?;
     for _ in 0..5 {
         let seen = exchange(world, &pods.client, &pods.server).await?;
-        expect("refused, and nothing in clear text", &seen, |seen| seen.is_refused())?;
+        expect("refused, and nothing in clear text", &seen, |seen| {
+            seen.is_refused()
+        })?;
     }
     ztunnel.start().await?;
     ztunnel.ready().await?;
-    until(world, "the tunnel again", &pods.client, &pods.server, |seen| {
-        assert_silent(seen);
-        seen.is_tunnelled()
-    })
+    until(
+        world,
+        "the tunnel again",
+        &pods.client,
+        &pods.server,
+        |seen| {
+            assert_silent(seen);
+            seen.is_tunnelled()
+        },
+    )
     .await?;
     Ok(())
 }
@@ -47,7 +62,6 @@ fn assert_silent(seen: &Seen) {
 
 async fn agent_killed(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("agentless").await?;
-    let server = pods.server.serve(APP_PORT).await?;
     let late = world.pod(in_namespace("agentless", "late", 1)).await?;
     let mut talk = pods.client.connect(pods.server.addr(APP_PORT)).await?;
     talk.send_line("before").await?;
@@ -55,29 +69,42 @@ async fn agent_killed(world: &World) -> anyhow::Result<()> {
     agent.kill().await?;
     talk.send_line("without the agent").await?;
     let seen = exchange(world, &pods.client, &pods.server).await?;
-    expect("the tunnel without the agent", &seen, |seen| seen.is_tunnelled())?;
+    expect("the tunnel without the agent", &seen, |seen| {
+        seen.is_tunnelled()
+    })?;
     agent.start().await?;
     agent.ready().await?;
     let reply = talk.send_line("after").await?;
     expect("the same connection", reply.number, |number| *number == 3)?;
     world.enrol(&late).await?;
-    until(world, "the late pod captured", &late, &pods.server, Seen::is_tunnelled).await?;
-    drop(server);
+    until(
+        world,
+        "the late pod captured",
+        &late,
+        &pods.server,
+        Seen::is_tunnelled,
+    )
+    .await?;
     Ok(())
 }
 
 async fn rules_flushed(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("flushed").await?;
-    let _server = pods.server.serve(APP_PORT).await?;
     pods.client.run(&["nft", "flush", "ruleset"]).await?;
     let healed = lab::eventually("the rules are back", world.patience, || async {
-        let rules = pods.client.run(&["nft", "list", "ruleset"]).await.ok()?.stdout;
+        let rules = pods
+            .client
+            .run(&["nft", "list", "ruleset"])
+            .await
+            .ok()?
+            .stdout;
         rules.contains("redirect to :15001").then_some(())
     })
     .await;
-    expect("rules within the patience", format!("{healed:?}"), |_| healed.is_ok())?;
-    until(world, "the tunnel again", &pods.client, &pods.server, Seen::is_tunnelled).await?;
-    Ok(())
+    expect("rules within the patience", format!("{healed:?}"), |_| {
+        healed.is_ok()
+    })?;
+    observe::tunnelled(world, &pods.client, &pods.server).await
 }
 
 async fn deleted(world: &World) -> anyhow::Result<()> {
@@ -86,7 +113,9 @@ async fn deleted(world: &World) -> anyhow::Result<()> {
         let pod = world.pod(spec).await?;
         world.until_redirection(&pod, Some("enabled")).await?;
         let rules = observe::residue(&pod).await?;
-        expect(&format!("captured in round {round}"), rules, |text| text.contains("15001"))?;
+        expect(&format!("captured in round {round}"), rules, |text| {
+            text.contains("15001")
+        })?;
         drop(pod);
         world.clear().await?;
     }

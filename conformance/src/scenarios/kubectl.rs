@@ -2,28 +2,47 @@
 
 use lab::{KubectlError, Ran};
 
-use crate::observe::{Seen, until};
+use crate::observe::{self, Seen, until};
 use crate::scenario::{Scenario, Skip, expect, scenario};
-use crate::world::{APP_PORT, MODE_LABEL, World};
+use crate::world::{MODE_LABEL, World};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario!("kubectl-label", "kubectl label captures a running pod and releases it", label),
-        scenario!("kubectl-apply", "kubectl apply brings a policy into force", apply),
+        scenario!(
+            "kubectl-label",
+            "kubectl label captures a running pod and releases it",
+            label
+        ),
+        scenario!(
+            "kubectl-apply",
+            "kubectl apply brings a policy into force",
+            apply
+        ),
     ]
 }
 
 async fn label(world: &World) -> anyhow::Result<()> {
     let pods = world.couple("kubectl").await?;
-    let _server = pods.server.serve(APP_PORT).await?;
     let set = format!("{MODE_LABEL}=ambient");
-    kubectl(world, &["-n", "kubectl", "label", "pod", "client", "server", &set]).await?;
-    world.until_redirection(&pods.client, Some("enabled")).await?;
-    world.until_redirection(&pods.server, Some("enabled")).await?;
-    until(world, "the tunnel", &pods.client, &pods.server, Seen::is_tunnelled).await?;
-    let listed = kubectl(world, &["-n", "kubectl", "get", "pods", "-o", "wide"]).await?.stdout;
+    kubectl(
+        world,
+        &["-n", "kubectl", "label", "pod", "client", "server", &set],
+    )
+    .await?;
+    world
+        .until_redirection(&pods.client, Some("enabled"))
+        .await?;
+    world
+        .until_redirection(&pods.server, Some("enabled"))
+        .await?;
+    observe::tunnelled(world, &pods.client, &pods.server).await?;
+    let listed = kubectl(world, &["-n", "kubectl", "get", "pods", "-o", "wide"])
+        .await?
+        .stdout;
     expect("both pods listed as running", &listed, |text| {
-        ["client", "server", "Running", "node1", "node2"].iter().all(|word| text.contains(word))
+        ["client", "server", "Running", "node1", "node2"]
+            .iter()
+            .all(|word| text.contains(word))
     })?;
     let unset = format!("{MODE_LABEL}-");
     kubectl(world, &["-n", "kubectl", "label", "pod", "client", &unset]).await?;
@@ -46,16 +65,31 @@ spec:
 
 async fn apply(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("kubectl-apply").await?;
-    let _server = pods.server.serve(APP_PORT).await?;
     let file = world.lab.folder().join("policy.yaml");
     std::fs::write(&file, POLICY)?;
     let file = file.display().to_string();
     kubectl(world, &["apply", "--validate=false", "-f", &file]).await?;
-    until(world, "refused", &pods.client, &pods.server, Seen::is_refused).await?;
-    let again = kubectl(world, &["apply", "--validate=false", "-f", &file]).await?.stdout;
+    until(
+        world,
+        "refused",
+        &pods.client,
+        &pods.server,
+        Seen::is_refused,
+    )
+    .await?;
+    let again = kubectl(world, &["apply", "--validate=false", "-f", &file])
+        .await?
+        .stdout;
     expect("unchanged", again, |text| text.contains("unchanged"))?;
     kubectl(world, &["delete", "-f", &file]).await?;
-    until(world, "served", &pods.client, &pods.server, Seen::is_tunnelled).await?;
+    until(
+        world,
+        "served",
+        &pods.client,
+        &pods.server,
+        Seen::is_tunnelled,
+    )
+    .await?;
     Ok(())
 }
 
@@ -67,6 +101,10 @@ async fn kubectl(world: &World, args: &[&str]) -> anyhow::Result<Ran> {
         }
         other => other?,
     };
-    expect("kubectl succeeds", format!("{args:?}: {}", ran.stderr), |_| ran.ok())?;
+    expect(
+        "kubectl succeeds",
+        format!("{args:?}: {}", ran.stderr),
+        |_| ran.ok(),
+    )?;
     Ok(ran)
 }

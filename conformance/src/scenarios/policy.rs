@@ -11,9 +11,21 @@ use crate::world::{APP_PORT, Couple, World, in_namespace};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario!("deny-by-principal", "a DENY policy stops one identity, others pass", deny),
-        scenario!("allow-by-namespace", "an ALLOW policy admits only what it names", allow),
-        scenario!("deny-by-port", "a DENY policy for one port leaves the others open", ports),
+        scenario!(
+            "deny-by-principal",
+            "a DENY policy stops one identity, others pass",
+            deny
+        ),
+        scenario!(
+            "allow-by-namespace",
+            "an ALLOW policy admits only what it names",
+            allow
+        ),
+        scenario!(
+            "deny-by-port",
+            "a DENY policy for one port leaves the others open",
+            ports
+        ),
         scenario!(
             "deny-cuts-live-connections",
             "a policy that arrives ends the connections it forbids",
@@ -29,13 +41,33 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 
 async fn deny(world: &World) -> anyhow::Result<()> {
     let (pods, other) = trio(world, "deny").await?;
-    let _server = pods.server.serve(APP_PORT).await?;
     let rule = json!({"from": [{"source": {"principals": ["cluster.local/ns/deny/sa/other"]}}]});
     apply(world, "deny", "no-other", "DENY", &[rule]).await?;
-    until(world, "other refused", &other, &pods.server, Seen::is_refused).await?;
-    until(world, "client served", &pods.client, &pods.server, Seen::is_tunnelled).await?;
+    until(
+        world,
+        "other refused",
+        &other,
+        &pods.server,
+        Seen::is_refused,
+    )
+    .await?;
+    until(
+        world,
+        "client served",
+        &pods.client,
+        &pods.server,
+        Seen::is_tunnelled,
+    )
+    .await?;
     remove(world, "deny", "no-other").await?;
-    until(world, "other served again", &other, &pods.server, Seen::is_tunnelled).await?;
+    until(
+        world,
+        "other served again",
+        &other,
+        &pods.server,
+        Seen::is_tunnelled,
+    )
+    .await?;
     Ok(())
 }
 
@@ -43,30 +75,57 @@ async fn allow(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("allow").await?;
     let stranger = world.pod(in_namespace("elsewhere", "stranger", 1)).await?;
     world.enrol(&stranger).await?;
-    let _server = pods.server.serve(APP_PORT).await?;
     let rule = json!({"from": [{"source": {"namespaces": ["allow"]}}]});
     apply(world, "allow", "own-only", "ALLOW", &[rule]).await?;
-    until(world, "stranger refused", &stranger, &pods.server, Seen::is_refused).await?;
-    until(world, "client served", &pods.client, &pods.server, Seen::is_tunnelled).await?;
+    until(
+        world,
+        "stranger refused",
+        &stranger,
+        &pods.server,
+        Seen::is_refused,
+    )
+    .await?;
+    until(
+        world,
+        "client served",
+        &pods.client,
+        &pods.server,
+        Seen::is_tunnelled,
+    )
+    .await?;
     remove(world, "allow", "own-only").await?;
-    until(world, "stranger served", &stranger, &pods.server, Seen::is_tunnelled).await?;
+    until(
+        world,
+        "stranger served",
+        &stranger,
+        &pods.server,
+        Seen::is_tunnelled,
+    )
+    .await?;
     Ok(())
 }
 
 async fn ports(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("ports-denied").await?;
-    let _server = pods.server.serve(APP_PORT).await?;
     let _second = pods.server.serve(APP_PORT + 1).await?;
     let rule = json!({"to": [{"operation": {"ports": [APP_PORT.to_string()]}}]});
     apply(world, "ports-denied", "not-8080", "DENY", &[rule]).await?;
-    until(world, "the port refused", &pods.client, &pods.server, Seen::is_refused).await?;
-    pods.client.exchange(pods.server.addr(APP_PORT + 1), "the other port").await?;
+    until(
+        world,
+        "the port refused",
+        &pods.client,
+        &pods.server,
+        Seen::is_refused,
+    )
+    .await?;
+    pods.client
+        .exchange(pods.server.addr(APP_PORT + 1), "the other port")
+        .await?;
     remove(world, "ports-denied", "not-8080").await
 }
 
 async fn live(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("live").await?;
-    let _server = pods.server.serve(APP_PORT).await?;
     let mut talk = pods.client.connect(pods.server.addr(APP_PORT)).await?;
     talk.send_line("before the policy").await?;
     let rule = json!({"from": [{"source": {"principals": ["*"]}}]});
@@ -78,12 +137,28 @@ async fn live(world: &World) -> anyhow::Result<()> {
 async fn strict(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("strict").await?;
     let outside = world.pod(in_namespace("strict", "outside", 1)).await?;
-    let _server = pods.server.serve(APP_PORT).await?;
-    until(world, "outside served", &outside, &pods.server, Seen::is_plain).await?;
+    until(
+        world,
+        "outside served",
+        &outside,
+        &pods.server,
+        Seen::is_plain,
+    )
+    .await?;
     let rule = json!({"from": [{"source": {"notPrincipals": ["*"]}}]});
     apply(world, "strict", "mtls", "DENY", &[rule]).await?;
-    until(world, "outside refused", &outside, &pods.server, |seen| seen.reply.is_err()).await?;
-    until(world, "client served", &pods.client, &pods.server, Seen::is_tunnelled).await?;
+    until(world, "outside refused", &outside, &pods.server, |seen| {
+        seen.reply.is_err()
+    })
+    .await?;
+    until(
+        world,
+        "client served",
+        &pods.client,
+        &pods.server,
+        Seen::is_tunnelled,
+    )
+    .await?;
     remove(world, "strict", "mtls").await
 }
 
@@ -109,13 +184,21 @@ pub(super) async fn apply(
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"action": action, "rules": rules},
     });
-    world.lab.kube().create(&collection(namespace), &object).await?;
+    world
+        .lab
+        .kube()
+        .create(&collection(namespace), &object)
+        .await?;
     Ok(())
 }
 
 /// Deletes it.
 pub(super) async fn remove(world: &World, namespace: &str, name: &str) -> anyhow::Result<()> {
-    Ok(world.lab.kube().delete(&format!("{}/{name}", collection(namespace))).await?)
+    Ok(world
+        .lab
+        .kube()
+        .delete(&format!("{}/{name}", collection(namespace)))
+        .await?)
 }
 
 fn collection(namespace: &str) -> String {

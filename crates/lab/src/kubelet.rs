@@ -246,6 +246,7 @@ impl Kubelet {
             "podIP": ips.first(),
             "podIPs": all,
             "conditions": kinds.map(condition),
+            "containerStatuses": [{"name": "app", "ready": true, "restartCount": 0}],
         }});
         let path = format!("{}/status", pod_path(&spec.namespace, &spec.name));
         self.client.merge_patch(&path, &patch).await.map(drop)
