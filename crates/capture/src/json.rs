@@ -29,7 +29,7 @@ use crate::model::{
 /// the old one as it was.
 ///
 /// Success of nft is not enough: version 1.0.6 takes a batch that was cut off for an
-/// empty one. List the table afterwards and [`compare`](crate::compare).
+/// empty one. List the table afterwards and [`compare`](crate::compare()).
 #[must_use]
 pub fn replace(ruleset: &Ruleset) -> String {
     let mut batch = removal_batch();

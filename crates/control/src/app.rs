@@ -96,7 +96,7 @@ impl Control {
         listener: std::net::TcpListener,
     ) -> Result<Self, ControlError> {
         let plan = plan(&settings)?;
-        let client = kube::client(&settings.kube_api).await?;
+        let client = crate::kube::client(&settings.kube_api).await?;
         let now = OffsetDateTime::now_utc();
         let root = Arc::new(crate::ca::open(
             &settings.ca,
@@ -119,7 +119,7 @@ impl Control {
         let (ready, connections) = tls::queue();
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(kube::watch(
+        tasks.spawn(crate::kube::watch(
             client,
             Table::new(plan.names),
             seen,

@@ -27,7 +27,7 @@ mod translate;
 mod world;
 mod xds;
 
+pub use crate::kube::KubeError;
 pub use app::{Control, ControlError};
 pub use ca::{RootError, StoreError};
-pub use kube::KubeError;
 pub use settings::{CaStore, KubeApi, Settings};

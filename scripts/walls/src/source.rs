@@ -59,8 +59,10 @@ fn unfinished(path: &str, text: &str) -> Vec<Breach> {
 
 /// Tests are free to use what they need.
 fn is_test(path: &str) -> bool {
-    path.split('/').any(|part| part == "tests")
+    path.split('/')
+        .any(|part| part == "tests" || part == "testing")
         || path.ends_with("/tests.rs")
+        || path.ends_with("_tests.rs")
         || path.ends_with("/testing.rs")
         || path.ends_with("build.rs")
 }
@@ -269,6 +271,8 @@ mod tests {
         for path in [
             "crates/zds/src/message/tests.rs",
             "crates/zds/tests/link.rs",
+            "crates/zds/src/testing/link.rs",
+            "crates/zds/src/link_tests.rs",
         ] {
             assert_eq!(places(path, "use tokio::io;"), [""; 0]);
         }

@@ -74,7 +74,7 @@ impl Default for Settings {
 impl Settings {
     /// h2 charges unread DATA frames below 256 bytes against a budget of the whole
     /// connection, and ends the connection, with all its tunnels, when it is spent.
-    /// [`pump`] takes frames in as they come, whether or not the application reads, so
+    /// [`pump()`] takes frames in as they come, whether or not the application reads, so
     /// what is charged is only what arrives between two turns of its task: four windows'
     /// worth leaves room for a quarter of a million of the smallest frames.
     fn data_frame_budget(&self) -> usize {

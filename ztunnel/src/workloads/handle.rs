@@ -37,7 +37,7 @@ impl Settings {
 /// What is known of each pod, by its UID.
 pub type Pods = BTreeMap<String, (WorkloadInfo, PodState, Connections)>;
 
-/// Asks a running [`Manager`].
+/// Asks a running [`super::Manager`].
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(super) questions: mpsc::Sender<oneshot::Sender<Pods>>,
