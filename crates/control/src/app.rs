@@ -17,7 +17,7 @@ use tonic::transport::Server;
 use crate::ca::{Authority, Root, RootError, ServerName, StoreError};
 use crate::callers::{Gate, IssueRules};
 use crate::facts::Account;
-use crate::kube::{self, KubeError, Reviewer};
+use crate::kube::{KubeError, Reviewer};
 use crate::services::certificates::istio_certificate_service_server::IstioCertificateServiceServer;
 use crate::services::discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use crate::settings::Settings;

@@ -43,7 +43,8 @@ impl AppSocket {
 
     /// Both directions have ended well.
     pub(super) fn finished(mut self) {
-        self.finished = true;
+        // Fails only for a connection that is gone already.
+        self.finished = SockRef::from(&self.tcp).set_linger(None).is_ok();
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::CONNECT_DEADLINE;
-use super::app_socket::tune;
+use super::app_socket::{AppSocket, tune};
 
 /// Why a connection could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -46,63 +46,61 @@ impl Dialer {
         Self { fence, netns, mark }
     }
 
-    /// Connects with the pod's own address.
-    pub(super) async fn dial(&self, to: SocketAddr) -> Result<TcpStream, DialError> {
-        self.connect(Dial {
-            to,
-            mark: Some(self.mark),
-            from: None,
-        })
-        .await
+    /// Connects to a peer, with the pod's own address.
+    pub(super) async fn dial_peer(&self, to: SocketAddr) -> Result<TcpStream, DialError> {
+        within_deadline(to, self.connect(None, to, |_| Ok(()))).await
     }
 
-    /// Connects to the pod's application with the address of `client`, whatever port. A
-    /// client at the same address needs no pretence.
-    pub(super) async fn dial_as(
+    /// Connects to an application, with the address of `client`, whatever port, where
+    /// one is given. A client at the same address needs no pretence.
+    pub(super) async fn dial_app(
         &self,
-        client: IpAddr,
+        client: Option<IpAddr>,
         to: SocketAddr,
+    ) -> Result<AppSocket, DialError> {
+        // An application has accepted before we hear of it: from the first moment on,
+        // what is given up must reset.
+        let dialled = self.connect(client, to, TcpSocket::set_zero_linger);
+        within_deadline(to, dialled).await.map(AppSocket::new)
+    }
+
+    async fn connect(
+        &self,
+        client: Option<IpAddr>,
+        to: SocketAddr,
+        prepare: impl FnOnce(&TcpSocket) -> io::Result<()>,
     ) -> Result<TcpStream, DialError> {
-        let from = (client != to.ip()).then(|| SocketAddr::new(client, 0));
-        self.connect(Dial {
-            to,
-            mark: Some(self.mark),
-            from,
-        })
-        .await
-    }
-
-    async fn connect(&self, dial: Dial) -> Result<TcpStream, DialError> {
-        let to = dial.to;
-        timeout(CONNECT_DEADLINE, self.connect_unbounded(dial))
-            .await
-            .unwrap_or(Err(DialError::Deadline {
-                to,
-                after: CONNECT_DEADLINE,
-            }))
-    }
-
-    async fn connect_unbounded(&self, dial: Dial) -> Result<TcpStream, DialError> {
+        let from = client
+            .filter(|ip| *ip != to.ip())
+            .map(|ip| SocketAddr::new(ip, 0));
+        let mark = Some(self.mark);
         let (sender, receiver) = oneshot::channel();
         self.fence.submit(
             &self.netns,
-            move || dial_socket(&dial),
+            move || dial_socket(&Dial { to, mark, from }),
             |result| {
                 // A caller that has given up drops the socket.
                 let _ = sender.send(result);
             },
         )?;
         let socket = receiver.await.map_err(|_| FenceError::Closed)??;
-        let socket = socket.map_err(DialError::Socket)?;
-        let failed = |source| DialError::Connect {
-            to: dial.to,
-            source,
-        };
-        let tcp = TcpSocket::from_std_stream(socket.into())
-            .connect(dial.to)
-            .await;
-        let tcp = tcp.map_err(failed)?;
+        let socket = TcpSocket::from_std_stream(socket.map_err(DialError::Socket)?.into());
+        prepare(&socket).map_err(DialError::Socket)?;
+        let failed = |source| DialError::Connect { to, source };
+        let tcp = socket.connect(to).await.map_err(failed)?;
         tune(&tcp).map_err(failed)?;
         Ok(tcp)
     }
+}
+
+async fn within_deadline(
+    to: SocketAddr,
+    dialled: impl Future<Output = Result<TcpStream, DialError>>,
+) -> Result<TcpStream, DialError> {
+    timeout(CONNECT_DEADLINE, dialled)
+        .await
+        .unwrap_or(Err(DialError::Deadline {
+            to,
+            after: CONNECT_DEADLINE,
+        }))
 }

@@ -174,8 +174,8 @@ async fn connect(
     (_, workload): &Known,
     incoming: Incoming,
 ) -> Result<(AppSocket, TunnelStream), Failure> {
-    let app = match pod.dialer.dial_as(peer.addr.ip(), dst).await {
-        Ok(tcp) => AppSocket::new(tcp),
+    let app = match pod.dialer.dial_app(Some(peer.addr.ip()), dst).await {
+        Ok(app) => app,
         Err(error) => {
             incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
             return Err(failure(ResponseFlags::Connect, &error));

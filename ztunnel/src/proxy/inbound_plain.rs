@@ -16,9 +16,8 @@ use super::target::own_port;
 use crate::telemetry::{Failure, ResponseFlags};
 
 /// One accepted connection, to its end.
-pub(super) async fn serve(pod: Arc<PodShared>, tcp: TcpStream, addr: SocketAddr) {
+pub(super) async fn serve(pod: Arc<PodShared>, remote: AppSocket, addr: SocketAddr) {
     let _counted = Counted::new(&pod.inbound);
-    let remote = AppSocket::new(tcp);
     let source = canonical(addr);
     let mut changes = pod.context.view.changes();
     let destination = match destination(&remote) {
@@ -78,8 +77,8 @@ async fn carry(
     (received, sent): (impl Fn(u64), impl Fn(u64)),
 ) -> Result<(), Failure> {
     let torn = |error: std::io::Error| failure(ResponseFlags::None, &error);
-    let app = pod.dialer.dial_as(source.ip(), destination).await;
-    let app = AppSocket::new(app.map_err(|e| failure(ResponseFlags::Connect, &e))?);
+    let app = pod.dialer.dial_app(Some(source.ip()), destination).await;
+    let app = app.map_err(|e| failure(ResponseFlags::Connect, &e))?;
     tokio::select! {
         result = splice(remote, &app, received, sent) => result.map_err(torn)?,
         error = remote.broken() => return Err(torn(error)),

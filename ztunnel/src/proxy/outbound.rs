@@ -40,9 +40,8 @@ pub(super) enum PeerError {
 }
 
 /// One accepted connection, to its end.
-pub(super) async fn serve(pod: Arc<PodShared>, tcp: TcpStream, client: SocketAddr) {
+pub(super) async fn serve(pod: Arc<PodShared>, app: AppSocket, client: SocketAddr) {
     let _counted = Counted::new(&pod.outbound);
-    let app = AppSocket::new(tcp);
     let client = canonical(client);
     let dst = match destination(&app) {
         Ok(dst) => dst,
@@ -170,7 +169,7 @@ fn dial_peer(
             .map_err(PeerError::Identity)?;
         let tcp = pod
             .dialer
-            .dial(key.destination)
+            .dial_peer(key.destination)
             .await
             .map_err(PeerError::Dial)?;
         let credentials = certified.credentials();
@@ -215,8 +214,8 @@ async fn passthrough(
         .context
         .telemetry
         .open(facts(pod, Some(source), client, dst));
-    let remote = match pod.dialer.dial(to.dst).await {
-        Ok(tcp) => AppSocket::new(tcp),
+    let remote = match pod.dialer.dial_app(None, to.dst).await {
+        Ok(remote) => remote,
         Err(error) => return guard.close(Err(failure(ResponseFlags::Connect, &error))),
     };
     let (received, sent) = (|n| guard.add_received(n), |n| guard.add_sent(n));

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::accept::{Gate, accept_loop};
+use super::app_socket::AppSocket;
 use super::context::ProxyContext;
 use super::dial::Dialer;
 use super::listen::bind;
@@ -111,14 +112,16 @@ impl PodProxy {
             outgoing,
             life.clone(),
             Gate::Open,
-            move |tcp, peer, _| outbound::serve(Arc::clone(&shared), tcp, peer),
+            move |tcp, peer, _| outbound::serve(Arc::clone(&shared), AppSocket::new(tcp), peer),
         ));
         let shared = Arc::clone(pod);
         life.spawn(accept_loop(
             plain,
             life.clone(),
             Gate::Open,
-            move |tcp, peer, _| inbound_plain::serve(Arc::clone(&shared), tcp, peer),
+            move |tcp, peer, _| {
+                inbound_plain::serve(Arc::clone(&shared), AppSocket::new(tcp), peer)
+            },
         ));
         let (shared, own) = (Arc::clone(pod), life.clone());
         life.spawn(accept_loop(

@@ -203,11 +203,11 @@ async fn an_immediate_stop_cuts_everything_and_frees_the_ports() {
     let (mut tunnelled, mut far, _) = connected(world.client.dial(to), &app).await;
     let (mut plain, _plain_far, _) = connected(world.client.dial_uncaptured(to), &app).await;
     soon(server.stop(Drain::Immediate)).await;
-    eprintln!("tunnelled");
+
     torn(&mut tunnelled).await;
-    eprintln!("far");
+
     torn(&mut far).await;
-    eprintln!("plain");
+
     torn(&mut plain).await;
     world.start(&world.server).await.unwrap();
 }
