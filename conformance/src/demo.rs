@@ -3,16 +3,22 @@
 mod narrator;
 mod steps;
 
+use std::fs::{File, TryLockError};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use lab::{Family, Lab, Options, Subject};
+use lab::{Family, Lab, Options, Server, Subject};
 
+use crate::ending::Ending;
 use crate::world::World;
 use narrator::Narrator;
 
 /// A step that has not shown its result by then has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Two stories at once would confuse those who read them.
+const LOCK: &str = "/run/sluice-demo.lock";
 
 /// What happens when the story is told.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,22 +44,32 @@ impl Demo {
     }
 
     pub(crate) async fn run(self) -> anyhow::Result<()> {
+        // Its name stays: a lock file that is removed could be held twice.
+        let _lock = lock(Path::new(LOCK))?;
         let narrator = Narrator::default();
-        let mut terminate =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut ending = Ending::watch().context("watch for signals")?;
         let mut world = None;
-        let outcome = tokio::select! {
-            outcome = self.tell(&narrator, &mut world) => outcome,
-            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-            _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
+        let told = tokio::select! {
+            told = self.tell(&narrator, &mut world) => told,
+            why = ending.asked() => Err(anyhow::anyhow!(why)),
         };
-        if let Some(world) = world {
-            tear_down(&narrator, world).await?;
+        if let (Afterwards::Keep, Ok(_), Some(world)) = (self.afterwards, &told, &world) {
+            steps::invite(&narrator, world);
+            ending.asked().await;
         }
-        outcome
+        // The server's application answers until here.
+        let outcome = told.map(drop);
+        let removed = match world {
+            Some(world) => tear_down(&narrator, world).await,
+            None => Ok(()),
+        };
+        if matches!((&outcome, self.afterwards), (Ok(()), Afterwards::TearDown)) {
+            narrator.say("With --keep it all stays until Ctrl-C, to be played with.");
+        }
+        outcome.and(removed)
     }
 
-    async fn tell(&self, narrator: &Narrator, world: &mut Option<World>) -> anyhow::Result<()> {
+    async fn tell(&self, narrator: &Narrator, world: &mut Option<World>) -> anyhow::Result<Server> {
         narrator.chapter("Two nodes, a control plane, and on each node an agent and a ztunnel");
         let options = Options {
             family: Family::V4,
@@ -62,20 +78,28 @@ impl Demo {
             ..Options::default()
         };
         let lab = narrator
-            .wait("network and Kubernetes API", Lab::start(options))
+            .wait("network and Kubernetes API are up", Lab::start(options))
             .await
             .context("bring up the lab")?;
         let world = world.insert(World::new(lab, PATIENCE));
         narrator
-            .wait("node agents and ztunnels", world.lab.start_mesh())
+            .wait("node agents and ztunnels are ready", world.lab.start_mesh())
             .await?;
-        let _server = steps::tell(narrator, world).await?;
-        if self.afterwards == Afterwards::Keep {
-            steps::invite(narrator, world);
-            // Ends by a signal, in `run`.
-            std::future::pending::<()>().await;
+        steps::tell(narrator, world).await
+    }
+}
+
+fn lock(path: &Path) -> anyhow::Result<File> {
+    let file = File::create(path)
+        .with_context(|| format!("open {}; the demo has to run as root", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another demo is running on this machine; end it first")
         }
-        Ok(())
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("lock {}", path.display()))
+        }
     }
 }
 
@@ -86,5 +110,6 @@ async fn tear_down(narrator: &Narrator, world: World) -> anyhow::Result<()> {
         narrator.saw("no namespace, link, rule, mount or process is left");
         return Ok(());
     }
-    bail!("left behind: {leftovers}")
+    narrator.saw(format!("left behind: {leftovers}"));
+    bail!("the demo left behind: {leftovers}")
 }

@@ -11,6 +11,7 @@
 
 mod cli;
 mod demo;
+mod ending;
 mod observe;
 mod scenario;
 mod scenarios;

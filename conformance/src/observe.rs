@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::Context;
 use lab::{AppError, Pod, Reply};
 
+use crate::scenario::expect;
 use crate::world::{APP_PORT, HBONE_PORT, World};
 
 /// What one exchange between two pods looked like to both of them and on the wire.
@@ -23,19 +24,24 @@ pub(crate) struct Seen {
 
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.reply {
-            Ok(reply) => write!(f, "answered, server saw {}", reply.peer)?,
-            Err(error) => write!(f, "no answer ({error})")?,
-        }
-        write!(
-            f,
-            "; marker {} times on the wire, {} packets on {HBONE_PORT}, {} on other ports",
-            self.marker, self.tunnel, self.elsewhere
-        )
+        write!(f, "{}; {}", self.answer(), self.wire())
     }
 }
 
 impl Seen {
+    /// What both ends made of it.
+    pub(crate) fn answer(&self) -> String {
+        match &self.reply {
+            Ok(reply) => format!("answered, the server saw {}", reply.peer),
+            Err(error) => format!("no answer ({error})"),
+        }
+    }
+
+    /// What crossed the wire meanwhile.
+    pub(crate) fn wire(&self) -> String {
+        on_the_wire(self.marker, self.tunnel, self.elsewhere)
+    }
+
     /// Answered, and only through the tunnel.
     pub(crate) fn is_tunnelled(&self) -> bool {
         self.reply.is_ok() && self.marker == 0 && self.tunnel > 0 && self.elsewhere == 0
@@ -58,6 +64,14 @@ impl Seen {
             .ok()
             .map(|reply| reply.peer.ip().to_canonical())
     }
+}
+
+/// A sentence about counted markers and packets.
+pub(crate) fn on_the_wire(marker: usize, tunnel: usize, elsewhere: usize) -> String {
+    format!(
+        "on the wire: marker {marker} times, {tunnel} packets on port {HBONE_PORT}, \
+         {elsewhere} on other ports"
+    )
 }
 
 /// One line to the server's [`APP_PORT`] and back, with the wire watched meanwhile. The
@@ -146,6 +160,18 @@ pub(crate) async fn residue(pod: &Pod) -> anyhow::Result<String> {
         .stdout;
     found.extend(marked.lines().filter(|line| !line.is_empty()).map(own_line));
     Ok(found)
+}
+
+/// Waits until nothing of a capture is left in a pod.
+pub(crate) async fn until_empty(world: &World, pod: &Pod) -> anyhow::Result<()> {
+    let left = lab::eventually("an empty pod", world.patience, || async {
+        residue(pod).await.ok().filter(String::is_empty)
+    })
+    .await;
+    match left {
+        Ok(_) => Ok(()),
+        Err(_) => expect("nothing in the pod", residue(pod).await?, String::is_empty),
+    }
 }
 
 fn own_line(line: &str) -> String {

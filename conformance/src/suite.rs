@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use lab::{Family, Lab, Options, Subject};
 
+use crate::ending::Ending;
 use crate::scenario::{Scenario, Skip};
 use crate::scenarios::{self, Stage};
 use crate::world::World;
@@ -42,6 +43,7 @@ pub(crate) fn list() {
 impl Suite {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let mut tally = Tally::default();
+        let mut ending = Ending::watch().context("watch for signals")?;
         for stage in scenarios::stages() {
             let chosen: Vec<_> = stage
                 .scenarios
@@ -54,7 +56,7 @@ impl Suite {
             println!("== {}: {}", stage.name, stage.meaning);
             tokio::select! {
                 () = self.run_stage(&stage, &chosen, &mut tally) => {}
-                _ = tokio::signal::ctrl_c() => bail!("interrupted; the lab was removed"),
+                why = ending.asked() => bail!("{why}; the lab was removed"),
             }
         }
         let Tally {

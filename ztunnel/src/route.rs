@@ -9,10 +9,10 @@
 //! Whoever calls has waited for a complete view and for the source workload to be in it:
 //! without either there is no decision, and the connection is refused.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use mesh::{Identity, Protocol, View, Workload};
+use mesh::{Identity, Protocol, Uid, View, Workload};
 use netns::OrigDst;
 
 /// The decision.
@@ -62,29 +62,41 @@ pub enum PassthroughReason {
 }
 
 /// Why a connection is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// One of ztunnel's in-pod ports, which would lead back to itself.
     #[error("destination is one of the proxy's own ports, which applications must not dial")]
     ProxyPort,
+    /// A workload that might want a tunnel: its resource could not be used.
+    #[error("what the control plane sent about {0} was rejected: it may want a tunnel")]
+    RejectedDestination(Uid),
 }
 
-/// Decides for a connection of `source` to `dst`.
+/// Decides for a connection of `source` to `dst`. `client` is the address that the pod
+/// has in truth: what the view says may be of an earlier pod of the same name, whose
+/// addresses others may have by now.
 #[must_use]
-pub fn route(source: &Workload, dst: OrigDst, view: &View) -> Route {
+pub fn route(source: &Workload, client: IpAddr, dst: OrigDst, view: &View) -> Route {
     let ip = dst.0.ip().to_canonical();
     let dst = SocketAddr::new(ip, dst.0.port());
-    let own = source.addresses.contains(&ip);
-    if (own || ip.is_loopback() || ip.is_unspecified()) && zds::PROXY_PORTS.contains(&dst.port()) {
+    let known = source.addresses.contains(&ip);
+    let own = known && client.to_canonical() == ip;
+    if (known || ip.is_loopback() || ip.is_unspecified()) && zds::PROXY_PORTS.contains(&dst.port())
+    {
         return Route::Refuse(Refusal::ProxyPort);
     }
     let peer = view.by_address(&source.network, ip).cloned();
     let pass = |peer, reason| Route::Passthrough(Passthrough { dst, peer, reason });
+    // A tunnel is safe, whatever a rejected version would have said; clear text is not.
+    let clear = |peer, reason| match view.rejected_at(&source.network, ip) {
+        Some(uid) => Route::Refuse(Refusal::RejectedDestination(Uid::clone(uid))),
+        None => pass(peer, reason),
+    };
     match peer {
         _ if own => pass(peer, PassthroughReason::OwnAddress),
-        None => pass(None, PassthroughReason::UnknownDestination),
+        None => clear(None, PassthroughReason::UnknownDestination),
         Some(peer) => match peer.protocol {
-            Protocol::Plain => pass(Some(peer), PassthroughReason::PlainWorkload),
+            Protocol::Plain => clear(Some(peer), PassthroughReason::PlainWorkload),
             Protocol::Hbone => Route::Tunnel(Tunnel {
                 authority: dst,
                 hbone_addr: SocketAddr::new(ip, zds::port::INBOUND_HBONE),
@@ -120,11 +132,20 @@ mod tests {
 
     /// The decision in one line.
     fn decide(dst: &str) -> String {
+        let dst: SocketAddr = dst.parse().unwrap();
+        // Who dials an address of its own does so from that address.
+        let source = ["10.0.0.1", "fd00::1"].map(|ip| ip.parse().unwrap());
+        let client = source.into_iter().find(|ip: &IpAddr| *ip == dst.ip());
+        decide_for(client.unwrap_or(source[0]), dst)
+    }
+
+    fn decide_for(client: IpAddr, dst: SocketAddr) -> String {
         let source = pod("client", &["10.0.0.1", "fd00::1"], Protocol::Hbone);
         let mut view = View::default();
         view.insert_workload(source.clone());
         view.insert_workload(pod("server", &["10.0.1.1", "fd00:1::1"], Protocol::Hbone));
         view.insert_workload(pod("plain", &["10.0.1.2"], Protocol::Plain));
+        view.insert_workload(pod("other", &["10.0.1.6"], Protocol::Plain));
         view.insert_workload(Workload {
             network: "other".into(),
             ..pod("far", &["10.0.1.3"], Protocol::Hbone)
@@ -133,7 +154,14 @@ mod tests {
             host_network: true,
             ..pod("host", &["10.0.1.4"], Protocol::Hbone)
         });
-        match route(&source, OrigDst(dst.parse().unwrap()), &view) {
+        for last in [1, 2, 5] {
+            let message = mesh::proto::workload::Workload {
+                addresses: vec![vec![10, 0, 1, last]],
+                ..Default::default()
+            };
+            view.reject_workload(&format!("bad{last}"), &message);
+        }
+        match route(&source, client, OrigDst(dst), &view) {
             Route::Tunnel(Tunnel {
                 peer,
                 authority,
@@ -173,7 +201,10 @@ mod tests {
                 "10.0.1.1:15008",
                 "tunnel server 10.0.1.1:15008 via 10.0.1.1:15008",
             ),
-            ("10.0.1.2:80", "pass 10.0.1.2:80 plain PlainWorkload"),
+            ("10.0.1.6:80", "pass 10.0.1.6:80 other PlainWorkload"),
+            // Of these, and of 10.0.1.1, a version was rejected.
+            ("10.0.1.2:80", "refuse RejectedDestination(\"bad2\")"),
+            ("10.0.1.5:80", "refuse RejectedDestination(\"bad5\")"),
             // Addresses of other networks and of hosts mean somebody else here.
             ("10.0.1.3:80", "pass 10.0.1.3:80 - UnknownDestination"),
             ("10.0.1.4:80", "pass 10.0.1.4:80 - UnknownDestination"),
@@ -197,5 +228,12 @@ mod tests {
         for (dst, expected) in cases {
             assert_eq!(decide(dst), expected, "{dst}");
         }
+    }
+
+    #[test]
+    fn an_address_of_an_earlier_pod_of_the_name_is_not_our_own() {
+        let (present, earlier) = ("10.0.0.99", "10.0.0.1:80");
+        let decision = decide_for(present.parse().unwrap(), earlier.parse().unwrap());
+        assert_eq!(decision, "tunnel client 10.0.0.1:80 via 10.0.0.1:15008");
     }
 }

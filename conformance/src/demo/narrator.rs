@@ -1,6 +1,6 @@
 //! Prints the story; shows progress for whatever takes longer than two seconds.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -17,29 +17,30 @@ impl Narrator {
     /// A numbered heading.
     pub(super) fn chapter(&self, title: &str) {
         let number = self.chapters.fetch_add(1, Ordering::Relaxed) + 1;
-        println!("\n{number}. {title}");
+        line(format_args!("\n{number}. {title}"));
     }
 
     /// A command that was run.
     pub(super) fn ran(&self, command: &str) {
-        println!("   $ {command}");
+        line(format_args!("   $ {command}"));
     }
 
     /// Something that was observed.
     pub(super) fn saw(&self, what: impl Display) {
-        for line in what.to_string().lines() {
-            println!("   | {line}");
+        for seen in what.to_string().lines() {
+            line(format_args!("   | {seen}"));
         }
     }
 
     /// Something the reader should know.
     pub(super) fn say(&self, text: impl Display) {
-        for line in text.to_string().lines() {
-            println!("     {line}");
+        for said in text.to_string().lines() {
+            line(format_args!("     {said}"));
         }
     }
 
-    /// Waits for something that can fail, with progress.
+    /// Waits for something that can fail, with progress; `what` is said as a fact once it
+    /// is one.
     pub(super) async fn wait<T, E>(
         &self,
         what: &str,
@@ -48,7 +49,7 @@ impl Narrator {
         let started = Instant::now();
         let result = self.quietly(what, work).await;
         if result.is_ok() {
-            println!("   | {what}: {:.1} s", started.elapsed().as_secs_f32());
+            self.saw(format!("{what} ({:.1} s)", started.elapsed().as_secs_f32()));
         }
         result
     }
@@ -61,21 +62,29 @@ impl Narrator {
             tokio::select! {
                 result = &mut work => {
                     if dots {
-                        println!();
+                        line(format_args!(""));
                     }
                     return result;
                 }
                 () = tokio::time::sleep(PROGRESS) => {
                     if dots {
-                        print!(".");
+                        write(format_args!("."));
                     } else {
-                        print!("   … {what} ");
+                        write(format_args!("   … until {what} "));
                         dots = true;
                     }
-                    // A terminal that went away does not end the story.
-                    let _ = std::io::stdout().flush();
                 }
             }
         }
     }
+}
+
+fn line(text: fmt::Arguments<'_>) {
+    write(format_args!("{text}\n"));
+}
+
+/// A reader that went away does not end the story: the lab is still to be removed.
+fn write(text: fmt::Arguments<'_>) {
+    let mut out = std::io::stdout();
+    let _ = out.write_fmt(text).and_then(|()| out.flush());
 }

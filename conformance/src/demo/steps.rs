@@ -8,7 +8,7 @@ use lab::{KubectlError, Pod, Server};
 use super::narrator::Narrator;
 use crate::observe::{self, Seen, exchange, until};
 use crate::scenario::expect;
-use crate::world::{APP_PORT, HBONE_PORT, MODE_LABEL, World, in_namespace};
+use crate::world::{APP_PORT, MODE_LABEL, World, in_namespace};
 
 const NAMESPACE: &str = "demo";
 
@@ -33,8 +33,7 @@ struct Cast {
     outside: Arc<Pod>,
 }
 
-/// Tells all of it.
-/// Returns the server's application, which answers as long as it is held.
+/// Tells all of it. Returns the server's application, which answers as long as it is held.
 pub(super) async fn tell(narrator: &Narrator, world: &World) -> anyhow::Result<Server> {
     let cast = bring_up(narrator, world).await?;
     let server = cast.server.serve(APP_PORT).await?;
@@ -49,13 +48,18 @@ pub(super) async fn tell(narrator: &Narrator, world: &World) -> anyhow::Result<S
 
 async fn bring_up(narrator: &Narrator, world: &World) -> anyhow::Result<Cast> {
     narrator.chapter("Four running pods, none of them in the mesh");
-    let make = |name, node| narrator.wait(name, world.pod(in_namespace(NAMESPACE, name, node)));
-    let cast = Cast {
-        client: make("client", 1).await?,
-        server: make("server", 2).await?,
-        other: make("other", 1).await?,
-        outside: make("outside", 1).await?,
+    let make = |name, node| world.pod(in_namespace(NAMESPACE, name, node));
+    let cast = async {
+        anyhow::Ok(Cast {
+            client: make("client", 1).await?,
+            server: make("server", 2).await?,
+            other: make("other", 1).await?,
+            outside: make("outside", 1).await?,
+        })
     };
+    let cast = narrator
+        .wait("client, server, other and outside are running", cast)
+        .await?;
     kubectl(
         narrator,
         world,
@@ -66,10 +70,15 @@ async fn bring_up(narrator: &Narrator, world: &World) -> anyhow::Result<Cast> {
 }
 
 async fn before(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Result<()> {
-    narrator
-        .chapter("Before the label: client calls server, the wire between the nodes is watched");
+    narrator.chapter("Before the label: client calls server");
+    narrator.say(
+        "Each call sends a line with a marker of its own, which the server sends back.\n\
+         The wire between the nodes is searched for the marker in clear text; the tunnel's\n\
+         port is 15008.",
+    );
     let seen = exchange(world, &cast.client, &cast.server).await?;
-    narrator.saw(&seen);
+    narrator.saw(seen.answer());
+    narrator.saw(seen.wire());
     expect("the marker on the wire", &seen, |seen| seen.is_plain())
 }
 
@@ -87,7 +96,7 @@ async fn label(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Resul
     for pod in [&cast.client, &cast.server, &cast.other] {
         let captured = world.until_redirection(pod, Some("enabled"));
         narrator
-            .wait(&format!("{} captured", pod.name()), captured)
+            .wait(&format!("{} is captured", pod.name()), captured)
             .await?;
     }
     let rules = cast
@@ -96,7 +105,7 @@ async fn label(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Resul
         .await?
         .stdout;
     for rule in rules.lines().filter(|line| line.contains("redirect to")) {
-        narrator.saw(format!("client's kernel: {}", rule.trim()));
+        narrator.saw(format!("rule in client's kernel: {}", rule.trim()));
     }
     for (from, to) in [(&cast.client, &cast.server), (&cast.other, &cast.server)] {
         let known = until(
@@ -106,13 +115,13 @@ async fn label(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Resul
             to,
             Seen::is_tunnelled,
         );
-        narrator.quietly("peers learn it", known).await?;
+        narrator.quietly("the peers know it", known).await?;
     }
     Ok(())
 }
 
 async fn after(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Result<()> {
-    narrator.chapter("After the label: ten calls, the wire is watched");
+    narrator.chapter("After the label: client calls server ten times");
     let (mut marker, mut tunnel, mut elsewhere) = (0, 0, 0);
     for _ in 0..10 {
         let seen = exchange(world, &cast.client, &cast.server).await?;
@@ -123,29 +132,27 @@ async fn after(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Resul
         tunnel += seen.tunnel;
         elsewhere += seen.elsewhere;
     }
-    narrator.saw(format!("marker seen {marker} times on the wire"));
-    narrator.saw(format!(
-        "{tunnel} packets on {HBONE_PORT}, {elsewhere} on any other port"
-    ));
+    narrator.saw(observe::on_the_wire(marker, tunnel, elsewhere));
     expect("only the tunnel on the wire", marker + elsewhere, |count| {
         *count == 0
     })?;
     narrator.saw(format!(
-        "server saw the client's own address, {}",
+        "each time answered, and the server saw the client's own address, {}",
         cast.client.ip()
     ));
     let identity = observe::logged_identity(world, &cast.server, &cast.client)
         .context("the server's ztunnel logged no identity for the client")?;
-    narrator.saw(format!("server's node verified {identity}"));
+    narrator.saw(format!("the server's ztunnel verified {identity}"));
     expect("the client's identity", identity, |id| {
         id == "spiffe://cluster.local/ns/demo/sa/client"
     })
 }
 
 async fn outside(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Result<()> {
-    narrator.chapter("A pod outside the mesh still reaches the server");
+    narrator.chapter("A pod outside the mesh still reaches the server, in clear text");
     let seen = exchange(world, &cast.outside, &cast.server).await?;
-    narrator.saw(&seen);
+    narrator.saw(seen.answer());
+    narrator.saw(seen.wire());
     expect(
         "clear text, and its own address at the server",
         &seen,
@@ -154,7 +161,7 @@ async fn outside(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Res
 }
 
 async fn policy(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Result<()> {
-    narrator.chapter("A policy denies the identity of `other`");
+    narrator.chapter("A policy denies the identity of other, and only that");
     let file = world.lab.folder().join("policy.yaml");
     std::fs::write(&file, POLICY)?;
     narrator.say(POLICY.lines().skip(6).collect::<Vec<_>>().join("\n"));
@@ -168,11 +175,19 @@ async fn policy(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Resu
         Seen::is_refused,
     );
     let seen = narrator
-        .quietly("the policy reaches node 2", denied)
+        .quietly("the policy is known on node2", denied)
         .await?;
-    narrator.saw(format!("other:  {seen}"));
+    narrator.saw(format!(
+        "other:  {}\nother:  {}",
+        seen.answer(),
+        seen.wire()
+    ));
     let seen = exchange(world, &cast.client, &cast.server).await?;
-    narrator.saw(format!("client: {seen}"));
+    narrator.saw(format!(
+        "client: {}\nclient: {}",
+        seen.answer(),
+        seen.wire()
+    ));
     expect("client served through the tunnel", &seen, |seen| {
         seen.is_tunnelled()
     })
@@ -180,6 +195,9 @@ async fn policy(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Resu
 
 async fn release(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Result<()> {
     narrator.chapter("The label is taken off again");
+    narrator.say(
+        "Peers are told first; the redirection ends seconds later, when all of them can know.",
+    );
     let unset = format!("{MODE_LABEL}-");
     kubectl(
         narrator,
@@ -190,21 +208,22 @@ async fn release(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Res
     for pod in [&cast.client, &cast.server] {
         let withdrawn = world.until_redirection(pod, None);
         narrator
-            .wait(&format!("{} withdrawn", pod.name()), withdrawn)
+            .wait(
+                &format!("peers are told to call {} directly", pod.name()),
+                withdrawn,
+            )
             .await?;
         let empty = lab::eventually("an empty pod", world.patience, || async {
             observe::residue(pod).await.ok().filter(String::is_empty)
         });
+        let what = "holds no rule, route, listener or tracked connection of the mesh";
         narrator
-            .wait(&format!("{} released", pod.name()), empty)
+            .wait(&format!("{} {what}", pod.name()), empty)
             .await?;
-        narrator.saw(format!(
-            "{}: no rule, route, listener or conntrack entry",
-            pod.name()
-        ));
     }
     let seen = exchange(world, &cast.client, &cast.server).await?;
-    narrator.saw(&seen);
+    narrator.saw(seen.answer());
+    narrator.saw(seen.wire());
     expect("clear text again", &seen, |seen| seen.is_plain())
 }
 

@@ -122,6 +122,7 @@ async fn deleted(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn part(part: Option<&lab::Part>) -> anyhow::Result<&lab::Part> {
+/// What is killed here must be there.
+pub(super) fn part(part: Option<&lab::Part>) -> anyhow::Result<&lab::Part> {
     part.ok_or_else(|| anyhow::anyhow!("the lab runs without an implementation"))
 }

@@ -5,7 +5,10 @@ mod capture;
 mod cni;
 mod faults;
 mod kubectl;
+mod leaving;
+mod odd_pods;
 mod policy;
+mod restarts;
 
 use lab::Family;
 
@@ -28,6 +31,9 @@ pub(crate) fn stages() -> Vec<Stage> {
     let mut v4 = basic();
     v4.extend(cni::scenarios());
     v4.extend(faults::scenarios());
+    v4.extend(restarts::scenarios());
+    v4.extend(leaving::scenarios());
+    v4.extend(odd_pods::scenarios());
     v4.extend(bad_input::scenarios());
     v4.extend(kubectl::scenarios());
     vec![

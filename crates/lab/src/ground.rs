@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use netns::{Fence, NamedNetns};
 
-use crate::lab::LabError;
+use crate::errors::LabError;
 use crate::leftovers;
 use crate::net::{self, NetError};
 use crate::node::{MeshSettings, Node};

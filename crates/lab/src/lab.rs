@@ -1,70 +1,31 @@
 //! A lab: how it comes up, what can be done with it, and how it goes down.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join_all};
 use netns::{Fence, NamedNetns};
 
+use crate::errors::{LabError, MeshError};
 use crate::ground::Ground;
 use crate::kube_client::KubeClient;
 use crate::kubectl::{self, KubectlError};
 use crate::kubelet::{Kubelet, PodError};
 use crate::leftovers::{self, Leftovers};
-use crate::net::{self, NetError, plan};
+use crate::net::{self, plan};
 use crate::node::{MeshSettings, Node};
 use crate::options::Options;
-use crate::part::{Part, PartError};
+use crate::part::Part;
 use crate::place::Place;
 use crate::pod::{Pod, PodSpec};
 use crate::process::Ran;
 use crate::sandbox::Workshop;
-use crate::services::{self, Services, ServicesError};
+use crate::services::{self, Services};
 use crate::sniffer::{SniffError, Sniffer};
 use crate::state::Ledger;
 
 /// Threads that do jobs in namespaces: nodes and pods are set up side by side.
 const FENCE_WORKERS: usize = 4;
-
-/// Why a lab could not be started. What had been made is removed again.
-#[derive(Debug, thiserror::Error)]
-pub enum LabError {
-    /// The options ask for something that a lab cannot be.
-    #[error("a lab has 1 to 9 nodes, not {0}")]
-    Nodes(u8),
-    /// A folder or file could not be written.
-    #[error("lab folder {path}: {source}")]
-    Folder {
-        /// Which.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// No thread could be started that enters namespaces.
-    #[error(transparent)]
-    Fence(#[from] netns::FenceError),
-    /// The network could not be built; most often because this is not root.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// The Kubernetes API or control did not start.
-    #[error(transparent)]
-    Services(#[from] ServicesError),
-}
-
-/// Why the mesh is not up.
-#[derive(Debug, thiserror::Error)]
-pub enum MeshError {
-    /// The lab was started without an implementation under test.
-    #[error("this lab has no subject: its options name none")]
-    NoSubject,
-    /// ztunnel has no token.
-    #[error(transparent)]
-    Services(#[from] ServicesError),
-    /// A process did not start or does not get ready.
-    #[error(transparent)]
-    Part(#[from] PartError),
-}
 
 /// A mesh on one machine. [`Lab::teardown`] ends it in order; dropping cleans up as far
 /// as that goes without waiting for anybody.

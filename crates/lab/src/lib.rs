@@ -18,6 +18,7 @@
 mod app;
 pub mod cni_runtime;
 mod conf;
+mod errors;
 mod ground;
 mod http_client;
 
@@ -42,11 +43,12 @@ mod state;
 mod sweep;
 
 pub use app::{AppError, AppErrorKind, Conversation, End, Reply, Server};
+pub use errors::{LabError, MeshError};
 pub use http_client::HttpError;
 pub use kube_client::{KubeClient, KubeError};
 pub use kubectl::KubectlError;
 pub use kubelet::{PodError, PodFailure};
-pub use lab::{Lab, LabError, MeshError};
+pub use lab::Lab;
 pub use leftovers::{Leftover, Leftovers};
 pub use net::NetError;
 pub use node::Node;

@@ -1,7 +1,7 @@
 //! A node: its namespace, its folder, its container runtime, and the subject's processes.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -126,12 +126,6 @@ impl Node {
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         plan::node_v4(self.number)
-    }
-
-    /// Its IPv6 address on the wire.
-    #[must_use]
-    pub fn address_v6(&self) -> Ipv6Addr {
-        plan::node_v6(self.number)
     }
 
     /// Its namespace.

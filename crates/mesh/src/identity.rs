@@ -78,6 +78,10 @@ impl Identity {
         &self.service_account
     }
 
+    pub(crate) fn service_account_shared(&self) -> Arc<str> {
+        Arc::clone(&self.service_account)
+    }
+
     /// The identity as policies name it: without the `spiffe://` scheme.
     #[must_use]
     pub fn principal(&self) -> String {

@@ -6,6 +6,7 @@
 //!                                                        └─────► authorize(connection)
 //! ```
 
+mod claims;
 mod identity;
 mod policy;
 pub mod proto;

@@ -20,6 +20,7 @@ pub use parse::PolicyError;
 use std::net::SocketAddr;
 
 use crate::identity::Identity;
+use crate::proto::security as proto;
 use matcher::{Facts, Rules};
 
 /// Which workloads a policy applies to.
@@ -31,6 +32,18 @@ pub enum Scope {
     Namespace,
     /// Those that list it.
     Selected,
+}
+
+impl Scope {
+    /// Reads the number in a message; `None` for one of a later version.
+    pub(crate) fn parse(number: i32) -> Option<Self> {
+        match proto::Scope::try_from(number) {
+            Ok(proto::Scope::Global) => Some(Self::Global),
+            Ok(proto::Scope::Namespace) => Some(Self::Namespace),
+            Ok(proto::Scope::WorkloadSelector) => Some(Self::Selected),
+            Err(_) => None,
+        }
+    }
 }
 
 /// What a policy does with a connection that it matches.

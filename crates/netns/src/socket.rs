@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
 
+use nix::sys::socket::{SetSockOpt as _, sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Linux' `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h), which libc does not name.
@@ -88,6 +89,11 @@ pub fn dial_socket(dial: &Dial) -> io::Result<Socket> {
             socket.set_ip_transparent_v4(true)?;
         } else {
             socket.set_ip_transparent_v6(true)?;
+        }
+        if from.port() == 0 {
+            // Chosen at connect(2), a port can serve many destinations; chosen at bind(2),
+            // it would serve one connection, and a busy client would use them up.
+            sockopt::IpBindAddressNoPort.set(&socket, &true)?;
         }
         socket.bind(&from.into())?;
     }

@@ -163,8 +163,24 @@ impl KubeApi {
     /// # Errors
     /// Any [`KubeError`] but [`KubeError::Settings`].
     pub async fn annotate(&self, pod: &PodFacts, said: &Annotations) -> Result<(), KubeError> {
+        let redirection = said.redirection.then_some(ENABLED);
+        let annotations = json!({ REDIRECTION: redirection, OBSERVED: said.observed });
+        self.write(pod, annotations).await
+    }
+
+    /// Writes what people are told about one pod, and leaves alone what peers are told.
+    ///
+    /// # Errors
+    /// As [`KubeApi::annotate`].
+    pub async fn observed(&self, pod: &PodFacts, text: &str) -> Result<(), KubeError> {
+        self.write(pod, json!({ OBSERVED: text })).await
+    }
+
+    /// In a merge patch, null removes.
+    async fn write(&self, pod: &PodFacts, annotations: Value) -> Result<(), KubeError> {
         let pods: Api<SlimPod> = Api::namespaced(self.client.clone(), &pod.name.namespace);
-        let patch = Patch::Merge(annotation_patch(pod, said));
+        let metadata = json!({ "uid": pod.uid.0, "annotations": annotations });
+        let patch = Patch::Merge(json!({ "metadata": metadata }));
         let parameters = PatchParams::default();
         let request = pods.patch(&pod.name.name, &parameters, &patch);
         match patiently("annotate the pod", request).await {
@@ -218,21 +234,6 @@ impl KubeApi {
             ..Event::default()
         }
     }
-}
-
-/// In a merge patch, null removes.
-fn annotation_patch(pod: &PodFacts, said: &Annotations) -> Value {
-    let redirection = if said.redirection {
-        json!(ENABLED)
-    } else {
-        Value::Null
-    };
-    json!({
-        "metadata": {
-            "uid": pod.uid.0,
-            "annotations": { REDIRECTION: redirection, OBSERVED: said.observed },
-        },
-    })
 }
 
 fn is_gone(error: &kube::Error) -> bool {

@@ -18,7 +18,10 @@ pub enum EffectError {
     #[error("find the pod's network namespace: {0}")]
     Locate(#[from] LocateError),
     /// Nobody has told where the namespace is.
-    #[error("find the pod's network namespace: the plugin has not told about this pod")]
+    #[error(
+        "find the pod's network namespace: the plugin has not told about this pod, which \
+         started before the plugin was in place or has lost its record; restart the pod"
+    )]
     NoRecord,
     /// The API does not show the pod (yet).
     #[error("the Kubernetes API does not show the pod")]

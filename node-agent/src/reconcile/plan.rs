@@ -66,9 +66,8 @@ pub fn plan(pod: &Pod, wanted: &Enrollment, ack: &Ack) -> Action {
     if pod.ending {
         return Action::Forget;
     }
-    // Without a namespace there is nothing to act on.
     if pod.attachment.is_none() {
-        return Action::Idle;
+        return unseen(wanted);
     }
     if *wanted == Enrollment::Skip(Reason::Ended) && pod.state != State::Outside {
         return Action::Forget;
@@ -85,6 +84,15 @@ pub fn plan(pod: &Pod, wanted: &Enrollment, ack: &Ack) -> Action {
         (State::PeersKnow, _) => pod.applied.clone().map_or(Action::Remove, Action::Drain),
         (State::Draining, _) => Action::AwaitDrained,
         (State::Drained, _) => Action::Remove,
+    }
+}
+
+/// Without a namespace there is nothing to act on. A pod that belongs in and has an address
+/// got it unseen by the plugin: looking for it finds that out, and people are told.
+fn unseen(wanted: &Enrollment) -> Action {
+    match wanted {
+        Enrollment::Capture(_) => Action::Look,
+        Enrollment::Skip(_) => Action::Idle,
     }
 }
 

@@ -4,7 +4,7 @@ use super::effects::EffectError;
 use super::plan::Action;
 use super::pod::State;
 use super::run::Reconciler;
-use crate::facts::{Annotations, PodFacts, PodUid};
+use crate::facts::{PodFacts, PodUid};
 use crate::kube::EventReason;
 
 impl Reconciler {
@@ -26,6 +26,9 @@ impl Reconciler {
         tracing::warn!(pod, %uid, step = action.name(), %error, "step failed, trying again");
         let Some(facts) = facts else { return };
         match action {
+            Action::Look if matches!(error, EffectError::NoRecord) => {
+                self.tell(&facts, EventReason::CaptureFailed, text);
+            }
             Action::Capture(_) => self.tell(&facts, EventReason::CaptureFailed, text),
             Action::Verify(_) | Action::Repair(_) if state == State::Captured => {
                 self.tell_repairing(facts, text);
@@ -44,15 +47,13 @@ impl Reconciler {
         });
     }
 
-    /// The pod stays captured and says so to peers; people learn what is wrong.
+    /// The pod stays captured; what it says to peers is not touched, for this may be written
+    /// after a release has begun. People learn what is wrong.
     fn tell_repairing(&self, facts: PodFacts, text: String) {
         let this = self.clone();
         self.inner.tasks.spawn(async move {
-            let said = Annotations {
-                observed: Some(format!("repairing: {text}")),
-                ..facts.annotations.clone()
-            };
-            if let Err(error) = this.inner.effects.api.annotate(&facts, &said).await {
+            let text = format!("repairing: {text}");
+            if let Err(error) = this.inner.effects.api.observed(&facts, &text).await {
                 tracing::debug!(pod = %facts.name, %error, "repair is not written on the pod");
             }
         });

@@ -221,7 +221,8 @@ impl Reconciler {
             .spawn(async move { this.tend(&uid, &slot).await });
     }
 
-    /// A pod that was refused is tried again at once when ztunnel says so.
+    /// A pod that was refused in a snapshot is put right at once. What its own task has
+    /// asked for and was refused is tried again with that task's growing pauses.
     fn watch_ztunnel(&self) {
         let this = self.clone();
         self.inner.tasks.spawn(async move {
@@ -231,7 +232,7 @@ impl Reconciler {
                     () = this.inner.stop.cancelled() => return,
                     changed = changes.changed() => if changed.is_err() { return },
                 }
-                for uid in this.inner.effects.link.refused() {
+                for uid in this.inner.effects.link.take_refused() {
                     this.wake(&uid);
                 }
             }

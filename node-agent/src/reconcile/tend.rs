@@ -30,6 +30,21 @@ struct Tending {
     looked: Instant,
 }
 
+impl Tending {
+    /// To be called at every step: a state that the pod has left and comes back to begins
+    /// anew, or a second withdrawal would not give peers their time.
+    fn note(&mut self, state: State) {
+        if self.stage.0 != state {
+            self.stage = (state, Instant::now());
+        }
+    }
+
+    /// What is left of `whole` since the pod entered its state.
+    fn left(&self, whole: Duration) -> Duration {
+        whole.saturating_sub(self.stage.1.elapsed())
+    }
+}
+
 impl Reconciler {
     pub(super) async fn tend(&self, uid: &PodUid, slot: &Slot) {
         let now = Instant::now();
@@ -63,15 +78,16 @@ impl Reconciler {
             tending.looked = Instant::now();
             self.mark_due(uid);
         }
+        tending.note(self.state(uid));
         let action = self.plan(uid);
         match &action {
             Action::Idle => return Next::After(interval.saturating_sub(tending.looked.elapsed())),
             Action::AwaitPeers => {
-                let left = self.left(uid, tending, self.inner.pace.withdraw_wait);
+                let left = tending.left(self.inner.pace.withdraw_wait);
                 return self.wait_or_enter(uid, left, left, State::PeersKnow);
             }
             Action::AwaitDrained => {
-                let left = self.left(uid, tending, self.inner.pace.drain_deadline);
+                let left = tending.left(self.inner.pace.drain_deadline);
                 let left = if self.is_drained(uid, &mut held).await {
                     Duration::ZERO
                 } else {
@@ -115,16 +131,9 @@ impl Reconciler {
         }
     }
 
-    /// What is left of `whole` since the pod entered its state.
-    fn left(&self, uid: &PodUid, tending: &mut Tending, whole: Duration) -> Duration {
-        let state = self
-            .table()
-            .get(uid)
-            .map_or(State::Unknown, |pod| pod.state);
-        if tending.stage.0 != state {
-            tending.stage = (state, Instant::now());
-        }
-        whole.saturating_sub(tending.stage.1.elapsed())
+    fn state(&self, uid: &PodUid) -> State {
+        let table = self.table();
+        table.get(uid).map_or(State::Unknown, |pod| pod.state)
     }
 
     fn wait_or_enter(&self, uid: &PodUid, left: Duration, pause: Duration, next: State) -> Next {

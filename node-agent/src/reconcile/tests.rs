@@ -1,10 +1,12 @@
 //! Stories of pods, with real namespaces and rules, a ztunnel and an API that do as they
 //! are told.
 
+use std::time::{Duration, Instant};
+
 use plugin_api::{Outcome, Verb};
 
 use super::State;
-use crate::testing::{FakeApi, FakeZtunnel, Node, ScratchPod, eventually};
+use crate::testing::{FakeApi, FakeZtunnel, Node, PACE, ScratchPod, eventually};
 
 /// A pod that runs outside the mesh.
 async fn running(folder: &std::path::Path) -> (Node, FakeApi, FakeZtunnel, ScratchPod) {
@@ -278,5 +280,72 @@ async fn an_api_that_is_away_keeps_a_pod_captured_that_wants_out() {
     api.set_down(false);
     node.reaches("web", State::Outside).await;
     assert_eq!(pod.traces(), "");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_withdrawal_gives_peers_their_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let (node, api, _ztunnel, _pod) = running(folder.path()).await;
+    let mut told = Instant::now();
+    for _ in 0..2 {
+        api.label("web", Some("ambient"));
+        advertised(&api).await;
+        eventually("the last withdrawal is long ago", || async {
+            told.elapsed() > PACE.withdraw_wait
+        })
+        .await;
+        api.label("web", None);
+        eventually("peers are told", || async { redirection(&api).is_none() }).await;
+        told = Instant::now();
+    }
+    node.reaches("web", State::Outside).await;
+    assert!(
+        told.elapsed() > PACE.withdraw_wait / 2,
+        "{:?}",
+        told.elapsed()
+    );
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_repair_is_tried_with_growing_pauses() {
+    let folder = tempfile::tempdir().unwrap();
+    let (node, api, ztunnel, _pod) = running(folder.path()).await;
+    api.label("web", Some("ambient"));
+    advertised(&api).await;
+    drop(ztunnel);
+    let began = Instant::now();
+    let ztunnel = node.ztunnel(Some("uid-web")).await;
+    // The snapshot, at once, when the annotation is seen, and after a pause of a second.
+    eventually("four attempts", || async {
+        let lines = ztunnel.lines();
+        lines.iter().filter(|line| *line == "add uid-web").count() >= 4
+    })
+    .await;
+    assert!(
+        began.elapsed() > Duration::from_millis(400),
+        "{:?}",
+        began.elapsed()
+    );
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_started_unseen_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = FakeApi::new();
+    api.add_pod("web", Some("10.9.0.5"));
+    let node = Node::start(folder.path(), &api).await;
+    api.label("web", Some("ambient"));
+    eventually("people are told", || async {
+        api.events() == ["CaptureFailed"]
+    })
+    .await;
+    assert_eq!(redirection(&api), None);
+    // Its next sandbox does not start unseen.
+    let (_ztunnel, pod) = (node.ztunnel(None).await, ScratchPod::new());
+    assert_eq!(node.call(Verb::Add, "web", &pod).await, Outcome::Captured);
+    advertised(&api).await;
     node.stop().await;
 }

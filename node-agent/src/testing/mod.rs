@@ -14,7 +14,7 @@ use capture::Options;
 
 pub use fake_api::FakeApi;
 pub use fake_ztunnel::FakeZtunnel;
-pub use node::Node;
+pub use node::{Node, PACE};
 pub use plugin_call::{send_fd, send_frame};
 pub use scratch_pod::ScratchPod;
 

@@ -34,13 +34,11 @@ pub struct Node {
 }
 
 /// Fast enough for tests, slow enough to be seen.
-fn pace() -> Pace {
-    Pace {
-        withdraw_wait: Duration::from_secs(1),
-        drain_deadline: Duration::from_secs(2),
-        verify_interval: Duration::from_millis(500),
-    }
-}
+pub const PACE: Pace = Pace {
+    withdraw_wait: Duration::from_secs(1),
+    drain_deadline: Duration::from_secs(2),
+    verify_interval: Duration::from_millis(500),
+};
 
 impl Node {
     /// Starts an agent whose run directory is `folder`.
@@ -69,7 +67,7 @@ impl Node {
             options: options(),
         };
         let stop = CancellationToken::new();
-        let reconciler = Reconciler::new(settings, pace(), effects, metrics.1, stop.clone());
+        let reconciler = Reconciler::new(settings, PACE, effects, metrics.1, stop.clone());
         let node = Self {
             api: api.clone(),
             reconciler,

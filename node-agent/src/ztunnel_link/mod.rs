@@ -10,6 +10,7 @@ mod roster;
 mod server;
 mod session;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -135,10 +136,11 @@ impl ZtunnelLink {
         self.lock().is_live()
     }
 
-    /// Pods that the newest ztunnel refused.
+    /// Pods that a ztunnel has refused since the last call, in a snapshot or after another
+    /// one has gone: refusals that no caller of [`ZtunnelLink::add`] was told.
     #[must_use]
-    pub fn refused(&self) -> Vec<PodUid> {
-        self.lock().refused()
+    pub fn take_refused(&self) -> BTreeSet<PodUid> {
+        self.lock().take_refused()
     }
 
     /// Counts answers and connections that ended.

@@ -2,7 +2,7 @@
 //! has said. All of it behind one short lock, so that a pod that is added while a ztunnel
 //! connects is either in its snapshot or sent to it afterwards.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use netns::PodNetns;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -56,6 +56,7 @@ pub(super) struct Roster {
     members: BTreeMap<PodUid, Member>,
     /// Oldest first; the last one serves new pods.
     connections: Vec<Connection>,
+    refused_unasked: BTreeSet<PodUid>,
     next_id: u64,
     changes: watch::Sender<u64>,
     metrics: Metrics,
@@ -68,6 +69,7 @@ impl Roster {
         Self {
             members,
             connections,
+            refused_unasked: BTreeSet::new(),
             next_id: 0,
             changes,
             metrics,
@@ -157,6 +159,12 @@ impl Roster {
         self.changes.send_modify(|version| *version += 1);
     }
 
+    /// A ztunnel has refused a pod, and nobody waits for this answer.
+    pub(super) fn refused_unasked(&mut self, uid: &PodUid) {
+        self.refused_unasked.insert(uid.clone());
+        self.changes.send_modify(|version| *version += 1);
+    }
+
     /// A ztunnel is gone. The one that is the newest now has missed what the other got:
     /// it is told here.
     pub(super) fn dismiss(&mut self, id: ConnectionId) {
@@ -191,14 +199,10 @@ impl Roster {
         }
     }
 
-    /// Pods that the newest ztunnel refused.
-    pub(super) fn refused(&self) -> Vec<PodUid> {
-        let acks = self.connections.last().map(|newest| &newest.acks);
-        let refused = acks
-            .into_iter()
-            .flatten()
-            .filter(|(_, answer)| answer.is_err());
-        refused.map(|(uid, _)| uid.clone()).collect()
+    /// Pods that were refused while nobody waited for the answer, each told once. Whoever
+    /// waits for a refusal has learned of it, and decides when to try again.
+    pub(super) fn take_refused(&mut self) -> BTreeSet<PodUid> {
+        std::mem::take(&mut self.refused_unasked)
     }
 
     /// Whether the newest ztunnel has the whole picture.

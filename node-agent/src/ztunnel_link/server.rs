@@ -256,9 +256,16 @@ impl Connection {
         if let Some(id) = self.admitted {
             self.link.lock().answered(id, subject, &result);
         }
-        if let Some(reply) = ticket.and_then(|ticket| self.tickets.remove(&ticket)) {
+        match (
+            ticket.and_then(|ticket| self.tickets.remove(&ticket)),
+            subject,
+        ) {
             // Whoever asked may have given up meanwhile.
-            let _ = reply.send(result);
+            (Some(reply), _) => drop(reply.send(result)),
+            (None, Subject::Serve(uid)) if result.is_err() => {
+                self.link.lock().refused_unasked(uid);
+            }
+            (None, _) => {}
         }
     }
 }

@@ -76,9 +76,20 @@ async fn what_ztunnel_refuses_is_an_error_of_that_pod() {
     live(&link).await;
     let refused = link.add(&uid("bad"), info(), netns()).await;
     assert!(matches!(refused, Err(LinkError::Refused(text)) if text == "address in use"));
-    assert_eq!(link.refused(), [uid("bad")]);
+    assert_eq!(link.ack(&uid("bad")), Ack::Refused("address in use".into()));
+    assert!(link.take_refused().is_empty(), "the caller knows");
     link.add(&uid("good"), info(), netns()).await.unwrap();
     assert!(ztunnel.serves("good"));
+}
+
+#[tokio::test]
+async fn a_refusal_in_a_snapshot_is_told_once() {
+    let link = link();
+    link.restore(&uid("bad"), info(), Some(netns()));
+    let _ztunnel = connect(&link, Some("bad"));
+    live(&link).await;
+    assert!(link.take_refused().iter().eq([&uid("bad")]));
+    assert!(link.take_refused().is_empty());
 }
 
 #[tokio::test]

@@ -198,6 +198,10 @@ fn a_token_is_a_file_that_is_read_again_or_the_text_itself() {
     assert_eq!(token.bearer().unwrap().unwrap(), "Bearer second");
     std::fs::remove_file(&path).unwrap();
     assert!(token.bearer().is_err());
+    let early = Token::from_setting(path.to_str());
+    assert!(early.bearer().is_err(), "a path is not sent as a token");
+    std::fs::write(&path, "third\n").unwrap();
+    assert_eq!(early.bearer().unwrap().unwrap(), "Bearer third");
 
     let literal = Token::from_setting(Some("abc"));
     assert_eq!(literal.bearer().unwrap().unwrap(), "Bearer abc");

@@ -24,7 +24,9 @@ enum Source {
 
 impl Token {
     /// Reads the setting as Istio's ztunnel does: a path if such a file exists, else the
-    /// token itself; without a setting the default file if it exists, else none.
+    /// token itself; without a setting the default file if it exists, else none. What
+    /// looks like a path is one also when there is no file yet: no token has a slash in
+    /// front, and a path must not be sent as a token.
     #[must_use]
     pub fn from_setting(setting: Option<&str>) -> Self {
         let (text, otherwise) = match setting {
@@ -32,7 +34,8 @@ impl Token {
             None => (DEFAULT_PATH, Source::None),
         };
         let file = Path::new(text);
-        Self(if file.is_file() {
+        let path = setting.is_some() && (text.starts_with('/') || text.starts_with("./"));
+        Self(if path || file.is_file() {
             Source::File(file.to_owned())
         } else {
             otherwise

@@ -56,7 +56,7 @@ pub(super) async fn serve(pod: Arc<PodShared>, app: AppSocket, client: SocketAdd
             return refused(&pod, facts(&pod, None, client, stranger(dst.0)), &refusal);
         }
     };
-    match route(&known.1, dst, &known.0) {
+    match route(&known.1, client.ip(), dst, &known.0) {
         Route::Tunnel(to) => Box::pin(tunnel(&pod, app, client, &known, to)).await,
         Route::Passthrough(to) => Box::pin(passthrough(&pod, app, client, &known, to)).await,
         Route::Refuse(refusal) => {

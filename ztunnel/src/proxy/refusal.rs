@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use http::StatusCode;
-use mesh::Denial;
+use mesh::{Denial, Uid};
 
 use crate::route;
 use crate::telemetry::{Failure, ResponseFlags};
@@ -19,6 +19,8 @@ pub(super) enum Refusal {
     UnknownWorkload,
     #[error("destination is one of the proxy's own ports, which applications must not dial")]
     ProxyPort,
+    #[error("what the control plane sent about {0} was rejected: it may want a tunnel")]
+    RejectedDestination(Uid),
     #[error("policy: {0}")]
     Denied(Denial),
     #[error("request is no CONNECT")]
@@ -37,6 +39,7 @@ impl From<route::Refusal> for Refusal {
     fn from(refusal: route::Refusal) -> Self {
         match refusal {
             route::Refusal::ProxyPort => Self::ProxyPort,
+            route::Refusal::RejectedDestination(uid) => Self::RejectedDestination(uid),
         }
     }
 }
@@ -49,7 +52,9 @@ impl Refusal {
             Self::ViewIncomplete => "view_incomplete",
             Self::UnknownWorkload => "unknown_workload",
             Self::ProxyPort => "proxy_port",
+            Self::RejectedDestination(_) => "rejected_destination",
             Self::Denied(Denial::Unknown(_)) => "policy_unknown",
+            Self::Denied(Denial::Rejected(_)) => "policy_rejected",
             Self::Denied(_) => "policy",
             Self::NotConnect => "not_connect",
             Self::Authority(_) => "bad_authority",
@@ -78,6 +83,7 @@ impl Refusal {
             | Self::NotRedirected => StatusCode::BAD_REQUEST,
             Self::ViewIncomplete
             | Self::UnknownWorkload
+            | Self::RejectedDestination(_)
             | Self::NoCertificate(_)
             | Self::Handshake(_) => StatusCode::SERVICE_UNAVAILABLE,
         }

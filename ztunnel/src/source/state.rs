@@ -1,5 +1,7 @@
 //! What discovery responses do to the view: pure.
 
+mod reject;
+
 use std::collections::{BTreeMap, HashMap};
 
 use mesh::proto::envoy::config::core::v3::Node;
@@ -12,6 +14,7 @@ use mesh::proto::workload::{Address, address};
 use mesh::proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE};
 use mesh::{Policy, PolicyError, PolicyKey, Uid, View, Workload, WorkloadError};
 use prost::Message;
+use prost_types::Any;
 
 /// `INVALID_ARGUMENT` of google.rpc.Code.
 const INVALID_ARGUMENT: i32 = 3;
@@ -27,7 +30,8 @@ const TYPES: [&str; 2] = [ADDRESS_TYPE, AUTHORIZATION_TYPE];
 ///
 /// Per type: `asked ──first response──► answered`. The view is complete when both types
 /// are answered. A response with some bad resources answers its type too: else a single
-/// bad object would keep the whole node from working.
+/// bad object would keep the whole node from working. The view keeps of a bad resource
+/// what it takes to refuse rather than to pass in clear text or unjudged.
 #[derive(Debug, Default)]
 pub(super) struct State {
     view: View,
@@ -44,13 +48,14 @@ struct Held {
 
 #[derive(Debug)]
 struct Entry {
-    /// Empty after a bad update: at the next stream this asks for the resource again,
-    /// while the last good content stays in use.
+    /// Empty after a bad version: at the next stream this asks for the resource again,
+    /// or to be told that it is gone.
     version: String,
     content: Content,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+/// What the view holds for a name, be it good or rejected.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Content {
     Workload(Uid),
     Policy(PolicyKey),
@@ -163,12 +168,16 @@ impl State {
         }
     }
 
-    fn versions(&self, url: &str) -> BTreeMap<String, String> {
-        let held = if url == ADDRESS_TYPE {
+    fn held(&self, url: &str) -> &Held {
+        if url == ADDRESS_TYPE {
             &self.addresses
         } else {
             &self.policies
-        };
+        }
+    }
+
+    fn versions(&self, url: &str) -> BTreeMap<String, String> {
+        let held = self.held(url);
         held.resources
             .iter()
             .map(|(name, entry)| (name.clone(), entry.version.clone()))
@@ -198,19 +207,14 @@ impl State {
                 resource: body,
                 ..
             } = resource;
-            match self.parse(url, body) {
+            match self.parse(url, body.as_ref()) {
                 Ok(content) => {
                     outcome.skipped += usize::from(content == Content::Service);
                     changed = true;
                     self.hold(url, name, Entry { version, content });
                 }
                 Err(reason) => {
-                    let held = self
-                        .held_mut(url)
-                        .and_then(|held| held.resources.get_mut(&name));
-                    if let Some(entry) = held {
-                        entry.version.clear();
-                    }
+                    changed |= self.reject(url, &name, body.as_ref());
                     outcome.rejected.push((name, reason));
                 }
             }
@@ -219,10 +223,10 @@ impl State {
     }
 
     /// Reads a body and puts it into the view.
-    fn parse(&mut self, url: &str, body: Option<prost_types::Any>) -> Result<Content, Unusable> {
+    fn parse(&mut self, url: &str, body: Option<&Any>) -> Result<Content, Unusable> {
         let body = body.ok_or(Unusable::NoBody)?;
         if body.type_url != url {
-            return Err(Unusable::Type(body.type_url));
+            return Err(Unusable::Type(body.type_url.clone()));
         }
         if url == AUTHORIZATION_TYPE {
             let policy = Policy::try_from(Authorization::decode(&*body.value)?)?;

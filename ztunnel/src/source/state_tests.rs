@@ -38,6 +38,23 @@ fn workload(name: &str, version: &str, ip: [u8; 4]) -> Resource {
     resource(&uid, version, any(ADDRESS_TYPE, address.encode_to_vec()))
 }
 
+/// A workload that wants a tunnel of a kind that we do not speak.
+fn strange_workload(name: &str, ip: [u8; 4]) -> Resource {
+    let uid = format!("Kubernetes//Pod/shop/{name}");
+    let message = wds::Workload {
+        uid: uid.clone(),
+        name: name.to_owned(),
+        namespace: "shop".to_owned(),
+        addresses: vec![ip.to_vec()],
+        tunnel_protocol: 2,
+        ..Default::default()
+    };
+    let address = Address {
+        r#type: Some(address::Type::Workload(message)),
+    };
+    resource(&uid, "1", any(ADDRESS_TYPE, address.encode_to_vec()))
+}
+
 /// A workload whose address has three bytes.
 fn bad_workload(name: &str, version: &str) -> Resource {
     let uid = format!("Kubernetes//Pod/shop/{name}");
@@ -174,8 +191,7 @@ fn a_bad_resource_is_named_and_rejected_alone() {
 fn a_bad_update_keeps_the_last_good_content_and_asks_for_another() {
     let mut state = State::default();
     state.on(addresses(vec![workload("a", "1", [10, 0, 0, 1])]));
-    let outcome = state.on(addresses(vec![bad_workload("a", "2")]));
-    assert!(!outcome.changed);
+    state.on(addresses(vec![bad_workload("a", "2")]));
     assert_eq!(uids(&state), ["a"]);
     let versions = &state.opening(Node::default())[0].initial_resource_versions;
     assert_eq!(
@@ -264,7 +280,11 @@ fn a_new_stream_tells_what_is_held_and_who_we_are_once() {
     };
     assert_eq!(
         versions(0),
-        [("Kubernetes//Pod/shop/a", "7"), (SERVICE, "1")]
+        [
+            ("Kubernetes//Pod/shop/a", "7"),
+            ("Kubernetes//Pod/shop/b", ""),
+            (SERVICE, "1")
+        ]
     );
     assert_eq!(versions(1), [("shop/p", "3")]);
     for request in &requests {
@@ -290,4 +310,98 @@ fn a_type_that_nobody_asked_for_is_refused_and_changes_nothing() {
     assert_eq!(outcome.reply.type_url, "type.googleapis.com/other");
     assert!(!outcome.changed);
     assert_eq!(state.missing().len(), 2);
+}
+
+/// Is traffic to this address refused because of a rejected workload?
+fn rejected_at(state: &State, ip: &str) -> bool {
+    let ip = ip.parse().unwrap();
+    state.view().rejected_at(&"".into(), ip).is_some()
+}
+
+#[test]
+fn the_addresses_of_a_rejected_workload_are_remembered_until_it_is_good_or_gone() {
+    let mut state = State::default();
+    let outcome = state.on(addresses(vec![
+        strange_workload("a", [10, 0, 0, 1]),
+        strange_workload("b", [10, 0, 0, 2]),
+    ]));
+    assert!(outcome.changed, "what depends on the view must hear of it");
+    assert_eq!(outcome.rejected.len(), 2);
+    assert!(uids(&state).is_empty());
+    assert!(rejected_at(&state, "10.0.0.1") && rejected_at(&state, "10.0.0.2"));
+
+    state.on(addresses(vec![workload("a", "2", [10, 0, 0, 1])]));
+    assert!(!rejected_at(&state, "10.0.0.1"), "now it is good");
+    state.on(response(ADDRESS_TYPE, vec![], &["Kubernetes//Pod/shop/b"]));
+    assert!(!rejected_at(&state, "10.0.0.2"), "now it is gone");
+    assert_eq!(uids(&state), ["a"]);
+}
+
+/// May anybody reach a workload of this namespace?
+fn admits(state: &State, namespace: &str) -> bool {
+    let message = wds::Workload {
+        uid: "u".to_owned(),
+        namespace: namespace.to_owned(),
+        ..Default::default()
+    };
+    let connection = mesh::Connection {
+        source: "10.0.0.9:1".parse().unwrap(),
+        identity: None,
+        destination: "10.0.0.1:80".parse().unwrap(),
+    };
+    let workload = Workload::try_from(message).unwrap();
+    state.view().authorize(&workload, &connection) == mesh::Decision::Allow
+}
+
+fn bad_policy(namespace: &str, scope: i32) -> Resource {
+    let message = Authorization {
+        name: "p".to_owned(),
+        namespace: namespace.to_owned(),
+        scope,
+        action: 77,
+        ..Default::default()
+    };
+    let body = any(AUTHORIZATION_TYPE, message.encode_to_vec());
+    resource(&format!("{namespace}/p"), "1", body)
+}
+
+#[test]
+fn a_rejected_policy_denies_what_it_may_be_about() {
+    use mesh::proto::security::Scope::{Global, Namespace, WorkloadSelector};
+    let undecodable = resource("shop/p", "1", any(AUTHORIZATION_TYPE, vec![0xff; 4]));
+    let cases = [
+        (bad_policy("shop", Namespace as i32), (false, true)),
+        (bad_policy("root", Global as i32), (false, false)),
+        (bad_policy("shop", 99), (false, false)),
+        // Denies those that list it; nobody does here.
+        (bad_policy("shop", WorkloadSelector as i32), (true, true)),
+        (undecodable, (false, false)),
+        (resource("shop/p", "1", None), (false, false)),
+    ];
+    for (bad, expected) in cases {
+        let (mut state, name) = (State::default(), bad.name.clone());
+        let seen = |state: &State| (admits(state, "shop"), admits(state, "bank"));
+        let what = format!("{bad:?}");
+        state.on(response(AUTHORIZATION_TYPE, vec![bad], &[]));
+        assert_eq!(seen(&state), expected, "{what}");
+        state.on(response(AUTHORIZATION_TYPE, vec![], &[&name]));
+        assert_eq!(seen(&state), (true, true), "gone: {what}");
+    }
+}
+
+#[test]
+fn a_bad_version_of_a_policy_leaves_the_good_one_in_force() {
+    let mut state = State::default();
+    let good = policy("p", "1");
+    state.on(response(AUTHORIZATION_TYPE, vec![good.clone()], &[]));
+    assert!(!admits(&state, "shop"), "an ALLOW that matches nothing");
+    let bad = bad_policy("shop", 0);
+    state.on(response(AUTHORIZATION_TYPE, vec![bad.clone()], &[]));
+    assert!(admits(&state, "bank") && !admits(&state, "shop"));
+
+    let mut state = State::default();
+    state.on(response(AUTHORIZATION_TYPE, vec![bad], &[]));
+    assert!(!admits(&state, "bank"));
+    state.on(response(AUTHORIZATION_TYPE, vec![good], &[]));
+    assert!(admits(&state, "bank"), "a good version takes its place");
 }

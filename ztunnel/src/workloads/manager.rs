@@ -298,7 +298,9 @@ impl Manager {
     }
 
     fn report(&self) {
-        self.readiness.report(Part::Agent, self.session.waiting());
+        let waiting = self.session.waiting().map(str::to_owned);
+        self.readiness
+            .report(Part::Agent, waiting.into_iter().collect());
         self.metrics.active.set(count(self.proxies.len()));
         self.metrics
             .pending

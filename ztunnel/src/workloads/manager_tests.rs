@@ -262,13 +262,14 @@ async fn a_pod_whose_port_is_taken_waits_and_hurts_no_other() {
     assert!(!refusal.is_empty());
     agent.add("b", &b).await.unwrap();
     agent.snapshot_sent().await.unwrap();
-    node.until("only pod-a is waited for", |node| {
-        matches!(&node.readiness.waiting()[..], [one] if one.starts_with("pod shop/pod-a: "))
-    })
-    .await;
-    drop(taken);
     node.until("ready", |node| node.readiness.waiting().is_empty())
         .await;
+    assert!(!node.listens(&a, zds::port::INBOUND_PLAIN));
+    drop(taken);
+    node.until("a is served", |node| {
+        node.listens(&a, zds::port::INBOUND_PLAIN)
+    })
+    .await;
     assert!(node.listens(&a, zds::port::OUTBOUND));
 }
 

@@ -121,24 +121,15 @@ impl<N: Clone> Session<N> {
         matches!(self.phase, Phase::Live)
     }
 
-    /// What keeps this node from being ready.
-    pub(super) fn waiting(&self) -> Vec<String> {
-        let phase = match self.phase {
-            Phase::Disconnected => Some("a connection to the node agent".to_owned()),
-            Phase::Snapshot { .. } => Some("the node agent's snapshot".to_owned()),
+    /// What keeps this node from being ready. A pod that cannot be started does not: it
+    /// is that pod's trouble, and the next ztunnel could never replace one that still
+    /// holds the pod's ports.
+    pub(super) fn waiting(&self) -> Option<&'static str> {
+        match self.phase {
+            Phase::Disconnected => Some("a connection to the node agent"),
+            Phase::Snapshot { .. } => Some("the node agent's snapshot"),
             Phase::Live => None,
-        };
-        let retried = self
-            .retried()
-            .filter_map(|s| Some((&s.pod, s.reason.as_ref()?)));
-        let pending = self
-            .pending
-            .values()
-            .map(|pending| (&pending.pod, &pending.reason));
-        let pods = retried
-            .chain(pending)
-            .map(|(pod, reason)| format!("pod {}/{}: {reason}", pod.info.namespace, pod.info.name));
-        phase.into_iter().chain(pods).collect()
+        }
     }
 
     /// Pods that failed to start and are not given up.

@@ -182,7 +182,7 @@ fn a_patch_is_what_its_headers_say() {
 }
 
 #[test]
-fn kubectl_asks_for_tables() {
+fn tables_are_asked_for_by_kubectl() {
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
     let request = api(
         "GET",

@@ -1,6 +1,6 @@
 //! From all policies to one decision.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::matcher::Facts;
@@ -28,6 +28,9 @@ pub enum Denial {
     /// The workload lists a policy that has not arrived: nobody knows what it forbids.
     #[error("policy {0} is not known yet")]
     Unknown(PolicyKey),
+    /// A policy that applies, or might, came in a form that cannot be used.
+    #[error("policy {0} was rejected, so nobody knows what it forbids")]
+    Rejected(PolicyKey),
 }
 
 /// All policies, found by name and by the namespace that they apply to without being
@@ -37,6 +40,8 @@ pub(crate) struct PolicySet {
     by_key: HashMap<PolicyKey, Arc<Policy>>,
     global: Vec<Arc<Policy>>,
     by_namespace: HashMap<Arc<str>, Vec<Arc<Policy>>>,
+    /// Policies of which no version could be used, and what they are about.
+    rejected: BTreeMap<PolicyKey, Scope>,
 }
 
 impl PolicySet {
@@ -55,8 +60,17 @@ impl PolicySet {
         self.by_key.insert(policy.key().clone(), policy);
     }
 
+    /// Remembers that there is a policy which nobody can enforce, unless an earlier
+    /// version of it can be.
+    pub(crate) fn reject(&mut self, key: PolicyKey, scope: Scope) {
+        if !self.by_key.contains_key(&key) {
+            self.rejected.insert(key, scope);
+        }
+    }
+
     /// Forgets a policy.
     pub(crate) fn remove(&mut self, key: &PolicyKey) {
+        self.rejected.remove(key);
         if self.by_key.remove(key).is_none() {
             return;
         }
@@ -74,8 +88,8 @@ impl PolicySet {
         self.by_key.values()
     }
 
-    /// Any DENY that matches denies and is named. Then a listed policy that is not known
-    /// denies, because it might be a DENY. Then, if there are ALLOW policies, one of them
+    /// Any DENY that matches denies and is named. Then a policy denies that was rejected,
+    /// or that is listed and not known, because it might be a DENY. Then, if there are ALLOW policies, one of them
     /// must match.
     pub(crate) fn decide(&self, destination: &Workload, connection: &Connection) -> Decision {
         let facts = Facts::of(connection);
@@ -87,6 +101,9 @@ impl PolicySet {
         let denies = |policy: &&Arc<Policy>| policy.rules.match_facts(&facts);
         if let Some(policy) = enforced(Action::Deny).find(denies) {
             return Decision::Deny(Denial::Policy(policy.key().clone()));
+        }
+        if let Some(key) = self.rejected_for(destination) {
+            return Decision::Deny(Denial::Rejected(key.clone()));
         }
         if let Some(key) = destination
             .policies
@@ -101,6 +118,15 @@ impl PolicySet {
         } else {
             Decision::Deny(Denial::NotAllowed)
         }
+    }
+
+    fn rejected_for(&self, workload: &Workload) -> Option<&PolicyKey> {
+        let applies = |(key, scope): &(&PolicyKey, &Scope)| match scope {
+            Scope::Global => true,
+            Scope::Namespace => *key.namespace() == *workload.namespace,
+            Scope::Selected => workload.policies.contains(key),
+        };
+        self.rejected.iter().find(applies).map(|(key, _)| key)
     }
 
     /// Policies of the whole mesh, of the workload's namespace, and those it lists.

@@ -84,16 +84,11 @@ impl TryFrom<proto::Authorization> for Policy {
             } = message;
             return Err(PolicyError::Name { namespace, name });
         };
-        let scope = match proto::Scope::try_from(message.scope) {
-            Ok(proto::Scope::Global) => Scope::Global,
-            Ok(proto::Scope::Namespace) => Scope::Namespace,
-            Ok(proto::Scope::WorkloadSelector) => Scope::Selected,
-            Err(_) => {
-                return Err(PolicyError::Scope {
-                    policy: key,
-                    scope: message.scope,
-                });
-            }
+        let Some(scope) = Scope::parse(message.scope) else {
+            return Err(PolicyError::Scope {
+                policy: key,
+                scope: message.scope,
+            });
         };
         let action = match proto::Action::try_from(message.action) {
             Ok(proto::Action::Allow) => Action::Allow,

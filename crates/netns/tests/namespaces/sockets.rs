@@ -231,3 +231,36 @@ fn a_foreign_source_address_can_be_used() {
         talk(&mut socket.into(), &mut accepted);
     }
 }
+
+#[test]
+fn clients_of_one_address_reach_more_destinations_than_there_are_ports() {
+    for (client, servers) in [
+        (
+            "127.0.0.9",
+            ["127.0.0.1:80", "127.0.0.2:80", "127.0.0.3:80"],
+        ),
+        ("::1", ["[::1]:80", "[::1]:81", "[::1]:82"]),
+    ] {
+        let pod = Pod::new();
+        let ports = "/proc/sys/net/ipv4/ip_local_port_range";
+        pod.fence
+            .run(&pod.netns, move || std::fs::write(ports, "40000 40001"))
+            .unwrap()
+            .unwrap();
+        let listeners = servers.map(|server| pod.listen(server));
+        let clients = servers.map(|server| {
+            let dial = Dial {
+                to: server.parse().unwrap(),
+                mark: None,
+                from: Some(SocketAddr::new(client.parse().unwrap(), 0)),
+            };
+            let made = pod.fence.run(&pod.netns, move || dial_socket(&dial));
+            let socket = made.unwrap().unwrap();
+            socket.connect_timeout(&dial.to.into(), PATIENCE).unwrap();
+            TcpStream::from(socket)
+        });
+        for (mut client, listener) in clients.into_iter().zip(listeners) {
+            talk(&mut client, &mut listener.accept().unwrap().0);
+        }
+    }
+}

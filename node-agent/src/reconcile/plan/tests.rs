@@ -178,13 +178,14 @@ fn other_pods() -> Vec<Case> {
     use State::{Captured, Outside, PeersKnow, Unknown};
     let (ended, unseen) = (Reason::Ended, Enrollment::Skip(Reason::NamespaceUnknown));
     let ended = || Enrollment::Skip(ended.clone());
-    let untold = with(Unknown, |pod| pod.attachment = None);
+    let untold = || with(Unknown, |pod| pod.attachment = None);
     let gone = |state| with(state, |pod| pod.ending = true);
     let claiming = || with(Outside, claims);
     let unknown_rules = with(PeersKnow, |pod| pod.applied = None);
     let clear = Action::Annotate(Annotations::default());
     vec![
-        other_and("the plugin has not told", untold, wanted(), Action::Idle),
+        other_and("started unseen", untold(), wanted(), Action::Look),
+        other_and("started unseen, unwanted", untold(), SKIP, Action::Idle),
         other_and(
             "gone while captured",
             gone(Captured),

@@ -107,6 +107,31 @@ async fn a_destination_outside_the_mesh_is_passed_through() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destination_whose_workload_was_rejected_gets_no_clear_text() {
+    let world = World::new();
+    let mut view = mesh::View::default();
+    view.insert_workload(world.client.workload());
+    let octets = |ip| match ip {
+        std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
+        std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let message = mesh::proto::workload::Workload {
+        addresses: vec![octets(world.server.v4), octets(world.server.v6)],
+        ..Default::default()
+    };
+    view.reject_workload("server", &message);
+    world.writer.publish(view);
+    let _client = world.start(&world.client).await.unwrap();
+    world.server.run("nft", &["flush ruleset"]);
+    let app = world.server.listen(8080);
+    for to in [world.server.v4, world.server.v6] {
+        refused(world.client.dial(SocketAddr::new(to, 8080))).await;
+    }
+    let seen = timeout(Duration::from_millis(100), app.accept()).await;
+    assert!(seen.is_err(), "clear text reached the application");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_denied_connection_is_reset_and_the_application_never_sees_it() {
     let (world, _client, _server) = World::started().await;
     let app = world.server.listen(8080);
