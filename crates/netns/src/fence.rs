@@ -5,7 +5,7 @@ use std::any::Any;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -29,10 +29,16 @@ pub enum FenceError {
     /// No worker could be started.
     #[error("start a fence worker: {0}")]
     Spawn(#[source] io::Error),
+    /// So many jobs wait that one more would only wait longer than anybody has patience.
+    #[error("{QUEUE} jobs wait for a fence worker already, try again later")]
+    Busy,
     /// All workers are gone, because the fence was dropped.
     #[error("the fence is closed")]
     Closed,
 }
+
+/// How many jobs may wait. A job takes well under a millisecond, a load of rules some ten.
+const QUEUE: usize = 4096;
 
 type Task = Box<dyn FnOnce(&OwnedFd) -> WorkerState + Send>;
 
@@ -47,7 +53,7 @@ enum WorkerState {
 /// thread. Cloning shares the workers; they end with the last clone.
 #[derive(Clone)]
 pub struct Fence {
-    queue: Sender<Task>,
+    queue: SyncSender<Task>,
 }
 
 impl std::fmt::Debug for Fence {
@@ -63,7 +69,7 @@ impl Fence {
     /// [`FenceError::Spawn`] when out of threads or descriptors.
     pub fn new(workers: usize) -> Result<Self, FenceError> {
         let home = Arc::new(own_netns().map_err(FenceError::Spawn)?);
-        let (queue, tasks) = channel();
+        let (queue, tasks) = sync_channel(QUEUE);
         let tasks = Arc::new(Mutex::new(tasks));
         for _ in 0..workers.max(1) {
             spawn_worker(Arc::clone(&home), Arc::clone(&tasks)).map_err(FenceError::Spawn)?;
@@ -92,7 +98,7 @@ impl Fence {
     /// `done` must not block; sending on a oneshot channel is what it is for.
     ///
     /// # Errors
-    /// [`FenceError::Closed`]; everything else goes to `done`.
+    /// [`FenceError::Busy`] and [`FenceError::Closed`]; everything else goes to `done`.
     pub fn submit<T, F, D>(&self, netns: &PodNetns, job: F, done: D) -> Result<(), FenceError>
     where
         T: Send + 'static,
@@ -106,7 +112,10 @@ impl Fence {
             done(result);
             state
         });
-        self.queue.send(task).map_err(|_| FenceError::Closed)
+        self.queue.try_send(task).map_err(|error| match error {
+            TrySendError::Full(_) => FenceError::Busy,
+            TrySendError::Disconnected(_) => FenceError::Closed,
+        })
     }
 }
 

@@ -124,6 +124,10 @@ impl Effects {
     /// Takes back a capture, in reverse order. What cannot be taken back is logged: the
     /// caller has an error to report already.
     pub(super) async fn undo(&self, uid: &PodUid, netns: &PodNetns) {
+        // Connections that were redirected meanwhile would go on in clear text.
+        if let Err(error) = self.rules.end_connections(netns).await {
+            tracing::error!(%uid, %error, "cannot end the connections of a failed capture");
+        }
         if let Err(error) = self.rules.remove(netns).await {
             tracing::error!(%uid, %error, "cannot undo the rules of a failed capture");
         }

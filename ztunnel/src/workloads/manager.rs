@@ -23,7 +23,9 @@ use crate::backoff::Backoff;
 use crate::proxy::{self, Drain, PodProxy, ProxyContext};
 
 const FIRST_WAIT: Duration = Duration::from_millis(10);
-const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// The agent is on this node: looking for it costs next to nothing, and until it is found
+/// no pod starts and no label counts.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// For a pod that is gone to let go of its connections.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
