@@ -129,6 +129,12 @@ pub(crate) async fn tunnelled(world: &World, client: &Pod, server: &Pod) -> anyh
     Ok(())
 }
 
+/// Waits until an exchange is refused, with nothing of it in clear text.
+pub(crate) async fn refused(world: &World, client: &Pod, server: &Pod) -> anyhow::Result<()> {
+    until(world, "a refusal", client, server, Seen::is_refused).await?;
+    Ok(())
+}
+
 /// Everything that capture puts into a pod, as text; empty when there is nothing.
 pub(crate) async fn residue(pod: &Pod) -> anyhow::Result<String> {
     let rules = pod.run(&["nft", "list", "ruleset"]).await?.stdout;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::observe::{Seen, exchange, until};
+use crate::observe::{self, exchange, until};
 use crate::scenario::{Scenario, expect, scenario};
 use crate::scenarios::policy::{apply, remove};
 use crate::world::{MODE_LABEL, World, in_namespace};
@@ -48,14 +48,7 @@ async fn odd_policy(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("oddities").await?;
     let nobody = json!({"from": [{"source": {"principals": ["*"]}}]});
     apply(world, "oddities", "nobody", "DENY", &[nobody]).await?;
-    until(
-        world,
-        "refused",
-        &pods.client,
-        &pods.server,
-        Seen::is_refused,
-    )
-    .await?;
+    observe::refused(world, &pods.client, &pods.server).await?;
     let odd = json!({"to": [{"operation": {"ports": ["not-a-port"]}}]});
     // Refused by the API server, or taken by it and rejected by the control plane: both
     // are fine, as long as nothing else changes.
@@ -65,14 +58,7 @@ async fn odd_policy(world: &World) -> anyhow::Result<()> {
     let seen = exchange(world, &pods.client, &pods.server).await?;
     expect("the good policy in force", &seen, |seen| seen.is_refused())?;
     remove(world, "oddities", "nobody").await?;
-    until(
-        world,
-        "served again",
-        &pods.client,
-        &pods.server,
-        Seen::is_tunnelled,
-    )
-    .await?;
+    observe::tunnelled(world, &pods.client, &pods.server).await?;
     if taken {
         remove(world, "oddities", "odd").await?;
     }

@@ -142,15 +142,7 @@ async fn captured_as_it_starts(world: &World) -> anyhow::Result<()> {
         &first,
         |seen| seen.marker == 0,
     )?;
-    until(
-        world,
-        "an exchange through the tunnel",
-        &client,
-        &server,
-        Seen::is_tunnelled,
-    )
-    .await?;
-    Ok(())
+    observe::tunnelled(world, &client, &server).await
 }
 
 async fn namespace_label(world: &World) -> anyhow::Result<()> {

@@ -77,15 +77,7 @@ async fn agent_killed(world: &World) -> anyhow::Result<()> {
     let reply = talk.send_line("after").await?;
     expect("the same connection", reply.number, |number| *number == 3)?;
     world.enrol(&late).await?;
-    until(
-        world,
-        "the late pod captured",
-        &late,
-        &pods.server,
-        Seen::is_tunnelled,
-    )
-    .await?;
-    Ok(())
+    observe::tunnelled(world, &late, &pods.server).await
 }
 
 async fn rules_flushed(world: &World) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use lab::{KubectlError, Ran};
 
-use crate::observe::{self, Seen, until};
+use crate::observe;
 use crate::scenario::{Scenario, Skip, expect, scenario};
 use crate::world::{MODE_LABEL, World};
 
@@ -69,28 +69,13 @@ async fn apply(world: &World) -> anyhow::Result<()> {
     std::fs::write(&file, POLICY)?;
     let file = file.display().to_string();
     kubectl(world, &["apply", "--validate=false", "-f", &file]).await?;
-    until(
-        world,
-        "refused",
-        &pods.client,
-        &pods.server,
-        Seen::is_refused,
-    )
-    .await?;
+    observe::refused(world, &pods.client, &pods.server).await?;
     let again = kubectl(world, &["apply", "--validate=false", "-f", &file])
         .await?
         .stdout;
     expect("unchanged", again, |text| text.contains("unchanged"))?;
     kubectl(world, &["delete", "-f", &file]).await?;
-    until(
-        world,
-        "served",
-        &pods.client,
-        &pods.server,
-        Seen::is_tunnelled,
-    )
-    .await?;
-    Ok(())
+    observe::tunnelled(world, &pods.client, &pods.server).await
 }
 
 /// Runs kubectl; without one on this machine the scenario is skipped.

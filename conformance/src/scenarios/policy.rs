@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lab::Pod;
 use serde_json::{Value, json};
 
-use crate::observe::{Seen, until};
+use crate::observe::{self, Seen, until};
 use crate::scenario::{Scenario, scenario};
 use crate::world::{APP_PORT, Couple, World, in_namespace};
 
@@ -43,32 +43,10 @@ async fn deny(world: &World) -> anyhow::Result<()> {
     let (pods, other) = trio(world, "deny").await?;
     let rule = json!({"from": [{"source": {"principals": ["cluster.local/ns/deny/sa/other"]}}]});
     apply(world, "deny", "no-other", "DENY", &[rule]).await?;
-    until(
-        world,
-        "other refused",
-        &other,
-        &pods.server,
-        Seen::is_refused,
-    )
-    .await?;
-    until(
-        world,
-        "client served",
-        &pods.client,
-        &pods.server,
-        Seen::is_tunnelled,
-    )
-    .await?;
+    observe::refused(world, &other, &pods.server).await?;
+    observe::tunnelled(world, &pods.client, &pods.server).await?;
     remove(world, "deny", "no-other").await?;
-    until(
-        world,
-        "other served again",
-        &other,
-        &pods.server,
-        Seen::is_tunnelled,
-    )
-    .await?;
-    Ok(())
+    observe::tunnelled(world, &other, &pods.server).await
 }
 
 async fn allow(world: &World) -> anyhow::Result<()> {
@@ -77,32 +55,10 @@ async fn allow(world: &World) -> anyhow::Result<()> {
     world.enrol(&stranger).await?;
     let rule = json!({"from": [{"source": {"namespaces": ["allow"]}}]});
     apply(world, "allow", "own-only", "ALLOW", &[rule]).await?;
-    until(
-        world,
-        "stranger refused",
-        &stranger,
-        &pods.server,
-        Seen::is_refused,
-    )
-    .await?;
-    until(
-        world,
-        "client served",
-        &pods.client,
-        &pods.server,
-        Seen::is_tunnelled,
-    )
-    .await?;
+    observe::refused(world, &stranger, &pods.server).await?;
+    observe::tunnelled(world, &pods.client, &pods.server).await?;
     remove(world, "allow", "own-only").await?;
-    until(
-        world,
-        "stranger served",
-        &stranger,
-        &pods.server,
-        Seen::is_tunnelled,
-    )
-    .await?;
-    Ok(())
+    observe::tunnelled(world, &stranger, &pods.server).await
 }
 
 async fn ports(world: &World) -> anyhow::Result<()> {
@@ -110,14 +66,7 @@ async fn ports(world: &World) -> anyhow::Result<()> {
     let _second = pods.server.serve(APP_PORT + 1).await?;
     let rule = json!({"to": [{"operation": {"ports": [APP_PORT.to_string()]}}]});
     apply(world, "ports-denied", "not-8080", "DENY", &[rule]).await?;
-    until(
-        world,
-        "the port refused",
-        &pods.client,
-        &pods.server,
-        Seen::is_refused,
-    )
-    .await?;
+    observe::refused(world, &pods.client, &pods.server).await?;
     pods.client
         .exchange(pods.server.addr(APP_PORT + 1), "the other port")
         .await?;
@@ -151,14 +100,7 @@ async fn strict(world: &World) -> anyhow::Result<()> {
         seen.reply.is_err()
     })
     .await?;
-    until(
-        world,
-        "client served",
-        &pods.client,
-        &pods.server,
-        Seen::is_tunnelled,
-    )
-    .await?;
+    observe::tunnelled(world, &pods.client, &pods.server).await?;
     remove(world, "strict", "mtls").await
 }
 
