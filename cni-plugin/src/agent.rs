@@ -115,11 +115,7 @@ pub fn ask(
     netns: Option<BorrowedFd<'_>>,
 ) -> Result<Outcome, AgentError> {
     let frame = plugin_api::encode(request).map_err(AgentError::Request)?;
-    let conversation = Conversation {
-        agent,
-        patience,
-        deadline: Instant::now() + patience,
-    };
+    let conversation = Conversation { agent, patience, deadline: Instant::now() + patience };
     let stream = conversation.connect()?;
     conversation.refuse_impostor(&stream)?;
     match conversation.send(&stream, &frame, netns) {
@@ -150,17 +146,11 @@ impl Conversation<'_> {
             source: errno.into(),
             last_sign: last_sign(self.agent),
         };
-        let kind = (
-            AddressFamily::Unix,
-            SockType::Stream,
-            SockFlag::SOCK_CLOEXEC,
-        );
+        let kind = (AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC);
         let stream = UnixStream::from(socket(kind.0, kind.1, kind.2, None).map_err(absent)?);
         let address = UnixAddr::new(self.agent).map_err(absent)?;
         loop {
-            stream
-                .set_write_timeout(Some(self.remaining()?))
-                .map_err(|e| self.broken(e))?;
+            stream.set_write_timeout(Some(self.remaining()?)).map_err(|e| self.broken(e))?;
             match connect(stream.as_raw_fd(), &address) {
                 Ok(()) => return Ok(stream),
                 Err(Errno::EINTR) => {}
@@ -175,10 +165,7 @@ impl Conversation<'_> {
         if peer.uid() == 0 {
             return Ok(());
         }
-        Err(AgentError::Impostor {
-            socket: self.agent.to_owned(),
-            uid: peer.uid(),
-        })
+        Err(AgentError::Impostor { socket: self.agent.to_owned(), uid: peer.uid() })
     }
 
     fn send(
@@ -188,14 +175,10 @@ impl Conversation<'_> {
         netns: Option<BorrowedFd<'_>>,
     ) -> Result<(), AgentError> {
         let descriptor = netns.map(|netns| [netns.as_raw_fd()]);
-        let control = descriptor
-            .as_ref()
-            .map(|fds| ControlMessage::ScmRights(fds));
+        let control = descriptor.as_ref().map(|fds| ControlMessage::ScmRights(fds));
         let mut sent = 0;
         while sent < frame.len() {
-            stream
-                .set_write_timeout(Some(self.remaining()?))
-                .map_err(|e| self.broken(e))?;
+            stream.set_write_timeout(Some(self.remaining()?)).map_err(|e| self.broken(e))?;
             let rest = &frame[sent..];
             sent += self.moved(|| match sent {
                 0 => {
@@ -210,10 +193,7 @@ impl Conversation<'_> {
     }
 
     fn receive(&self, stream: &UnixStream) -> Result<Outcome, AgentError> {
-        let garbage = |source| AgentError::Garbage {
-            socket: self.agent.to_owned(),
-            source,
-        };
+        let garbage = |source| AgentError::Garbage { socket: self.agent.to_owned(), source };
         let mut prefix = [0; 4];
         self.fill(stream, &mut prefix)?;
         let mut body = vec![0; plugin_api::decode_length(prefix).map_err(garbage)?];
@@ -222,10 +202,7 @@ impl Conversation<'_> {
         let Speaker { version } = plugin_api::decode(&body).map_err(garbage)?;
         if version != VERSION {
             let socket = self.agent.to_owned();
-            return Err(AgentError::OtherVersion {
-                socket,
-                theirs: version,
-            });
+            return Err(AgentError::OtherVersion { socket, theirs: version });
         }
         let reply: Reply = plugin_api::decode(&body).map_err(garbage)?;
         Ok(reply.outcome)
@@ -234,9 +211,7 @@ impl Conversation<'_> {
     fn fill(&self, mut stream: &UnixStream, buffer: &mut [u8]) -> Result<(), AgentError> {
         let mut filled = 0;
         while filled < buffer.len() {
-            stream
-                .set_read_timeout(Some(self.remaining()?))
-                .map_err(|e| self.broken(e))?;
+            stream.set_read_timeout(Some(self.remaining()?)).map_err(|e| self.broken(e))?;
             match self.moved(|| stream.read(&mut buffer[filled..]))? {
                 0 => return Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
                 read => filled += read,
@@ -259,25 +234,15 @@ impl Conversation<'_> {
 
     fn remaining(&self) -> Result<Duration, AgentError> {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            Err(self.hangs())
-        } else {
-            Ok(left)
-        }
+        if left.is_zero() { Err(self.hangs()) } else { Ok(left) }
     }
 
     fn hangs(&self) -> AgentError {
-        AgentError::Hangs {
-            socket: self.agent.to_owned(),
-            patience: self.patience,
-        }
+        AgentError::Hangs { socket: self.agent.to_owned(), patience: self.patience }
     }
 
     fn broken(&self, source: io::Error) -> AgentError {
-        AgentError::HungUp {
-            socket: self.agent.to_owned(),
-            source,
-        }
+        AgentError::HungUp { socket: self.agent.to_owned(), source }
     }
 }
 

@@ -45,11 +45,7 @@ impl Pod {
             return Err("K8S_POD_UID is not a UID");
         }
         let [namespace, name] = [namespace, name].map(str::to_owned);
-        Ok(Some(Self {
-            namespace,
-            name,
-            uid: uid.map(str::to_owned),
-        }))
+        Ok(Some(Self { namespace, name, uid: uid.map(str::to_owned) }))
     }
 }
 

@@ -158,11 +158,7 @@ impl Document {
         let agent_socket = match optional::<PathBuf>(&self.keys, "agentSocket")? {
             // The kernel's limit for socket paths is 108 bytes with a final zero.
             Some(path) if !path.is_absolute() || path.as_os_str().len() > 107 => {
-                return Err(bad(
-                    &self.keys,
-                    "agentSocket",
-                    "not an absolute path below 108 bytes",
-                ));
+                return Err(bad(&self.keys, "agentSocket", "not an absolute path below 108 bytes"));
             }
             Some(path) => path,
             None => defaults.agent_socket,
@@ -209,9 +205,7 @@ pub fn asked_version(input: &[u8]) -> Result<String, ConfigError> {
 pub fn version_for_errors(input: &[u8]) -> CniVersion {
     let keys = parse_keys(input).unwrap_or_default();
     let named = optional::<String>(&keys, "cniVersion").ok().flatten();
-    named
-        .and_then(|name| CniVersion::from_name(&name))
-        .unwrap_or(CniVersion::NEWEST)
+    named.and_then(|name| CniVersion::from_name(&name)).unwrap_or(CniVersion::NEWEST)
 }
 
 /// For messages about names that [`is_identifier`] refuses.
@@ -250,11 +244,7 @@ fn required<T: DeserializeOwned>(
 fn bad(keys: &Keys, key: &'static str, reason: impl Into<String>) -> ConfigError {
     let value = keys.get(key).map_or("absent", |value| value.get());
     let shown = value.chars().take(200).collect();
-    ConfigError::Bad {
-        key,
-        value: shown,
-        reason: reason.into(),
-    }
+    ConfigError::Bad { key, value: shown, reason: reason.into() }
 }
 
 #[cfg(test)]

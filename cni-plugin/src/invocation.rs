@@ -135,9 +135,7 @@ impl Invocation {
         let variables = Variables(environment);
         let command = variables.required("CNI_COMMAND")?;
         match command.as_str() {
-            "VERSION" => Ok(Self::Version {
-                cni_version: config::asked_version(&stdin?)?,
-            }),
+            "VERSION" => Ok(Self::Version { cni_version: config::asked_version(&stdin?)? }),
             "ADD" => attached(&variables, stdin, CniVersion::OLDEST).map(Self::Add),
             "CHECK" => attached(&variables, stdin, CniVersion::V0_4_0).map(Self::Check),
             "DEL" => detached(&variables, stdin).map(Self::Del),
@@ -177,33 +175,17 @@ fn detached(
     stdin: Result<Vec<u8>, InvocationError>,
 ) -> Result<Detached, InvocationError> {
     variables.all_present(&["CNI_CONTAINERID", "CNI_IFNAME"])?;
-    let args = variables
-        .optional("CNI_ARGS")
-        .ok()
-        .flatten()
-        .unwrap_or_default();
+    let args = variables.optional("CNI_ARGS").ok().flatten().unwrap_or_default();
     let attachment = variables.attachment(Pod::from_args(&args).ok().flatten())?;
-    let netns = variables
-        .optional("CNI_NETNS")
-        .ok()
-        .flatten()
-        .map(PathBuf::from);
+    let netns = variables.optional("CNI_NETNS").ok().flatten().map(PathBuf::from);
     let settings = Document::parse(&stdin?)?.settings().unwrap_or_default();
-    Ok(Detached {
-        attachment,
-        netns,
-        settings,
-    })
+    Ok(Detached { attachment, netns, settings })
 }
 
 fn known_since(since: CniVersion, verb: &str, document: &Document) -> Result<(), InvocationError> {
     let config = document.cni_version();
     if config < since {
-        return Err(InvocationError::TooOld {
-            verb: verb.to_owned(),
-            config,
-            since,
-        });
+        return Err(InvocationError::TooOld { verb: verb.to_owned(), config, since });
     }
     Ok(())
 }
@@ -224,52 +206,31 @@ impl Variables<'_> {
     }
 
     fn required(&self, variable: &'static str) -> Result<String, InvocationError> {
-        self.optional(variable)?
-            .ok_or_else(|| InvocationError::Missing(vec![variable]))
+        self.optional(variable)?.ok_or_else(|| InvocationError::Missing(vec![variable]))
     }
 
     /// Names all missing ones at once.
     fn all_present(&self, needed: &[&'static str]) -> Result<(), InvocationError> {
         let is_missing = |name: &&str| self.0.get(*name).is_none_or(|value| value.is_empty());
-        let missing: Vec<_> = needed
-            .iter()
-            .copied()
-            .filter(|name| is_missing(name))
-            .collect();
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(InvocationError::Missing(missing))
-        }
+        let missing: Vec<_> = needed.iter().copied().filter(|name| is_missing(name)).collect();
+        if missing.is_empty() { Ok(()) } else { Err(InvocationError::Missing(missing)) }
     }
 
     fn attachment(&self, pod: Option<Pod>) -> Result<Attachment, InvocationError> {
         let container_id = self.required("CNI_CONTAINERID")?;
         let ifname = self.required("CNI_IFNAME")?;
         if !config::is_identifier(&container_id) {
-            return Err(bad(
-                "CNI_CONTAINERID",
-                &container_id,
-                config::IDENTIFIER_RULE,
-            ));
+            return Err(bad("CNI_CONTAINERID", &container_id, config::IDENTIFIER_RULE));
         }
         if let Err(reason) = interface_name(&ifname) {
             return Err(bad("CNI_IFNAME", &ifname, reason));
         }
-        Ok(Attachment {
-            container_id,
-            ifname,
-            pod,
-        })
+        Ok(Attachment { container_id, ifname, pod })
     }
 }
 
 fn bad(variable: &'static str, value: &str, reason: &'static str) -> InvocationError {
-    InvocationError::Bad {
-        variable,
-        value: value.to_owned(),
-        reason,
-    }
+    InvocationError::Bad { variable, value: value.to_owned(), reason }
 }
 
 /// The kernel's rules for interface names (`dev_valid_name`).

@@ -63,10 +63,7 @@ fn run(stdin: Result<Vec<u8>, InvocationError>) -> Result<Answer, Failure> {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the environment is the plugin's input"
-)]
+#[expect(clippy::disallowed_methods, reason = "the environment is the plugin's input")]
 fn environment() -> Environment {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
@@ -79,14 +76,10 @@ fn read_stdin() -> Result<Vec<u8>, InvocationError> {
     // Whoever types the command by hand shall get an answer, not a silent wait.
     if !io::stdin().is_terminal() {
         let limited = &mut io::stdin().lock().take(MAX_STDIN + 1);
-        limited
-            .read_to_end(&mut input)
-            .map_err(InvocationError::ReadStdin)?;
+        limited.read_to_end(&mut input).map_err(InvocationError::ReadStdin)?;
     }
     if input.len() as u64 > MAX_STDIN {
-        return Err(InvocationError::ReadStdin(
-            io::ErrorKind::FileTooLarge.into(),
-        ));
+        return Err(InvocationError::ReadStdin(io::ErrorKind::FileTooLarge.into()));
     }
     Ok(input)
 }

@@ -43,30 +43,15 @@ impl NetnsError {
 /// # Errors
 /// [`NetnsError`].
 pub fn open(path: &Path) -> Result<File, NetnsError> {
-    let failed = |source| NetnsError::Open {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| NetnsError::Open { path: path.to_owned(), source };
     // Non-blocking, because a path that leads to a pipe would wait for a writer.
     let flags = OFlag::O_NONBLOCK.bits();
-    let netns = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
-        .map_err(failed)?;
-    if fstatfs(&netns)
-        .map_err(|errno| failed(errno.into()))?
-        .filesystem_type()
-        != NSFS_MAGIC
-    {
-        return Err(NetnsError::NotNetns {
-            path: path.to_owned(),
-        });
+    let netns = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    if fstatfs(&netns).map_err(|errno| failed(errno.into()))?.filesystem_type() != NSFS_MAGIC {
+        return Err(NetnsError::NotNetns { path: path.to_owned() });
     }
     if is_own(&netns).map_err(failed)? {
-        return Err(NetnsError::Own {
-            path: path.to_owned(),
-        });
+        return Err(NetnsError::Own { path: path.to_owned() });
     }
     Ok(netns)
 }

@@ -26,10 +26,7 @@ impl PrevResult {
         }
         let view: ResultView =
             serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
-        Ok(Self {
-            ips: view.container_ips()?,
-            raw,
-        })
+        Ok(Self { ips: view.container_ips()?, raw })
     }
 }
 

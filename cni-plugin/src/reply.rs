@@ -90,11 +90,7 @@ impl From<InvocationError> for Failure {
             InvocationError::Config(_) => "correct the entry of sluice-cni in the conflist",
             _ => "this is between the container runtime and the plugin: the pod is not at fault",
         };
-        Self {
-            code: error.code(),
-            message: error.to_string(),
-            details: details.to_owned(),
-        }
+        Self { code: error.code(), message: error.to_string(), details: details.to_owned() }
     }
 }
 
@@ -107,21 +103,13 @@ impl From<NetnsError> for Failure {
             NetnsError::NotNetns { .. } => "the runtime passed the path of something else",
             NetnsError::Own { .. } => "containers on the node's own network are never captured",
         };
-        Self {
-            code: NetnsError::CODE,
-            message: error.to_string(),
-            details: details.to_owned(),
-        }
+        Self { code: NetnsError::CODE, message: error.to_string(), details: details.to_owned() }
     }
 }
 
 impl From<AgentError> for Failure {
     fn from(error: AgentError) -> Self {
-        Self {
-            code: error.code(),
-            message: error.to_string(),
-            details: error.advice().to_owned(),
-        }
+        Self { code: error.code(), message: error.to_string(), details: error.advice().to_owned() }
     }
 }
 

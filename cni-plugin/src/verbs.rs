@@ -37,11 +37,7 @@ pub fn check(attached: &Attached) -> Result<Answer, Failure> {
 /// Tells the agent that the pod is gone. An agent that cannot be told finds out by
 /// itself, so this never fails.
 pub fn del(detached: &Detached) {
-    let Detached {
-        attachment,
-        netns,
-        settings,
-    } = detached;
+    let Detached { attachment, netns, settings } = detached;
     let Some(pod) = &attachment.pod else { return };
     let request = request(Verb::Del, attachment, pod, netns.as_deref());
     match agent::ask(&settings.agent_socket, DEL_PATIENCE, &request, None) {
@@ -58,12 +54,7 @@ fn judge(attached: &Attached, verb: Verb) -> Result<(), Failure> {
     if let Err(own @ NetnsError::Own { .. }) = netns {
         return Err(own.into());
     }
-    let Attached {
-        attachment,
-        settings,
-        prev_result,
-        ..
-    } = attached;
+    let Attached { attachment, settings, prev_result, .. } = attached;
     let Some(pod) = asked_about(attachment, settings) else {
         return Ok(());
     };
@@ -81,10 +72,7 @@ fn asked_about<'a>(attachment: &'a Attachment, settings: &Settings) -> Option<&'
         return None;
     };
     if settings.exclude_namespaces.contains(&pod.namespace) {
-        log(&format!(
-            "{}: namespace is excluded, passed through",
-            label(pod)
-        ));
+        log(&format!("{}: namespace is excluded, passed through", label(pod)));
         return None;
     }
     Some(pod)
@@ -105,24 +93,12 @@ fn accept(outcome: Outcome, verb: Verb, pod: &Pod) -> Result<(), Failure> {
     match outcome {
         Outcome::Captured => log(&format!("{who}: captured")),
         Outcome::NotInMesh { reason } => log(&format!("{who}: not in the mesh: {reason}")),
-        Outcome::Error {
-            code,
-            message,
-            details,
-        } => {
-            return Err(Failure {
-                code: code.cni(),
-                message,
-                details,
-            });
+        Outcome::Error { code, message, details } => {
+            return Err(Failure { code: code.cni(), message, details });
         }
         Outcome::Done => {
             let message = format!("pod {who}: the node agent took {verb:?} for a DEL");
-            return Err(Failure {
-                code: 11,
-                message,
-                details: agent::MISMATCH.to_owned(),
-            });
+            return Err(Failure { code: 11, message, details: agent::MISMATCH.to_owned() });
         }
     }
     Ok(())

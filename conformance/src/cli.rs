@@ -68,16 +68,9 @@ impl SubjectArgs {
             ztunnel: self.ztunnel.unwrap_or_else(|| folder.join("ztunnel")),
             cni_plugin_dir: folder.clone(),
         };
-        for binary in [
-            &subject.node_agent,
-            &subject.ztunnel,
-            &folder.join("sluice-cni"),
-        ] {
+        for binary in [&subject.node_agent, &subject.ztunnel, &folder.join("sluice-cni")] {
             if !binary.is_file() {
-                bail!(
-                    "{} does not exist; build it with `cargo build`",
-                    binary.display()
-                );
+                bail!("{} does not exist; build it with `cargo build`", binary.display());
             }
         }
         Ok(subject)
@@ -87,29 +80,15 @@ impl SubjectArgs {
 impl Arguments {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self.command {
-            Command::Run {
-                only,
-                evidence,
-                subject,
-            } => {
-                Suite {
-                    subject: subject.resolve()?,
-                    only,
-                    evidence,
-                }
-                .run()
-                .await
+            Command::Run { only, evidence, subject } => {
+                Suite { subject: subject.resolve()?, only, evidence }.run().await
             }
             Command::List => {
                 crate::suite::list();
                 Ok(())
             }
             Command::Demo { keep, subject } => {
-                let afterwards = if keep {
-                    Afterwards::Keep
-                } else {
-                    Afterwards::TearDown
-                };
+                let afterwards = if keep { Afterwards::Keep } else { Afterwards::TearDown };
                 Box::pin(Demo::new(subject.resolve()?, afterwards).run()).await
             }
         }
@@ -118,8 +97,5 @@ impl Arguments {
 
 fn own_folder() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe().context("find this program's own folder")?;
-    program
-        .parent()
-        .map(Path::to_owned)
-        .context("this program has no folder")
+    program.parent().map(Path::to_owned).context("this program has no folder")
 }

@@ -37,10 +37,7 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub(crate) fn new(subject: Subject, afterwards: Afterwards) -> Self {
-        Self {
-            subject,
-            afterwards,
-        }
+        Self { subject, afterwards }
     }
 
     pub(crate) async fn run(self) -> anyhow::Result<()> {
@@ -82,9 +79,7 @@ impl Demo {
             .await
             .context("bring up the lab")?;
         let world = world.insert(World::new(lab, PATIENCE));
-        narrator
-            .wait("node agents and ztunnels are ready", world.lab.start_mesh())
-            .await?;
+        narrator.wait("node agents and ztunnels are ready", world.lab.start_mesh()).await?;
         steps::tell(narrator, world).await
     }
 }

@@ -59,10 +59,7 @@ impl Seen {
 
     /// The address that the server saw.
     pub(crate) fn peer_ip(&self) -> Option<std::net::IpAddr> {
-        self.reply
-            .as_ref()
-            .ok()
-            .map(|reply| reply.peer.ip().to_canonical())
+        self.reply.as_ref().ok().map(|reply| reply.peer.ip().to_canonical())
     }
 }
 
@@ -118,14 +115,7 @@ pub(crate) async fn until(
 
 /// Waits until an exchange goes through the tunnel, and nowhere else.
 pub(crate) async fn tunnelled(world: &World, client: &Pod, server: &Pod) -> anyhow::Result<()> {
-    until(
-        world,
-        "an exchange through the tunnel",
-        client,
-        server,
-        Seen::is_tunnelled,
-    )
-    .await?;
+    until(world, "an exchange through the tunnel", client, server, Seen::is_tunnelled).await?;
     Ok(())
 }
 
@@ -141,29 +131,14 @@ pub(crate) async fn residue(pod: &Pod) -> anyhow::Result<String> {
     let mut found = rules.trim().to_owned();
     for family in ["-4", "-6"] {
         let policy = pod.run(&["ip", family, "rule"]).await?.stdout;
-        found.extend(
-            policy
-                .lines()
-                .filter(|line| line.contains("fwmark"))
-                .map(own_line),
-        );
-        let routes = pod
-            .run(&["ip", family, "route", "show", "table", "1337"])
-            .await?
-            .stdout;
+        found.extend(policy.lines().filter(|line| line.contains("fwmark")).map(own_line));
+        let routes = pod.run(&["ip", family, "route", "show", "table", "1337"]).await?.stdout;
         found.extend(routes.lines().filter(|line| !line.is_empty()).map(own_line));
     }
     let sockets = pod.run(&["ss", "-Htln"]).await?.stdout;
-    let ours = |line: &&str| {
-        [":15001", ":15006", ":15008"]
-            .iter()
-            .any(|port| line.contains(port))
-    };
+    let ours = |line: &&str| [":15001", ":15006", ":15008"].iter().any(|port| line.contains(port));
     found.extend(sockets.lines().filter(ours).map(own_line));
-    let marked = pod
-        .run(&["conntrack", "-L", "--mark", "0x111/0xfff"])
-        .await?
-        .stdout;
+    let marked = pod.run(&["conntrack", "-L", "--mark", "0x111/0xfff"]).await?.stdout;
     found.extend(marked.lines().filter(|line| !line.is_empty()).map(own_line));
     Ok(found)
 }
@@ -192,12 +167,7 @@ pub(crate) fn logged_identity(world: &World, server: &Pod, client: &Pod) -> Opti
         line.contains("direction=\"inbound\"") && line.contains(&client) && line.contains("spiffe")
     })?;
     let (_, rest) = line.split_once("src.identity=")?;
-    Some(
-        rest.trim_start_matches('"')
-            .split(['"', ' '])
-            .next()?
-            .to_owned(),
-    )
+    Some(rest.trim_start_matches('"').split(['"', ' ']).next()?.to_owned())
 }
 
 /// A text that appears nowhere else on the wire.

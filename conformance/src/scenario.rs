@@ -54,9 +54,5 @@ pub(crate) fn expect<O: std::fmt::Display>(
     if holds(&observed) {
         return Ok(());
     }
-    Err(Differs {
-        expected: expected.to_owned(),
-        observed: observed.to_string(),
-    }
-    .into())
+    Err(Differs { expected: expected.to_owned(), observed: observed.to_string() }.into())
 }

@@ -45,11 +45,8 @@ impl Suite {
         let mut tally = Tally::default();
         let mut ending = Ending::watch().context("watch for signals")?;
         for stage in scenarios::stages() {
-            let chosen: Vec<_> = stage
-                .scenarios
-                .iter()
-                .filter(|scenario| self.wants(&stage, scenario))
-                .collect();
+            let chosen: Vec<_> =
+                stage.scenarios.iter().filter(|scenario| self.wants(&stage, scenario)).collect();
             if chosen.is_empty() {
                 continue;
             }
@@ -59,11 +56,7 @@ impl Suite {
                 why = ending.asked() => bail!("{why}; the lab was removed"),
             }
         }
-        let Tally {
-            passed,
-            failed,
-            skipped,
-        } = tally;
+        let Tally { passed, failed, skipped } = tally;
         println!("{passed} passed, {failed} failed, {skipped} skipped");
         if failed > 0 {
             bail!("evidence is in {}", self.evidence.display());
@@ -83,10 +76,7 @@ impl Suite {
         let world = match self.start(stage.family).await {
             Ok(world) => world,
             Err(error) => {
-                println!(
-                    "FAIL {}/start: the lab did not come up: {error:#}",
-                    stage.name
-                );
+                println!("FAIL {}/start: the lab did not come up: {error:#}", stage.name);
                 tally.failed += 1;
                 return;
             }
@@ -111,9 +101,7 @@ impl Suite {
             patience: PATIENCE,
             ..Options::default()
         };
-        let lab = Lab::start(options)
-            .await
-            .context("network, API and control plane")?;
+        let lab = Lab::start(options).await.context("network, API and control plane")?;
         lab.start_mesh().await.context("node agents and ztunnels")?;
         Ok(World::new(lab, PATIENCE))
     }
@@ -171,12 +159,7 @@ async fn keep_evidence(world: &World, folder: &Path) -> anyhow::Result<()> {
             &["conntrack", "-L"],
         ] {
             let ran = pod.run(command).await?;
-            text.push_str(&format!(
-                "# {}\n{}{}\n",
-                command.join(" "),
-                ran.stdout,
-                ran.stderr
-            ));
+            text.push_str(&format!("# {}\n{}{}\n", command.join(" "), ran.stdout, ran.stderr));
         }
         std::fs::write(folder.join(format!("pod-{}.txt", pod.name())), text)?;
     }

@@ -28,21 +28,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(lab: Lab, patience: Duration) -> Self {
-        Self {
-            lab,
-            patience,
-            pods: Mutex::default(),
-        }
+        Self { lab, patience, pods: Mutex::default() }
     }
 
     /// Makes a pod and remembers it for evidence and for the end of the scenario.
     pub(crate) async fn pod(&self, spec: PodSpec) -> anyhow::Result<Arc<Pod>> {
         let name = format!("{}/{}", spec.namespace, spec.name);
-        let pod = self
-            .lab
-            .create_pod(spec)
-            .await
-            .with_context(|| format!("create pod {name}"))?;
+        let pod = self.lab.create_pod(spec).await.with_context(|| format!("create pod {name}"))?;
         let pod = Arc::new(pod);
         self.registry().push(Arc::clone(&pod));
         Ok(pod)
@@ -54,11 +46,7 @@ impl World {
         let client = self.pod(in_namespace(namespace, "client", 1)).await?;
         let server = self.pod(in_namespace(namespace, "server", 2)).await?;
         let app = server.serve(APP_PORT).await?;
-        Ok(Couple {
-            client,
-            server,
-            app,
-        })
+        Ok(Couple { client, server, app })
     }
 
     /// As [`World::couple`], captured by labels, and the peers know it.
@@ -73,16 +61,14 @@ impl World {
     /// Labels a running pod into the mesh and waits until it says that it is captured.
     pub(crate) async fn enrol(&self, pod: &Pod) -> anyhow::Result<()> {
         let kube = self.lab.kube();
-        kube.label_pod(pod.namespace(), pod.name(), MODE_LABEL, Some("ambient"))
-            .await?;
+        kube.label_pod(pod.namespace(), pod.name(), MODE_LABEL, Some("ambient")).await?;
         self.until_redirection(pod, Some("enabled")).await
     }
 
     /// Takes the label off and waits until the pod says that it is released.
     pub(crate) async fn release(&self, pod: &Pod) -> anyhow::Result<()> {
         let kube = self.lab.kube();
-        kube.label_pod(pod.namespace(), pod.name(), MODE_LABEL, None)
-            .await?;
+        kube.label_pod(pod.namespace(), pod.name(), MODE_LABEL, None).await?;
         self.until_redirection(pod, None).await
     }
 
@@ -95,13 +81,9 @@ impl World {
         let what = format!("{REDIRECTION}={}", wanted.unwrap_or("(absent)"));
         self.lab
             .kube()
-            .wait_pod(
-                pod.namespace(),
-                pod.name(),
-                &what,
-                self.patience,
-                |object| object["metadata"]["annotations"][REDIRECTION].as_str() == wanted,
-            )
+            .wait_pod(pod.namespace(), pod.name(), &what, self.patience, |object| {
+                object["metadata"]["annotations"][REDIRECTION].as_str() == wanted
+            })
             .await?;
         Ok(())
     }
@@ -117,10 +99,7 @@ impl World {
         for pod in pods {
             let name = format!("{}/{}", pod.namespace(), pod.name());
             let pod = Arc::into_inner(pod).with_context(|| format!("pod {name} is still used"))?;
-            self.lab
-                .delete_pod(pod)
-                .await
-                .with_context(|| format!("delete pod {name}"))?;
+            self.lab.delete_pod(pod).await.with_context(|| format!("delete pod {name}"))?;
         }
         Ok(())
     }

@@ -29,14 +29,8 @@ fn ends_cleanly(signal: Signal) {
     let pid = i32::try_from(suite.id()).unwrap();
     let root = Path::new(lab::DEFAULT_ROOT);
     let id = until("the lab is there", || {
-        assert!(
-            suite.try_wait().unwrap().is_none(),
-            "the suite ended before it made a lab"
-        );
-        lab::others(root)
-            .into_iter()
-            .find(|lab| lab.pid == pid)
-            .map(|lab| lab.id)
+        assert!(suite.try_wait().unwrap().is_none(), "the suite ended before it made a lab");
+        lab::others(root).into_iter().find(|lab| lab.pid == pid).map(|lab| lab.id)
     });
     let folder = root.join(&id);
     until("a pod is there", || pods(&folder).then_some(()));
@@ -51,13 +45,8 @@ fn ends_cleanly(signal: Signal) {
 
 /// Whether the lab has come as far as pods, and so has processes to end, too.
 fn pods(folder: &Path) -> bool {
-    let names = std::fs::read_dir(folder.join("netns"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    names
-        .into_iter()
-        .any(|entry| entry.file_name().to_string_lossy().starts_with("pod-"))
+    let names = std::fs::read_dir(folder.join("netns")).into_iter().flatten().flatten();
+    names.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("pod-"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the program under test")]

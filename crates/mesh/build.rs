@@ -2,18 +2,11 @@
 
 use std::error::Error;
 
-const PROTOS: [&str; 4] = [
-    "workload.proto",
-    "authorization.proto",
-    "discovery.proto",
-    "ca.proto",
-];
+const PROTOS: [&str; 4] = ["workload.proto", "authorization.proto", "discovery.proto", "ca.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
-    prost_build::Config::new()
-        .btree_map(["."])
-        .compile_fds(descriptors)?;
+    prost_build::Config::new().btree_map(["."]).compile_fds(descriptors)?;
     Ok(())
 }

@@ -111,11 +111,7 @@ async fn act(
     // first lists and for the pods that were captured before this process.
     if reconciler.start().await {
         admin.readiness.fulfil(Condition::Kube);
-        tasks.spawn(report_ztunnel(
-            link.clone(),
-            admin.readiness.clone(),
-            stop.clone(),
-        ));
+        tasks.spawn(report_ztunnel(link.clone(), admin.readiness.clone(), stop.clone()));
         tasks.spawn(ztunnels.run(link, stop.clone()));
     }
     tracing::info!(node = config.node, "node agent runs");

@@ -12,11 +12,7 @@ use crate::run_dir::RunDir;
 
 /// The settings as they were given.
 #[derive(Clone, Debug, Parser)]
-#[command(
-    name = "node-agent",
-    version,
-    about = "Captures the pods of one node for Sluice"
-)]
+#[command(name = "node-agent", version, about = "Captures the pods of one node for Sluice")]
 pub struct Raw {
     /// Name of this node in the API.
     #[arg(long, env = "NODE_NAME", default_value = "")]
@@ -34,11 +30,7 @@ pub struct Raw {
     #[arg(long, env = "ADMIN_ADDR", default_value = "[::]:8000")]
     pub admin_addr: String,
     /// Namespaces whose pods are never captured, separated by commas.
-    #[arg(
-        long,
-        env = "EXCLUDE_NAMESPACES",
-        default_value = "kube-system,sluice-system"
-    )]
+    #[arg(long, env = "EXCLUDE_NAMESPACES", default_value = "kube-system,sluice-system")]
     pub exclude_namespaces: String,
     /// How long peers are given to learn that a pod leaves the mesh.
     #[arg(long, env = "WITHDRAW_WAIT", default_value = "5s")]
@@ -59,20 +51,11 @@ pub struct Raw {
     #[arg(long, env = "SS")]
     pub ss: Option<PathBuf>,
     /// Where programs are looked for.
-    #[arg(
-        long,
-        env = "PATH",
-        default_value = "/usr/sbin:/usr/bin:/sbin:/bin",
-        hide = true
-    )]
+    #[arg(long, env = "PATH", default_value = "/usr/sbin:/usr/bin:/sbin:/bin", hide = true)]
     pub path: String,
     /// What is logged, as in `info,node_agent=debug`. By default without the API client's
     /// own lines, which say again what our watch says.
-    #[arg(
-        long,
-        env = "RUST_LOG",
-        default_value = "info,kube_client::client::builder=off"
-    )]
+    #[arg(long, env = "RUST_LOG", default_value = "info,kube_client::client::builder=off")]
     pub rust_log: String,
     /// `plain` or `json`.
     #[arg(long, env = "LOG_FORMAT", default_value = "plain")]
@@ -164,16 +147,9 @@ impl Raw {
                 ),
                 ss: reader.program("SS", "ss", self.ss.as_deref(), &self.path),
             },
-            log: Log {
-                format: reader.format(&self.log_format),
-                filter: self.rust_log,
-            },
+            log: Log { format: reader.format(&self.log_format), filter: self.rust_log },
         };
-        if reader.mistakes.is_empty() {
-            Ok(config)
-        } else {
-            Err(Mistakes(reader.mistakes))
-        }
+        if reader.mistakes.is_empty() { Ok(config) } else { Err(Mistakes(reader.mistakes)) }
     }
 }
 
@@ -191,8 +167,7 @@ impl Reader {
 
     fn node(&mut self, value: &str) -> String {
         if value.is_empty() {
-            self.mistakes
-                .push("NODE_NAME is missing: the node's name in the API".into());
+            self.mistakes.push("NODE_NAME is missing: the node's name in the API".into());
         }
         value.to_owned()
     }
@@ -208,23 +183,13 @@ impl Reader {
     fn address(&mut self, name: &str, value: &str) -> SocketAddr {
         let unused = SocketAddr::from(([0, 0, 0, 0], 0));
         value.parse().unwrap_or_else(|_| {
-            self.wrong(
-                name,
-                value,
-                "an address with port, as [::]:8000, is expected",
-                unused,
-            )
+            self.wrong(name, value, "an address with port, as [::]:8000, is expected", unused)
         })
     }
 
     fn duration(&mut self, name: &str, value: &str) -> Duration {
         duration(value).unwrap_or_else(|| {
-            self.wrong(
-                name,
-                value,
-                "a duration as 500ms, 5s or 1m is expected",
-                Duration::ZERO,
-            )
+            self.wrong(name, value, "a duration as 500ms, 5s or 1m is expected", Duration::ZERO)
         })
     }
 
@@ -245,12 +210,7 @@ impl Reader {
         match value {
             "plain" => LogFormat::Plain,
             "json" => LogFormat::Json,
-            _ => self.wrong(
-                "LOG_FORMAT",
-                value,
-                "plain or json is expected",
-                LogFormat::Plain,
-            ),
+            _ => self.wrong("LOG_FORMAT", value, "plain or json is expected", LogFormat::Plain),
         }
     }
 
@@ -259,27 +219,17 @@ impl Reader {
         if let Some(given) = given.filter(|given| !given.as_os_str().is_empty()) {
             return self.absolute(name, given);
         }
-        let found = path
-            .split(':')
-            .map(|folder| Path::new(folder).join(program));
-        let found = found
-            .into_iter()
-            .find(|file| file.is_absolute() && file.is_file());
+        let found = path.split(':').map(|folder| Path::new(folder).join(program));
+        let found = found.into_iter().find(|file| file.is_absolute() && file.is_file());
         found.unwrap_or_else(|| {
-            self.mistakes.push(format!(
-                "{program} is not in PATH: install it or set {name}"
-            ));
+            self.mistakes.push(format!("{program} is not in PATH: install it or set {name}"));
             PathBuf::new()
         })
     }
 }
 
 fn names(list: &str) -> BTreeSet<String> {
-    list.split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect()
+    list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn duration(text: &str) -> Option<Duration> {
@@ -320,27 +270,16 @@ mod tests {
             ("99999999999999999999s", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(
-                duration(text),
-                expected.map(Duration::from_millis),
-                "{text:?}"
-            );
+            assert_eq!(duration(text), expected.map(Duration::from_millis), "{text:?}");
         }
     }
 
     #[test]
     fn what_was_given_is_understood() {
-        let config = raw(&[
-            "--node-name=n1",
-            "--exclude-namespaces=a, b,,",
-            "--withdraw-wait=1m",
-        ]);
+        let config = raw(&["--node-name=n1", "--exclude-namespaces=a, b,,", "--withdraw-wait=1m"]);
         let config = config.understand().unwrap();
         assert_eq!(config.node, "n1");
-        assert_eq!(
-            config.enrollment.excluded_namespaces,
-            ["a", "b"].map(String::from).into()
-        );
+        assert_eq!(config.enrollment.excluded_namespaces, ["a", "b"].map(String::from).into());
         assert_eq!(config.pace.withdraw_wait, Duration::from_secs(60));
         assert_eq!(config.programs.nft, Path::new("/n"));
     }
@@ -356,18 +295,9 @@ mod tests {
             "--log-format=xml",
         ]);
         let Mistakes(mistakes) = bad.understand().unwrap_err();
-        let named = [
-            "NODE_NAME",
-            "RUN_DIR",
-            "ADMIN_ADDR",
-            "WITHDRAW_WAIT",
-            "VERIFY_INTERVAL",
-        ];
+        let named = ["NODE_NAME", "RUN_DIR", "ADMIN_ADDR", "WITHDRAW_WAIT", "VERIFY_INTERVAL"];
         for name in named.iter().chain(&["LOG_FORMAT"]) {
-            let hits = mistakes
-                .iter()
-                .filter(|mistake| mistake.contains(name))
-                .count();
+            let hits = mistakes.iter().filter(|mistake| mistake.contains(name)).count();
             assert_eq!(hits, 1, "{name} in {mistakes:?}");
         }
         assert_eq!(mistakes.len(), 6);
@@ -377,9 +307,6 @@ mod tests {
     fn a_missing_program_is_named_with_its_setting() {
         let mut reader = Reader::default();
         reader.program("NFT", "nft", None, "relative:/nonexistent");
-        assert_eq!(
-            reader.mistakes,
-            ["nft is not in PATH: install it or set NFT"]
-        );
+        assert_eq!(reader.mistakes, ["nft is not in PATH: install it or set NFT"]);
     }
 }

@@ -97,9 +97,8 @@ pub fn enrollment(
     namespace: Option<&NamespaceFacts>,
     settings: &Settings,
 ) -> Enrollment {
-    let obstacle = never(pod, settings)
-        .or_else(|| unwanted(pod, namespace))
-        .or_else(|| not_now(pod));
+    let obstacle =
+        never(pod, settings).or_else(|| unwanted(pod, namespace)).or_else(|| not_now(pod));
     match obstacle {
         Some(reason) => Enrollment::Skip(reason),
         None => Enrollment::Capture(settings.options.clone()),
@@ -153,10 +152,7 @@ fn unwanted(pod: &PodFacts, namespace: Option<&NamespaceFacts>) -> Option<Reason
     match (mode(namespace.dataplane_mode.as_ref()), own) {
         (Mode::Ambient, _) => None,
         (_, Mode::Meaningless(value)) => Some(Reason::BadLabel { of: "pod", value }),
-        (Mode::Meaningless(value), _) => Some(Reason::BadLabel {
-            of: "namespace",
-            value,
-        }),
+        (Mode::Meaningless(value), _) => Some(Reason::BadLabel { of: "namespace", value }),
         (Mode::None | Mode::Silent, _) => Some(Reason::NotLabelled),
     }
 }

@@ -24,10 +24,7 @@ fn main() -> ExitCode {
         eprintln!("settings: RUST_LOG={:?}: {error}", config.log.filter);
         return ExitCode::from(EXIT_SETTINGS);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
@@ -57,9 +54,7 @@ fn main() -> ExitCode {
 
 fn start_log(log: &Log) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter: EnvFilter = log.filter.parse()?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Plain => builder.with_ansi(false).init(),
         LogFormat::Json => builder.json().init(),
@@ -68,10 +63,9 @@ fn start_log(log: &Log) -> Result<(), tracing_subscriber::filter::ParseError> {
 }
 
 async fn stop_on_signal(stop: CancellationToken) {
-    let (Ok(mut term), Ok(mut int)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("cannot listen for signals; the agent ends only when it is killed");
         return;
     };

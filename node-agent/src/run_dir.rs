@@ -60,13 +60,7 @@ pub struct Lock {
 pub async fn take(run_dir: &RunDir, stop: &CancellationToken) -> Result<Option<Lock>, RunDirError> {
     make(&run_dir.0)?;
     let path = run_dir.lock();
-    let failed = |step| {
-        move |source| RunDirError {
-            step,
-            path: run_dir.lock(),
-            source,
-        }
-    };
+    let failed = |step| move |source| RunDirError { step, path: run_dir.lock(), source };
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(&path).map_err(failed("open the lock"))?;
@@ -92,19 +86,9 @@ pub async fn take(run_dir: &RunDir, stop: &CancellationToken) -> Result<Option<L
 }
 
 fn make(folder: &Path) -> Result<(), RunDirError> {
-    let failed = |step| {
-        move |source| RunDirError {
-            step,
-            path: folder.to_owned(),
-            source,
-        }
-    };
+    let failed = |step| move |source| RunDirError { step, path: folder.to_owned(), source };
     let mut builder = DirBuilder::new();
-    builder
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(failed("create"))?;
+    builder.recursive(true).mode(0o700).create(folder).map_err(failed("create"))?;
     let owner_only = std::fs::Permissions::from_mode(0o700);
     std::fs::set_permissions(folder, owner_only).map_err(failed("restrict"))
 }

@@ -1,12 +1,6 @@
 //! The agent as a process: settings, the lock, signals, and an API that is not there.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a test of the process starts processes"
-)]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test panics where something is not as expected"
-)]
+#![expect(clippy::disallowed_methods, reason = "a test of the process starts processes")]
+#![expect(clippy::unwrap_used, reason = "a test panics where something is not as expected")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -30,10 +24,7 @@ struct Agent {
 
 impl Agent {
     fn start(folder: &Path) -> Self {
-        let admin = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let kubeconfig = folder.join("kubeconfig");
         std::fs::write(&kubeconfig, KUBECONFIG).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_node-agent"))
@@ -62,15 +53,9 @@ impl Agent {
     }
 
     fn stop(&mut self) {
-        kill(
-            Pid::from_raw(self.child.id().cast_signed()),
-            Signal::SIGTERM,
-        )
-        .unwrap();
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
         let asked = Instant::now();
-        eventually("the agent ends", || {
-            self.child.try_wait().unwrap().is_some()
-        });
+        eventually("the agent ends", || self.child.try_wait().unwrap().is_some());
         assert!(asked.elapsed() < STOP, "took {:?}", asked.elapsed());
         assert!(self.child.wait().unwrap().success());
     }
@@ -105,9 +90,7 @@ fn without_an_api_the_agent_is_alive_not_ready_and_stops_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(folder.path());
     let socket = folder.path().join("agent/plugin.sock");
-    eventually("the plugin can ask", || {
-        UnixStream::connect(&socket).is_ok()
-    });
+    eventually("the plugin can ask", || UnixStream::connect(&socket).is_ok());
     eventually("it says what it waits for", || {
         let page = agent.readyz();
         page.contains("503") && page.contains("Kubernetes API") && !page.contains("lock")
@@ -120,22 +103,16 @@ fn a_second_agent_waits_for_the_first_to_end() {
     let folder = tempfile::tempdir().unwrap();
     let mut first = Agent::start(folder.path());
     let socket = folder.path().join("agent/plugin.sock");
-    eventually("the first one acts", || {
-        UnixStream::connect(&socket).is_ok()
-    });
+    eventually("the first one acts", || UnixStream::connect(&socket).is_ok());
     let mut second = Agent::start(folder.path());
-    eventually("the second one waits", || {
-        second.readyz().contains("waits for the lock")
-    });
+    eventually("the second one waits", || second.readyz().contains("waits for the lock"));
     assert!(UnixStream::connect(&socket).is_ok(), "and touches nothing");
     first.stop();
     eventually("the second one acts", || {
         let page = second.readyz();
         page.contains("503") && !page.contains("lock")
     });
-    eventually("the plugin can ask it", || {
-        UnixStream::connect(&socket).is_ok()
-    });
+    eventually("the plugin can ask it", || UnixStream::connect(&socket).is_ok());
     second.stop();
 }
 

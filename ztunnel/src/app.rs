@@ -117,18 +117,8 @@ impl App {
         let xds = build_xds(config, token, writer, &mut registry, &readiness)?;
         let context = build_proxy(config, &view, &certificates, fence, &mut registry);
         let (manager, handle) = build_workloads(config, context, &mut registry, &readiness)?;
-        let dump = Dump {
-            view,
-            certificates,
-            workloads: handle,
-            config: summary,
-        };
-        let admin = Admin {
-            readiness: readiness.clone(),
-            registry,
-            dump,
-            quit,
-        };
+        let dump = Dump { view, certificates, workloads: handle, config: summary };
+        let admin = Admin { readiness: readiness.clone(), registry, dump, quit };
         Ok(Self {
             servers,
             admin: Arc::new(admin),
@@ -164,13 +154,9 @@ impl App {
                 return Err(AppError::Task(part.map_or_else(|e| e.to_string(), str::to_owned)));
             }
         };
-        self.readiness
-            .report(Part::Agent, vec!["the end: ztunnel is stopping".to_owned()]);
+        self.readiness.report(Part::Agent, vec!["the end: ztunnel is stopping".to_owned()]);
         let limit = self.termination_deadline + END_SLACK;
-        if timeout(limit, manager.drain(self.termination_deadline))
-            .await
-            .is_err()
-        {
+        if timeout(limit, manager.drain(self.termination_deadline)).await.is_err() {
             warn!("connections were still open after {limit:?} and are cut");
         }
         xds_stop.cancel();
@@ -182,19 +168,10 @@ impl App {
 }
 
 fn build_certificates(config: &Config, token: &Token) -> Result<Certificates, AppError> {
-    let channel = ControlChannel::new(config.ca.clone()).map_err(|source| AppError::Channel {
-        name: "CA_ADDRESS",
-        source,
-    })?;
-    let settings = CaSettings {
-        cluster: config.node.cluster.clone(),
-        ttl: config.certificate_ttl,
-    };
-    Ok(Certificates::new(CaClient::new(
-        &channel,
-        token.clone(),
-        settings,
-    )))
+    let channel = ControlChannel::new(config.ca.clone())
+        .map_err(|source| AppError::Channel { name: "CA_ADDRESS", source })?;
+    let settings = CaSettings { cluster: config.node.cluster.clone(), ttl: config.certificate_ttl };
+    Ok(Certificates::new(CaClient::new(&channel, token.clone(), settings)))
 }
 
 fn build_xds(
@@ -205,23 +182,11 @@ fn build_xds(
     readiness: &Readiness,
 ) -> Result<XdsClient, AppError> {
     let address = config.xds.address.to_string();
-    let channel = ControlChannel::new(config.xds.clone()).map_err(|source| AppError::Channel {
-        name: "XDS_ADDRESS",
-        source,
-    })?;
+    let channel = ControlChannel::new(config.xds.clone())
+        .map_err(|source| AppError::Channel { name: "XDS_ADDRESS", source })?;
     let metrics = source::Metrics::register(registry);
-    let caller = Caller {
-        node: config.node.clone(),
-        token,
-    };
-    Ok(XdsClient::new(
-        address,
-        channel,
-        caller,
-        writer,
-        metrics,
-        readiness.clone(),
-    ))
+    let caller = Caller { node: config.node.clone(), token };
+    Ok(XdsClient::new(address, channel, caller, writer, metrics, readiness.clone()))
 }
 
 fn build_proxy(
@@ -233,13 +198,7 @@ fn build_proxy(
 ) -> Arc<ProxyContext> {
     let telemetry = Telemetry::new(registry);
     let settings = config.proxy.clone();
-    ProxyContext::new(
-        view.clone(),
-        certificates.clone(),
-        telemetry,
-        fence,
-        settings,
-    )
+    ProxyContext::new(view.clone(), certificates.clone(), telemetry, fence, settings)
 }
 
 fn build_workloads(
@@ -249,12 +208,7 @@ fn build_workloads(
     readiness: &Readiness,
 ) -> Result<(Manager, Handle), AppError> {
     let metrics = workloads::Metrics::register(registry);
-    Ok(Manager::new(
-        config.workloads.clone(),
-        context,
-        metrics,
-        readiness.clone(),
-    )?)
+    Ok(Manager::new(config.workloads.clone(), context, metrics, readiness.clone())?)
 }
 
 struct Signals {

@@ -19,11 +19,7 @@ impl Backoff {
     /// Starts with `first`.
     #[must_use]
     pub fn new(first: Duration, longest: Duration) -> Self {
-        Self {
-            first,
-            longest,
-            next: first,
-        }
+        Self { first, longest, next: first }
     }
 
     /// How long to wait now; the next wait is longer.
@@ -64,10 +60,7 @@ mod tests {
         let mut expected = first;
         for _ in 0..14 {
             let wait = backoff.wait();
-            assert!(
-                wait <= expected && wait >= expected.mul_f64(0.79),
-                "{wait:?} {expected:?}"
-            );
+            assert!(wait <= expected && wait >= expected.mul_f64(0.79), "{wait:?} {expected:?}");
             expected = (expected * 2).min(longest);
         }
         assert_eq!(expected, longest);

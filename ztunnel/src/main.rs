@@ -35,9 +35,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Arguments {
-        command: _one_meaning,
-    } = Arguments::parse();
+    let Arguments { command: _one_meaning } = Arguments::parse();
     let config = match Config::parse(&Raw::from_env()) {
         Ok(config) => config,
         Err(mistakes) => {

@@ -162,20 +162,12 @@ mod tests {
             view.reject_workload(&format!("bad{last}"), &message);
         }
         match route(&source, client, OrigDst(dst), &view) {
-            Route::Tunnel(Tunnel {
-                peer,
-                authority,
-                hbone_addr,
-                expected,
-            }) => {
+            Route::Tunnel(Tunnel { peer, authority, hbone_addr, expected }) => {
                 assert_eq!(expected, std::slice::from_ref(&peer.identity));
                 format!("tunnel {} {authority} via {hbone_addr}", peer.name)
             }
             Route::Passthrough(Passthrough { dst, peer, reason }) => {
-                format!(
-                    "pass {dst} {} {reason:?}",
-                    peer.map_or("-".into(), |p| p.name.clone())
-                )
+                format!("pass {dst} {} {reason:?}", peer.map_or("-".into(), |p| p.name.clone()))
             }
             Route::Refuse(reason) => format!("refuse {reason:?}"),
         }
@@ -184,23 +176,11 @@ mod tests {
     #[test]
     fn table() {
         let cases = [
-            (
-                "10.0.1.1:80",
-                "tunnel server 10.0.1.1:80 via 10.0.1.1:15008",
-            ),
-            (
-                "[fd00:1::1]:80",
-                "tunnel server [fd00:1::1]:80 via [fd00:1::1]:15008",
-            ),
-            (
-                "[::ffff:10.0.1.1]:80",
-                "tunnel server 10.0.1.1:80 via 10.0.1.1:15008",
-            ),
+            ("10.0.1.1:80", "tunnel server 10.0.1.1:80 via 10.0.1.1:15008"),
+            ("[fd00:1::1]:80", "tunnel server [fd00:1::1]:80 via [fd00:1::1]:15008"),
+            ("[::ffff:10.0.1.1]:80", "tunnel server 10.0.1.1:80 via 10.0.1.1:15008"),
             // The peer refuses its own ports itself.
-            (
-                "10.0.1.1:15008",
-                "tunnel server 10.0.1.1:15008 via 10.0.1.1:15008",
-            ),
+            ("10.0.1.1:15008", "tunnel server 10.0.1.1:15008 via 10.0.1.1:15008"),
             ("10.0.1.6:80", "pass 10.0.1.6:80 other PlainWorkload"),
             // Of these, and of 10.0.1.1, a version was rejected.
             ("10.0.1.2:80", "refuse RejectedDestination(\"bad2\")"),
@@ -209,10 +189,7 @@ mod tests {
             ("10.0.1.3:80", "pass 10.0.1.3:80 - UnknownDestination"),
             ("10.0.1.4:80", "pass 10.0.1.4:80 - UnknownDestination"),
             ("192.0.2.1:443", "pass 192.0.2.1:443 - UnknownDestination"),
-            (
-                "192.0.2.1:15008",
-                "pass 192.0.2.1:15008 - UnknownDestination",
-            ),
+            ("192.0.2.1:15008", "pass 192.0.2.1:15008 - UnknownDestination"),
             ("10.0.0.1:80", "pass 10.0.0.1:80 client OwnAddress"),
             ("[fd00::1]:80", "pass [fd00::1]:80 client OwnAddress"),
             ("10.0.0.1:15001", "refuse ProxyPort"),

@@ -1,8 +1,5 @@
 //! The program as a process, in a network namespace of its own.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this room spawns the program under test"
-)]
+#![expect(clippy::disallowed_methods, reason = "this room spawns the program under test")]
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 use std::io::{Read, Write};
@@ -26,23 +23,14 @@ impl Ztunnel {
     /// In a fresh namespace whose loopback is up.
     fn start(settings: &[(&str, &str)]) -> Self {
         let child = Command::new("unshare")
-            .args([
-                "--net",
-                "sh",
-                "-c",
-                "ip link set lo up && exec \"$0\" proxy ztunnel",
-                PROGRAM,
-            ])
+            .args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\" proxy ztunnel", PROGRAM])
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        Self {
-            child,
-            fence: Fence::new(1).unwrap(),
-        }
+        Self { child, fence: Fence::new(1).unwrap() }
     }
 
     /// Asks over the loopback of its namespace; `None` while nobody answers.
@@ -64,23 +52,14 @@ impl Ztunnel {
             if let Some(answer) = self.ask(port, request) {
                 return answer;
             }
-            assert!(
-                start.elapsed() < LIMIT,
-                "nobody answers {request} on {port}"
-            );
+            assert!(start.elapsed() < LIMIT, "nobody answers {request} on {port}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
     fn terminate(&self) {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     }
 
     /// Waits for the end; what it logged comes along.
@@ -94,12 +73,7 @@ impl Ztunnel {
             std::thread::sleep(Duration::from_millis(20));
         };
         let mut log = String::new();
-        self.child
-            .stdout
-            .take()
-            .unwrap()
-            .read_to_string(&mut log)
-            .unwrap();
+        self.child.stdout.take().unwrap().read_to_string(&mut log).unwrap();
         (status, log)
     }
 }
@@ -123,19 +97,10 @@ fn alone_on_a_node_it_says_what_it_waits_for_and_ends_in_good_order() {
     ]);
     let ready = ztunnel.answer(15021, "GET /healthz/ready");
     assert!(ready.starts_with("HTTP/1.1 500"), "{ready}");
-    assert!(
-        ready.contains("waiting for workloads from the control plane"),
-        "{ready}"
-    );
-    assert!(
-        ready.contains("waiting for a connection to the node agent"),
-        "{ready}"
-    );
+    assert!(ready.contains("waiting for workloads from the control plane"), "{ready}");
+    assert!(ready.contains("waiting for a connection to the node agent"), "{ready}");
     let metrics = ztunnel.answer(15020, "GET /metrics");
-    assert!(
-        metrics.contains("workload_manager_active_proxy_count 0"),
-        "{metrics}"
-    );
+    assert!(metrics.contains("workload_manager_active_proxy_count 0"), "{metrics}");
     let dump = ztunnel.answer(15000, "GET /config_dump");
     assert!(dump.contains("\"nodeName\": \"n1\""), "{dump}");
 
@@ -157,10 +122,7 @@ fn an_operator_can_end_it_over_the_admin_port() {
     assert_eq!(status.code(), Some(0), "{log}");
     for line in log.lines() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        assert!(
-            line["message"].is_string() && line["time"].is_string(),
-            "{line}"
-        );
+        assert!(line["message"].is_string() && line["time"].is_string(), "{line}");
     }
 }
 

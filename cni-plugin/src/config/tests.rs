@@ -7,13 +7,7 @@ fn document(rest: &str) -> Result<Document, ConfigError> {
 
 fn ips(prev_result: &str) -> Vec<String> {
     let document = document(&format!(r#","prevResult":{prev_result}"#)).unwrap();
-    document
-        .prev_result()
-        .unwrap()
-        .ips
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    document.prev_result().unwrap().ips.iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -27,26 +21,14 @@ fn inputs_that_are_no_configuration_have_their_codes() {
         ("{} {}", 6, "JSON"),
         (r#"{"cniVersion":"1.0.0","type":"t"}"#, 7, "name"),
         (r#"{"cniVersion":"1.0.0","name":"","type":"t"}"#, 7, "name"),
-        (
-            r#"{"cniVersion":"1.0.0","name":"../../x","type":"t"}"#,
-            7,
-            "name",
-        ),
+        (r#"{"cniVersion":"1.0.0","name":"../../x","type":"t"}"#, 7, "name"),
         (r#"{"cniVersion":"1.0.0","name":7,"type":"t"}"#, 7, "name"),
         (r#"{"cniVersion":"1.0.0","name":"n"}"#, 7, "type"),
         (r#"{"cniVersion":"1.0.0","name":"n","type":""}"#, 7, "type"),
         (r#"{"cniVersion":"1.0.0","name":"n","type":[]}"#, 7, "type"),
         (r#"{"cniVersion":1,"name":"n","type":"t"}"#, 7, "cniVersion"),
-        (
-            r#"{"cniVersion":"9.9.9","name":"n","type":"t"}"#,
-            1,
-            "9.9.9",
-        ),
-        (
-            r#"{"cniVersion":"0.2.0","name":"n","type":"t"}"#,
-            1,
-            "0.2.0",
-        ),
+        (r#"{"cniVersion":"9.9.9","name":"n","type":"t"}"#, 1, "9.9.9"),
+        (r#"{"cniVersion":"0.2.0","name":"n","type":"t"}"#, 1, "0.2.0"),
         (r#"{"name":"n","type":"t"}"#, 1, "0.1.0"),
     ] {
         let error = Document::parse(input.as_bytes()).unwrap_err();
@@ -88,17 +70,9 @@ fn settings_of_the_wrong_kind_are_named_with_their_value() {
         ("timeoutSeconds", "2.5"),
         ("timeoutSeconds", "-1"),
     ] {
-        let error = document(&format!(r#","{key}":{value}"#))
-            .unwrap()
-            .settings()
-            .unwrap_err();
+        let error = document(&format!(r#","{key}":{value}"#)).unwrap().settings().unwrap_err();
         assert_eq!(error.code(), 7, "{error}");
-        assert!(
-            error
-                .to_string()
-                .starts_with(&format!("{key} is {value}: ")),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with(&format!("{key} is {value}: ")), "{error}");
     }
 }
 
@@ -107,14 +81,8 @@ fn the_addresses_are_those_of_the_container() {
     for (prev_result, expected) in [
         ("{}", vec![]),
         (r#"{"ips":null,"interfaces":null}"#, vec![]),
-        (
-            r#"{"ips":[{"version":"4","address":"10.0.0.7/24"}]}"#,
-            vec!["10.0.0.7"],
-        ),
-        (
-            r#"{"ips":[{"address":"fd00::7/64","interface":9}]}"#,
-            vec!["fd00::7"],
-        ),
+        (r#"{"ips":[{"version":"4","address":"10.0.0.7/24"}]}"#, vec!["10.0.0.7"]),
+        (r#"{"ips":[{"address":"fd00::7/64","interface":9}]}"#, vec!["fd00::7"]),
         (
             r#"{"interfaces":[{"name":"br0"},{"name":"eth0","sandbox":"/n"},{"sandbox":""}],
                 "ips":[{"address":"10.0.0.1/24","interface":0},
@@ -156,16 +124,11 @@ fn the_result_keeps_its_text() {
 #[test]
 fn versions_for_answers() {
     assert_eq!(asked_version(b"").unwrap(), "1.1.0");
-    assert_eq!(
-        asked_version(br#"{"cniVersion":"9.9.9"}"#).unwrap(),
-        "9.9.9"
-    );
+    assert_eq!(asked_version(br#"{"cniVersion":"9.9.9"}"#).unwrap(), "9.9.9");
     assert_eq!(asked_version(b"{").unwrap_err().code(), 6);
-    for (input, expected) in [
-        ("{", "1.1.0"),
-        (r#"{"cniVersion":"0.4.0"}"#, "0.4.0"),
-        (r#"{"cniVersion":7}"#, "1.1.0"),
-    ] {
+    for (input, expected) in
+        [("{", "1.1.0"), (r#"{"cniVersion":"0.4.0"}"#, "0.4.0"), (r#"{"cniVersion":7}"#, "1.1.0")]
+    {
         assert_eq!(version_for_errors(input.as_bytes()).name(), expected);
     }
 }

@@ -16,11 +16,7 @@ fn environment(overrides: &[(&str, &str)]) -> Environment {
     ]
     .map(|(name, value)| (name.to_owned(), value.into()))
     .into();
-    variables.extend(
-        overrides
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.into())),
-    );
+    variables.extend(overrides.iter().map(|(name, value)| ((*name).to_owned(), value.into())));
     variables
 }
 
@@ -36,11 +32,7 @@ fn pod_of(args: &str) -> Result<Option<Pod>, InvocationError> {
 }
 
 fn pod(namespace: &str, name: &str, uid: Option<&str>) -> Pod {
-    Pod {
-        namespace: namespace.into(),
-        name: name.into(),
-        uid: uid.map(str::to_owned),
-    }
+    Pod { namespace: namespace.into(), name: name.into(), uid: uid.map(str::to_owned) }
 }
 
 #[test]
@@ -50,11 +42,7 @@ fn all_missing_variables_are_named_at_once() {
         ("CHECK", "CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME"),
         ("DEL", "CNI_CONTAINERID, CNI_IFNAME"),
     ] {
-        let nothing = [
-            ("CNI_CONTAINERID", ""),
-            ("CNI_NETNS", ""),
-            ("CNI_IFNAME", ""),
-        ];
+        let nothing = [("CNI_CONTAINERID", ""), ("CNI_NETNS", ""), ("CNI_IFNAME", "")];
         let error = parse(&[&[("CNI_COMMAND", command)][..], &nothing].concat()).unwrap_err();
         assert_eq!(error.code(), 4);
         assert!(error.to_string().ends_with(missing), "{command}: {error}");
@@ -100,18 +88,9 @@ fn the_pod_is_found_in_any_order_among_other_keys() {
         ("IgnoreUnknown=1", None),
         ("IgnoreUnknown=1;K8S_POD_INFRA_CONTAINER_ID=abc", None),
         ("K8S_POD_NAMESPACE=;K8S_POD_NAME=", None),
-        (
-            "K8S_POD_NAME=web-0;K8S_POD_NAMESPACE=default",
-            Some(web.clone()),
-        ),
-        (
-            "K8S_POD_NAME=web-0;;K8S_POD_NAMESPACE=default;",
-            Some(web.clone()),
-        ),
-        (
-            "IP=10.0.0.1;K8S_POD_NAME=web-0;MAC=a=b;K8S_POD_NAMESPACE=default",
-            Some(web),
-        ),
+        ("K8S_POD_NAME=web-0;K8S_POD_NAMESPACE=default", Some(web.clone())),
+        ("K8S_POD_NAME=web-0;;K8S_POD_NAMESPACE=default;", Some(web.clone())),
+        ("IP=10.0.0.1;K8S_POD_NAME=web-0;MAC=a=b;K8S_POD_NAMESPACE=default", Some(web)),
         (
             "K8S_POD_UID=0b1c-2d;K8S_POD_NAME=web-0;IgnoreUnknown=1;\
              K8S_POD_INFRA_CONTAINER_ID=c0ffee;K8S_POD_NAMESPACE=default",
@@ -147,11 +126,7 @@ fn del_gets_through_where_add_does_not() {
     let config = r#"{"cniVersion":"1.0.0","name":"net","type":"t","timeoutSeconds":"x"}"#;
     let variables = environment(&[("CNI_COMMAND", "DEL"), ("CNI_NETNS", ""), ("CNI_ARGS", "?")]);
     match Invocation::parse(&variables, Ok(config.into())).unwrap() {
-        Invocation::Del(Detached {
-            attachment,
-            netns,
-            settings,
-        }) => {
+        Invocation::Del(Detached { attachment, netns, settings }) => {
             assert_eq!((attachment.pod, netns), (None, None));
             assert_eq!(settings, Settings::default());
         }

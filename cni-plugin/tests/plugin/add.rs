@@ -15,9 +15,7 @@ use crate::agent::Agent;
 use crate::runtime::{self, Pod, identity, path_of};
 
 fn not_in_mesh() -> Outcome {
-    Outcome::NotInMesh {
-        reason: "no label".to_owned(),
-    }
+    Outcome::NotInMesh { reason: "no label".to_owned() }
 }
 
 #[test]
@@ -26,11 +24,7 @@ fn a_captured_pod_gets_the_result_of_the_plugins_before() {
     let agent = Agent::answering(&pod.socket(), Outcome::Captured);
     let outcome = pod.call("ADD");
     assert!(outcome.success, "{}", outcome.stdout);
-    assert!(
-        outcome.stderr.contains("default/web: captured"),
-        "{}",
-        outcome.stderr
-    );
+    assert!(outcome.stderr.contains("default/web: captured"), "{}", outcome.stderr);
     assert_eq!(agent.asked().rest, b"");
 }
 
@@ -43,15 +37,9 @@ fn the_agent_is_told_everything_and_handed_the_namespace() {
     assert_eq!(asked.netns.unwrap().id(), pod.netns.id());
     let request = asked.request;
     assert_eq!((request.version, request.verb), (VERSION, Verb::Add));
-    assert_eq!(
-        (request.namespace.as_str(), request.name.as_str()),
-        ("default", "web")
-    );
+    assert_eq!((request.namespace.as_str(), request.name.as_str()), ("default", "web"));
     assert_eq!(request.uid.as_deref(), Some("0b1c-2d"));
-    assert_eq!(
-        (request.container_id.as_str(), request.ifname.as_str()),
-        ("c0ffee", "eth0")
-    );
+    assert_eq!((request.container_id.as_str(), request.ifname.as_str()), ("c0ffee", "eth0"));
     assert_eq!(request.netns_path, Some(path_of(&pod.netns)));
     let ips: Vec<_> = request.ips.iter().map(ToString::to_string).collect();
     assert_eq!(ips, ["10.0.0.7", "fd00::7"]);
@@ -71,10 +59,7 @@ fn a_pod_outside_the_mesh_starts() {
 #[test]
 fn prev_result_passes_through_byte_for_byte_in_every_version() {
     let results = [
-        (
-            "0.3.1",
-            r#"{"cniVersion":"0.3.1","ips":[{"version":"4","address":"10.0.0.7/24"}]}"#,
-        ),
+        ("0.3.1", r#"{"cniVersion":"0.3.1","ips":[{"version":"4","address":"10.0.0.7/24"}]}"#),
         (
             "0.4.0",
             r#"{ "cniVersion" : "0.4.0", "interfaces":[{"name":"br0"},{"name":"eth0","mac":"aa",
@@ -110,9 +95,7 @@ fn prev_result_passes_through_byte_for_byte_in_every_version() {
 #[test]
 fn being_the_first_plugin_is_an_error() {
     for args in ["", "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"] {
-        let pod = Pod::new()
-            .with_key("prevResult", Value::Null)
-            .with("CNI_ARGS", args);
+        let pod = Pod::new().with_key("prevResult", Value::Null).with("CNI_ARGS", args);
         let agent = Agent::answering(&pod.socket(), Outcome::Captured);
         pod.call("ADD").assert_error(7, &["prevResult", "chained"]);
         agent.assert_not_asked();
@@ -142,10 +125,7 @@ fn excluded_namespaces_start_without_an_agent() {
 
 #[test]
 fn excluded_namespaces_are_not_asked_about() {
-    let pod = Pod::new().with(
-        "CNI_ARGS",
-        "K8S_POD_NAMESPACE=sluice-system;K8S_POD_NAME=zt",
-    );
+    let pod = Pod::new().with("CNI_ARGS", "K8S_POD_NAMESPACE=sluice-system;K8S_POD_NAME=zt");
     let agent = Agent::refusing(&pod.socket(), Code::TryAgain);
     assert!(pod.call("ADD").success);
     agent.assert_not_asked();
@@ -182,10 +162,8 @@ fn a_socket_that_a_dead_agent_left_means_try_again_at_once() {
 #[test]
 fn an_agent_that_never_was_is_told_apart() {
     let pod = Pod::new().with_key("agentSocket", json!("/nowhere/at/all/plugin.sock"));
-    pod.call("ADD").assert_error(
-        11,
-        &["/nowhere/at/all/plugin.sock", "its folder /nowhere/at/all"],
-    );
+    pod.call("ADD")
+        .assert_error(11, &["/nowhere/at/all/plugin.sock", "its folder /nowhere/at/all"]);
 }
 
 #[test]
@@ -224,20 +202,13 @@ fn an_agent_that_does_not_even_accept_is_not_waited_for_longer() {
 
 #[test]
 fn replies_that_are_none_mean_try_again() {
-    let done = plugin_api::encode(&Reply {
-        version: VERSION,
-        outcome: Outcome::Done,
-    })
-    .unwrap();
+    let done = plugin_api::encode(&Reply { version: VERSION, outcome: Outcome::Done }).unwrap();
     let cases: [(&[u8], &str); 6] = [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "exceeds"),
         (&[0xff; 4], "exceeds"),
         (&[0, 0, 0, 2, b'{', b'}'], "malformed"),
         (&[0, 0, 0, 0], "malformed"),
-        (
-            b"\x00\x00\x00\x26{\"version\":1,\"outcome\":\"neverHeardOf\"}",
-            "malformed",
-        ),
+        (b"\x00\x00\x00\x26{\"version\":1,\"outcome\":\"neverHeardOf\"}", "malformed"),
         (&done, "took Add for a DEL"),
     ];
     for (bytes, word) in cases {
@@ -250,11 +221,8 @@ fn replies_that_are_none_mean_try_again() {
 
 #[test]
 fn an_agent_that_hangs_up_means_try_again() {
-    let whole = plugin_api::encode(&Reply {
-        version: VERSION,
-        outcome: Outcome::Captured,
-    })
-    .unwrap();
+    let whole =
+        plugin_api::encode(&Reply { version: VERSION, outcome: Outcome::Captured }).unwrap();
     for length in [0, 3, 4, whole.len() - 1] {
         let pod = Pod::new();
         let agent = Agent::hanging_up(&pod.socket(), &whole[..length]);
@@ -265,10 +233,9 @@ fn an_agent_that_hangs_up_means_try_again() {
 
 #[test]
 fn another_version_of_the_contract_is_named() {
-    for body in [
-        r#"{"version":2,"outcome":"captured"}"#,
-        r#"{"version":2,"shape":"of the future"}"#,
-    ] {
+    for body in
+        [r#"{"version":2,"outcome":"captured"}"#, r#"{"version":2,"shape":"of the future"}"#]
+    {
         let length = u32::try_from(body.len()).unwrap().to_be_bytes();
         let pod = Pod::new();
         let agent = Agent::sending(&pod.socket(), &[&length, body.as_bytes()].concat());
@@ -297,10 +264,7 @@ fn the_agents_refusals_reach_the_runtime() {
 #[test]
 fn the_plugins_own_namespace_is_refused() {
     for (args, path) in [
-        (
-            "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web",
-            "/proc/self/ns/net",
-        ),
+        ("K8S_POD_NAMESPACE=default;K8S_POD_NAME=web", "/proc/self/ns/net"),
         ("", "/proc/thread-self/ns/net"),
     ] {
         let pod = Pod::new().with("CNI_NETNS", path).with("CNI_ARGS", args);
@@ -320,11 +284,9 @@ fn what_is_no_namespace_is_refused() {
     let pipe = folder.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let pipe = pipe.display().to_string();
-    for (path, word) in [
-        ("/nowhere/netns", "open"),
-        ("/dev/null", "not a namespace"),
-        (&pipe, "not a namespace"),
-    ] {
+    for (path, word) in
+        [("/nowhere/netns", "open"), ("/dev/null", "not a namespace"), (&pipe, "not a namespace")]
+    {
         let pod = Pod::new().with("CNI_NETNS", path);
         let outcome = pod.call("ADD");
         outcome.assert_error(8, &[path, word]);
@@ -352,8 +314,7 @@ fn an_impostor_is_told_nothing() {
         .status()
         .unwrap();
     assert!(somebody_else.success());
-    pod.call("ADD")
-        .assert_error(11, &["user 65534", "not by root"]);
+    pod.call("ADD").assert_error(11, &["user 65534", "not by root"]);
     let (mut stream, _) = listener.accept().unwrap();
     let mut told = Vec::new();
     stream.read_to_end(&mut told).unwrap();

@@ -29,27 +29,13 @@ pub struct Agent {
 impl Agent {
     /// Replies with `outcome`.
     pub fn answering(socket: &Path, outcome: Outcome) -> Self {
-        Self::sending(
-            socket,
-            &plugin_api::encode(&Reply {
-                version: VERSION,
-                outcome,
-            })
-            .unwrap(),
-        )
+        Self::sending(socket, &plugin_api::encode(&Reply { version: VERSION, outcome }).unwrap())
     }
 
     /// Refuses with `code`.
     pub fn refusing(socket: &Path, code: Code) -> Self {
         let (message, details) = ("rules: because".to_owned(), "do this".to_owned());
-        Self::answering(
-            socket,
-            Outcome::Error {
-                code,
-                message,
-                details,
-            },
-        )
+        Self::answering(socket, Outcome::Error { code, message, details })
     }
 
     /// Replies with exactly these bytes, and hangs up only after the plugin did.
@@ -84,13 +70,7 @@ impl Agent {
             let mut rest = Vec::new();
             // A reset is an end too.
             let _ = stream.read_to_end(&mut rest);
-            sender
-                .send(Asked {
-                    request,
-                    netns,
-                    rest,
-                })
-                .unwrap();
+            sender.send(Asked { request, netns, rest }).unwrap();
         });
         Self { seen }
     }
@@ -115,18 +95,12 @@ fn read_request(stream: &mut UnixStream) -> (Request, Option<PodNetns>) {
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         let message =
             recvmsg::<()>(stream.as_raw_fd(), &mut first, Some(&mut space), flags).unwrap();
-        let mut all = message
-            .cmsgs()
-            .unwrap()
-            .filter_map(|control| match control {
-                ControlMessageOwned::ScmRights(fds) => Some(fds),
-                _ => None,
-            });
+        let mut all = message.cmsgs().unwrap().filter_map(|control| match control {
+            ControlMessageOwned::ScmRights(fds) => Some(fds),
+            _ => None,
+        });
         let fds = all.next().unwrap_or_default();
-        assert!(
-            fds.len() <= 1 && all.next().is_none(),
-            "more than one descriptor"
-        );
+        assert!(fds.len() <= 1 && all.next().is_none(), "more than one descriptor");
         fds.first().copied()
     };
     let netns = descriptor.map(|fd| {

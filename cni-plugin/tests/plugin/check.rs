@@ -8,12 +8,7 @@ use crate::runtime::Pod;
 
 #[test]
 fn a_pod_that_is_as_it_should_be_passes() {
-    for outcome in [
-        Outcome::Captured,
-        Outcome::NotInMesh {
-            reason: "no label".to_owned(),
-        },
-    ] {
+    for outcome in [Outcome::Captured, Outcome::NotInMesh { reason: "no label".to_owned() }] {
         let pod = Pod::new();
         let agent = Agent::answering(&pod.socket(), outcome);
         pod.call("CHECK").assert_silent_success();
@@ -34,17 +29,14 @@ fn a_pod_that_is_not_fails_with_the_agents_words() {
 
 #[test]
 fn without_an_agent_nobody_can_tell() {
-    Pod::new()
-        .call("CHECK")
-        .assert_error(11, &["node agent is away"]);
+    Pod::new().call("CHECK").assert_error(11, &["node agent is away"]);
 }
 
 #[test]
 fn configurations_before_its_time_are_refused() {
     let pod = Pod::new().with_key("cniVersion", json!("0.3.1"));
     let agent = Agent::answering(&pod.socket(), Outcome::Captured);
-    pod.call("CHECK")
-        .assert_error(1, &["0.3.1", "CHECK", "0.4.0"]);
+    pod.call("CHECK").assert_error(1, &["0.3.1", "CHECK", "0.4.0"]);
     agent.assert_not_asked();
 }
 
@@ -57,9 +49,6 @@ fn it_needs_the_result_of_add() {
 #[test]
 fn excluded_namespaces_and_strangers_pass() {
     for args in ["", "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=dns"] {
-        Pod::new()
-            .with("CNI_ARGS", args)
-            .call("CHECK")
-            .assert_silent_success();
+        Pod::new().with("CNI_ARGS", args).call("CHECK").assert_silent_success();
     }
 }

@@ -39,11 +39,7 @@ fn a_hanging_agent_is_waited_for_less_than_a_second() {
     let outcome = pod.call("DEL");
     outcome.assert_silent_success();
     assert!(outcome.took < Duration::from_secs(3), "{:?}", outcome.took);
-    assert!(
-        outcome.stderr.contains("did not answer within 800ms"),
-        "{}",
-        outcome.stderr
-    );
+    assert!(outcome.stderr.contains("did not answer within 800ms"), "{}", outcome.stderr);
 }
 
 #[test]
@@ -52,11 +48,7 @@ fn a_failing_agent_does_not_matter() {
     let agent = Agent::refusing(&pod.socket(), Code::TryAgain);
     let outcome = pod.call("DEL");
     outcome.assert_silent_success();
-    assert!(
-        outcome.stderr.contains("rules: because"),
-        "{}",
-        outcome.stderr
-    );
+    assert!(outcome.stderr.contains("rules: because"), "{}", outcome.stderr);
     agent.asked();
 }
 
@@ -64,9 +56,7 @@ fn a_failing_agent_does_not_matter() {
 #[test]
 fn neither_namespace_nor_prev_result_is_needed() {
     for netns in ["", "/nowhere/netns", "/proc/self/ns/net"] {
-        let pod = Pod::new()
-            .with("CNI_NETNS", netns)
-            .with_key("prevResult", Value::Null);
+        let pod = Pod::new().with("CNI_NETNS", netns).with_key("prevResult", Value::Null);
         let agent = Agent::answering(&pod.socket(), Outcome::Done);
         pod.call("DEL").assert_silent_success();
         let hint = Some(netns).filter(|path| !path.is_empty());
@@ -84,14 +74,8 @@ fn what_the_agent_does_not_know_is_done() {
 
 #[test]
 fn what_failed_the_add_does_not_fail_the_del() {
-    Pod::new()
-        .with("CNI_ARGS", "K8S_POD_NAME")
-        .call("DEL")
-        .assert_silent_success();
-    Pod::new()
-        .with_key("prevResult", json!("?"))
-        .call("DEL")
-        .assert_silent_success();
+    Pod::new().with("CNI_ARGS", "K8S_POD_NAME").call("DEL").assert_silent_success();
+    Pod::new().with_key("prevResult", json!("?")).call("DEL").assert_silent_success();
     let pod = Pod::new().with_key("timeoutSeconds", json!("soon"));
     pod.call("DEL").assert_silent_success();
 }

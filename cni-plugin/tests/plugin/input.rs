@@ -8,12 +8,8 @@ const VERBS: [&str; 3] = ["ADD", "DEL", "CHECK"];
 
 #[test]
 fn an_unknown_command_is_named() {
-    Pod::new()
-        .call("FOO")
-        .assert_error(4, &["CNI_COMMAND", "FOO"]);
-    Pod::new()
-        .call("add")
-        .assert_error(4, &["CNI_COMMAND", "add"]);
+    Pod::new().call("FOO").assert_error(4, &["CNI_COMMAND", "FOO"]);
+    Pod::new().call("add").assert_error(4, &["CNI_COMMAND", "add"]);
 }
 
 #[test]
@@ -25,42 +21,26 @@ fn without_a_command_its_variable_is_named() {
 fn a_missing_variable_is_named() {
     for verb in VERBS {
         for variable in ["CNI_CONTAINERID", "CNI_IFNAME"] {
-            Pod::new()
-                .with(variable, "")
-                .call(verb)
-                .assert_error(4, &[variable]);
+            Pod::new().with(variable, "").call(verb).assert_error(4, &[variable]);
         }
     }
     for verb in ["ADD", "CHECK"] {
-        Pod::new()
-            .with("CNI_NETNS", "")
-            .call(verb)
-            .assert_error(4, &["CNI_NETNS"]);
+        Pod::new().with("CNI_NETNS", "").call(verb).assert_error(4, &["CNI_NETNS"]);
     }
 }
 
 #[test]
 fn a_bad_container_id_or_interface_name_is_refused() {
     for verb in VERBS {
-        for (variable, value) in [
-            ("CNI_CONTAINERID", "../x"),
-            ("CNI_IFNAME", "a234567890123456"),
-        ] {
-            Pod::new()
-                .with(variable, value)
-                .call(verb)
-                .assert_error(4, &[variable, value]);
+        for (variable, value) in [("CNI_CONTAINERID", "../x"), ("CNI_IFNAME", "a234567890123456")] {
+            Pod::new().with(variable, value).call(verb).assert_error(4, &[variable, value]);
         }
     }
 }
 
 #[test]
 fn odd_arguments_are_refused_and_never_a_panic() {
-    for args in [
-        "K8S_POD_NAME",
-        "K8S_POD_NAME=../x;K8S_POD_NAMESPACE=default",
-        "=;=;;;K8S_POD_",
-    ] {
+    for args in ["K8S_POD_NAME", "K8S_POD_NAME=../x;K8S_POD_NAMESPACE=default", "=;=;;;K8S_POD_"] {
         let outcome = Pod::new().with("CNI_ARGS", args).call("ADD");
         outcome.assert_error(4, &["CNI_ARGS"]);
         assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
@@ -70,22 +50,16 @@ fn odd_arguments_are_refused_and_never_a_panic() {
 #[test]
 fn empty_and_broken_input_have_their_codes() {
     for verb in VERBS {
-        Pod::new()
-            .call_with(verb, b"")
-            .assert_error(5, &["standard input"]);
+        Pod::new().call_with(verb, b"").assert_error(5, &["standard input"]);
         Pod::new().call_with(verb, b"{").assert_error(6, &["JSON"]);
-        Pod::new()
-            .call_with(verb, b"\xff\xfe\x00")
-            .assert_error(6, &["JSON"]);
+        Pod::new().call_with(verb, b"\xff\xfe\x00").assert_error(6, &["JSON"]);
     }
 }
 
 #[test]
 fn input_beyond_every_bound_is_refused() {
     let huge = format!(r#"{{"x":"{}"}}"#, "x".repeat(5 * 1024 * 1024));
-    Pod::new()
-        .call_with("ADD", huge.as_bytes())
-        .assert_error(5, &["standard input"]);
+    Pod::new().call_with("ADD", huge.as_bytes()).assert_error(5, &["standard input"]);
 }
 
 #[test]
@@ -97,10 +71,7 @@ fn a_configuration_without_name_or_type_is_refused() {
             ("name", json!(7)),
             ("type", Value::Null),
         ] {
-            Pod::new()
-                .with_key(key, value)
-                .call(verb)
-                .assert_error(7, &[key]);
+            Pod::new().with_key(key, value).call(verb).assert_error(7, &[key]);
         }
     }
 }
@@ -119,9 +90,7 @@ fn an_unsupported_version_is_refused_in_one_we_speak() {
 #[test]
 fn errors_are_written_in_the_version_of_the_configuration() {
     for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
-        let pod = Pod::new()
-            .with_key("cniVersion", json!(version))
-            .with_key("name", json!("?"));
+        let pod = Pod::new().with_key("cniVersion", json!(version)).with_key("name", json!("?"));
         assert_eq!(pod.call("ADD").error()["cniVersion"], version);
     }
 }
@@ -135,10 +104,7 @@ fn own_keys_of_the_wrong_kind_are_named_with_their_value() {
         ("timeoutSeconds", json!("5")),
     ] {
         let shown = value.to_string();
-        Pod::new()
-            .with_key(key, value)
-            .call("ADD")
-            .assert_error(7, &[key, &shown]);
+        Pod::new().with_key(key, value).call("ADD").assert_error(7, &[key, &shown]);
     }
 }
 
@@ -159,15 +125,9 @@ fn version_repeats_the_question_and_lists_what_is_spoken() {
         assert!(outcome.success);
         serde_json::from_str(&outcome.stdout).unwrap()
     };
-    let bare = [
-        "CNI_CONTAINERID",
-        "CNI_NETNS",
-        "CNI_IFNAME",
-        "CNI_ARGS",
-        "CNI_PATH",
-    ]
-    .into_iter()
-    .fold(Pod::new(), |pod, variable| pod.with(variable, ""));
+    let bare = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"]
+        .into_iter()
+        .fold(Pod::new(), |pod, variable| pod.with(variable, ""));
     for (stdin, echoed) in [
         (r#"{"cniVersion":"0.4.0"}"#, "0.4.0"),
         (r#"{"cniVersion":"9.9.9"}"#, "9.9.9"),
@@ -175,9 +135,6 @@ fn version_repeats_the_question_and_lists_what_is_spoken() {
         ("", "1.1.0"),
     ] {
         let answer = answer(&bare.call_with("VERSION", stdin.as_bytes()));
-        assert_eq!(
-            answer,
-            json!({"cniVersion": echoed, "supportedVersions": spoken})
-        );
+        assert_eq!(answer, json!({"cniVersion": echoed, "supportedVersions": spoken}));
     }
 }

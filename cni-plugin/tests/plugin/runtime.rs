@@ -61,12 +61,7 @@ impl Pod {
                 "ips": [{"address": "10.0.0.7/24", "interface": 0}, {"address": "fd00::7/64"}],
             },
         });
-        Self {
-            netns,
-            folder,
-            variables,
-            config,
-        }
+        Self { netns, folder, variables, config }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -124,9 +119,8 @@ impl Pod {
     /// The folder holds nothing but what the test put there.
     pub fn assert_nothing_left(&self, expected: &[&str]) {
         let names = std::fs::read_dir(self.folder.path()).unwrap();
-        let mut names: Vec<_> = names
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<_> =
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         assert_eq!(names, expected);
     }
@@ -137,12 +131,7 @@ impl Outcome {
     pub fn error(&self) -> Value {
         assert!(!self.success, "succeeded with {:?}", self.stdout);
         let error: Value = serde_json::from_str(&self.stdout).unwrap();
-        let mut keys: Vec<_> = error
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let mut keys: Vec<_> = error.as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();
         assert_eq!(keys, ["cniVersion", "code", "details", "msg"]);
         assert!(!error["msg"].as_str().unwrap().is_empty());
@@ -168,11 +157,7 @@ impl Outcome {
 
 /// A path under which other processes open a namespace that has no name.
 pub fn path_of(netns: &PodNetns) -> String {
-    format!(
-        "/proc/{}/fd/{}",
-        std::process::id(),
-        netns.as_fd().as_raw_fd()
-    )
+    format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd())
 }
 
 /// Device and inode of an open namespace.

@@ -57,15 +57,8 @@ async fn bring_up(narrator: &Narrator, world: &World) -> anyhow::Result<Cast> {
             outside: make("outside", 1).await?,
         })
     };
-    let cast = narrator
-        .wait("client, server, other and outside are running", cast)
-        .await?;
-    kubectl(
-        narrator,
-        world,
-        &["-n", NAMESPACE, "get", "pods", "-o", "wide"],
-    )
-    .await?;
+    let cast = narrator.wait("client, server, other and outside are running", cast).await?;
+    kubectl(narrator, world, &["-n", NAMESPACE, "get", "pods", "-o", "wide"]).await?;
     Ok(cast)
 }
 
@@ -85,36 +78,18 @@ async fn before(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Resu
 async fn label(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Result<()> {
     narrator.chapter("The label, on running pods");
     let set = format!("{MODE_LABEL}=ambient");
-    kubectl(
-        narrator,
-        world,
-        &[
-            "-n", NAMESPACE, "label", "pod", "client", "server", "other", &set,
-        ],
-    )
-    .await?;
+    kubectl(narrator, world, &["-n", NAMESPACE, "label", "pod", "client", "server", "other", &set])
+        .await?;
     for pod in [&cast.client, &cast.server, &cast.other] {
         let captured = world.until_redirection(pod, Some("enabled"));
-        narrator
-            .wait(&format!("{} is captured", pod.name()), captured)
-            .await?;
+        narrator.wait(&format!("{} is captured", pod.name()), captured).await?;
     }
-    let rules = cast
-        .client
-        .run(&["nft", "list", "table", "inet", "sluice"])
-        .await?
-        .stdout;
+    let rules = cast.client.run(&["nft", "list", "table", "inet", "sluice"]).await?.stdout;
     for rule in rules.lines().filter(|line| line.contains("redirect to")) {
         narrator.saw(format!("rule in client's kernel: {}", rule.trim()));
     }
     for (from, to) in [(&cast.client, &cast.server), (&cast.other, &cast.server)] {
-        let known = until(
-            world,
-            "an exchange through the tunnel",
-            from,
-            to,
-            Seen::is_tunnelled,
-        );
+        let known = until(world, "an exchange through the tunnel", from, to, Seen::is_tunnelled);
         narrator.quietly("the peers know it", known).await?;
     }
     Ok(())
@@ -133,9 +108,7 @@ async fn after(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Resul
         elsewhere += seen.elsewhere;
     }
     narrator.saw(observe::on_the_wire(marker, tunnel, elsewhere));
-    expect("only the tunnel on the wire", marker + elsewhere, |count| {
-        *count == 0
-    })?;
+    expect("only the tunnel on the wire", marker + elsewhere, |count| *count == 0)?;
     narrator.saw(format!(
         "each time answered, and the server saw the client's own address, {}",
         cast.client.ip()
@@ -143,9 +116,7 @@ async fn after(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Resul
     let identity = observe::logged_identity(world, &cast.server, &cast.client)
         .context("the server's ztunnel logged no identity for the client")?;
     narrator.saw(format!("the server's ztunnel verified {identity}"));
-    expect("the client's identity", identity, |id| {
-        id == "spiffe://cluster.local/ns/demo/sa/client"
-    })
+    expect("the client's identity", identity, |id| id == "spiffe://cluster.local/ns/demo/sa/client")
 }
 
 async fn outside(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Result<()> {
@@ -153,11 +124,9 @@ async fn outside(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Res
     let seen = exchange(world, &cast.outside, &cast.server).await?;
     narrator.saw(seen.answer());
     narrator.saw(seen.wire());
-    expect(
-        "clear text, and its own address at the server",
-        &seen,
-        |seen| seen.is_plain() && seen.peer_ip() == Some(cast.outside.ip()),
-    )
+    expect("clear text, and its own address at the server", &seen, |seen| {
+        seen.is_plain() && seen.peer_ip() == Some(cast.outside.ip())
+    })
 }
 
 async fn policy(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Result<()> {
@@ -167,30 +136,12 @@ async fn policy(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Resu
     narrator.say(POLICY.lines().skip(6).collect::<Vec<_>>().join("\n"));
     let file = file.display().to_string();
     kubectl(narrator, world, &["apply", "--validate=false", "-f", &file]).await?;
-    let denied = until(
-        world,
-        "other refused",
-        &cast.other,
-        &cast.server,
-        Seen::is_refused,
-    );
-    let seen = narrator
-        .quietly("the policy is known on node2", denied)
-        .await?;
-    narrator.saw(format!(
-        "other:  {}\nother:  {}",
-        seen.answer(),
-        seen.wire()
-    ));
+    let denied = until(world, "other refused", &cast.other, &cast.server, Seen::is_refused);
+    let seen = narrator.quietly("the policy is known on node2", denied).await?;
+    narrator.saw(format!("other:  {}\nother:  {}", seen.answer(), seen.wire()));
     let seen = exchange(world, &cast.client, &cast.server).await?;
-    narrator.saw(format!(
-        "client: {}\nclient: {}",
-        seen.answer(),
-        seen.wire()
-    ));
-    expect("client served through the tunnel", &seen, |seen| {
-        seen.is_tunnelled()
-    })
+    narrator.saw(format!("client: {}\nclient: {}", seen.answer(), seen.wire()));
+    expect("client served through the tunnel", &seen, |seen| seen.is_tunnelled())
 }
 
 async fn release(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Result<()> {
@@ -199,27 +150,18 @@ async fn release(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Res
         "Peers are told first; the redirection ends seconds later, when all of them can know.",
     );
     let unset = format!("{MODE_LABEL}-");
-    kubectl(
-        narrator,
-        world,
-        &["-n", NAMESPACE, "label", "pod", "client", "server", &unset],
-    )
-    .await?;
+    kubectl(narrator, world, &["-n", NAMESPACE, "label", "pod", "client", "server", &unset])
+        .await?;
     for pod in [&cast.client, &cast.server] {
         let withdrawn = world.until_redirection(pod, None);
         narrator
-            .wait(
-                &format!("peers are told to call {} directly", pod.name()),
-                withdrawn,
-            )
+            .wait(&format!("peers are told to call {} directly", pod.name()), withdrawn)
             .await?;
         let empty = lab::eventually("an empty pod", world.patience, || async {
             observe::residue(pod).await.ok().filter(String::is_empty)
         });
         let what = "holds no rule, route, listener or tracked connection of the mesh";
-        narrator
-            .wait(&format!("{} {what}", pod.name()), empty)
-            .await?;
+        narrator.wait(&format!("{} {what}", pod.name()), empty).await?;
     }
     let seen = exchange(world, &cast.client, &cast.server).await?;
     narrator.saw(seen.answer());
@@ -231,29 +173,19 @@ async fn release(narrator: &Narrator, world: &World, cast: &Cast) -> anyhow::Res
 pub(super) fn invite(narrator: &Narrator, world: &World) {
     narrator.chapter("Everything stays until Ctrl-C. Play with it");
     let folder = world.lab.folder().display();
-    narrator.say(format!(
-        "export KUBECONFIG={}",
-        world.lab.kubeconfig().display()
-    ));
+    narrator.say(format!("export KUBECONFIG={}", world.lab.kubeconfig().display()));
     narrator.say(format!("kubectl -n {NAMESPACE} get pods -o wide"));
-    narrator.say(format!(
-        "kubectl -n {NAMESPACE} label pod client server {MODE_LABEL}=ambient"
-    ));
+    narrator.say(format!("kubectl -n {NAMESPACE} label pod client server {MODE_LABEL}=ambient"));
     let pods = world.pods();
     for pod in &pods {
         let path = pod.path().display();
-        narrator.say(format!(
-            "nsenter --net={path} nft list ruleset    # {}",
-            pod.name()
-        ));
+        narrator.say(format!("nsenter --net={path} nft list ruleset    # {}", pod.name()));
     }
     let named = |name| pods.iter().find(|pod| pod.name() == name);
     if let (Some(client), Some(server)) = (named("client"), named("server")) {
         let (path, ip) = (client.path().display(), server.ip());
         let call = format!("exec 3<>/dev/tcp/{ip}/{APP_PORT}; echo hello >&3; head -n1 <&3");
-        narrator.say(format!(
-            "nsenter --net={path} bash -c '{call}'    # client calls server"
-        ));
+        narrator.say(format!("nsenter --net={path} bash -c '{call}'    # client calls server"));
     }
     narrator.say(format!("logs: {folder}/node1, {folder}/node2"));
 }

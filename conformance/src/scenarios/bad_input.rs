@@ -9,16 +9,8 @@ use crate::world::{MODE_LABEL, World, in_namespace};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario!(
-            "odd-label",
-            "an unknown value of the label does not capture",
-            odd_label
-        ),
-        scenario!(
-            "odd-policy",
-            "a policy that makes no sense leaves others in force",
-            odd_policy
-        ),
+        scenario!("odd-label", "an unknown value of the label does not capture", odd_label),
+        scenario!("odd-policy", "a policy that makes no sense leaves others in force", odd_policy),
         scenario!(
             "garbage-on-the-sockets",
             "garbage on the agent's sockets and on port 15008 changes nothing",
@@ -29,18 +21,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 
 async fn odd_label(world: &World) -> anyhow::Result<()> {
     let pods = world.couple("odd").await?;
-    world
-        .lab
-        .kube()
-        .label_pod("odd", "client", MODE_LABEL, Some("ambientt"))
-        .await?;
+    world.lab.kube().label_pod("odd", "client", MODE_LABEL, Some("ambientt")).await?;
     // The agent handles changes in order: once the server is captured, the client's label
     // has been seen.
     world.enrol(&pods.server).await?;
-    let seen = until(world, "an answer", &pods.client, &pods.server, |s| {
-        s.reply.is_ok()
-    })
-    .await?;
+    let seen = until(world, "an answer", &pods.client, &pods.server, |s| s.reply.is_ok()).await?;
     expect("not captured", &seen, |seen| seen.is_plain())
 }
 
@@ -52,9 +37,7 @@ async fn odd_policy(world: &World) -> anyhow::Result<()> {
     let odd = json!({"to": [{"operation": {"ports": ["not-a-port"]}}]});
     // Refused by the API server, or taken by it and rejected by the control plane: both
     // are fine, as long as nothing else changes.
-    let taken = apply(world, "oddities", "odd", "DENY", &[odd])
-        .await
-        .is_ok();
+    let taken = apply(world, "oddities", "odd", "DENY", &[odd]).await.is_ok();
     let seen = exchange(world, &pods.client, &pods.server).await?;
     expect("the good policy in force", &seen, |seen| seen.is_refused())?;
     remove(world, "oddities", "nobody").await?;
@@ -71,19 +54,13 @@ async fn garbage(world: &World) -> anyhow::Result<()> {
     for _ in 0..5 {
         let mut talk = outside.connect(pods.server.addr(15008)).await?;
         let answer = talk.send_line("GET / HTTP/1.1").await;
-        expect(
-            "no answer to plain text on 15008",
-            format!("{answer:?}"),
-            |_| answer.is_err(),
-        )?;
+        expect("no answer to plain text on 15008", format!("{answer:?}"), |_| answer.is_err())?;
     }
     let plugin_socket = world.lab.node(1).agent_folder().join("plugin.sock");
     send_garbage(&plugin_socket).await?;
     let seen = exchange(world, &pods.client, &pods.server).await?;
     expect("the tunnel as before", &seen, |seen| seen.is_tunnelled())?;
-    let late = world
-        .pod(in_namespace("noise", "late", 1).label(MODE_LABEL, "ambient"))
-        .await?;
+    let late = world.pod(in_namespace("noise", "late", 1).label(MODE_LABEL, "ambient")).await?;
     world.until_redirection(&late, Some("enabled")).await
 }
 

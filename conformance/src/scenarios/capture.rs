@@ -95,16 +95,8 @@ async fn plain_before(world: &World) -> anyhow::Result<()> {
     let pods = world.couple("plain").await?;
     let seen = exchange(world, &pods.client, &pods.server).await?;
     expect("an answer in clear text", &seen, |seen| seen.is_plain())?;
-    expect(
-        "one connection at the server",
-        pods.app.connections(),
-        |count| *count == 1,
-    )?;
-    expect(
-        "nothing in the pod",
-        observe::residue(&pods.client).await?,
-        String::is_empty,
-    )
+    expect("one connection at the server", pods.app.connections(), |count| *count == 1)?;
+    expect("nothing in the pod", observe::residue(&pods.client).await?, String::is_empty)
 }
 
 /// The story of the demo: label both, then watch.
@@ -115,19 +107,15 @@ pub(super) async fn label_captures(world: &World) -> anyhow::Result<()> {
     observe::tunnelled(world, &pods.client, &pods.server).await?;
     for _ in 0..10 {
         let seen = exchange(world, &pods.client, &pods.server).await?;
-        expect("only the tunnel on the wire", &seen, |seen| {
-            seen.is_tunnelled()
-        })?;
+        expect("only the tunnel on the wire", &seen, |seen| seen.is_tunnelled())?;
         expect("the client's own address at the server", &seen, |seen| {
             seen.peer_ip() == Some(pods.client.ip())
         })?;
     }
     let identity = observe::logged_identity(world, &pods.server, &pods.client);
-    expect(
-        "the client's identity",
-        identity.unwrap_or_default(),
-        |identity| identity == "spiffe://cluster.local/ns/label/sa/client",
-    )
+    expect("the client's identity", identity.unwrap_or_default(), |identity| {
+        identity == "spiffe://cluster.local/ns/label/sa/client"
+    })
 }
 
 async fn captured_as_it_starts(world: &World) -> anyhow::Result<()> {
@@ -137,45 +125,21 @@ async fn captured_as_it_starts(world: &World) -> anyhow::Result<()> {
     world.until_redirection(&server, Some("enabled")).await?;
     let client = world.pod(label(in_namespace("start", "client", 1))).await?;
     let first = exchange(world, &client, &server).await?;
-    expect(
-        "the very first exchange not in clear text",
-        &first,
-        |seen| seen.marker == 0,
-    )?;
+    expect("the very first exchange not in clear text", &first, |seen| seen.marker == 0)?;
     observe::tunnelled(world, &client, &server).await
 }
 
 async fn namespace_label(world: &World) -> anyhow::Result<()> {
     let pods = world.couple("spaces").await?;
-    let out = world
-        .pod(in_namespace("spaces", "out", 1).label(MODE_LABEL, "none"))
-        .await?;
-    world
-        .lab
-        .kube()
-        .label_namespace("spaces", MODE_LABEL, Some("ambient"))
-        .await?;
-    world
-        .until_redirection(&pods.client, Some("enabled"))
-        .await?;
-    world
-        .until_redirection(&pods.server, Some("enabled"))
-        .await?;
+    let out = world.pod(in_namespace("spaces", "out", 1).label(MODE_LABEL, "none")).await?;
+    world.lab.kube().label_namespace("spaces", MODE_LABEL, Some("ambient")).await?;
+    world.until_redirection(&pods.client, Some("enabled")).await?;
+    world.until_redirection(&pods.server, Some("enabled")).await?;
     observe::tunnelled(world, &pods.client, &pods.server).await?;
     let seen = exchange(world, &out, &pods.server).await?;
-    expect("plain from the pod that opted out", &seen, |seen| {
-        seen.is_plain()
-    })?;
-    expect(
-        "nothing in it",
-        observe::residue(&out).await?,
-        String::is_empty,
-    )?;
-    world
-        .lab
-        .kube()
-        .label_namespace("spaces", MODE_LABEL, None)
-        .await?;
+    expect("plain from the pod that opted out", &seen, |seen| seen.is_plain())?;
+    expect("nothing in it", observe::residue(&out).await?, String::is_empty)?;
+    world.lab.kube().label_namespace("spaces", MODE_LABEL, None).await?;
     world.until_redirection(&pods.client, None).await?;
     world.until_redirection(&pods.server, None).await
 }
@@ -194,28 +158,16 @@ async fn older_connections(world: &World) -> anyhow::Result<()> {
 async fn inbound_plaintext(world: &World) -> anyhow::Result<()> {
     let pods = world.couple("inbound").await?;
     world.enrol(&pods.server).await?;
-    let seen = until(world, "an answer", &pods.client, &pods.server, |s| {
-        s.reply.is_ok()
-    })
-    .await?;
-    expect("clear text, as the client is outside", &seen, |seen| {
-        seen.is_plain()
-    })?;
-    expect("the client's own address", &seen, |seen| {
-        seen.peer_ip() == Some(pods.client.ip())
-    })
+    let seen = until(world, "an answer", &pods.client, &pods.server, |s| s.reply.is_ok()).await?;
+    expect("clear text, as the client is outside", &seen, |seen| seen.is_plain())?;
+    expect("the client's own address", &seen, |seen| seen.peer_ip() == Some(pods.client.ip()))
 }
 
 async fn outbound_passthrough(world: &World) -> anyhow::Result<()> {
     let pods = world.couple("outbound").await?;
     world.enrol(&pods.client).await?;
-    let seen = until(world, "an answer", &pods.client, &pods.server, |s| {
-        s.reply.is_ok()
-    })
-    .await?;
-    expect("clear text, as the server is outside", &seen, |seen| {
-        seen.is_plain()
-    })
+    let seen = until(world, "an answer", &pods.client, &pods.server, |s| s.reply.is_ok()).await?;
+    expect("clear text, as the server is outside", &seen, |seen| seen.is_plain())
 }
 
 async fn half_close(world: &World) -> anyhow::Result<()> {
@@ -224,65 +176,29 @@ async fn half_close(world: &World) -> anyhow::Result<()> {
     talk.send_line(&"x".repeat(64 * 1024)).await?;
     talk.half_close().await?;
     let end = talk.end().await?;
-    expect(
-        "a clean end after the half-close",
-        format!("{end:?}"),
-        |_| matches!(end, End::Closed),
-    )
+    expect("a clean end after the half-close", format!("{end:?}"), |_| matches!(end, End::Closed))
 }
 
 async fn closed_port(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("closed").await?;
-    let failure = pods
-        .client
-        .exchange(pods.server.addr(9), "anyone?")
-        .await
-        .err();
+    let failure = pods.client.exchange(pods.server.addr(9), "anyone?").await.err();
     let kind = failure.as_ref().map(|error| error.kind);
-    expect(
-        "a refused, reset or closed connection",
-        format!("{failure:?}"),
-        |_| {
-            matches!(
-                kind,
-                Some(AppErrorKind::Refused | AppErrorKind::Reset | AppErrorKind::Closed)
-            )
-        },
-    )
+    expect("a refused, reset or closed connection", format!("{failure:?}"), |_| {
+        matches!(kind, Some(AppErrorKind::Refused | AppErrorKind::Reset | AppErrorKind::Closed))
+    })
 }
 
 async fn own_address(world: &World) -> anyhow::Result<()> {
     let pods = world.couple("own").await?;
     world.enrol(&pods.client).await?;
     let server = pods.client.serve(APP_PORT).await?;
-    let reply = pods
-        .client
-        .exchange(pods.client.addr(APP_PORT), "me")
-        .await?;
-    expect(
-        "the pod's own address",
-        reply.peer.ip().to_canonical(),
-        |ip| *ip == pods.client.ip(),
-    )?;
-    let loopback = if pods.client.ip().is_ipv4() {
-        "127.0.0.1"
-    } else {
-        "::1"
-    };
-    let reply = pods
-        .client
-        .exchange(SocketAddr::new(loopback.parse()?, APP_PORT), "me too")
-        .await?;
-    expect(
-        "loopback",
-        reply.peer.ip().to_canonical(),
-        std::net::IpAddr::is_loopback,
-    )?;
-    expect(
-        "two connections at the server",
-        server.connections(),
-        |count| *count == 2,
-    )
+    let reply = pods.client.exchange(pods.client.addr(APP_PORT), "me").await?;
+    expect("the pod's own address", reply.peer.ip().to_canonical(), |ip| *ip == pods.client.ip())?;
+    let loopback = if pods.client.ip().is_ipv4() { "127.0.0.1" } else { "::1" };
+    let reply =
+        pods.client.exchange(SocketAddr::new(loopback.parse()?, APP_PORT), "me too").await?;
+    expect("loopback", reply.peer.ip().to_canonical(), std::net::IpAddr::is_loopback)?;
+    expect("two connections at the server", server.connections(), |count| *count == 2)
 }
 
 async fn proxy_ports(world: &World) -> anyhow::Result<()> {
@@ -303,25 +219,14 @@ pub(super) async fn release(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("release").await?;
     world.release(&pods.client).await?;
     world.release(&pods.server).await?;
-    until(
-        world,
-        "an exchange in clear text",
-        &pods.client,
-        &pods.server,
-        Seen::is_plain,
-    )
-    .await?;
+    until(world, "an exchange in clear text", &pods.client, &pods.server, Seen::is_plain).await?;
     for pod in [&pods.client, &pods.server] {
         let left = lab::eventually("an empty pod", world.patience, || async {
             observe::residue(pod).await.ok().filter(String::is_empty)
         })
         .await;
         if left.is_err() {
-            expect(
-                "nothing in the pod",
-                observe::residue(pod).await?,
-                String::is_empty,
-            )?;
+            expect("nothing in the pod", observe::residue(pod).await?, String::is_empty)?;
         }
     }
     let seen = exchange(world, &pods.client, &pods.server).await?;
@@ -333,11 +238,7 @@ async fn label_flips(world: &World) -> anyhow::Result<()> {
     world.enrol(&pods.server).await?;
     for flip in 0..20 {
         let value = (flip % 2 == 0).then_some("ambient");
-        world
-            .lab
-            .kube()
-            .label_pod("flips", "client", MODE_LABEL, value)
-            .await?;
+        world.lab.kube().label_pod("flips", "client", MODE_LABEL, value).await?;
     }
     world.enrol(&pods.client).await?;
     observe::tunnelled(world, &pods.client, &pods.server).await
@@ -346,23 +247,14 @@ async fn label_flips(world: &World) -> anyhow::Result<()> {
 /// Both addresses of the server, from a client that has both.
 pub(super) async fn both_families(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("both").await?;
-    expect("two addresses", pods.server.ips().len(), |count| {
-        *count == 2
-    })?;
+    expect("two addresses", pods.server.ips().len(), |count| *count == 2)?;
     for ip in pods.server.ips() {
         let sniffer = world.lab.sniff_wire(1).await?;
         let window = sniffer.window().await?;
         let marker = format!("dual-{ip}-end");
-        let reply = pods
-            .client
-            .exchange(SocketAddr::new(*ip, APP_PORT), &marker)
-            .await?;
+        let reply = pods.client.exchange(SocketAddr::new(*ip, APP_PORT), &marker).await?;
         let observed = window.close().await?;
-        expect(
-            "no marker on the wire",
-            observed.marker(marker.as_bytes()),
-            |count| *count == 0,
-        )?;
+        expect("no marker on the wire", observed.marker(marker.as_bytes()), |count| *count == 0)?;
         expect("a peer of the same family", reply.peer, |peer| {
             pods.client.ips().contains(&peer.ip().to_canonical())
                 && peer.ip().to_canonical().is_ipv4() == ip.is_ipv4()

@@ -18,11 +18,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "without ztunnel a labelled pod does not start, and heals by itself",
             ztunnel_absent
         ),
-        scenario!(
-            "check",
-            "CHECK succeeds on a captured pod and fails without its rules",
-            check
-        ),
+        scenario!("check", "CHECK succeeds on a captured pod and fails without its rules", check),
         scenario!(
             "result-untouched",
             "the primary plugin's result reaches the runtime unchanged",
@@ -36,10 +32,8 @@ async fn agent_absent(world: &World) -> anyhow::Result<()> {
         return Ok(());
     };
     agent.stop().await?;
-    let refused = world
-        .lab
-        .create_pod(in_namespace("door", "waits", 1).try_again(TryAgain::Never))
-        .await;
+    let refused =
+        world.lab.create_pod(in_namespace("door", "waits", 1).try_again(TryAgain::Never)).await;
     let code = match &refused {
         Err(error) => error.cni_code(),
         Ok(_) => None,
@@ -47,11 +41,7 @@ async fn agent_absent(world: &World) -> anyhow::Result<()> {
     let excluded = world.pod(in_namespace("kube-system", "passes", 1)).await;
     agent.start().await?;
     agent.ready().await?;
-    expect(
-        "CNI code 11",
-        format!("{:?}", refused.as_ref().err()),
-        |_| code == Some(11),
-    )?;
+    expect("CNI code 11", format!("{:?}", refused.as_ref().err()), |_| code == Some(11))?;
     excluded?;
     world.pod(in_namespace("door", "starts", 1)).await?;
     Ok(())
@@ -63,53 +53,35 @@ async fn ztunnel_absent(world: &World) -> anyhow::Result<()> {
     };
     ztunnel.stop().await?;
     let spec = in_namespace("door", "labelled", 1).label(MODE_LABEL, "ambient");
-    let refused = world
-        .lab
-        .create_pod(spec.clone().try_again(TryAgain::Never))
-        .await;
+    let refused = world.lab.create_pod(spec.clone().try_again(TryAgain::Never)).await;
     ztunnel.start().await?;
     ztunnel.ready().await?;
     let code = match &refused {
         Err(error) => error.cni_code(),
         Ok(_) => None,
     };
-    expect(
-        "CNI code 11",
-        format!("{:?}", refused.as_ref().err()),
-        |_| code == Some(11),
-    )?;
-    let pod = world
-        .pod(in_namespace("door", "labelled-2", 1).label(MODE_LABEL, "ambient"))
-        .await?;
+    expect("CNI code 11", format!("{:?}", refused.as_ref().err()), |_| code == Some(11))?;
+    let pod = world.pod(in_namespace("door", "labelled-2", 1).label(MODE_LABEL, "ambient")).await?;
     world.until_redirection(&pod, Some("enabled")).await
 }
 
 async fn check(world: &World) -> anyhow::Result<()> {
-    let pod = world
-        .pod(in_namespace("door", "checked", 1).label(MODE_LABEL, "ambient"))
-        .await?;
+    let pod = world.pod(in_namespace("door", "checked", 1).label(MODE_LABEL, "ambient")).await?;
     world.until_redirection(&pod, Some("enabled")).await?;
     pod.check().await?;
-    pod.run(&["nft", "delete", "chain", "inet", "sluice", "guard_out"])
-        .await?;
+    pod.run(&["nft", "delete", "chain", "inet", "sluice", "guard_out"]).await?;
     pod.run(&["nft", "flush", "ruleset"]).await?;
     let verdict = pod.check().await;
-    expect(
-        "an error, as the rules are gone",
-        format!("{verdict:?}"),
-        |_| verdict.is_err(),
-    )
+    expect("an error, as the rules are gone", format!("{verdict:?}"), |_| verdict.is_err())
 }
 
 async fn result_untouched(world: &World) -> anyhow::Result<()> {
     let captured = in_namespace("door", "captured", 1).label(MODE_LABEL, "ambient");
     let pod = world.pod(captured).await?;
     let addresses = pod.result()["ips"].as_array().map(Vec::len);
-    expect(
-        "the primary plugin's addresses",
-        addresses.unwrap_or(0),
-        |count| *count == pod.ips().len(),
-    )?;
+    expect("the primary plugin's addresses", addresses.unwrap_or(0), |count| {
+        *count == pod.ips().len()
+    })?;
     let rules = observe::residue(&pod).await?;
     expect("captured", rules, |text| text.contains("15001"))
 }

@@ -16,16 +16,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "without the agent captured pods go on; after its return labels work",
             agent_killed
         ),
-        scenario!(
-            "rules-flushed",
-            "rules removed by hand come back by themselves",
-            rules_flushed
-        ),
-        scenario!(
-            "pod-deleted",
-            "a deleted pod leaves nothing, its name may come again",
-            deleted
-        ),
+        scenario!("rules-flushed", "rules removed by hand come back by themselves", rules_flushed),
+        scenario!("pod-deleted", "a deleted pod leaves nothing, its name may come again", deleted),
     ]
 }
 
@@ -35,22 +27,14 @@ async fn ztunnel_killed(world: &World) -> anyhow::Result<()> {
     ztunnel.kill().await?;
     for _ in 0..5 {
         let seen = exchange(world, &pods.client, &pods.server).await?;
-        expect("refused, and nothing in clear text", &seen, |seen| {
-            seen.is_refused()
-        })?;
+        expect("refused, and nothing in clear text", &seen, |seen| seen.is_refused())?;
     }
     ztunnel.start().await?;
     ztunnel.ready().await?;
-    until(
-        world,
-        "the tunnel again",
-        &pods.client,
-        &pods.server,
-        |seen| {
-            assert_silent(seen);
-            seen.is_tunnelled()
-        },
-    )
+    until(world, "the tunnel again", &pods.client, &pods.server, |seen| {
+        assert_silent(seen);
+        seen.is_tunnelled()
+    })
     .await?;
     Ok(())
 }
@@ -69,9 +53,7 @@ async fn agent_killed(world: &World) -> anyhow::Result<()> {
     agent.kill().await?;
     talk.send_line("without the agent").await?;
     let seen = exchange(world, &pods.client, &pods.server).await?;
-    expect("the tunnel without the agent", &seen, |seen| {
-        seen.is_tunnelled()
-    })?;
+    expect("the tunnel without the agent", &seen, |seen| seen.is_tunnelled())?;
     agent.start().await?;
     agent.ready().await?;
     let reply = talk.send_line("after").await?;
@@ -84,18 +66,11 @@ async fn rules_flushed(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("flushed").await?;
     pods.client.run(&["nft", "flush", "ruleset"]).await?;
     let healed = lab::eventually("the rules are back", world.patience, || async {
-        let rules = pods
-            .client
-            .run(&["nft", "list", "ruleset"])
-            .await
-            .ok()?
-            .stdout;
+        let rules = pods.client.run(&["nft", "list", "ruleset"]).await.ok()?.stdout;
         rules.contains("redirect to :15001").then_some(())
     })
     .await;
-    expect("rules within the patience", format!("{healed:?}"), |_| {
-        healed.is_ok()
-    })?;
+    expect("rules within the patience", format!("{healed:?}"), |_| healed.is_ok())?;
     observe::tunnelled(world, &pods.client, &pods.server).await
 }
 
@@ -105,9 +80,7 @@ async fn deleted(world: &World) -> anyhow::Result<()> {
         let pod = world.pod(spec).await?;
         world.until_redirection(&pod, Some("enabled")).await?;
         let rules = observe::residue(&pod).await?;
-        expect(&format!("captured in round {round}"), rules, |text| {
-            text.contains("15001")
-        })?;
+        expect(&format!("captured in round {round}"), rules, |text| text.contains("15001"))?;
         drop(pod);
         world.clear().await?;
     }

@@ -8,41 +8,21 @@ use crate::world::{MODE_LABEL, World};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario!(
-            "kubectl-label",
-            "kubectl label captures a running pod and releases it",
-            label
-        ),
-        scenario!(
-            "kubectl-apply",
-            "kubectl apply brings a policy into force",
-            apply
-        ),
+        scenario!("kubectl-label", "kubectl label captures a running pod and releases it", label),
+        scenario!("kubectl-apply", "kubectl apply brings a policy into force", apply),
     ]
 }
 
 async fn label(world: &World) -> anyhow::Result<()> {
     let pods = world.couple("kubectl").await?;
     let set = format!("{MODE_LABEL}=ambient");
-    kubectl(
-        world,
-        &["-n", "kubectl", "label", "pod", "client", "server", &set],
-    )
-    .await?;
-    world
-        .until_redirection(&pods.client, Some("enabled"))
-        .await?;
-    world
-        .until_redirection(&pods.server, Some("enabled"))
-        .await?;
+    kubectl(world, &["-n", "kubectl", "label", "pod", "client", "server", &set]).await?;
+    world.until_redirection(&pods.client, Some("enabled")).await?;
+    world.until_redirection(&pods.server, Some("enabled")).await?;
     observe::tunnelled(world, &pods.client, &pods.server).await?;
-    let listed = kubectl(world, &["-n", "kubectl", "get", "pods", "-o", "wide"])
-        .await?
-        .stdout;
+    let listed = kubectl(world, &["-n", "kubectl", "get", "pods", "-o", "wide"]).await?.stdout;
     expect("both pods listed as running", &listed, |text| {
-        ["client", "server", "Running", "node1", "node2"]
-            .iter()
-            .all(|word| text.contains(word))
+        ["client", "server", "Running", "node1", "node2"].iter().all(|word| text.contains(word))
     })?;
     let unset = format!("{MODE_LABEL}-");
     kubectl(world, &["-n", "kubectl", "label", "pod", "client", &unset]).await?;
@@ -70,9 +50,7 @@ async fn apply(world: &World) -> anyhow::Result<()> {
     let file = file.display().to_string();
     kubectl(world, &["apply", "--validate=false", "-f", &file]).await?;
     observe::refused(world, &pods.client, &pods.server).await?;
-    let again = kubectl(world, &["apply", "--validate=false", "-f", &file])
-        .await?
-        .stdout;
+    let again = kubectl(world, &["apply", "--validate=false", "-f", &file]).await?.stdout;
     expect("unchanged", again, |text| text.contains("unchanged"))?;
     kubectl(world, &["delete", "-f", &file]).await?;
     observe::tunnelled(world, &pods.client, &pods.server).await
@@ -86,10 +64,6 @@ async fn kubectl(world: &World, args: &[&str]) -> anyhow::Result<Ran> {
         }
         other => other?,
     };
-    expect(
-        "kubectl succeeds",
-        format!("{args:?}: {}", ran.stderr),
-        |_| ran.ok(),
-    )?;
+    expect("kubectl succeeds", format!("{args:?}: {}", ran.stderr), |_| ran.ok())?;
     Ok(ran)
 }

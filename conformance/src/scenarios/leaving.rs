@@ -42,29 +42,19 @@ async fn open_connections(world: &World) -> anyhow::Result<()> {
             Err(ending) => break ending,
         }
     };
-    expect("lines that got through while draining", spoken, |spoken| {
-        *spoken > 0
-    })?;
+    expect("lines that got through while draining", spoken, |spoken| *spoken > 0)?;
     // An application that does not give up finds nobody: its words stay in the pod.
     let insisting = talk.send_line(marker).await;
     observe::until_empty(world, &pods.client).await?;
     observe::until_empty(world, &pods.server).await?;
     let insisting_still = talk.send_line(marker).await;
     let observed = window.close().await?;
-    expect(
-        "errors",
-        format!("{ending}; {insisting:?}; {insisting_still:?}"),
-        |_| insisting.is_err() && insisting_still.is_err(),
-    )?;
-    expect(
-        "no marker on the wire",
-        observed.marker(marker.as_bytes()),
-        |count| *count == 0,
-    )?;
+    expect("errors", format!("{ending}; {insisting:?}; {insisting_still:?}"), |_| {
+        insisting.is_err() && insisting_still.is_err()
+    })?;
+    expect("no marker on the wire", observed.marker(marker.as_bytes()), |count| *count == 0)?;
     let seen = exchange(world, &pods.client, &pods.server).await?;
-    expect("new connections in clear text", &seen, |seen| {
-        seen.is_plain()
-    })
+    expect("new connections in clear text", &seen, |seen| seen.is_plain())
 }
 
 async fn label_back(world: &World) -> anyhow::Result<()> {
@@ -76,13 +66,10 @@ async fn label_back(world: &World) -> anyhow::Result<()> {
         world.release(&pods.client).await?;
         let seen = exchange(world, &pods.client, &pods.server).await?;
         expect("still the tunnel", &seen, |seen| seen.is_tunnelled())?;
-        kube.label_pod("again", "client", MODE_LABEL, Some("ambient"))
-            .await?;
+        kube.label_pod("again", "client", MODE_LABEL, Some("ambient")).await?;
         let seen = exchange(world, &pods.client, &pods.server).await?;
         expect("the tunnel still", &seen, |seen| seen.is_tunnelled())?;
-        world
-            .until_redirection(&pods.client, Some("enabled"))
-            .await?;
+        world.until_redirection(&pods.client, Some("enabled")).await?;
     }
     observe::tunnelled(world, &pods.client, &pods.server).await?;
     let reply = talk.send_line("after").await?;

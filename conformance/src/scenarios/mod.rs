@@ -37,24 +37,9 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(bad_input::scenarios());
     v4.extend(kubectl::scenarios());
     vec![
-        Stage {
-            name: "v4",
-            meaning: "IPv4 pods",
-            family: Family::V4,
-            scenarios: v4,
-        },
-        Stage {
-            name: "v6",
-            meaning: "IPv6 pods",
-            family: Family::V6,
-            scenarios: basic(),
-        },
-        Stage {
-            name: "dual",
-            meaning: "dual-stack pods",
-            family: Family::Dual,
-            scenarios: dual(),
-        },
+        Stage { name: "v4", meaning: "IPv4 pods", family: Family::V4, scenarios: v4 },
+        Stage { name: "v6", meaning: "IPv6 pods", family: Family::V6, scenarios: basic() },
+        Stage { name: "dual", meaning: "dual-stack pods", family: Family::Dual, scenarios: dual() },
     ]
 }
 

@@ -70,11 +70,7 @@ async fn ipv6_off(world: &World) -> anyhow::Result<()> {
 async fn port_taken(world: &World) -> anyhow::Result<()> {
     let pods = world.couple("taken").await?;
     let squatter = pods.client.serve(HBONE_PORT).await?;
-    world
-        .lab
-        .kube()
-        .label_pod("taken", "client", MODE_LABEL, Some("ambient"))
-        .await?;
+    world.lab.kube().label_pod("taken", "client", MODE_LABEL, Some("ambient")).await?;
     let node = world.lab.node(1);
     let uid = pods.client.uid();
     let trouble = lab::eventually("the agent tells why", world.patience, || async {
@@ -93,22 +89,14 @@ async fn port_taken(world: &World) -> anyhow::Result<()> {
     world.until_redirection(&neighbour, Some("enabled")).await?;
     observe::tunnelled(world, &neighbour, &pods.server).await?;
     let after = failed_captures(node).await?;
-    expect(
-        "growing pauses between the attempts, so few of them",
-        after - before,
-        |attempts| *attempts <= 4,
-    )?;
-    expect("ready", part(node.agent())?.is_ready().await, |ready| {
-        *ready
+    expect("growing pauses between the attempts, so few of them", after - before, |attempts| {
+        *attempts <= 4
     })?;
+    expect("ready", part(node.agent())?.is_ready().await, |ready| *ready)?;
     let residue = observe::residue(&pods.client).await?;
-    expect("no rules of a failed capture", residue, |text| {
-        !text.contains("table")
-    })?;
+    expect("no rules of a failed capture", residue, |text| !text.contains("table"))?;
     drop(squatter);
-    world
-        .until_redirection(&pods.client, Some("enabled"))
-        .await?;
+    world.until_redirection(&pods.client, Some("enabled")).await?;
     observe::tunnelled(world, &pods.client, &pods.server).await
 }
 
@@ -138,9 +126,7 @@ async fn many_at_once(world: &World) -> anyhow::Result<()> {
     for pod in &pods {
         // Their ADD has returned, so they are captured, whatever peers know already.
         let rules = observe::residue(pod).await?;
-        expect("rules as the pod starts", rules, |text| {
-            text.contains("redirect to :15001")
-        })?;
+        expect("rules as the pod starts", rules, |text| text.contains("redirect to :15001"))?;
         world.until_redirection(pod, Some("enabled")).await?;
         observe::tunnelled(world, pod, &server).await?;
         let seen = exchange(world, pod, &server).await?;
@@ -158,19 +144,14 @@ async fn del_twice(world: &World) -> anyhow::Result<()> {
     let attachment = pod.attachment();
     cni.del(&list, attachment).await.context("first DEL")?;
     cni.del(&list, attachment).await.context("second DEL")?;
-    cni.del(&list, &attachment.without_netns())
-        .await
-        .context("DEL with an empty CNI_NETNS")?;
+    cni.del(&list, &attachment.without_netns()).await.context("DEL with an empty CNI_NETNS")?;
     Ok(())
 }
 
 /// A stopped ztunnel holds ADD up for as long as it takes to delete the pod.
 async fn deleted_during_add(world: &World) -> anyhow::Result<()> {
     let node = world.lab.node(1);
-    let pid = part(node.ztunnel())?
-        .pid()
-        .await
-        .context("no ztunnel runs")?;
+    let pid = part(node.ztunnel())?.pid().await.context("no ztunnel runs")?;
     let pid = pid.to_string();
     let kube = world.lab.kube();
     let spec = in_namespace("ghosts", "doomed", 1).label(MODE_LABEL, "ambient");
@@ -193,22 +174,14 @@ async fn deleted_during_add(world: &World) -> anyhow::Result<()> {
     let creation = world.lab.create_pod(spec.try_again(TryAgain::Never));
     let (created, deleted) = tokio::join!(creation, deletion);
     let going_on = node.run(&["kill", "-CONT", &pid]).await?;
-    expect(
-        "signals sent",
-        format!("{}{}", stopped.stderr, going_on.stderr),
-        String::is_empty,
-    )?;
+    expect("signals sent", format!("{}{}", stopped.stderr, going_on.stderr), String::is_empty)?;
     deleted?;
-    expect("no pod", format!("{:?}", created.as_ref().err()), |_| {
-        created.is_err()
-    })?;
+    expect("no pod", format!("{:?}", created.as_ref().err()), |_| created.is_err())?;
     part(node.agent())?.ready().await?;
     let spec = in_namespace("ghosts", "alive", 1).label(MODE_LABEL, "ambient");
     let alive = world.pod(spec).await?;
     world.until_redirection(&alive, Some("enabled")).await?;
-    expect("no ghost", known_pods(node).await?.join(" "), |names| {
-        !names.contains("doomed")
-    })
+    expect("no ghost", known_pods(node).await?.join(" "), |names| !names.contains("doomed"))
 }
 
 /// Names of the pods that the agent knows.
@@ -258,9 +231,7 @@ async fn while_hidden(world: &World, pods: &Couple) -> anyhow::Result<()> {
         part.ready().await?;
     }
     let seen = exchange(world, &pods.client, &pods.server).await?;
-    expect("refused, as nobody finds the pod", &seen, |seen| {
-        seen.is_refused()
-    })
+    expect("refused, as nobody finds the pod", &seen, |seen| seen.is_refused())
 }
 
 async fn no_namespace_held(world: &World) -> anyhow::Result<()> {

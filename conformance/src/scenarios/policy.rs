@@ -11,21 +11,9 @@ use crate::world::{APP_PORT, Couple, World, in_namespace};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario!(
-            "deny-by-principal",
-            "a DENY policy stops one identity, others pass",
-            deny
-        ),
-        scenario!(
-            "allow-by-namespace",
-            "an ALLOW policy admits only what it names",
-            allow
-        ),
-        scenario!(
-            "deny-by-port",
-            "a DENY policy for one port leaves the others open",
-            ports
-        ),
+        scenario!("deny-by-principal", "a DENY policy stops one identity, others pass", deny),
+        scenario!("allow-by-namespace", "an ALLOW policy admits only what it names", allow),
+        scenario!("deny-by-port", "a DENY policy for one port leaves the others open", ports),
         scenario!(
             "deny-cuts-live-connections",
             "a policy that arrives ends the connections it forbids",
@@ -67,9 +55,7 @@ async fn ports(world: &World) -> anyhow::Result<()> {
     let rule = json!({"to": [{"operation": {"ports": [APP_PORT.to_string()]}}]});
     apply(world, "ports-denied", "not-8080", "DENY", &[rule]).await?;
     observe::refused(world, &pods.client, &pods.server).await?;
-    pods.client
-        .exchange(pods.server.addr(APP_PORT + 1), "the other port")
-        .await?;
+    pods.client.exchange(pods.server.addr(APP_PORT + 1), "the other port").await?;
     remove(world, "ports-denied", "not-8080").await
 }
 
@@ -86,20 +72,10 @@ async fn live(world: &World) -> anyhow::Result<()> {
 async fn strict(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("strict").await?;
     let outside = world.pod(in_namespace("strict", "outside", 1)).await?;
-    until(
-        world,
-        "outside served",
-        &outside,
-        &pods.server,
-        Seen::is_plain,
-    )
-    .await?;
+    until(world, "outside served", &outside, &pods.server, Seen::is_plain).await?;
     let rule = json!({"from": [{"source": {"notPrincipals": ["*"]}}]});
     apply(world, "strict", "mtls", "DENY", &[rule]).await?;
-    until(world, "outside refused", &outside, &pods.server, |seen| {
-        seen.reply.is_err()
-    })
-    .await?;
+    until(world, "outside refused", &outside, &pods.server, |seen| seen.reply.is_err()).await?;
     observe::tunnelled(world, &pods.client, &pods.server).await?;
     remove(world, "strict", "mtls").await
 }
@@ -126,21 +102,13 @@ pub(super) async fn apply(
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"action": action, "rules": rules},
     });
-    world
-        .lab
-        .kube()
-        .create(&collection(namespace), &object)
-        .await?;
+    world.lab.kube().create(&collection(namespace), &object).await?;
     Ok(())
 }
 
 /// Deletes it.
 pub(super) async fn remove(world: &World, namespace: &str, name: &str) -> anyhow::Result<()> {
-    Ok(world
-        .lab
-        .kube()
-        .delete(&format!("{}/{name}", collection(namespace)))
-        .await?)
+    Ok(world.lab.kube().delete(&format!("{}/{name}", collection(namespace))).await?)
 }
 
 fn collection(namespace: &str) -> String {

@@ -56,11 +56,7 @@ async fn killed_while_it_captures(world: &World) -> anyhow::Result<()> {
     for moment in MOMENTS {
         let name = format!("client-{moment}");
         let client = world.pod(in_namespace("midway", &name, 1)).await?;
-        world
-            .lab
-            .kube()
-            .label_pod("midway", &name, MODE_LABEL, Some("ambient"))
-            .await?;
+        world.lab.kube().label_pod("midway", &name, MODE_LABEL, Some("ambient")).await?;
         tokio::time::sleep(Duration::from_millis(moment)).await;
         agent.kill().await?;
         agent.start().await?;
@@ -72,9 +68,7 @@ async fn killed_while_it_captures(world: &World) -> anyhow::Result<()> {
                 !was_tunnelled || seen.marker == 0
             })?;
             was_tunnelled |= seen.is_tunnelled();
-            expect("captured in time", &name, |_| {
-                tokio::time::Instant::now() < deadline
-            })?;
+            expect("captured in time", &name, |_| tokio::time::Instant::now() < deadline)?;
         }
         agent.ready().await?;
         observe::tunnelled(world, &client, &server).await?;
@@ -90,17 +84,11 @@ async fn is_advertised(world: &World, pod: &Pod) -> anyhow::Result<bool> {
 async fn killed_while_it_releases(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("letting").await?;
     let agent = part(world.lab.node(1).agent())?;
-    world
-        .lab
-        .kube()
-        .label_pod("letting", "client", MODE_LABEL, None)
-        .await?;
+    world.lab.kube().label_pod("letting", "client", MODE_LABEL, None).await?;
     world.until_redirection(&pods.client, None).await?;
     agent.kill().await?;
     let seen = exchange(world, &pods.client, &pods.server).await?;
-    expect("still the tunnel, as the rules are there", &seen, |seen| {
-        seen.is_tunnelled()
-    })?;
+    expect("still the tunnel, as the rules are there", &seen, |seen| seen.is_tunnelled())?;
     agent.start().await?;
     agent.ready().await?;
     observe::until_empty(world, &pods.client).await?;
@@ -123,11 +111,9 @@ async fn killed_during_add(world: &World) -> anyhow::Result<()> {
         let (client, killed) = tokio::join!(world.pod(spec.label(MODE_LABEL, "ambient")), kill);
         killed?;
         let client = client?;
-        expect(
-            "rules as the pod starts",
-            observe::residue(&client).await?,
-            |text| text.contains("redirect to :15001"),
-        )?;
+        expect("rules as the pod starts", observe::residue(&client).await?, |text| {
+            text.contains("redirect to :15001")
+        })?;
         agent.ready().await?;
         world.until_redirection(&client, Some("enabled")).await?;
         observe::tunnelled(world, &client, &server).await?;
@@ -153,9 +139,7 @@ async fn both_killed(world: &World) -> anyhow::Result<()> {
 
 async fn refused(world: &World, pods: &Couple) -> anyhow::Result<()> {
     let seen = exchange(world, &pods.client, &pods.server).await?;
-    expect("refused, nothing in clear text", &seen, |seen| {
-        seen.is_refused()
-    })
+    expect("refused, nothing in clear text", &seen, |seen| seen.is_refused())
 }
 
 async fn healed(world: &World, pods: &Couple, parts: &[&Part]) -> anyhow::Result<()> {
@@ -169,9 +153,7 @@ async fn healed(world: &World, pods: &Couple, parts: &[&Part]) -> anyhow::Result
         if seen.is_tunnelled() {
             return Ok(());
         }
-        expect("the tunnel in time", &seen, |_| {
-            tokio::time::Instant::now() < deadline
-        })?;
+        expect("the tunnel in time", &seen, |_| tokio::time::Instant::now() < deadline)?;
     }
 }
 
@@ -208,16 +190,10 @@ async fn rules_replaced(world: &World) -> anyhow::Result<()> {
     for round in 0..3 {
         let window = sniffer.window().await?;
         let damage = ["nft", "flush", "chain", "inet", "sluice", "guard_out_syn"];
-        expect(
-            "a damaged chain",
-            pods.client.run(&damage).await?.stderr,
-            String::is_empty,
-        )?;
+        expect("a damaged chain", pods.client.run(&damage).await?.stderr, String::is_empty)?;
         // CHECK tells the agent, which would see it itself a little later.
         let verdict = pods.client.check().await;
-        expect("CHECK sees it", format!("{verdict:?}"), |_| {
-            verdict.is_err()
-        })?;
+        expect("CHECK sees it", format!("{verdict:?}"), |_| verdict.is_err())?;
         let repaired = lab::eventually("the chain is back", world.patience, || async {
             pods.client.check().await.ok()
         });
@@ -225,11 +201,7 @@ async fn rules_replaced(world: &World) -> anyhow::Result<()> {
         let marker = format!("replaced-marker-{round}-end");
         talk.send_line(&marker).await?;
         let observed = window.close().await?;
-        expect(
-            "no marker on the wire",
-            observed.marker(marker.as_bytes()),
-            |count| *count == 0,
-        )?;
+        expect("no marker on the wire", observed.marker(marker.as_bytes()), |count| *count == 0)?;
     }
     let reply = talk.send_line("after").await?;
     expect("the same connection", reply.number, |number| *number == 5)

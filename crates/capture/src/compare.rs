@@ -37,12 +37,7 @@ fn compare_tables(reference: &TableListing, observed: &TableListing) -> Vec<Drif
         }
     }
     let others = |listing: &TableListing| listing.others.iter().cloned().collect::<BTreeSet<_>>();
-    compare_members(
-        &others(reference),
-        &others(observed),
-        Place::Other,
-        &mut drifts,
-    );
+    compare_members(&others(reference), &others(observed), Place::Other, &mut drifts);
     drifts
 }
 
@@ -57,10 +52,7 @@ fn compare_sets(
         drifts.push(drift(Place::Set(name.to_owned()), deviation));
     }
     let elements = |set: &SetListing| set.elements.iter().cloned().collect::<BTreeSet<_>>();
-    let place = |element| Place::Element {
-        set: name.to_owned(),
-        element,
-    };
+    let place = |element| Place::Element { set: name.to_owned(), element };
     compare_members(&elements(reference), &elements(observed), place, drifts);
 }
 
@@ -90,14 +82,7 @@ fn explain<'a>(
 ) -> Vec<Drift> {
     let at = |(index, rule): Unmatched<'a>, deviation| {
         let (chain, comment) = (chain.to_owned(), rule.comment.clone());
-        drift(
-            Place::Rule {
-                chain,
-                position: index + 1,
-                comment,
-            },
-            deviation,
-        )
+        drift(Place::Rule { chain, position: index + 1, comment }, deviation)
     };
     let mut drifts = Vec::new();
     for gone in missing {
@@ -110,11 +95,7 @@ fn explain<'a>(
         };
         drifts.push(at(gone, deviation));
     }
-    drifts.extend(
-        unexpected
-            .into_iter()
-            .map(|rule| at(rule, Deviation::Unexpected)),
-    );
+    drifts.extend(unexpected.into_iter().map(|rule| at(rule, Deviation::Unexpected)));
     drifts
 }
 
@@ -140,10 +121,8 @@ fn unmatched<'a>(
     let (mut missing, mut unexpected) = (Vec::new(), Vec::new());
     let (mut i, mut j) = (0, 0);
     while i < reference.len() || j < observed.len() {
-        let (both, more_in_observed) = (
-            i < reference.len() && j < observed.len(),
-            j < observed.len(),
-        );
+        let (both, more_in_observed) =
+            (i < reference.len() && j < observed.len(), j < observed.len());
         if both && reference[i] == observed[j] {
             (i, j) = (i + 1, j + 1);
         } else if more_in_observed && (!both || common[i][j + 1] >= common[i + 1][j]) {
@@ -178,9 +157,7 @@ fn pairs<'a, T>(
     observed: &'a BTreeMap<String, T>,
 ) -> impl Iterator<Item = (&'a String, Option<&'a T>, Option<&'a T>)> {
     let names: BTreeSet<&String> = reference.keys().chain(observed.keys()).collect();
-    names
-        .into_iter()
-        .map(|name| (name, reference.get(name), observed.get(name)))
+    names.into_iter().map(|name| (name, reference.get(name), observed.get(name)))
 }
 
 fn compare_existence<T>(
@@ -202,20 +179,15 @@ fn compare_members(
     place: impl Fn(String) -> Place,
     drifts: &mut Vec<Drift>,
 ) {
-    let missing = reference
-        .difference(observed)
-        .map(|m| drift(place(m.clone()), Deviation::Missing));
-    let surplus = observed
-        .difference(reference)
-        .map(|m| drift(place(m.clone()), Deviation::Unexpected));
+    let missing =
+        reference.difference(observed).map(|m| drift(place(m.clone()), Deviation::Missing));
+    let surplus =
+        observed.difference(reference).map(|m| drift(place(m.clone()), Deviation::Unexpected));
     drifts.extend(missing.chain(surplus));
 }
 
 fn changed(expected: &impl Display, found: &impl Display) -> Deviation {
-    Deviation::Changed {
-        expected: expected.to_string(),
-        found: found.to_string(),
-    }
+    Deviation::Changed { expected: expected.to_string(), found: found.to_string() }
 }
 
 fn drift(place: Place, deviation: Deviation) -> Drift {

@@ -73,18 +73,10 @@ impl Display for Place {
             Self::Set(name) => write!(f, "set {name}"),
             Self::Element { set, element } => write!(f, "element {element} of set {set}"),
             Self::Chain(name) => write!(f, "chain {name}"),
-            Self::Rule {
-                chain,
-                position,
-                comment: Some(comment),
-            } => {
+            Self::Rule { chain, position, comment: Some(comment) } => {
                 write!(f, "rule {position} of chain {chain} ({comment})")
             }
-            Self::Rule {
-                chain,
-                position,
-                comment: None,
-            } => {
+            Self::Rule { chain, position, comment: None } => {
                 write!(f, "rule {position} of chain {chain}")
             }
             Self::Other(name) => f.write_str(name),

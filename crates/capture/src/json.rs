@@ -69,11 +69,7 @@ fn print(batch: Batch<'static>) -> String {
 }
 
 fn table() -> NfListObject<'static> {
-    NfListObject::Table(Table {
-        family: NfFamily::INet,
-        name: TABLE.into(),
-        handle: None,
-    })
+    NfListObject::Table(Table { family: NfFamily::INet, name: TABLE.into(), handle: None })
 }
 
 fn set_object(set: &Set) -> NfSet<'static> {
@@ -83,10 +79,7 @@ fn set_object(set: &Set) -> NfSet<'static> {
         table: TABLE.into(),
         name: set.name.as_str().into(),
         set_type: set_type(set.name),
-        flags: set
-            .name
-            .has_intervals()
-            .then(|| HashSet::from([SetFlag::Interval])),
+        flags: set.name.has_intervals().then(|| HashSet::from([SetFlag::Interval])),
         // An empty list is a syntax error; no list is an empty set.
         elem: (!elements.is_empty()).then(|| elements.into()),
         ..NfSet::default()
@@ -166,16 +159,10 @@ fn condition(part: &Match) -> NfMatch<'static> {
         Match::NotOpen => (deciding_flags(), NEQ, word("syn")),
         Match::FromLoopback => (meta(MetaKey::Iifname), EQ, word("lo")),
         Match::ToLoopback => (meta(MetaKey::Oifname), EQ, word("lo")),
-        Match::PacketMark(mark) => (
-            and(meta(MetaKey::Mark), mark.mask),
-            EQ,
-            Expression::Number(mark.value),
-        ),
-        Match::ConnMark(mark) => (
-            and(ct("mark"), mark.mask),
-            EQ,
-            Expression::Number(mark.value),
-        ),
+        Match::PacketMark(mark) => {
+            (and(meta(MetaKey::Mark), mark.mask), EQ, Expression::Number(mark.value))
+        }
+        Match::ConnMark(mark) => (and(ct("mark"), mark.mask), EQ, Expression::Number(mark.value)),
         Match::New => (ct("state"), IN, word("new")),
         Match::Answer => (ct("direction"), EQ, word("reply")),
         Match::TcpPort(port) => (payload("tcp", "dport"), EQ, number(*port)),
@@ -196,16 +183,9 @@ fn statement(action: &Action) -> Statement<'static> {
         Action::Reset => Statement::Reject(Some(Reject::new(Some(RejectType::TCPReset), None))),
         Action::Redirect(port) => {
             let port = Some(number(*port));
-            Statement::Redirect(Some(NAT {
-                addr: None,
-                family: None,
-                port,
-                flags: None,
-            }))
+            Statement::Redirect(Some(NAT { addr: None, family: None, port, flags: None }))
         }
-        Action::Jump(chain) => Statement::Jump(JumpTarget {
-            target: chain.as_str().into(),
-        }),
+        Action::Jump(chain) => Statement::Jump(JumpTarget { target: chain.as_str().into() }),
         Action::MarkConnection(mark) => set_bits(ct("mark"), mark.mask, mark.value),
         Action::MarkPacket(mark) => set_bits(meta(MetaKey::Mark), mark.mask, mark.value),
     }

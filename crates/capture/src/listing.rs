@@ -103,9 +103,7 @@ impl Listing {
                     let name = text(&body, "name")?;
                     table.sets.insert(name, SetListing::new(body));
                 }
-                _ => table
-                    .others
-                    .push(format!("{kind} {}", text(&body, "name")?)),
+                _ => table.others.push(format!("{kind} {}", text(&body, "name")?)),
             }
         }
         Ok(())
@@ -120,17 +118,9 @@ impl TableListing {
 
 impl RuleListing {
     fn new(mut rule: Map<String, Value>) -> Result<Self, ListingError> {
-        let comment = rule
-            .get("comment")
-            .and_then(Value::as_str)
-            .map(str::to_owned);
-        let statements = rule
-            .remove("expr")
-            .ok_or(ListingError::Shape("rule expression"))?;
-        Ok(Self {
-            comment,
-            statements: normal(statements),
-        })
+        let comment = rule.get("comment").and_then(Value::as_str).map(str::to_owned);
+        let statements = rule.remove("expr").ok_or(ListingError::Shape("rule expression"))?;
+        Ok(Self { comment, statements: normal(statements) })
     }
 }
 
@@ -140,15 +130,9 @@ impl SetListing {
             Some(Value::Array(elements)) => elements,
             _ => Vec::new(),
         };
-        let mut elements: Vec<_> = elements
-            .into_iter()
-            .map(|e| normal(e).to_string())
-            .collect();
+        let mut elements: Vec<_> = elements.into_iter().map(|e| normal(e).to_string()).collect();
         elements.sort();
-        Self {
-            properties: properties(set),
-            elements,
-        }
+        Self { properties: properties(set), elements }
     }
 }
 
@@ -167,10 +151,7 @@ fn properties(mut object: Map<String, Value>) -> Value {
 }
 
 fn text(body: &Map<String, Value>, key: &'static str) -> Result<String, ListingError> {
-    body.get(key)
-        .and_then(Value::as_str)
-        .map(str::to_owned)
-        .ok_or(ListingError::Shape(key))
+    body.get(key).and_then(Value::as_str).map(str::to_owned).ok_or(ListingError::Shape(key))
 }
 
 /// Drops what counts packets and sorts what has no order.

@@ -218,11 +218,7 @@ impl ChainName {
             Self::GuardOut => (HookKind::Filter, HookPoint::Output, 0),
             Self::InExempt | Self::OutExempt | Self::GuardInSyn | Self::GuardOutSyn => return None,
         };
-        Some(Hook {
-            kind,
-            point,
-            priority,
-        })
+        Some(Hook { kind, point, priority })
     }
 }
 

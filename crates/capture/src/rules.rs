@@ -28,10 +28,7 @@ impl Ruleset {
             chain(ChainName::GuardOutSyn, guard_out_syn()),
             chain(ChainName::GuardOut, vec![guard(ChainName::GuardOutSyn)]),
         ];
-        Self {
-            sets: sets(options),
-            chains,
-        }
+        Self { sets: sets(options), chains }
     }
 
     /// The rules of a pod that is being released: new connections are direct, redirected
@@ -51,10 +48,7 @@ impl Ruleset {
             chain(ChainName::GuardInSyn, vec![guard_proxy_ports(options)]),
             chain(ChainName::GuardIn, vec![guard(ChainName::GuardInSyn)]),
         ];
-        Self {
-            sets: Vec::new(),
-            chains,
-        }
+        Self { sets: Vec::new(), chains }
     }
 }
 
@@ -75,48 +69,24 @@ fn in_exempt(options: &Options) -> Vec<Rule> {
             [Action::Accept],
             "IPv6 probes of the host, on declared ports only",
         ),
-        rule(
-            [Match::In(SetName::InSkip)],
-            [Action::Accept],
-            "excluded inbound ports",
-        ),
+        rule([Match::In(SetName::InSkip)], [Action::Accept], "excluded inbound ports"),
     ]
 }
 
 fn out_exempt(options: &Options) -> Vec<Rule> {
     vec![
         from_proxy(options),
-        rule(
-            [Match::In(SetName::OutSkip)],
-            [Action::Accept],
-            "excluded outbound ports",
-        ),
-        rule(
-            [Match::In(SetName::OutSkip4)],
-            [Action::Accept],
-            "excluded IPv4 destinations",
-        ),
-        rule(
-            [Match::In(SetName::OutSkip6)],
-            [Action::Accept],
-            "excluded IPv6 destinations",
-        ),
+        rule([Match::In(SetName::OutSkip)], [Action::Accept], "excluded outbound ports"),
+        rule([Match::In(SetName::OutSkip4)], [Action::Accept], "excluded IPv4 destinations"),
+        rule([Match::In(SetName::OutSkip6)], [Action::Accept], "excluded IPv6 destinations"),
     ]
 }
 
 fn mark_out(options: &Options) -> Vec<Rule> {
     vec![
+        rule([Match::NotTcp], [Action::Accept], "only TCP is routed by mark"),
         rule(
-            [Match::NotTcp],
-            [Action::Accept],
-            "only TCP is routed by mark",
-        ),
-        rule(
-            [
-                Match::ToLoopback,
-                Match::PacketMark(options.packet_mark),
-                Match::New,
-            ],
+            [Match::ToLoopback, Match::PacketMark(options.packet_mark), Match::New],
             [Action::MarkConnection(options.connmark), Action::Accept],
             "remember connections from proxy to application",
         ),
@@ -130,16 +100,8 @@ fn mark_out(options: &Options) -> Vec<Rule> {
 
 fn nat_pre(options: &Options) -> Vec<Rule> {
     let mut rules = vec![
-        rule(
-            [Match::FromLoopback],
-            [Action::Accept],
-            "the pod to itself, the proxy to it",
-        ),
-        rule(
-            [Match::NotTcp],
-            [Action::Accept],
-            "only TCP is captured on arrival",
-        ),
+        rule([Match::FromLoopback], [Action::Accept], "the pod to itself, the proxy to it"),
+        rule([Match::NotTcp], [Action::Accept], "only TCP is captured on arrival"),
         only_opens(),
         rule(
             [Match::Tcp, Match::NotTo(AddrType::Local)],
@@ -167,11 +129,7 @@ fn nat_pre(options: &Options) -> Vec<Rule> {
 
 fn nat_out(options: &Options) -> Vec<Rule> {
     let mut rules = vec![
-        rule(
-            [Match::ToLoopback],
-            [Action::Accept],
-            "loopback and the pod's own addresses",
-        ),
+        rule([Match::ToLoopback], [Action::Accept], "loopback and the pod's own addresses"),
         // Also in out_exempt, but lookups of the proxy must pass before the DNS redirects.
         from_proxy(options),
     ];
@@ -182,11 +140,7 @@ fn nat_out(options: &Options) -> Vec<Rule> {
             "lookups over UDP; multicast names stay direct",
         ));
     }
-    rules.push(rule(
-        [Match::NotTcp],
-        [Action::Accept],
-        "only TCP is captured on its way out",
-    ));
+    rules.push(rule([Match::NotTcp], [Action::Accept], "only TCP is captured on its way out"));
     rules.push(only_opens());
     if options.dns == Dns::On {
         rules.push(rule(
@@ -208,25 +162,14 @@ fn guard_in_syn(options: &Options) -> Vec<Rule> {
     let mut rules = vec![guard_proxy_ports(options)];
     if options.inbound == Inbound::Capture {
         rules.extend([
+            rule([Match::FromLoopback], [Action::Return], "the pod to itself, the proxy to it"),
             rule(
-                [Match::FromLoopback],
-                [Action::Return],
-                "the pod to itself, the proxy to it",
-            ),
-            rule(
-                [Match::TcpPorts(vec![
-                    options.ports.outbound,
-                    options.ports.inbound_plain,
-                ])],
+                [Match::TcpPorts(vec![options.ports.outbound, options.ports.inbound_plain])],
                 [Action::Return],
                 "captured",
             ),
             jump(ChainName::InExempt),
-            rule(
-                [Match::Tcp],
-                [Action::Reset],
-                "an arriving open that escaped the redirect",
-            ),
+            rule([Match::Tcp], [Action::Reset], "an arriving open that escaped the redirect"),
         ]);
     }
     rules
@@ -235,26 +178,15 @@ fn guard_in_syn(options: &Options) -> Vec<Rule> {
 fn guard_out_syn() -> Vec<Rule> {
     vec![
         // Not by interface: after a redirect the filter hook still sees the old one.
-        rule(
-            [Match::To(AddrType::Local)],
-            [Action::Return],
-            "captured, or the pod to itself",
-        ),
+        rule([Match::To(AddrType::Local)], [Action::Return], "captured, or the pod to itself"),
         jump(ChainName::OutExempt),
-        rule(
-            [Match::Tcp],
-            [Action::Reset],
-            "a leaving open that escaped the redirect",
-        ),
+        rule([Match::Tcp], [Action::Reset], "a leaving open that escaped the redirect"),
     ]
 }
 
 fn guard_proxy_ports(options: &Options) -> Rule {
     rule(
-        [
-            Match::TcpPorts(guarded_ports(options)),
-            Match::NotRedirected,
-        ],
+        [Match::TcpPorts(guarded_ports(options)), Match::NotRedirected],
         [Action::Reset],
         "nobody dials the proxy's ports",
     )
@@ -271,27 +203,15 @@ fn guarded_ports(options: &Options) -> Vec<u16> {
 }
 
 fn guard(target: ChainName) -> Rule {
-    rule(
-        [Match::Open],
-        [Action::Jump(target)],
-        "only opens are guarded",
-    )
+    rule([Match::Open], [Action::Jump(target)], "only opens are guarded")
 }
 
 fn only_opens() -> Rule {
-    rule(
-        [Match::NotOpen],
-        [Action::Accept],
-        "connections older than these rules stay direct",
-    )
+    rule([Match::NotOpen], [Action::Accept], "connections older than these rules stay direct")
 }
 
 fn from_proxy(options: &Options) -> Rule {
-    rule(
-        [Match::PacketMark(options.packet_mark)],
-        [Action::Accept],
-        "the proxy's own sockets",
-    )
+    rule([Match::PacketMark(options.packet_mark)], [Action::Accept], "the proxy's own sockets")
 }
 
 fn jump(target: ChainName) -> Rule {
@@ -303,11 +223,7 @@ fn rule<const M: usize, const A: usize>(
     then: [Action; A],
     reason: &'static str,
 ) -> Rule {
-    Rule {
-        when: when.into(),
-        then: then.into(),
-        reason,
-    }
+    Rule { when: when.into(), then: then.into(), reason }
 }
 
 fn chain(name: ChainName, rules: Vec<Rule>) -> Chain {

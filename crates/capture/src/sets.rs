@@ -11,42 +11,18 @@ use crate::options::Options;
 /// All sets, the empty ones too.
 pub(crate) fn sets(options: &Options) -> Vec<Set> {
     let probes = &options.probes;
-    let probe = |source: IpAddr| {
-        probes
-            .ports
-            .iter()
-            .map(move |&port| Element::Probe(source, port))
-    };
+    let probe = |source: IpAddr| probes.ports.iter().map(move |&port| Element::Probe(source, port));
     let ports = |ports: &BTreeSet<u16>| ports.iter().copied().map(Element::Port).collect();
-    let (v4, v6): (Vec<_>, Vec<_>) = outermost(&options.out_skip_cidrs)
-        .into_iter()
-        .partition(IpNetwork::is_ipv4);
+    let (v4, v6): (Vec<_>, Vec<_>) =
+        outermost(&options.out_skip_cidrs).into_iter().partition(IpNetwork::is_ipv4);
     let networks = |list: Vec<IpNetwork>| list.into_iter().map(Element::Network).collect();
     vec![
-        Set {
-            name: SetName::Probe4,
-            elements: probe(probes.v4.into()).collect(),
-        },
-        Set {
-            name: SetName::Probe6,
-            elements: probe(probes.v6.into()).collect(),
-        },
-        Set {
-            name: SetName::InSkip,
-            elements: ports(&options.in_skip),
-        },
-        Set {
-            name: SetName::OutSkip,
-            elements: ports(&options.out_skip),
-        },
-        Set {
-            name: SetName::OutSkip4,
-            elements: networks(v4),
-        },
-        Set {
-            name: SetName::OutSkip6,
-            elements: networks(v6),
-        },
+        Set { name: SetName::Probe4, elements: probe(probes.v4.into()).collect() },
+        Set { name: SetName::Probe6, elements: probe(probes.v6.into()).collect() },
+        Set { name: SetName::InSkip, elements: ports(&options.in_skip) },
+        Set { name: SetName::OutSkip, elements: ports(&options.out_skip) },
+        Set { name: SetName::OutSkip4, elements: networks(v4) },
+        Set { name: SetName::OutSkip6, elements: networks(v6) },
     ]
 }
 
@@ -81,19 +57,10 @@ mod tests {
     #[test]
     fn networks_never_overlap() {
         check(&[], &[]);
-        check(
-            &["10.0.0.0/8", "192.0.2.0/24"],
-            &["10.0.0.0/8", "192.0.2.0/24"],
-        );
-        check(
-            &["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32"],
-            &["10.0.0.0/8"],
-        );
+        check(&["10.0.0.0/8", "192.0.2.0/24"], &["10.0.0.0/8", "192.0.2.0/24"]);
+        check(&["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32"], &["10.0.0.0/8"]);
         check(&["0.0.0.0/0", "10.0.0.0/8", "::/0"], &["0.0.0.0/0", "::/0"]);
-        check(
-            &["fd00::/8", "fd12::/16", "fe80::/10"],
-            &["fd00::/8", "fe80::/10"],
-        );
+        check(&["fd00::/8", "fd12::/16", "fe80::/10"], &["fd00::/8", "fe80::/10"]);
     }
 
     #[test]

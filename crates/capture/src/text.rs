@@ -24,12 +24,7 @@ impl Display for Ruleset {
 
 impl Display for Set {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "  set {} {{ type {};",
-            self.name.as_str(),
-            set_type(self.name)
-        )?;
+        write!(f, "  set {} {{ type {};", self.name.as_str(), set_type(self.name))?;
         if self.name.has_intervals() {
             f.write_str(" flags interval;")?;
         }
@@ -66,10 +61,7 @@ impl Display for Chain {
         if let Some(hook) = self.name.hook() {
             let (kind, point) = (hook.kind.as_str(), hook.point.as_str());
             let priority = hook.priority;
-            writeln!(
-                f,
-                "    type {kind} hook {point} priority {priority}; policy accept;"
-            )?;
+            writeln!(f, "    type {kind} hook {point} priority {priority}; policy accept;")?;
         }
         for rule in &self.rules {
             writeln!(f, "    {rule}")?;
@@ -170,18 +162,10 @@ impl Display for Action {
             Self::Redirect(port) => write!(f, "redirect to :{port}"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
             Self::MarkConnection(mark) => {
-                write!(
-                    f,
-                    "ct mark set ct mark & {:#x} | {:#x}",
-                    !mark.mask, mark.value
-                )
+                write!(f, "ct mark set ct mark & {:#x} | {:#x}", !mark.mask, mark.value)
             }
             Self::MarkPacket(mark) => {
-                write!(
-                    f,
-                    "meta mark set meta mark & {:#x} | {:#x}",
-                    !mark.mask, mark.value
-                )
+                write!(f, "meta mark set meta mark & {:#x} | {:#x}", !mark.mask, mark.value)
             }
         }
     }

@@ -1,9 +1,6 @@
 //! The rules as they were reviewed. After an intended change run with `UPDATE_GOLDEN=1`
 //! and review the difference like code.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests, outside test functions"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside test functions")]
 
 mod support;
 
@@ -35,32 +32,21 @@ fn removal_as_json() {
 fn one_line_each(batch: &str) -> String {
     let mut lines = batch.replacen("[{", "[\n{", 1);
     for command in ["add", "delete"] {
-        lines = lines.replace(
-            &format!(",{{\"{command}\":"),
-            &format!(",\n{{\"{command}\":"),
-        );
+        lines = lines.replace(&format!(",{{\"{command}\":"), &format!(",\n{{\"{command}\":"));
     }
     lines + "\n"
 }
 
 fn check(file: &str, actual: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(file);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
     if update() {
         std::fs::write(&path, actual).unwrap();
     }
     let reviewed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        reviewed == actual,
-        "{file} differs from what was reviewed; now it is\n{actual}"
-    );
+    assert!(reviewed == actual, "{file} differs from what was reviewed; now it is\n{actual}");
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a switch for whoever runs the test"
-)]
+#[expect(clippy::disallowed_methods, reason = "a switch for whoever runs the test")]
 fn update() -> bool {
     std::env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1")
 }

@@ -98,11 +98,7 @@ impl Control {
         let plan = plan(&settings)?;
         let client = crate::kube::client(&settings.kube_api).await?;
         let now = OffsetDateTime::now_utc();
-        let root = Arc::new(crate::ca::open(
-            &settings.ca,
-            &plan.names.trust_domain,
-            now,
-        )?);
+        let root = Arc::new(crate::ca::open(&settings.ca, &plan.names.trust_domain, now)?);
         let certificate = ServerCertificate::new(Arc::clone(&root), plan.server_names)
             .map_err(ControlError::ServerCertificate)?;
         let certificate = Arc::new(certificate);
@@ -119,29 +115,12 @@ impl Control {
         let (ready, connections) = tls::queue();
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(crate::kube::watch(
-            client,
-            Table::new(plan.names),
-            seen,
-            stop.clone(),
-        ));
+        tasks.spawn(crate::kube::watch(client, Table::new(plan.names), seen, stop.clone()));
         tasks.spawn(certificate.keep_fresh(stop.clone()));
         tasks.spawn(tls::accept(listener, tls, ready, stop.clone()));
-        tasks.spawn(serve(
-            authority,
-            discovery,
-            ReceiverStream::new(connections),
-            stop.clone(),
-        ));
+        tasks.spawn(serve(authority, discovery, ReceiverStream::new(connections), stop.clone()));
         tracing::info!(%address, "control plane listening");
-        Ok(Self {
-            root,
-            address,
-            worlds,
-            tasks,
-            sessions,
-            stop: stop.drop_guard(),
-        })
+        Ok(Self { root, address, worlds, tasks, sessions, stop: stop.drop_guard() })
     }
 
     /// The certificate that clients must trust, in PEM.
@@ -166,12 +145,7 @@ impl Control {
 
     /// Stops: clients are told, then everything is waited for, for 5 s.
     pub async fn shutdown(self) {
-        let Self {
-            mut tasks,
-            sessions,
-            stop,
-            ..
-        } = self;
+        let Self { mut tasks, sessions, stop, .. } = self;
         drop(stop);
         sessions.close();
         let ended = async {
@@ -188,10 +162,7 @@ impl Control {
 fn plan(settings: &Settings) -> Result<Plan, ControlError> {
     // Any namespace will do: it is the trust domain that is looked at.
     let identity = Identity::new(&settings.trust_domain, "default", "default");
-    let trust_domain = identity
-        .map_err(ControlError::TrustDomain)?
-        .trust_domain()
-        .to_owned();
+    let trust_domain = identity.map_err(ControlError::TrustDomain)?.trust_domain().to_owned();
     let trusted_node_accounts = settings
         .trusted_node_accounts
         .iter()
@@ -207,14 +178,7 @@ fn plan(settings: &Settings) -> Result<Plan, ControlError> {
         trust_domain: trust_domain.clone(),
         root_namespace: settings.root_namespace.clone(),
     };
-    Ok(Plan {
-        names,
-        server_names,
-        rules: IssueRules {
-            trust_domain,
-            trusted_node_accounts,
-        },
-    })
+    Ok(Plan { names, server_names, rules: IssueRules { trust_domain, trusted_node_accounts } })
 }
 
 fn server_name(text: &str) -> Option<ServerName> {

@@ -54,29 +54,19 @@ pub(crate) enum Refusal {
         "the token of {account} is bound to an earlier pod of the name {pod} (uid {uid}): use \
          the token of the present one"
     )]
-    OtherPod {
-        account: Account,
-        pod: String,
-        uid: String,
-    },
+    OtherPod { account: Account, pod: String, uid: String },
     #[error("the identity asked for is malformed: {0}")]
     Identity(#[from] IdentityError),
     #[error(
         "{identity} is not of trust domain {trust_domain}: set the same TRUST_DOMAIN in the \
          node proxy and here"
     )]
-    TrustDomain {
-        identity: Identity,
-        trust_domain: String,
-    },
+    TrustDomain { identity: Identity, trust_domain: String },
     #[error(
         "{account} may only have its own identity, not {identity}: node proxies that ask for \
          others must be listed in TRUSTED_NODE_ACCOUNTS"
     )]
-    NotTrusted {
-        account: Account,
-        identity: Identity,
-    },
+    NotTrusted { account: Account, identity: Identity },
     #[error(
         "{identity} is not signed for node {node}: no pod of that service account is known to \
          run there; try again if one has just been scheduled"
@@ -130,11 +120,7 @@ impl Gate {
 }
 
 fn bearer(metadata: &MetadataMap) -> Option<&str> {
-    let (scheme, token) = metadata
-        .get("authorization")?
-        .to_str()
-        .ok()?
-        .split_once(' ')?;
+    let (scheme, token) = metadata.get("authorization")?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
@@ -142,23 +128,13 @@ fn bearer(metadata: &MetadataMap) -> Option<&str> {
 /// Finds the pod that a token is bound to. The name is not enough: it may have been given
 /// to another pod since, on another node.
 fn place(reviewed: Reviewed, world: &World) -> Result<Caller, Refusal> {
-    let Reviewed {
-        account,
-        pod,
-        pod_uid,
-    } = reviewed;
+    let Reviewed { account, pod, pod_uid } = reviewed;
     match world.placement(&account.namespace, &pod) {
         None => Err(Refusal::NoPod { account, pod }),
-        Some(found) if found.uid != pod_uid || found.account != account => Err(Refusal::OtherPod {
-            account,
-            pod,
-            uid: pod_uid,
-        }),
-        Some(found) => Ok(Caller {
-            account,
-            pod,
-            node: found.node.clone(),
-        }),
+        Some(found) if found.uid != pod_uid || found.account != account => {
+            Err(Refusal::OtherPod { account, pod, uid: pod_uid })
+        }
+        Some(found) => Ok(Caller { account, pod, node: found.node.clone() }),
     }
 }
 
@@ -182,16 +158,10 @@ pub(crate) fn may_have(
     }
     if identity.trust_domain() != rules.trust_domain {
         let trust_domain = rules.trust_domain.clone();
-        return Err(Refusal::TrustDomain {
-            identity,
-            trust_domain,
-        });
+        return Err(Refusal::TrustDomain { identity, trust_domain });
     }
     if !rules.trusted_node_accounts.contains(&caller.account) {
-        return Err(Refusal::NotTrusted {
-            account: caller.account.clone(),
-            identity,
-        });
+        return Err(Refusal::NotTrusted { account: caller.account.clone(), identity });
     }
     let account = Account {
         namespace: identity.namespace().to_owned(),
@@ -200,10 +170,7 @@ pub(crate) fn may_have(
     if world.runs_on(&caller.node, &account) {
         Ok(identity)
     } else {
-        Err(Refusal::NotOnNode {
-            identity,
-            node: caller.node.clone(),
-        })
+        Err(Refusal::NotOnNode { identity, node: caller.node.clone() })
     }
 }
 
@@ -228,11 +195,7 @@ mod tests {
 
     fn proxy(name: &str, node: &str) -> PodFacts {
         let service_account = "ztunnel".into();
-        PodFacts {
-            service_account,
-            node: node.into(),
-            ..pod("sluice-system", name)
-        }
+        PodFacts { service_account, node: node.into(), ..pod("sluice-system", name) }
     }
 
     fn world() -> World {
@@ -240,11 +203,8 @@ mod tests {
         world.place(&proxy("ztunnel-1", "n1"));
         world.place(&proxy("ztunnel-2", "n2"));
         world.place(&pod("shop", "cart-1"));
-        let web = PodFacts {
-            service_account: "web".into(),
-            node: "n2".into(),
-            ..pod("shop", "web-1")
-        };
+        let web =
+            PodFacts { service_account: "web".into(), node: "n2".into(), ..pod("shop", "web-1") };
         world.place(&web);
         world
     }
@@ -257,19 +217,11 @@ mod tests {
     }
 
     fn token(account_text: &str, pod: &str, uid: &str) -> Reviewed {
-        Reviewed {
-            account: account(account_text),
-            pod: pod.into(),
-            pod_uid: uid.into(),
-        }
+        Reviewed { account: account(account_text), pod: pod.into(), pod_uid: uid.into() }
     }
 
     fn ztunnel() -> Caller {
-        place(
-            token("sluice-system/ztunnel", "ztunnel-1", "uid-of-ztunnel-1"),
-            &world(),
-        )
-        .unwrap()
+        place(token("sluice-system/ztunnel", "ztunnel-1", "uid-of-ztunnel-1"), &world()).unwrap()
     }
 
     const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
@@ -279,36 +231,18 @@ mod tests {
     fn the_node_is_that_of_the_pod_that_the_token_is_bound_to() {
         assert_eq!(ztunnel().node, "n1");
         for (reviewed, code) in [
-            (
-                token("sluice-system/ztunnel", "ztunnel-9", "uid"),
-                Code::Unavailable,
-            ),
-            (
-                token("sluice-system/ztunnel", "ztunnel-1", "older"),
-                Code::Unauthenticated,
-            ),
-            (
-                token("sluice-system/other", "ztunnel-1", "uid-of-ztunnel-1"),
-                Code::Unauthenticated,
-            ),
-            (
-                token("shop/ztunnel", "ztunnel-1", "uid-of-ztunnel-1"),
-                Code::Unavailable,
-            ),
+            (token("sluice-system/ztunnel", "ztunnel-9", "uid"), Code::Unavailable),
+            (token("sluice-system/ztunnel", "ztunnel-1", "older"), Code::Unauthenticated),
+            (token("sluice-system/other", "ztunnel-1", "uid-of-ztunnel-1"), Code::Unauthenticated),
+            (token("shop/ztunnel", "ztunnel-1", "uid-of-ztunnel-1"), Code::Unavailable),
         ] {
             let refusal = place(reviewed.clone(), &world()).unwrap_err();
             assert_eq!(Status::from(refusal).code(), code, "{reviewed:?}");
         }
         let mut world = world();
-        world.place(&PodFacts {
-            life: Life::Ended,
-            ..proxy("ztunnel-1", "n1")
-        });
+        world.place(&PodFacts { life: Life::Ended, ..proxy("ztunnel-1", "n1") });
         let reviewed = token("sluice-system/ztunnel", "ztunnel-1", "uid-of-ztunnel-1");
-        assert!(
-            place(reviewed, &world).is_err(),
-            "a pod that has ended calls nobody"
-        );
+        assert!(place(reviewed, &world).is_err(), "a pod that has ended calls nobody");
     }
 
     #[test]
@@ -319,24 +253,13 @@ mod tests {
             (Some(own), Ok(own)),
             (Some(CART), Ok(CART)),
             (Some(WEB), Err(Code::PermissionDenied)),
-            (
-                Some("spiffe://cluster.local/ns/shop/sa/none"),
-                Err(Code::PermissionDenied),
-            ),
-            (
-                Some("spiffe://other/ns/shop/sa/cart"),
-                Err(Code::PermissionDenied),
-            ),
-            (
-                Some("spiffe://cluster.local/ns/shop/sa/cart/"),
-                Err(Code::InvalidArgument),
-            ),
+            (Some("spiffe://cluster.local/ns/shop/sa/none"), Err(Code::PermissionDenied)),
+            (Some("spiffe://other/ns/shop/sa/cart"), Err(Code::PermissionDenied)),
+            (Some("spiffe://cluster.local/ns/shop/sa/cart/"), Err(Code::InvalidArgument)),
             (Some(""), Err(Code::InvalidArgument)),
         ] {
             let got = may_have(&ztunnel(), asked, &rules(), &world());
-            let got = got
-                .map(|it| it.to_string())
-                .map_err(|it| Status::from(it).code());
+            let got = got.map(|it| it.to_string()).map_err(|it| Status::from(it).code());
             assert_eq!(got, expected.map(str::to_owned), "{asked:?}");
         }
     }
@@ -352,15 +275,9 @@ mod tests {
     fn any_other_pod_gets_its_own_identity_only() {
         // It has a valid token, and the one it asks for runs beside it.
         let mut world = world();
-        world.place(&PodFacts {
-            service_account: "web".into(),
-            ..pod("shop", "web-2")
-        });
+        world.place(&PodFacts { service_account: "web".into(), ..pod("shop", "web-2") });
         let cart = place(token("shop/cart", "cart-1", "uid-of-cart-1"), &world).unwrap();
-        assert_eq!(
-            may_have(&cart, None, &rules(), &world).unwrap().to_string(),
-            CART
-        );
+        assert_eq!(may_have(&cart, None, &rules(), &world).unwrap().to_string(), CART);
         let refusal = may_have(&cart, Some(WEB), &rules(), &world).unwrap_err();
         assert!(matches!(refusal, Refusal::NotTrusted { .. }), "{refusal:?}");
     }

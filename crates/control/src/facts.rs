@@ -31,10 +31,7 @@ impl PodFacts {
     }
 
     pub(crate) fn account(&self) -> Account {
-        Account {
-            namespace: self.namespace.clone(),
-            name: self.service_account.clone(),
-        }
+        Account { namespace: self.namespace.clone(), name: self.service_account.clone() }
     }
 }
 
@@ -91,17 +88,12 @@ impl Account {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (namespace, name) = text.split_once('/')?;
         let fine = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
-        fine.then(|| Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        })
+        fine.then(|| Self { namespace: namespace.to_owned(), name: name.to_owned() })
     }
 
     /// Reads the user name that Kubernetes gives to a service account.
     pub(crate) fn from_username(text: &str) -> Option<Self> {
-        let (namespace, name) = text
-            .strip_prefix("system:serviceaccount:")?
-            .split_once(':')?;
+        let (namespace, name) = text.strip_prefix("system:serviceaccount:")?.split_once(':')?;
         Self::parse(&format!("{namespace}/{name}"))
     }
 }

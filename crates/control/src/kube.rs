@@ -37,14 +37,11 @@ pub enum KubeError {
 /// Makes a client; nothing is sent yet.
 pub(crate) async fn client(api: &KubeApi) -> Result<kube::Client, KubeError> {
     let mut config = match api {
-        KubeApi::Infer => kube::Config::infer()
-            .await
-            .map_err(|error| KubeError::Infer(Box::new(error)))?,
+        KubeApi::Infer => {
+            kube::Config::infer().await.map_err(|error| KubeError::Infer(Box::new(error)))?
+        }
         KubeApi::Url(url) => {
-            let uri = url.parse().map_err(|source| KubeError::Url {
-                url: url.clone(),
-                source,
-            })?;
+            let uri = url.parse().map_err(|source| KubeError::Url { url: url.clone(), source })?;
             kube::Config::new(uri)
         }
     };

@@ -20,15 +20,8 @@ async fn main() -> ExitCode {
         Err(error) => {
             // Our errors name their causes themselves; only a context is put in front.
             let causes: Vec<_> = error.chain().take(2).map(ToString::to_string).collect();
-            let told = causes
-                .iter()
-                .skip(1)
-                .all(|cause| causes[0].contains(cause.as_str()));
-            let text = if told {
-                causes[0].clone()
-            } else {
-                causes.join(": ")
-            };
+            let told = causes.iter().skip(1).all(|cause| causes[0].contains(cause.as_str()));
+            let text = if told { causes[0].clone() } else { causes.join(": ") };
             eprintln!("sluice-control: {text}");
             ExitCode::FAILURE
         }
@@ -37,10 +30,7 @@ async fn main() -> ExitCode {
 
 async fn run(args: &Args) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&args.log).context("RUST_LOG")?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     // The Kubernetes client asks for the process's provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;

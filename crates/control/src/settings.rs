@@ -54,9 +54,7 @@ impl Settings {
             trust_domain: "cluster.local".to_owned(),
             root_namespace: "sluice-system".to_owned(),
             cluster_id: "Kubernetes".to_owned(),
-            server_names: ["localhost", "127.0.0.1", "::1"]
-                .map(str::to_owned)
-                .to_vec(),
+            server_names: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
             trusted_node_accounts: vec!["sluice-system/ztunnel".to_owned()],
             ca: CaStore::Memory,
         }

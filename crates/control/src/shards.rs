@@ -20,9 +20,7 @@ pub(crate) struct Shards<V> {
 impl<V> Default for Shards<V> {
     fn default() -> Self {
         let empty: Part<V> = Arc::default();
-        Self {
-            parts: vec![empty; PARTS],
-        }
+        Self { parts: vec![empty; PARTS] }
     }
 }
 
@@ -56,8 +54,7 @@ impl<V: Clone + PartialEq> Shards<V> {
         old: &'a Self,
     ) -> impl Iterator<Item = (&'a Arc<str>, &'a V)> {
         self.differing(old).flat_map(|(new, old)| {
-            new.iter()
-                .filter(move |(key, value)| old.get(*key) != Some(*value))
+            new.iter().filter(move |(key, value)| old.get(*key) != Some(*value))
         })
     }
 
@@ -68,10 +65,7 @@ impl<V: Clone + PartialEq> Shards<V> {
     }
 
     fn differing<'a>(&'a self, old: &'a Self) -> impl Iterator<Item = (&'a Part<V>, &'a Part<V>)> {
-        self.parts
-            .iter()
-            .zip(&old.parts)
-            .filter(|(new, old)| !Arc::ptr_eq(new, old))
+        self.parts.iter().zip(&old.parts).filter(|(new, old)| !Arc::ptr_eq(new, old))
     }
 }
 
@@ -87,10 +81,7 @@ mod tests {
     use super::*;
 
     fn changes(new: &Shards<u32>, old: &Shards<u32>) -> (Vec<String>, Vec<String>) {
-        let mut changed: Vec<_> = new
-            .changed_since(old)
-            .map(|(key, _)| key.to_string())
-            .collect();
+        let mut changed: Vec<_> = new.changed_since(old).map(|(key, _)| key.to_string()).collect();
         let mut removed: Vec<_> = new.removed_since(old).map(ToString::to_string).collect();
         changed.sort();
         removed.sort();
@@ -109,16 +100,9 @@ mod tests {
         now.insert("new", 1);
         now.remove("9");
         now.remove("never there");
-        assert_eq!(
-            changes(&now, &before),
-            (vec!["7".into(), "new".into()], vec!["9".into()])
-        );
+        assert_eq!(changes(&now, &before), (vec!["7".into(), "new".into()], vec!["9".into()]));
         assert_eq!(before.get("7"), Some(&7));
-        assert_eq!(
-            now.differing(&before).count(),
-            3,
-            "other parts are still shared"
-        );
+        assert_eq!(now.differing(&before).count(), 3, "other parts are still shared");
         assert_eq!(now.iter().count(), 1000);
     }
 
@@ -126,13 +110,7 @@ mod tests {
     fn everything_differs_from_nothing() {
         let mut now = Shards::default();
         now.insert("a", 1);
-        assert_eq!(
-            changes(&now, &Shards::default()),
-            (vec!["a".into()], vec![])
-        );
-        assert_eq!(
-            changes(&Shards::default(), &now),
-            (vec![], vec!["a".into()])
-        );
+        assert_eq!(changes(&now, &Shards::default()), (vec!["a".into()], vec![]));
+        assert_eq!(changes(&Shards::default(), &now), (vec![], vec!["a".into()]));
     }
 }

@@ -34,10 +34,7 @@ struct Listed {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// It is sent; rules with these numbers only partly, or not at all.
-    Sent {
-        narrowed: Vec<usize>,
-        dropped: Vec<usize>,
-    },
+    Sent { narrowed: Vec<usize>, dropped: Vec<usize> },
     /// It is not for us.
     NotSent(NotSent),
     /// It is malformed; the last good version stays in force.
@@ -79,12 +76,8 @@ impl Table {
     /// A complete list: what is not in it is gone.
     pub(crate) fn pods_listed(&mut self, pods: Vec<PodFacts>) {
         let present: HashSet<_> = pods.iter().map(PodFacts::key).collect();
-        let gone: Vec<_> = self
-            .pods
-            .keys()
-            .filter(|key| !present.contains(*key))
-            .cloned()
-            .collect();
+        let gone: Vec<_> =
+            self.pods.keys().filter(|key| !present.contains(*key)).cloned().collect();
         for key in gone {
             self.pod_gone(&key);
         }
@@ -98,20 +91,12 @@ impl Table {
         let key = &facts.key;
         match policy(&self.names, facts) {
             Ok(Translated::Sent(sent)) => {
-                self.world
-                    .authorizations
-                    .insert(&key.to_string(), Resource::new(&sent.message));
-                let former = self
-                    .policies
-                    .insert(key.clone(), sent.selector.clone())
-                    .flatten();
+                self.world.authorizations.insert(&key.to_string(), Resource::new(&sent.message));
+                let former = self.policies.insert(key.clone(), sent.selector.clone()).flatten();
                 if former != sent.selector {
                     self.republish_selected(key, &[former, sent.selector]);
                 }
-                Outcome::Sent {
-                    narrowed: sent.narrowed,
-                    dropped: sent.dropped,
-                }
+                Outcome::Sent { narrowed: sent.narrowed, dropped: sent.dropped }
             }
             Ok(Translated::NotSent(reason)) => {
                 self.policy_gone(key);
@@ -132,19 +117,12 @@ impl Table {
     /// A complete list: what is not in it is gone.
     pub(crate) fn policies_listed(&mut self, policies: &[PolicyFacts]) -> Vec<Outcome> {
         let present: HashSet<_> = policies.iter().map(|policy| &policy.key).collect();
-        let gone: Vec<_> = self
-            .policies
-            .keys()
-            .filter(|key| !present.contains(key))
-            .cloned()
-            .collect();
+        let gone: Vec<_> =
+            self.policies.keys().filter(|key| !present.contains(key)).cloned().collect();
         for key in gone {
             self.policy_gone(&key);
         }
-        let outcomes = policies
-            .iter()
-            .map(|policy| self.policy_seen(policy))
-            .collect();
+        let outcomes = policies.iter().map(|policy| self.policy_seen(policy)).collect();
         self.listed.policies = true;
         outcomes
     }
@@ -165,9 +143,7 @@ impl Table {
         let uid = uid(&self.names, pod);
         match workload(&self.names, pod, self.selecting(pod)) {
             Some(message) => {
-                let address = Address {
-                    r#type: Some(address::Type::Workload(message)),
-                };
+                let address = Address { r#type: Some(address::Type::Workload(message)) };
                 self.world.addresses.insert(&uid, Resource::new(&address));
             }
             None => self.world.addresses.remove(&uid),

@@ -50,21 +50,14 @@ pub(crate) struct ServerCertificate {
 impl ServerCertificate {
     pub(crate) fn new(root: Arc<Root>, names: Vec<ServerName>) -> Result<Self, RootError> {
         let present = root.issue_server(&names, OffsetDateTime::now_utc())?;
-        Ok(Self {
-            root,
-            names,
-            present: ArcSwap::from_pointee(present),
-        })
+        Ok(Self { root, names, present: ArcSwap::from_pointee(present) })
     }
 
     /// Renews the certificate again and again, until it is stopped.
     pub(crate) async fn keep_fresh(self: Arc<Self>, stop: CancellationToken) {
         let mut pause = RENEWAL;
         while stop.run_until_cancelled(sleep(pause)).await.is_some() {
-            pause = match self
-                .root
-                .issue_server(&self.names, OffsetDateTime::now_utc())
-            {
+            pause = match self.root.issue_server(&self.names, OffsetDateTime::now_utc()) {
                 Ok(renewed) => {
                     self.present.store(Arc::new(renewed));
                     RENEWAL
@@ -118,10 +111,7 @@ pub(crate) async fn accept(
     let turns = Arc::new(Semaphore::new(HANDSHAKES));
     let mut handshakes = JoinSet::new();
     let next = async || {
-        let turn = Arc::clone(&turns)
-            .acquire_owned()
-            .await
-            .expect("it is never closed");
+        let turn = Arc::clone(&turns).acquire_owned().await.expect("it is never closed");
         (turn, listener.accept().await)
     };
     while let Some((turn, accepted)) = stop.run_until_cancelled(next()).await {
@@ -140,10 +130,8 @@ pub(crate) async fn accept(
 }
 
 /// The queue between [`accept`] and the server.
-pub(crate) fn queue() -> (
-    mpsc::Sender<io::Result<Connection>>,
-    mpsc::Receiver<io::Result<Connection>>,
-) {
+pub(crate) fn queue()
+-> (mpsc::Sender<io::Result<Connection>>, mpsc::Receiver<io::Result<Connection>>) {
     mpsc::channel(READY)
 }
 

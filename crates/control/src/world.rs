@@ -36,10 +36,7 @@ impl Resource {
         let content = message.encode_to_vec();
         let mut hasher = DefaultHasher::new();
         content.hash(&mut hasher);
-        Self {
-            version: format!("{:016x}", hasher.finish()).into(),
-            content: content.into(),
-        }
+        Self { version: format!("{:016x}", hasher.finish()).into(), content: content.into() }
     }
 }
 
@@ -66,9 +63,7 @@ impl World {
 
     /// Is there a pod of this service account on that node that can still run?
     pub(crate) fn runs_on(&self, node: &str, account: &Account) -> bool {
-        self.accounts
-            .get(node)
-            .is_some_and(|accounts| accounts.contains_key(account))
+        self.accounts.get(node).is_some_and(|accounts| accounts.contains_key(account))
     }
 
     /// Notes where a pod is, or that it is nowhere any more.
@@ -81,11 +76,7 @@ impl World {
         let mut accounts = self.accounts.get(&pod.node).cloned().unwrap_or_default();
         *accounts.entry(account.clone()).or_default() += 1;
         self.accounts.insert(&pod.node, accounts);
-        let placement = Placement {
-            uid: pod.uid.clone(),
-            node: pod.node.clone(),
-            account,
-        };
+        let placement = Placement { uid: pod.uid.clone(), node: pod.node.clone(), account };
         self.placements.insert(&pod.key(), placement);
     }
 
@@ -118,10 +109,7 @@ mod tests {
     #[test]
     fn an_account_runs_on_a_node_as_long_as_one_of_its_pods_does() {
         let mut world = World::default();
-        let account = Account {
-            namespace: "shop".into(),
-            name: "cart".into(),
-        };
+        let account = Account { namespace: "shop".into(), name: "cart".into() };
         let (a, b) = (pod("shop", "a"), pod("shop", "b"));
         assert!(!world.runs_on("n1", &account));
         world.place(&a);
@@ -130,10 +118,7 @@ mod tests {
         world.displace(&a.key());
         assert!(world.runs_on("n1", &account));
         assert!(!world.runs_on("n2", &account));
-        world.place(&PodFacts {
-            life: Life::Ended,
-            ..b
-        });
+        world.place(&PodFacts { life: Life::Ended, ..b });
         assert!(!world.runs_on("n1", &account));
         assert_eq!(world.placement("shop", "b"), None);
     }
@@ -142,17 +127,10 @@ mod tests {
     fn a_pod_that_moves_is_where_it_went() {
         let mut world = World::default();
         let a = pod("shop", "a");
-        world.place(&PodFacts {
-            node: String::new(),
-            ..a.clone()
-        });
+        world.place(&PodFacts { node: String::new(), ..a.clone() });
         assert_eq!(world.placement("shop", "a"), None);
         world.place(&a);
-        world.place(&PodFacts {
-            node: "n2".into(),
-            uid: "other".into(),
-            ..a.clone()
-        });
+        world.place(&PodFacts { node: "n2".into(), uid: "other".into(), ..a.clone() });
         assert_eq!(world.placement("shop", "a").unwrap().uid, "other");
         assert!(!world.runs_on("n1", &a.account()));
         assert!(world.runs_on("n2", &a.account()));

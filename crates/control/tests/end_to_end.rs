@@ -68,9 +68,7 @@ async fn control(api: &KubeApi) -> Control {
     // The Kubernetes client asks for the process's provider; a second test finds it set.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    Control::start(Settings::new(Where::Url(api.url())), listener)
-        .await
-        .unwrap()
+    Control::start(Settings::new(Where::Url(api.url())), listener).await.unwrap()
 }
 
 /// A cluster, its control plane with the first lists complete, and a client.
@@ -94,10 +92,7 @@ fn uid(pod: &str) -> String {
 }
 
 fn workload(stream: &Discovery, pod: &str) -> Workload {
-    let resource = stream.held[ADDRESS_TYPE][&uid(pod)]
-        .resource
-        .as_ref()
-        .unwrap();
+    let resource = stream.held[ADDRESS_TYPE][&uid(pod)].resource.as_ref().unwrap();
     assert_eq!(resource.type_url, ADDRESS_TYPE);
     match Address::decode(&*resource.value).unwrap().r#type {
         Some(address::Type::Workload(workload)) => workload,
@@ -113,54 +108,30 @@ const ZTUNNEL: &str = "Kubernetes//Pod/sluice-system/ztunnel-1";
 async fn a_client_gets_everything_then_differences_then_resumes() {
     let (api, control, mut client) = synced().await;
     let mut stream = subscribed(&mut client).await;
-    assert_eq!(
-        stream.next(ADDRESS_TYPE).await,
-        delta(&[CART, WEB, ZTUNNEL], &[])
-    );
-    assert_eq!(
-        stream.next(AUTHORIZATION_TYPE).await,
-        delta(&[], &[]),
-        "complete, so sent"
-    );
-    assert_eq!(
-        workload(&stream, "shop/cart-1").tunnel_protocol(),
-        TunnelProtocol::None
-    );
+    assert_eq!(stream.next(ADDRESS_TYPE).await, delta(&[CART, WEB, ZTUNNEL], &[]));
+    assert_eq!(stream.next(AUTHORIZATION_TYPE).await, delta(&[], &[]), "complete, so sent");
+    assert_eq!(workload(&stream, "shop/cart-1").tunnel_protocol(), TunnelProtocol::None);
 
     // The node agent has seen cart captured.
     let mut captured = cart();
     captured["metadata"]["annotations"] = json!({ "ambient.istio.io/redirection": "enabled" });
     api.put(PODS, &captured);
     assert_eq!(stream.next(ADDRESS_TYPE).await, delta(&[CART], &[]));
-    assert_eq!(
-        workload(&stream, "shop/cart-1").tunnel_protocol(),
-        TunnelProtocol::Hbone
-    );
+    assert_eq!(workload(&stream, "shop/cart-1").tunnel_protocol(), TunnelProtocol::Hbone);
 
     api.put(POLICIES, &deny_cart());
-    assert_eq!(
-        stream.next(AUTHORIZATION_TYPE).await,
-        delta(&["shop/deny"], &[])
-    );
+    assert_eq!(stream.next(AUTHORIZATION_TYPE).await, delta(&["shop/deny"], &[]));
     assert_eq!(stream.next(ADDRESS_TYPE).await, delta(&[CART], &[]));
-    assert_eq!(
-        workload(&stream, "shop/cart-1").authorization_policies,
-        ["shop/deny"]
-    );
+    assert_eq!(workload(&stream, "shop/cart-1").authorization_policies, ["shop/deny"]);
 
     // The client goes away, misses something, and comes back with what it has.
-    let (addresses, policies) = (
-        stream.versions(ADDRESS_TYPE),
-        stream.versions(AUTHORIZATION_TYPE),
-    );
+    let (addresses, policies) =
+        (stream.versions(ADDRESS_TYPE), stream.versions(AUTHORIZATION_TYPE));
     drop(stream);
     drop(client);
     let mut witness = Client::connect(&control, Some(TOKEN)).await;
     let mut witness = subscribed(&mut witness).await;
-    assert_eq!(
-        witness.next(ADDRESS_TYPE).await,
-        delta(&[CART, WEB, ZTUNNEL], &[])
-    );
+    assert_eq!(witness.next(ADDRESS_TYPE).await, delta(&[CART, WEB, ZTUNNEL], &[]));
     api.delete(PODS, &pod("shop", "web-1", "web", "n2", "10.0.1.2"));
     assert_eq!(witness.next(ADDRESS_TYPE).await, delta(&[], &[WEB]));
     let mut client = Client::connect(&control, Some(TOKEN)).await;
@@ -188,15 +159,9 @@ async fn a_malformed_policy_hurts_nobody() {
     other["metadata"]["name"] = json!("other");
     api.put(POLICIES, &other);
     // The later one arrives, and the malformed one has neither changed nor removed anything.
-    assert_eq!(
-        stream.next(AUTHORIZATION_TYPE).await,
-        delta(&["shop/other"], &[])
-    );
+    assert_eq!(stream.next(AUTHORIZATION_TYPE).await, delta(&["shop/other"], &[]));
     api.delete(POLICIES, &bad);
-    assert_eq!(
-        stream.next(AUTHORIZATION_TYPE).await,
-        delta(&[], &["shop/deny"])
-    );
+    assert_eq!(stream.next(AUTHORIZATION_TYPE).await, delta(&[], &["shop/deny"]));
 }
 
 #[tokio::test]
@@ -210,10 +175,7 @@ async fn nothing_is_served_before_the_lists_are_complete() {
     api.repair();
     soon("the first lists", control.synced()).await;
     let mut stream = subscribed(&mut client).await;
-    assert_eq!(
-        stream.next(ADDRESS_TYPE).await,
-        delta(&[CART, WEB, ZTUNNEL], &[])
-    );
+    assert_eq!(stream.next(ADDRESS_TYPE).await, delta(&[CART, WEB, ZTUNNEL], &[]));
 }
 
 #[tokio::test]
@@ -228,10 +190,7 @@ async fn a_cluster_without_policies_is_served() {
     // The type is installed later.
     api.put(POLICIES, &deny_cart());
     api.repair();
-    assert_eq!(
-        stream.next(AUTHORIZATION_TYPE).await,
-        delta(&["shop/deny"], &[])
-    );
+    assert_eq!(stream.next(AUTHORIZATION_TYPE).await, delta(&["shop/deny"], &[]));
 }
 
 #[tokio::test]
@@ -243,10 +202,7 @@ async fn the_last_state_outlives_the_api() {
     api.break_down(POLICIES, 500);
     api.delete(PODS, &cart());
     let mut late = subscribed(&mut client).await;
-    assert_eq!(
-        late.next(ADDRESS_TYPE).await,
-        delta(&[CART, WEB, ZTUNNEL], &[])
-    );
+    assert_eq!(late.next(ADDRESS_TYPE).await, delta(&[CART, WEB, ZTUNNEL], &[]));
     api.repair();
     assert_eq!(stream.next(ADDRESS_TYPE).await, delta(&[], &[CART]));
 }
@@ -266,16 +222,11 @@ fn certificate_request(asked: &str, name: &str) -> IstioCertificateRequest {
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::URI(name.try_into().unwrap())];
     let kind = Some(prost_types::value::Kind::StringValue(asked.to_owned()));
-    let field = (
-        "ImpersonatedIdentity".to_owned(),
-        prost_types::Value { kind },
-    );
+    let field = ("ImpersonatedIdentity".to_owned(), prost_types::Value { kind });
     IstioCertificateRequest {
         csr: params.serialize_request(&key).unwrap().pem().unwrap(),
         validity_duration: 3600,
-        metadata: Some(prost_types::Struct {
-            fields: [field].into(),
-        }),
+        metadata: Some(prost_types::Struct { fields: [field].into() }),
     }
 }
 
@@ -316,17 +267,9 @@ async fn callers_must_prove_who_they_are() {
     for token in [None, Some("expired")] {
         let mut client = Client::connect(&control, token).await;
         let refused = ask(&mut client, CART_ID, CART_ID).await.unwrap_err();
-        assert_eq!(
-            refused.code(),
-            Code::Unauthenticated,
-            "{token:?}: {refused:?}"
-        );
+        assert_eq!(refused.code(), Code::Unauthenticated, "{token:?}: {refused:?}");
         let refused = client.discover().await.err().unwrap();
-        assert_eq!(
-            refused.code(),
-            Code::Unauthenticated,
-            "{token:?}: {refused:?}"
-        );
+        assert_eq!(refused.code(), Code::Unauthenticated, "{token:?}: {refused:?}");
     }
     // A pod beside cart has a good token; that makes it nobody else.
     let evil = pod("shop", "evil-1", "evil", "n1", "10.0.0.66");
@@ -336,10 +279,7 @@ async fn callers_must_prove_who_they_are() {
     let own = "spiffe://cluster.local/ns/shop/sa/evil";
     let signed = async {
         // The pod may not have been seen yet.
-        while ask(&mut client, own, own)
-            .await
-            .is_err_and(|it| it.code() == Code::Unavailable)
-        {}
+        while ask(&mut client, own, own).await.is_err_and(|it| it.code() == Code::Unavailable) {}
         ask(&mut client, CART_ID, CART_ID).await
     };
     let refused = soon("the pod to be known", signed).await.unwrap_err();
@@ -360,17 +300,11 @@ async fn a_stranger_to_tls_does_not_disturb_others() {
     use tokio::io::AsyncWriteExt;
     let mut strangers = Vec::new();
     for _ in 0..32 {
-        let mut stranger = tokio::net::TcpStream::connect(control.local_addr())
-            .await
-            .unwrap();
+        let mut stranger = tokio::net::TcpStream::connect(control.local_addr()).await.unwrap();
         stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         strangers.push(stranger);
         // This one says nothing at all.
-        strangers.push(
-            tokio::net::TcpStream::connect(control.local_addr())
-                .await
-                .unwrap(),
-        );
+        strangers.push(tokio::net::TcpStream::connect(control.local_addr()).await.unwrap());
     }
     ask(&mut client, CART_ID, CART_ID).await.unwrap();
     let mut another = Client::connect(&control, Some(TOKEN)).await;
@@ -383,28 +317,13 @@ async fn bad_settings_are_named() {
         let mut settings = Settings::new(Where::Url("http://127.0.0.1:1".into()));
         change(&mut settings);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        Control::start(settings, listener)
-            .await
-            .unwrap_err()
-            .to_string()
+        Control::start(settings, listener).await.unwrap_err().to_string()
     };
     for (text, name) in [
-        (
-            start(|it| it.trust_domain = "a/b".into()).await,
-            "TRUST_DOMAIN",
-        ),
-        (
-            start(|it| it.server_names = vec!["a b".into()]).await,
-            "SERVER_NAMES",
-        ),
-        (
-            start(|it| it.trusted_node_accounts = vec!["x".into()]).await,
-            "TRUSTED_NODE_ACCOUNTS",
-        ),
-        (
-            start(|it| it.kube_api = Where::Url("http://[".into())).await,
-            "http://[",
-        ),
+        (start(|it| it.trust_domain = "a/b".into()).await, "TRUST_DOMAIN"),
+        (start(|it| it.server_names = vec!["a b".into()]).await, "SERVER_NAMES"),
+        (start(|it| it.trusted_node_accounts = vec!["x".into()]).await, "TRUSTED_NODE_ACCOUNTS"),
+        (start(|it| it.kube_api = Where::Url("http://[".into())).await, "http://["),
     ] {
         assert!(text.contains(name), "{text:?} should name {name}");
     }

@@ -25,15 +25,9 @@ pub(crate) fn conflist(
     agent_socket: Option<&Path>,
 ) -> Value {
     let pods = plan::pods(node, family);
-    let ranges: Vec<_> = pods
-        .iter()
-        .map(|range| json!([{"subnet": range.to_string()}]))
-        .collect();
+    let ranges: Vec<_> = pods.iter().map(|range| json!([{"subnet": range.to_string()}])).collect();
     let all = |v4: bool| if v4 { "0.0.0.0/0" } else { "::/0" };
-    let routes: Vec<_> = pods
-        .iter()
-        .map(|range| json!({"dst": all(range.is_ipv4())}))
-        .collect();
+    let routes: Vec<_> = pods.iter().map(|range| json!({"dst": all(range.is_ipv4())})).collect();
     let mut plugins = vec![
         json!({
             "type": "bridge",
@@ -69,26 +63,16 @@ mod tests {
         let socket = Path::new("/x/plugin.sock");
         let value = conflist(2, Family::Dual, Path::new("/x/ipam"), Some(socket));
         let list = Conflist::parse(&value.to_string()).unwrap();
-        let kinds: Vec<_> = list
-            .plugins
-            .iter()
-            .map(|plugin| plugin.kind.as_str())
-            .collect();
+        let kinds: Vec<_> = list.plugins.iter().map(|plugin| plugin.kind.as_str()).collect();
         assert_eq!(kinds, ["bridge", "portmap", "sluice-cni"]);
         let ipam = &value["plugins"][0]["ipam"];
         assert_eq!(
             ipam["ranges"],
             json!([[{"subnet": "10.20.2.0/24"}], [{"subnet": "fd00:20:2::/64"}]])
         );
-        assert_eq!(
-            ipam["routes"],
-            json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}])
-        );
+        assert_eq!(ipam["routes"], json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]));
         let plain = conflist(1, Family::V6, Path::new("/x/ipam"), None);
         assert_eq!(plain["plugins"].as_array().unwrap().len(), 2);
-        assert_eq!(
-            plain["plugins"][0]["ipam"]["routes"],
-            json!([{"dst": "::/0"}])
-        );
+        assert_eq!(plain["plugins"][0]["ipam"]["routes"], json!([{"dst": "::/0"}]));
     }
 }

@@ -30,24 +30,15 @@ impl Ground {
         fs::create_dir_all(root).map_err(folder_error(root))?;
         // Each dead lab was reported to the log.
         let _ = sweep::sweep(root);
-        let id = format!(
-            "{:06x}",
-            RandomState::new().hash_one(std::process::id()) & 0x00ff_ffff
-        );
+        let id = format!("{:06x}", RandomState::new().hash_one(std::process::id()) & 0x00ff_ffff);
         let folder = root.join(&id);
         // A sweep must never meet a folder without its state.
         let unfinished = root.join(format!("{}{id}", sweep::UNFINISHED));
-        let links = (1..=options.nodes)
-            .map(|node| net::port_name(node, &id))
-            .collect();
+        let links = (1..=options.nodes).map(|node| net::port_name(node, &id)).collect();
         let lab = ProcessId::of(std::process::id().cast_signed())
             .ok_or(io::ErrorKind::NotFound.into())
             .map_err(folder_error(Path::new("/proc/self")))?;
-        let state = State {
-            lab,
-            links,
-            children: Vec::new(),
-        };
+        let state = State { lab, links, children: Vec::new() };
         let made = fs::create_dir(&unfinished)
             .and_then(|()| state.write(&unfinished))
             .and_then(|()| fs::rename(&unfinished, &folder));
@@ -81,16 +72,8 @@ impl Ground {
         let (place, named) = self.netns(&format!("node{number}"), fence, options)?;
         let Options { nodes, family, .. } = *options;
         net::build_node(hub, &place, &self.id, number, nodes, family).await?;
-        Node::new(
-            number,
-            place,
-            named,
-            &self.folder,
-            family,
-            mesh,
-            &self.ledger(),
-        )
-        .map_err(folder_error(&self.folder))
+        Node::new(number, place, named, &self.folder, family, mesh, &self.ledger())
+            .map_err(folder_error(&self.folder))
     }
 
     pub fn write(&self, name: &str, content: &str) -> Result<PathBuf, LabError> {
@@ -100,11 +83,7 @@ impl Ground {
     }
 
     fn ledger(&self) -> Arc<Ledger> {
-        Arc::clone(
-            self.ledger
-                .as_ref()
-                .expect("held until the lab has come up"),
-        )
+        Arc::clone(self.ledger.as_ref().expect("held until the lab has come up"))
     }
 
     pub fn keep(mut self) -> (String, PathBuf, Arc<Ledger>) {
@@ -123,8 +102,5 @@ impl Drop for Ground {
 }
 
 fn folder_error(path: &Path) -> impl FnOnce(io::Error) -> LabError {
-    move |source| LabError::Folder {
-        path: path.to_owned(),
-        source,
-    }
+    move |source| LabError::Folder { path: path.to_owned(), source }
 }

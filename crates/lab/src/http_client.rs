@@ -68,17 +68,13 @@ pub(crate) async fn send(
         request.headers_mut().insert(http::header::HOST, host);
     }
     let broken = |source| HttpError::Exchange { to, source };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(broken)?;
         let status = answer.status().as_u16();
         let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
-        let body = body.map_err(|error| HttpError::Body {
-            to,
-            reason: error.to_string(),
-        })?;
+        let body = body.map_err(|error| HttpError::Body { to, reason: error.to_string() })?;
         Ok((status, body.to_bytes()))
     };
     // The connection must be driven while the answer comes, and may end before it is

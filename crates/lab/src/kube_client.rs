@@ -114,8 +114,7 @@ impl KubeClient {
     /// # Errors
     /// [`KubeError`]; an existing object is a status of 409.
     pub async fn create(&self, path: &str, object: &Value) -> Result<Value, KubeError> {
-        self.ask(Method::POST, path, Some(("application/json", object)))
-            .await
+        self.ask(Method::POST, path, Some(("application/json", object))).await
     }
 
     /// Changes an object by an RFC 7386 merge patch and returns it as stored.
@@ -123,12 +122,7 @@ impl KubeClient {
     /// # Errors
     /// [`KubeError`].
     pub async fn merge_patch(&self, path: &str, patch: &Value) -> Result<Value, KubeError> {
-        self.ask(
-            Method::PATCH,
-            path,
-            Some(("application/merge-patch+json", patch)),
-        )
-        .await
+        self.ask(Method::PATCH, path, Some(("application/merge-patch+json", patch))).await
     }
 
     /// Deletes an object; one that is gone already is fine.
@@ -159,9 +153,7 @@ impl KubeClient {
         value: Option<&str>,
     ) -> Result<(), KubeError> {
         let patch = json!({"metadata": {"labels": {key: value}}});
-        self.merge_patch(&pod_path(namespace, name), &patch)
-            .await
-            .map(drop)
+        self.merge_patch(&pod_path(namespace, name), &patch).await.map(drop)
     }
 
     /// Sets a namespace's label, or removes it with `None`.
@@ -175,9 +167,7 @@ impl KubeClient {
         value: Option<&str>,
     ) -> Result<(), KubeError> {
         let patch = json!({"metadata": {"labels": {key: value}}});
-        self.merge_patch(&format!("{NAMESPACES}/{namespace}"), &patch)
-            .await
-            .map(drop)
+        self.merge_patch(&format!("{NAMESPACES}/{namespace}"), &patch).await.map(drop)
     }
 
     /// Waits until `check` holds for a pod, and returns the pod.
@@ -193,12 +183,7 @@ impl KubeClient {
         check: impl Fn(&Value) -> bool,
     ) -> Result<Value, KubeError> {
         let what = format!("pod {namespace}/{name}: {what}");
-        let look = async || {
-            self.pod(namespace, name)
-                .await
-                .ok()
-                .filter(|pod| check(pod))
-        };
+        let look = async || self.pod(namespace, name).await.ok().filter(|pod| check(pod));
         let found = eventually(&what, patience, look);
         Ok(found.await?)
     }
@@ -226,10 +211,7 @@ impl KubeClient {
             exchange::send(stream, to, request).await
         };
         let answer = tokio::time::timeout(DEADLINE, exchanged).await;
-        let answer = answer.unwrap_or(Err(HttpError::Deadline {
-            to,
-            deadline: DEADLINE,
-        }));
+        let answer = answer.unwrap_or(Err(HttpError::Deadline { to, deadline: DEADLINE }));
         let (code, body) = answer.map_err(|source| KubeError::Http {
             method: method.clone(),
             path: path.to_owned(),
@@ -252,9 +234,9 @@ fn build(
     let request = request.header(header::ACCEPT, "application/json");
     match body {
         None => request.body(Full::default()),
-        Some((kind, value)) => request
-            .header(header::CONTENT_TYPE, kind)
-            .body(Full::from(value.to_string())),
+        Some((kind, value)) => {
+            request.header(header::CONTENT_TYPE, kind).body(Full::from(value.to_string()))
+        }
     }
 }
 
@@ -263,30 +245,15 @@ fn judge(method: Method, path: &str, code: u16, body: &[u8]) -> Result<Value, Ku
     if (200..300).contains(&code) {
         return parsed.ok_or_else(|| malformed(&method, path, "the answer is not JSON"));
     }
-    let text = |key| {
-        parsed
-            .as_ref()
-            .and_then(|s| s.get(key)?.as_str())
-            .map(str::to_owned)
-    };
+    let text = |key| parsed.as_ref().and_then(|s| s.get(key)?.as_str()).map(str::to_owned);
     let message = text("message").unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
     let reason = text("reason").unwrap_or_default();
-    Err(KubeError::Status {
-        method,
-        path: path.to_owned(),
-        code,
-        reason,
-        message,
-    })
+    Err(KubeError::Status { method, path: path.to_owned(), code, reason, message })
 }
 
 fn malformed(method: &Method, path: &str, problem: &str) -> KubeError {
     let (method, path, problem) = (method.clone(), path.to_owned(), problem.to_owned());
-    KubeError::Malformed {
-        method,
-        path,
-        problem,
-    }
+    KubeError::Malformed { method, path, problem }
 }
 
 fn absent_is_none(answer: Result<Value, KubeError>) -> Result<Option<Value>, KubeError> {

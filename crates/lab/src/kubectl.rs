@@ -25,9 +25,7 @@ pub(crate) async fn run(
     args: &[&str],
 ) -> Result<Ran, KubectlError> {
     let program = process::find_program("kubectl").ok_or(KubectlError::NotInstalled)?;
-    let mut job = Job::new(program)
-        .env("KUBECONFIG", kubeconfig)
-        .env("HOME", home);
+    let mut job = Job::new(program).env("KUBECONFIG", kubeconfig).env("HOME", home);
     job.args = args.iter().map(Into::into).collect();
     Ok(process::run(None, job).await?)
 }

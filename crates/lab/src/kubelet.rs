@@ -89,11 +89,7 @@ pub(crate) struct Kubelet {
 
 impl Kubelet {
     pub fn new(client: KubeClient, workshop: Workshop) -> Self {
-        Self {
-            client,
-            workshop,
-            running: Mutex::default(),
-        }
+        Self { client, workshop, running: Mutex::default() }
     }
 
     pub async fn create(&self, node: &Node, spec: &PodSpec) -> Result<Pod, PodError> {
@@ -116,13 +112,8 @@ impl Kubelet {
             None => Ok(()),
         };
         let gone = self.forget(&path).await;
-        let all = unmade
-            .map_err(PodFailure::from)
-            .and(deleted.and(gone).map_err(Into::into));
-        all.map_err(|failure| PodError {
-            pod: format!("{namespace}/{name}"),
-            failure,
-        })
+        let all = unmade.map_err(PodFailure::from).and(deleted.and(gone).map_err(Into::into));
+        all.map_err(|failure| PodError { pod: format!("{namespace}/{name}"), failure })
     }
 
     /// The pods that run, for an end in order.
@@ -135,12 +126,7 @@ impl Kubelet {
     }
 
     async fn create_objects(&self, node: &Node, spec: &PodSpec) -> Result<String, KubeError> {
-        let PodSpec {
-            namespace,
-            name,
-            service_account,
-            ..
-        } = spec;
+        let PodSpec { namespace, name, service_account, .. } = spec;
         ensure_account(&self.client, namespace, service_account).await?;
         let object = json!({
             "apiVersion": "v1",
@@ -159,10 +145,7 @@ impl Kubelet {
         });
         let pods = format!("{NAMESPACES}/{namespace}/pods");
         let created = self.client.create(&pods, &object).await?;
-        Ok(created["metadata"]["uid"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned())
+        Ok(created["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
     }
 
     async fn run_or_forget(
@@ -184,9 +167,7 @@ impl Kubelet {
 
     /// The object goes at once, as when the last container has ended.
     async fn forget(&self, path: &str) -> Result<(), KubeError> {
-        self.client
-            .delete(&format!("{path}?gracePeriodSeconds=0"))
-            .await
+        self.client.delete(&format!("{path}?gracePeriodSeconds=0")).await
     }
 
     async fn run(&self, node: &Node, spec: &PodSpec, uid: String) -> Result<Pod, PodFailure> {
@@ -204,17 +185,9 @@ impl Kubelet {
         }
         let sandbox = Arc::new(sandbox);
         let (namespace, name) = (spec.namespace.clone(), spec.name.clone());
-        self.running()
-            .insert((namespace.clone(), name.clone()), Arc::clone(&sandbox));
+        self.running().insert((namespace.clone(), name.clone()), Arc::clone(&sandbox));
         tracing::info!(namespace, name, node = node.name(), ?ips, "pod runs");
-        Ok(Pod {
-            namespace,
-            name,
-            uid,
-            node: node.number(),
-            ips,
-            sandbox,
-        })
+        Ok(Pod { namespace, name, uid, node: node.number(), ips, sandbox })
     }
 
     /// Tries with a new sandbox each time, as a kubelet does: what a failed attempt might
@@ -260,11 +233,7 @@ pub(crate) async fn ensure_account(
     account: &str,
 ) -> Result<(), KubeError> {
     let object = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}});
-    client
-        .ensure(NAMESPACES, &object("Namespace", namespace))
-        .await?;
+    client.ensure(NAMESPACES, &object("Namespace", namespace)).await?;
     let accounts = format!("{NAMESPACES}/{namespace}/serviceaccounts");
-    client
-        .ensure(&accounts, &object("ServiceAccount", account))
-        .await
+    client.ensure(&accounts, &object("ServiceAccount", account)).await
 }

@@ -72,24 +72,13 @@ impl Lab {
         });
         let mut nodes = Vec::new();
         for number in 1..=options.nodes {
-            nodes.push(
-                ground
-                    .node(number, &hub, &fence, &options, mesh.as_ref())
-                    .await?,
-            );
+            nodes.push(ground.node(number, &hub, &fence, &options, mesh.as_ref()).await?);
         }
         let client = KubeClient::new(listeners.user);
         let services = Services::start(listeners, options.patience).await?;
         ground.write("root.pem", services.root_certificate())?;
         let (netns_folder, patience) = (ground.netns_folder(), options.patience);
-        let kubelet = Kubelet::new(
-            client,
-            Workshop {
-                fence,
-                netns_folder,
-                patience,
-            },
-        );
+        let kubelet = Kubelet::new(client, Workshop { fence, netns_folder, patience });
         let (id, folder, ledger) = ground.keep();
         let services = Some(services);
         let hub_named = Some(hub_named);
@@ -151,9 +140,7 @@ impl Lab {
     #[must_use]
     pub fn node(&self, number: u8) -> &Node {
         let index = usize::from(number).checked_sub(1);
-        index
-            .and_then(|index| self.nodes.get(index))
-            .expect("a node of this lab, counted from 1")
+        index.and_then(|index| self.nodes.get(index)).expect("a node of this lab, counted from 1")
     }
 
     /// All nodes.
@@ -195,9 +182,7 @@ impl Lab {
     /// # Errors
     /// [`PodError`]; the namespace is gone all the same.
     pub async fn delete_pod(&self, pod: Pod) -> Result<(), PodError> {
-        let Pod {
-            namespace, name, ..
-        } = pod;
+        let Pod { namespace, name, .. } = pod;
         self.kubelet.delete(&namespace, &name).await
     }
 
@@ -228,14 +213,8 @@ impl Lab {
     /// Ends everything in order, then looks what is left.
     pub async fn teardown(mut self) -> Leftovers {
         let ending = self.kubelet.names();
-        let deletions = ending
-            .iter()
-            .map(|(namespace, name)| self.kubelet.delete(namespace, name));
-        for error in join_all(deletions)
-            .await
-            .into_iter()
-            .filter_map(Result::err)
-        {
+        let deletions = ending.iter().map(|(namespace, name)| self.kubelet.delete(namespace, name));
+        for error in join_all(deletions).await.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "teardown");
         }
         let mut running = Vec::new();
@@ -264,11 +243,7 @@ impl Lab {
     }
 
     fn parts(&self) -> Vec<&Part> {
-        self.nodes
-            .iter()
-            .flat_map(|node| [node.agent(), node.ztunnel()])
-            .flatten()
-            .collect()
+        self.nodes.iter().flat_map(|node| [node.agent(), node.ztunnel()]).flatten().collect()
     }
 }
 

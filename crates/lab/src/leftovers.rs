@@ -78,9 +78,7 @@ impl fmt::Display for Leftovers {
 /// Removes what it can; what it could not is for [`observe`] to tell.
 pub(crate) fn remove(folder: &Path, state: &State) {
     let children: Vec<_> = state.children.iter().map(|child| child.process).collect();
-    children
-        .iter()
-        .for_each(|process| kill_with_group(*process));
+    children.iter().for_each(|process| kill_with_group(*process));
     wait_gone(&children);
     // The deepest first: the folder of namespaces is itself a mount point.
     let mut mounts = mounts_below(folder);
@@ -102,15 +100,8 @@ pub(crate) fn remove(folder: &Path, state: &State) {
 /// Looks for traces of the lab of this folder and state.
 pub(crate) fn observe(folder: &Path, state: &State) -> Leftovers {
     let mut found = Vec::new();
-    for child in state
-        .children
-        .iter()
-        .filter(|child| child.process.is_alive())
-    {
-        found.push(Leftover::Process {
-            pid: child.process.pid,
-            name: child.name.clone(),
-        });
+    for child in state.children.iter().filter(|child| child.process.is_alive()) {
+        found.push(Leftover::Process { pid: child.process.pid, name: child.name.clone() });
     }
     found.extend(mounts_below(folder).into_iter().map(Leftover::Mount));
     found.extend(links_of_host(&state.links).into_iter().map(Leftover::Link));
@@ -144,10 +135,7 @@ fn mounts_below(folder: &Path) -> Vec<PathBuf> {
     let list = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     // proc(5): the fifth field is the mount point. Lab paths hold no characters that the
     // kernel would escape.
-    let points = list
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(PathBuf::from);
+    let points = list.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
     let mut below: Vec<_> = points.filter(|point| point.starts_with(folder)).collect();
     below.sort();
     below.dedup();
@@ -156,12 +144,6 @@ fn mounts_below(folder: &Path) -> Vec<PathBuf> {
 
 fn links_of_host(names: &[String]) -> Vec<String> {
     let list = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
-    let present = list
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, _)| name.trim());
-    present
-        .filter(|name| names.iter().any(|ours| ours == name))
-        .map(str::to_owned)
-        .collect()
+    let present = list.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    present.filter(|name| names.iter().any(|ours| ours == name)).map(str::to_owned).collect()
 }

@@ -91,23 +91,11 @@ impl Node {
         let list = conf::conflist(number, family, &files.ipam, mesh.map(|_| socket.as_path()));
         std::fs::write(&conflist, format!("{list:#}\n"))?;
         let ours = mesh.map(|mesh| mesh.subject.cni_plugin_dir.clone());
-        let plugins = [conf::PRIMARY_PLUGINS.into()]
-            .into_iter()
-            .chain(ours)
-            .collect();
+        let plugins = [conf::PRIMARY_PLUGINS.into()].into_iter().chain(ours).collect();
         let runtime = Runtime::new(&files.conf, &files.cache, plugins, Some(place.clone()));
         let agent = mesh.map(|mesh| agent(mesh, &place, &files, ledger));
         let ztunnel = mesh.map(|mesh| ztunnel(mesh, &place, &files, ledger));
-        Ok(Self {
-            number,
-            place,
-            files,
-            conflist,
-            runtime,
-            agent,
-            ztunnel,
-            named,
-        })
+        Ok(Self { number, place, files, conflist, runtime, agent, ztunnel, named })
     }
 
     /// Counted from 1.
@@ -206,10 +194,7 @@ fn agent(mesh: &MeshSettings, place: &Place, files: &NodeFiles, ledger: &Arc<Led
         .env("RUST_LOG", &mesh.log_level)
         .env("LOG_FORMAT", "plain");
     let log = files.logs.join("node-agent.log");
-    let readiness = Readiness {
-        port: 8000,
-        path: "/readyz",
-    };
+    let readiness = Readiness { port: 8000, path: "/readyz" };
     Part::new("node-agent", place, job, log, readiness, ledger)
 }
 
@@ -229,9 +214,6 @@ fn ztunnel(mesh: &MeshSettings, place: &Place, files: &NodeFiles, ledger: &Arc<L
         .env("RUST_LOG", &mesh.log_level)
         .env("LOG_FORMAT", "plain");
     let log = files.logs.join("ztunnel.log");
-    let readiness = Readiness {
-        port: zds::port::READY,
-        path: "/healthz/ready",
-    };
+    let readiness = Readiness { port: zds::port::READY, path: "/healthz/ready" };
     Part::new("ztunnel", place, job, log, readiness, ledger)
 }

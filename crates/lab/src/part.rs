@@ -151,10 +151,7 @@ impl Part {
         }
         let child = process::start_logged(&self.place, &self.job, &self.log)
             .await
-            .map_err(|source| PartError::Start {
-                part: self.name.clone(),
-                source,
-            })?;
+            .map_err(|source| PartError::Start { part: self.name.clone(), source })?;
         let pid = child.id();
         *slot = Some(child);
         tracing::info!(part = self.name, pid, "started");
@@ -168,10 +165,7 @@ impl Part {
     /// Whether it says that it is ready, now.
     pub async fn is_ready(&self) -> bool {
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, self.readiness.port));
-        matches!(
-            self.place.http_get(to, self.readiness.path).await,
-            Ok((200, _))
-        )
+        matches!(self.place.http_get(to, self.readiness.path).await, Ok((200, _)))
     }
 
     /// Waits until it is ready.
@@ -189,16 +183,12 @@ impl Part {
         });
         match settled.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(status)) => Err(PartError::Ended {
-                part: self.name.clone(),
-                status,
-                tail: self.tail(),
-            }),
-            Err(source) => Err(PartError::NotReady {
-                part: self.name.clone(),
-                source,
-                tail: self.tail(),
-            }),
+            Ok(Err(status)) => {
+                Err(PartError::Ended { part: self.name.clone(), status, tail: self.tail() })
+            }
+            Err(source) => {
+                Err(PartError::NotReady { part: self.name.clone(), source, tail: self.tail() })
+            }
         }
     }
 
@@ -235,11 +225,7 @@ impl Part {
     }
 
     async fn take(&self) -> Result<Child, PartError> {
-        self.child
-            .lock()
-            .await
-            .take()
-            .ok_or_else(|| self.state("was not started"))
+        self.child.lock().await.take().ok_or_else(|| self.state("was not started"))
     }
 
     async fn ended(&self) -> Option<ExitStatus> {
@@ -254,9 +240,7 @@ impl Part {
         let status = ended.map_err(|source| self.io("wait for its end", source))?;
         tracing::info!(part = self.name, %status, "ended");
         if let Some(pid) = pid {
-            self.ledger
-                .ended(pid)
-                .map_err(|source| self.io("note its end", source))?;
+            self.ledger.ended(pid).map_err(|source| self.io("note its end", source))?;
         }
         Ok(status)
     }
@@ -268,17 +252,10 @@ impl Part {
     }
 
     fn state(&self, state: &'static str) -> PartError {
-        PartError::State {
-            part: self.name.clone(),
-            state,
-        }
+        PartError::State { part: self.name.clone(), state }
     }
 
     fn io(&self, step: &'static str, source: io::Error) -> PartError {
-        PartError::Io {
-            part: self.name.clone(),
-            step,
-            source,
-        }
+        PartError::Io { part: self.name.clone(), step, source }
     }
 }

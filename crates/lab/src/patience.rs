@@ -30,10 +30,7 @@ where
     Fut: Future<Output = Option<T>>,
 {
     let until = Instant::now() + patience;
-    let timed_out = || TimedOut {
-        what: what.to_owned(),
-        patience,
-    };
+    let timed_out = || TimedOut { what: what.to_owned(), patience };
     loop {
         let left = until.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, probe()).await {

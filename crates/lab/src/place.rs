@@ -92,19 +92,11 @@ impl Place {
     /// [`HttpError`]; a status that is no success is an answer, not an error.
     pub async fn http_get(&self, to: SocketAddr, path: &str) -> Result<(u16, String), HttpError> {
         let ask = async {
-            let stream = self
-                .dial(to)
-                .await
-                .map_err(|source| HttpError::Connect { to, source })?;
+            let stream = self.dial(to).await.map_err(|source| HttpError::Connect { to, source })?;
             http::send(stream, to, http::get(path)).await
         };
-        let late = |_| HttpError::Deadline {
-            to,
-            deadline: self.patience,
-        };
-        let (status, body) = tokio::time::timeout(self.patience, ask)
-            .await
-            .map_err(late)??;
+        let late = |_| HttpError::Deadline { to, deadline: self.patience };
+        let (status, body) = tokio::time::timeout(self.patience, ask).await.map_err(late)??;
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 
@@ -124,28 +116,16 @@ impl Place {
 
     /// A connected stream whose socket was born inside. Without a deadline of its own.
     pub(crate) async fn dial(&self, to: SocketAddr) -> io::Result<TcpStream> {
-        let dial = Dial {
-            to,
-            mark: None,
-            from: None,
-        };
-        let socket = self
-            .inside(move || netns::dial_socket(&dial))
-            .await
-            .map_err(io::Error::other)??;
+        let dial = Dial { to, mark: None, from: None };
+        let socket =
+            self.inside(move || netns::dial_socket(&dial)).await.map_err(io::Error::other)??;
         TcpSocket::from_std_stream(socket.into()).connect(to).await
     }
 
     /// A listening socket that was born inside.
     pub(crate) async fn listen(&self, addr: SocketAddr) -> io::Result<StdListener> {
-        let listen = Listen {
-            addr,
-            backlog: BACKLOG,
-            mark: None,
-        };
-        self.inside(move || netns::listen_tcp(&listen))
-            .await
-            .map_err(io::Error::other)?
+        let listen = Listen { addr, backlog: BACKLOG, mark: None };
+        self.inside(move || netns::listen_tcp(&listen)).await.map_err(io::Error::other)?
     }
 
     pub(crate) fn patience(&self) -> Duration {

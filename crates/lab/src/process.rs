@@ -1,10 +1,7 @@
 //! The one room of the lab that starts processes: in a namespace or in the host's,
 //! always with an environment that is stated and not inherited, each in a process group
 //! of its own so that a Ctrl-C at the terminal reaches the lab and nobody else.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this room starts the lab's processes"
-)]
+#![expect(clippy::disallowed_methods, reason = "this room starts the lab's processes")]
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -123,10 +120,7 @@ impl Job {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .args(&self.args)
-            .env_clear()
-            .env("PATH", search_path());
+        command.args(&self.args).env_clear().env("PATH", search_path());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.process_group(0).kill_on_drop(true);
         command
@@ -136,10 +130,7 @@ impl Job {
 /// Runs `job` to its end, inside `place` or, without one, in the host's namespace.
 pub(crate) async fn run(place: Option<&Place>, job: Job) -> Result<Ran, ProcessError> {
     let mut command = job.command();
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = start(place, command, &job.name()).await?;
     let group = child.id();
     let stdin = child.stdin.take();
@@ -153,15 +144,9 @@ pub(crate) async fn run(place: Option<&Place>, job: Job) -> Result<Ran, ProcessE
     let whole = async { tokio::join!(feed, child.wait_with_output()).1 };
     let Ok(ended) = tokio::time::timeout(job.deadline, whole).await else {
         kill_group(group);
-        return Err(ProcessError::Deadline {
-            program: job.name(),
-            deadline: job.deadline,
-        });
+        return Err(ProcessError::Deadline { program: job.name(), deadline: job.deadline });
     };
-    let output = ended.map_err(|source| ProcessError::Wait {
-        program: job.name(),
-        source,
-    })?;
+    let output = ended.map_err(|source| ProcessError::Wait { program: job.name(), source })?;
     Ok(Ran {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -176,10 +161,7 @@ pub(crate) async fn start_logged(
     log: &Path,
 ) -> Result<Child, ProcessError> {
     let open = || File::options().create(true).append(true).open(log);
-    let failed = |source| ProcessError::Start {
-        program: job.name(),
-        source,
-    };
+    let failed = |source| ProcessError::Start { program: job.name(), source };
     let out = open().map_err(failed)?;
     let err = out.try_clone().map_err(failed)?;
     let mut command = job.command();
@@ -204,16 +186,10 @@ async fn start(
             place
                 .inside(job)
                 .await
-                .map_err(|source| ProcessError::Fence {
-                    program: program.to_owned(),
-                    source,
-                })?
+                .map_err(|source| ProcessError::Fence { program: program.to_owned(), source })?
         }
     };
-    started.map_err(|source| ProcessError::Start {
-        program: program.to_owned(),
-        source,
-    })
+    started.map_err(|source| ProcessError::Start { program: program.to_owned(), source })
 }
 
 /// Asks `child` to end, and kills it when it has not after `deadline`.
@@ -259,7 +235,5 @@ pub(crate) fn search_path() -> OsString {
 
 /// Looks a program up as a shell would.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&search_path())
-        .map(|folder| folder.join(name))
-        .find(|p| p.is_file())
+    std::env::split_paths(&search_path()).map(|folder| folder.join(name)).find(|p| p.is_file())
 }

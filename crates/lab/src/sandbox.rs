@@ -54,14 +54,7 @@ impl Workshop {
         // A failed ADD has undone itself, and the namespace goes with `named`.
         let result = runtime.add(&list, &attachment).await?;
         let (runtime, named) = (runtime.clone(), Mutex::new(Some(named)));
-        Ok(Sandbox {
-            place,
-            attachment,
-            result,
-            list,
-            runtime,
-            named,
-        })
+        Ok(Sandbox { place, attachment, result, list, runtime, named })
     }
 
     async fn namespace(&self, spec: &PodSpec) -> Result<(Place, NamedNetns), PodFailure> {
@@ -83,12 +76,7 @@ impl Sandbox {
     /// sandbox is removed, without namespace and result.
     pub async fn remove(&self) -> Result<(), CniError> {
         let first = self.runtime.del(&self.list, &self.attachment).await;
-        drop(
-            self.named
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        drop(self.named.lock().unwrap_or_else(PoisonError::into_inner).take());
         let late = self.attachment.without_netns();
         let second = self.runtime.del(&self.list, &late).await;
         first.and(second)
@@ -114,9 +102,7 @@ fn attachment(spec: &PodSpec, uid: &str, netns: &Path) -> Attachment {
         ("K8S_POD_UID", uid),
     ];
     Attachment {
-        args: args
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .to_vec(),
+        args: args.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
         container_id,
         netns: Some(netns.to_owned()),
         ifname: IFNAME.into(),
@@ -126,21 +112,13 @@ fn attachment(spec: &PodSpec, uid: &str, netns: &Path) -> Attachment {
 
 /// 256 bits in hexadecimal, as runtimes name their containers.
 fn container_id() -> String {
-    (0..4u8)
-        .map(|part| format!("{:016x}", RandomState::new().hash_one(part)))
-        .collect()
+    (0..4u8).map(|part| format!("{:016x}", RandomState::new().hash_one(part))).collect()
 }
 
 fn addresses(result: &Value) -> Vec<IpAddr> {
-    let ips = result["ips"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let ips = result["ips"].as_array().map(Vec::as_slice).unwrap_or_default();
     let parse = |ip: &Value| ip["address"].as_str()?.parse::<IpNetwork>().ok();
-    ips.iter()
-        .filter_map(parse)
-        .map(|network| network.ip())
-        .collect()
+    ips.iter().filter_map(parse).map(|network| network.ip()).collect()
 }
 
 #[cfg(test)]

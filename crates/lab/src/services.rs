@@ -81,22 +81,10 @@ impl Listeners {
         let for_user = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .map_err(failed("the host's loopback address"))?;
-        let user = for_user
-            .local_addr()
-            .map_err(failed("the host's loopback address"))?;
-        let for_nodes = hub
-            .listen(any(plan::API_PORT))
-            .await
-            .map_err(failed("hub:6443"))?;
-        let control = hub
-            .listen(any(plan::CONTROL_PORT))
-            .await
-            .map_err(failed("hub:15012"))?;
-        Ok(Self {
-            user,
-            api: vec![for_nodes, for_user],
-            control,
-        })
+        let user = for_user.local_addr().map_err(failed("the host's loopback address"))?;
+        let for_nodes = hub.listen(any(plan::API_PORT)).await.map_err(failed("hub:6443"))?;
+        let control = hub.listen(any(plan::CONTROL_PORT)).await.map_err(failed("hub:15012"))?;
+        Ok(Self { user, api: vec![for_nodes, for_user], control })
     }
 }
 
@@ -143,9 +131,7 @@ pub(crate) async fn place_token(client: &KubeClient, node: &Node) -> Result<(), 
     ensure_account(client, MESH_NAMESPACE, ZTUNNEL).await?;
     let name = format!("{ZTUNNEL}-{}", node.name());
     let pods = format!("{NAMESPACES}/{MESH_NAMESPACE}/pods");
-    client
-        .ensure(&pods, &ztunnel_pod(&name, node.name()))
-        .await?;
+    client.ensure(&pods, &ztunnel_pod(&name, node.name())).await?;
     let pod = client.pod(MESH_NAMESPACE, &name).await?;
     let request = json!({
         "apiVersion": "authentication.k8s.io/v1",
@@ -163,14 +149,10 @@ pub(crate) async fn place_token(client: &KubeClient, node: &Node) -> Result<(), 
     });
     let path = format!("{NAMESPACES}/{MESH_NAMESPACE}/serviceaccounts/{ZTUNNEL}/token");
     let answer = client.create(&path, &request).await?;
-    let token = answer["status"]["token"]
-        .as_str()
-        .ok_or(ServicesError::NoToken)?;
+    let token = answer["status"]["token"].as_str().ok_or(ServicesError::NoToken)?;
     let file = node.token_file();
-    std::fs::write(file, token).map_err(|source| ServicesError::TokenFile {
-        path: file.to_owned(),
-        source,
-    })
+    std::fs::write(file, token)
+        .map_err(|source| ServicesError::TokenFile { path: file.to_owned(), source })
 }
 
 /// An object only: the process is started by the lab, in the node's own network.

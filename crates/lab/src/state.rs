@@ -22,10 +22,7 @@ pub(crate) struct ProcessId {
 impl ProcessId {
     /// `None` when there is no such process any more.
     pub fn of(pid: i32) -> Option<Self> {
-        Some(Self {
-            pid,
-            started: stat(pid)?.started,
-        })
+        Some(Self { pid, started: stat(pid)?.started })
     }
 
     /// Still running; a zombie is not.
@@ -45,10 +42,7 @@ fn stat(pid: i32) -> Option<Stat> {
     // parenthesis. State is field 3, start time is field 22.
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
     let ended = matches!(fields.next()?, "Z" | "X");
-    Some(Stat {
-        ended,
-        started: fields.nth(18)?.parse().ok()?,
-    })
+    Some(Stat { ended, started: fields.nth(18)?.parse().ok()? })
 }
 
 /// A child of the lab.
@@ -77,10 +71,7 @@ impl State {
 
     pub fn write(&self, folder: &Path) -> io::Result<()> {
         let fresh = folder.join("state.json.new");
-        fs::write(
-            &fresh,
-            serde_json::to_string_pretty(self).map_err(io::Error::other)?,
-        )?;
+        fs::write(&fresh, serde_json::to_string_pretty(self).map_err(io::Error::other)?)?;
         fs::rename(fresh, folder.join(FILE))
     }
 }
@@ -94,10 +85,7 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub fn new(folder: &Path, state: State) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            state: Mutex::new(state),
-        }
+        Self { folder: folder.to_owned(), state: Mutex::new(state) }
     }
 
     /// To be called right after the start of a child.
@@ -105,27 +93,19 @@ impl Ledger {
         let Some(process) = i32::try_from(pid).ok().and_then(ProcessId::of) else {
             return Ok(());
         };
-        let record = ChildRecord {
-            name: name.to_owned(),
-            process,
-        };
+        let record = ChildRecord { name: name.to_owned(), process };
         self.change(|state| state.children.push(record))
     }
 
     /// To be called when a child was seen to have ended.
     pub fn ended(&self, pid: u32) -> io::Result<()> {
         self.change(|state| {
-            state
-                .children
-                .retain(|child| u32::try_from(child.process.pid) != Ok(pid));
+            state.children.retain(|child| u32::try_from(child.process.pid) != Ok(pid));
         })
     }
 
     pub fn state(&self) -> State {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) -> io::Result<()> {
@@ -144,13 +124,7 @@ mod tests {
         let own = i32::try_from(std::process::id()).unwrap();
         let me = ProcessId::of(own).unwrap();
         assert!(me.is_alive());
-        assert!(
-            !ProcessId {
-                started: me.started + 1,
-                ..me
-            }
-            .is_alive()
-        );
+        assert!(!ProcessId { started: me.started + 1, ..me }.is_alive());
         assert_eq!(ProcessId::of(i32::MAX), None);
     }
 
@@ -159,21 +133,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(State::read(folder.path()).is_err());
         let lab = ProcessId { pid: 7, started: 8 };
-        let ledger = Ledger::new(
-            folder.path(),
-            State {
-                lab,
-                links: vec![],
-                children: vec![],
-            },
-        );
+        let ledger = Ledger::new(folder.path(), State { lab, links: vec![], children: vec![] });
         ledger.started("me", std::process::id()).unwrap();
         let read = State::read(folder.path()).unwrap();
         assert_eq!((read.lab, read.children.len()), (lab, 1));
-        assert_eq!(
-            read.children[0].process.pid.cast_unsigned(),
-            std::process::id()
-        );
+        assert_eq!(read.children[0].process.pid.cast_unsigned(), std::process::id());
         ledger.ended(std::process::id()).unwrap();
         assert_eq!(State::read(folder.path()).unwrap().children, []);
     }

@@ -46,11 +46,7 @@ pub fn sweep(root: &Path) -> Vec<Swept> {
         let leftovers = leftovers::observe(&folder, &state);
         let id = id_of(&folder);
         tracing::info!(id, pid = state.lab.pid, %leftovers, "swept a dead lab");
-        Swept {
-            id,
-            pid: state.lab.pid,
-            leftovers,
-        }
+        Swept { id, pid: state.lab.pid, leftovers }
     })
     .collect()
 }
@@ -60,19 +56,12 @@ pub fn sweep(root: &Path) -> Vec<Swept> {
 pub fn others(root: &Path) -> Vec<Running> {
     labs(root)
         .filter(|(_, state)| state.lab.is_alive())
-        .map(|(folder, state)| Running {
-            id: id_of(&folder),
-            pid: state.lab.pid,
-        })
+        .map(|(folder, state)| Running { id: id_of(&folder), pid: state.lab.pid })
         .collect()
 }
 
 fn labs(root: &Path) -> impl Iterator<Item = (PathBuf, State)> {
-    let folders = fs::read_dir(root)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
+    let folders = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
     folders.filter_map(|folder| {
         let state = State::read(&folder).ok()?;
         Some((folder, state))

@@ -27,26 +27,17 @@ struct Bench {
 
 impl Bench {
     fn new(plugins: &[(&str, &str)]) -> Self {
-        let bench = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let bench = Self { folder: tempfile::tempdir().unwrap() };
         for sub in ["bin", "conf", "cache"] {
             fs::create_dir(bench.path().join(sub)).unwrap();
         }
         for (name, script) in plugins {
             let folder = bench.path().display().to_string();
             let file = bench.path().join("bin").join(name);
-            fs::write(
-                &file,
-                script.replace("FOLDER", &folder).replace("NAME", name),
-            )
-            .unwrap();
+            fs::write(&file, script.replace("FOLDER", &folder).replace("NAME", name)).unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let entries: Vec<_> = plugins
-            .iter()
-            .map(|(name, _)| json!({"type": name}))
-            .collect();
+        let entries: Vec<_> = plugins.iter().map(|(name, _)| json!({"type": name})).collect();
         bench.conflist(&json!({"cniVersion": "1.0.0", "name": "net", "plugins": entries}));
         bench
     }
@@ -89,10 +80,7 @@ fn attachment() -> Attachment {
         container_id: "c1".into(),
         netns: Some("/run/netns/x".into()),
         ifname: "eth0".into(),
-        args: vec![
-            ("IgnoreUnknown".into(), "1".into()),
-            ("K8S_POD_NAME".into(), "p".into()),
-        ],
+        args: vec![("IgnoreUnknown".into(), "1".into()), ("K8S_POD_NAME".into(), "p".into())],
         capability_args: serde_json::Map::new(),
     }
 }
@@ -109,10 +97,7 @@ async fn results_are_chained_cached_and_given_back() {
     assert_eq!(bench.stdin("ADD-three")["prevResult"]["by"], "two");
     for call in ["ADD-one", "ADD-three"] {
         let stdin = bench.stdin(call);
-        assert_eq!(
-            (&stdin["name"], &stdin["cniVersion"]),
-            (&json!("net"), &json!("1.0.0"))
-        );
+        assert_eq!((&stdin["name"], &stdin["cniVersion"]), (&json!("net"), &json!("1.0.0")));
     }
     assert_eq!(bench.cached(), 1);
 
@@ -123,22 +108,12 @@ async fn results_are_chained_cached_and_given_back() {
     assert_eq!(bench.stdin("DEL-one")["prevResult"]["by"], "three");
     assert_eq!(bench.cached(), 0);
 
-    runtime
-        .del(&list, &attachment().without_netns())
-        .await
-        .unwrap();
+    runtime.del(&list, &attachment().without_netns()).await.unwrap();
     assert_eq!(bench.stdin("DEL-one").get("prevResult"), None);
     let log = fs::read_to_string(bench.path().join("log")).unwrap();
     assert!(log.lines().last().unwrap().ends_with("netns="), "{log}");
 
-    let order = [
-        "ADD one",
-        "ADD two",
-        "ADD three",
-        "CHECK one",
-        "CHECK two",
-        "CHECK three",
-    ];
+    let order = ["ADD one", "ADD two", "ADD three", "CHECK one", "CHECK two", "CHECK three"];
     let undo = ["DEL three", "DEL two", "DEL one"];
     assert_eq!(bench.calls(), [&order[..], &undo, &undo].concat());
 }
@@ -146,16 +121,9 @@ async fn results_are_chained_cached_and_given_back() {
 #[tokio::test]
 async fn plugins_get_the_stated_environment_and_nothing_else() {
     let bench = Bench::new(&[("one", RECORDER)]);
-    bench
-        .runtime()
-        .add(&bench.list(), &attachment())
-        .await
-        .unwrap();
+    bench.runtime().add(&bench.list(), &attachment()).await.unwrap();
     let text = fs::read_to_string(bench.path().join("ADD-one.env")).unwrap();
-    let mut names: Vec<_> = text
-        .lines()
-        .filter_map(|line| Some(line.split_once('=')?.0))
-        .collect();
+    let mut names: Vec<_> = text.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
     // The shell's own.
     names.retain(|name| !["PWD", "OLDPWD", "SHLVL", "_"].contains(name));
     names.sort_unstable();
@@ -179,20 +147,13 @@ async fn a_failed_add_undoes_all_plugins_and_names_the_one() {
         echo '{"cniVersion":"1.0.0","code":11,"msg":"not yet","details":"agent is starting"}'
         exit 1"#;
     let bench = Bench::new(&[("one", RECORDER), ("bad", failing), ("three", RECORDER)]);
-    let error = bench
-        .runtime()
-        .add(&bench.list(), &attachment())
-        .await
-        .unwrap_err();
+    let error = bench.runtime().add(&bench.list(), &attachment()).await.unwrap_err();
     assert!(error.is_try_again());
     assert_eq!(
         error.to_string(),
         "plugin bad failed ADD with code 11: not yet (agent is starting)"
     );
-    assert_eq!(
-        bench.calls(),
-        ["ADD one", "ADD bad", "DEL three", "DEL bad", "DEL one"]
-    );
+    assert_eq!(bench.calls(), ["ADD one", "ADD bad", "DEL three", "DEL bad", "DEL one"]);
     assert_eq!(bench.cached(), 0);
 }
 
@@ -222,15 +183,11 @@ async fn a_plugin_that_hangs_is_killed_with_its_children() {
     let error = runtime.add(&bench.list(), &attachment()).await.unwrap_err();
     assert!(error.to_string().contains("slow"), "{error}");
     let child = fs::read_to_string(bench.path().join("child")).unwrap();
-    let gone = lab::eventually(
-        "the end of the plugin's child",
-        Duration::from_secs(10),
-        || async {
+    let gone =
+        lab::eventually("the end of the plugin's child", Duration::from_secs(10), || async {
             let stat = fs::read_to_string(format!("/proc/{}/stat", child.trim()));
-            stat.map_or(true, |stat| stat.contains(") Z "))
-                .then_some(())
-        },
-    );
+            stat.map_or(true, |stat| stat.contains(") Z ")).then_some(())
+        });
     gone.await.unwrap();
 }
 
@@ -240,41 +197,15 @@ async fn plugins_that_are_missing_or_speak_nonsense_are_named() {
     let crash = "#!/bin/sh\necho out of luck >&2; exit 7";
     for (script, word) in [(nonsense, "hello"), (crash, "out of luck")] {
         let bench = Bench::new(&[("odd", script)]);
-        let error = bench
-            .runtime()
-            .add(&bench.list(), &attachment())
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(
-                &error,
-                CniError::Add {
-                    cause: PluginError::Mute { .. },
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        let error = bench.runtime().add(&bench.list(), &attachment()).await.unwrap_err();
+        assert!(matches!(&error, CniError::Add { cause: PluginError::Mute { .. }, .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains("plugin odd") && text.contains(word), "{text}");
     }
     let bench = Bench::new(&[("here", RECORDER)]);
     let list = Conflist::parse(r#"{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"gone"}]}"#);
-    let error = bench
-        .runtime()
-        .add(&list.unwrap(), &attachment())
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(
-            &error,
-            CniError::Add {
-                cause: PluginError::Missing { .. },
-                ..
-            }
-        ),
-        "{error}"
-    );
+    let error = bench.runtime().add(&list.unwrap(), &attachment()).await.unwrap_err();
+    assert!(matches!(&error, CniError::Add { cause: PluginError::Missing { .. }, .. }), "{error}");
 }
 
 #[tokio::test]
@@ -291,9 +222,5 @@ async fn check_is_for_what_was_added_in_a_version_that_has_it() {
     let error = runtime.check(&list, &attachment()).await.unwrap_err();
     assert!(matches!(error, CniError::CannotCheck { .. }), "{error}");
     runtime.del(&list, &attachment()).await.unwrap();
-    assert_eq!(
-        bench.stdin("DEL-one").get("prevResult"),
-        None,
-        "0.3.1 knows none on DEL"
-    );
+    assert_eq!(bench.stdin("DEL-one").get("prevResult"), None, "0.3.1 knows none on DEL");
 }

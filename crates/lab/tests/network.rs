@@ -8,23 +8,12 @@ use lab::{AppErrorKind, End, Family, Lab, Options, Pod, PodSpec};
 const MARKER: &str = "marker-7f3a";
 
 async fn lab(family: Family) -> Lab {
-    Lab::start(Options {
-        family,
-        ..Options::default()
-    })
-    .await
-    .unwrap()
+    Lab::start(Options { family, ..Options::default() }).await.unwrap()
 }
 
 async fn two_pods(lab: &Lab) -> (Pod, Pod) {
-    let client = lab
-        .create_pod(PodSpec::new("default", "client", 1))
-        .await
-        .unwrap();
-    let server = lab
-        .create_pod(PodSpec::new("default", "server", 2))
-        .await
-        .unwrap();
+    let client = lab.create_pod(PodSpec::new("default", "client", 1)).await.unwrap();
+    let server = lab.create_pod(PodSpec::new("default", "server", 2)).await.unwrap();
     (client, server)
 }
 
@@ -42,18 +31,11 @@ async fn talk_over_the_wire(family: Family, addresses: usize) {
     let sniffer = lab.sniff_wire(1).await.unwrap();
     for (index, ip) in server.ips().iter().enumerate() {
         let window = sniffer.window().await.unwrap();
-        let reply = client
-            .exchange((*ip, app.port()).into(), MARKER)
-            .await
-            .unwrap();
+        let reply = client.exchange((*ip, app.port()).into(), MARKER).await.unwrap();
         let seen = window.close().await.unwrap();
         assert_eq!(reply.line, MARKER);
         assert_eq!(reply.peer.ip(), client.ips()[index]);
-        assert_eq!(
-            seen.marker(MARKER.as_bytes()),
-            2,
-            "once there and once back"
-        );
+        assert_eq!(seen.marker(MARKER.as_bytes()), 2, "once there and once back");
         let between = seen.between(client.ips(), server.ips());
         // Handshake, line, answer.
         assert!(between.tcp_with_port(8080) >= 5, "{:?}", between.ports());
@@ -61,10 +43,7 @@ async fn talk_over_the_wire(family: Family, addresses: usize) {
         assert_eq!(seen.between(&[[10, 9, 9, 9].into()], server.ips()).tcp(), 0);
     }
     assert_eq!(app.connections(), addresses);
-    assert_eq!(
-        app.peers().iter().map(|peer| peer.ip()).collect::<Vec<_>>(),
-        client.ips()
-    );
+    assert_eq!(app.peers().iter().map(|peer| peer.ip()).collect::<Vec<_>>(), client.ips());
     end(lab).await;
 }
 
@@ -84,10 +63,7 @@ async fn dual_stack_pods_talk_over_both_at_the_same_time_as_another_lab() {
     talk_over_the_wire(Family::Dual, 2).await;
     let (client, server) = two_pods(&other).await;
     let app = server.serve(8080).await.unwrap();
-    client
-        .exchange(server.addr(app.port()), MARKER)
-        .await
-        .unwrap();
+    client.exchange(server.addr(app.port()), MARKER).await.unwrap();
     end(other).await;
 }
 
@@ -95,12 +71,7 @@ async fn dual_stack_pods_talk_over_both_at_the_same_time_as_another_lab() {
 async fn conversations_tell_how_they_end() {
     // What is to time out here shall do so soon.
     let patience = Duration::from_secs(3);
-    let lab = Lab::start(Options {
-        patience,
-        ..Options::default()
-    })
-    .await
-    .unwrap();
+    let lab = Lab::start(Options { patience, ..Options::default() }).await.unwrap();
     let (client, server) = two_pods(&lab).await;
     let refused = client.connect(server.addr(9)).await.unwrap_err();
     assert_eq!(refused.kind, AppErrorKind::Refused, "{refused}");
@@ -130,24 +101,13 @@ async fn conversations_tell_how_they_end() {
 async fn nodes_and_pods_can_be_looked_into() {
     let lab = lab(Family::Dual).await;
     let (client, _server) = two_pods(&lab).await;
-    let addresses = client
-        .run(&["ip", "-o", "addr", "show", "dev", "eth0"])
-        .await
-        .unwrap();
+    let addresses = client.run(&["ip", "-o", "addr", "show", "dev", "eth0"]).await.unwrap();
     assert!(addresses.ok(), "{}", addresses.stderr);
     for ip in client.ips() {
-        assert!(
-            addresses.stdout.contains(&ip.to_string()),
-            "{}",
-            addresses.stdout
-        );
+        assert!(addresses.stdout.contains(&ip.to_string()), "{}", addresses.stdout);
     }
     let routes = lab.node(1).run(&["ip", "-6", "route"]).await.unwrap();
-    assert!(
-        routes.stdout.contains("fd00:20:2::/64 via fd00:30::12"),
-        "{}",
-        routes.stdout
-    );
+    assert!(routes.stdout.contains("fd00:20:2::/64 via fd00:30::12"), "{}", routes.stdout);
     assert!(!routes.stdout.contains("tentative"));
     let missing = lab.node(1).run(&["no-such-program"]).await.unwrap_err();
     assert!(missing.to_string().contains("no-such-program"), "{missing}");
@@ -160,16 +120,8 @@ async fn a_malformed_conflist_is_named_and_leaves_nothing() {
     let lab = lab(Family::V4).await;
     let conflist = lab.node(1).conflist().to_owned();
     let sound = std::fs::read(&conflist).unwrap();
-    std::fs::write(
-        &conflist,
-        r#"{"name":"lab","cniVersion":"1.0.0","plugins":"none"}"#,
-    )
-    .unwrap();
-    let error = lab
-        .create_pod(PodSpec::new("default", "client", 1))
-        .await
-        .unwrap_err()
-        .to_string();
+    std::fs::write(&conflist, r#"{"name":"lab","cniVersion":"1.0.0","plugins":"none"}"#).unwrap();
+    let error = lab.create_pod(PodSpec::new("default", "client", 1)).await.unwrap_err().to_string();
     assert!(error.contains("default/client"), "{error}");
     assert!(
         error.contains("10-lab.conflist") && error.contains("plugins is not a list"),
@@ -178,9 +130,7 @@ async fn a_malformed_conflist_is_named_and_leaves_nothing() {
     assert!(!lab.folder().join("netns/pod-default-client").exists());
     // Nothing of it stands in the way of the next attempt.
     std::fs::write(&conflist, sound).unwrap();
-    lab.create_pod(PodSpec::new("default", "client", 1))
-        .await
-        .unwrap();
+    lab.create_pod(PodSpec::new("default", "client", 1)).await.unwrap();
     end(lab).await;
 }
 
@@ -194,26 +144,14 @@ async fn a_failing_plugin_is_named_and_leaves_nothing() {
     let wrong = serde_json::json!({"type": "tuning", "sysctl": {"net.no.such": "1"}});
     list["plugins"].as_array_mut().unwrap().push(wrong);
     std::fs::write(node.conflist(), list.to_string()).unwrap();
-    let error = lab
-        .create_pod(PodSpec::new("default", "client", 1))
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("plugin tuning failed ADD"),
-        "{error}"
-    );
+    let error = lab.create_pod(PodSpec::new("default", "client", 1)).await.unwrap_err();
+    assert!(error.to_string().contains("plugin tuning failed ADD"), "{error}");
     assert!(error.cni_code().is_some());
     assert!(!lab.folder().join("netns/pod-default-client").exists());
     let ipam = format!("{}/ipam", node.folder().display());
-    let leases = node
-        .run(&["find", &ipam, "-name", "10.20.*"])
-        .await
-        .unwrap();
+    let leases = node.run(&["find", &ipam, "-name", "10.20.*"]).await.unwrap();
     assert_eq!(leases.stdout, "", "the address was given back");
-    let links = node
-        .run(&["ip", "-o", "link", "show", "type", "veth"])
-        .await
-        .unwrap();
+    let links = node.run(&["ip", "-o", "link", "show", "type", "veth"]).await.unwrap();
     assert!(!links.stdout.contains("cni0"), "{}", links.stdout);
     end(lab).await;
 }
@@ -221,22 +159,14 @@ async fn a_failing_plugin_is_named_and_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_a_pod_frees_its_address_and_namespace() {
     let lab = lab(Family::V4).await;
-    let pod = lab
-        .create_pod(PodSpec::new("default", "client", 1))
-        .await
-        .unwrap();
+    let pod = lab.create_pod(PodSpec::new("default", "client", 1)).await.unwrap();
     let file = pod.path().to_owned();
     assert!(file.exists());
     lab.delete_pod(pod).await.unwrap();
     assert!(!file.exists());
     let leases = std::fs::read_dir(lab.node(1).folder().join("ipam/lab")).unwrap();
     let names: Vec<_> = leases.map(|entry| entry.unwrap().file_name()).collect();
-    assert!(
-        !names
-            .iter()
-            .any(|name| name.to_string_lossy().starts_with("10.")),
-        "{names:?}"
-    );
+    assert!(!names.iter().any(|name| name.to_string_lossy().starts_with("10.")), "{names:?}");
     end(lab).await;
 }
 
@@ -247,15 +177,9 @@ async fn a_sniffer_on_any_interface_and_only_on_that() {
     let _app = server.serve(8080).await.unwrap();
     let in_pod = lab.sniff(server.place(), "eth0").await.unwrap();
     let elsewhere = lab.sniff(server.place(), "lo").await.unwrap();
-    let windows = (
-        in_pod.window().await.unwrap(),
-        elsewhere.window().await.unwrap(),
-    );
+    let windows = (in_pod.window().await.unwrap(), elsewhere.window().await.unwrap());
     client.exchange(server.addr(8080), MARKER).await.unwrap();
-    assert_eq!(
-        windows.0.close().await.unwrap().marker(MARKER.as_bytes()),
-        2
-    );
+    assert_eq!(windows.0.close().await.unwrap().marker(MARKER.as_bytes()), 2);
     assert_eq!(windows.1.close().await.unwrap().packets().len(), 0);
     assert!(lab.sniff(server.place(), "eth7").await.is_err());
     end(lab).await;
@@ -270,26 +194,12 @@ async fn a_lab_that_is_dropped_or_never_came_up_leaves_nothing() {
     assert!(!folder.exists());
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(folder.to_str().unwrap()));
-    assert!(
-        Lab::start(Options {
-            nodes: 0,
-            ..Options::default()
-        })
-        .await
-        .is_err()
-    );
+    assert!(Lab::start(Options { nodes: 0, ..Options::default() }).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn patience_has_an_end() {
-    let never = lab::eventually("the impossible", Duration::from_millis(50), || async {
-        None::<()>
-    });
-    assert!(
-        never
-            .await
-            .unwrap_err()
-            .to_string()
-            .contains("the impossible")
-    );
+    let never =
+        lab::eventually("the impossible", Duration::from_millis(50), || async { None::<()> });
+    assert!(never.await.unwrap_err().to_string().contains("the impossible"));
 }

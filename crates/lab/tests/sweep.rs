@@ -1,9 +1,6 @@
 //! A lab whose process was killed is cleaned up by the next one. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the lab to be killed is another process"
-)]
+#![expect(clippy::disallowed_methods, reason = "the lab to be killed is another process")]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -25,21 +22,10 @@ async fn helper_lab_that_waits_to_be_killed() {
     };
     let root = PathBuf::from(root);
     let program = root.join("sleeper");
-    let subject = Subject {
-        node_agent: program.clone(),
-        ztunnel: program,
-        cni_plugin_dir: root.clone(),
-    };
-    let plain = Options {
-        root: root.clone(),
-        ..Options::default()
-    };
-    let lab = Lab::start(Options {
-        subject: Some(subject),
-        ..plain
-    })
-    .await
-    .unwrap();
+    let subject =
+        Subject { node_agent: program.clone(), ztunnel: program, cni_plugin_dir: root.clone() };
+    let plain = Options { root: root.clone(), ..Options::default() };
+    let lab = Lab::start(Options { subject: Some(subject), ..plain }).await.unwrap();
     let part = lab.node(1).ztunnel().unwrap();
     part.start().await.unwrap();
     println!("{UP} {} {}", lab.id(), part.pid().await.unwrap());
@@ -53,11 +39,7 @@ struct Killed {
 
 fn start_and_kill(root: &Path) -> Killed {
     let mut lab = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "--nocapture",
-            "helper_lab_that_waits_to_be_killed",
-        ])
+        .args(["--exact", "--nocapture", "helper_lab_that_waits_to_be_killed"])
         .arg(root)
         .stdout(Stdio::piped())
         .spawn()
@@ -73,10 +55,7 @@ fn hear(lab: &mut Child) -> Option<Killed> {
         let line = line.ok()?;
         if let Some((_, rest)) = line.split_once(UP) {
             let (id, pid) = rest.trim().split_once(' ')?;
-            return Some(Killed {
-                id: id.to_owned(),
-                child_pid: pid.parse().ok()?,
-            });
+            return Some(Killed { id: id.to_owned(), child_pid: pid.parse().ok()? });
         }
     }
     None
@@ -97,10 +76,7 @@ async fn a_killed_lab_is_swept_and_a_living_one_is_not() {
     let killed = start_and_kill(root);
     let folder = root.join(&killed.id);
     assert!(folder.join("netns/node1").exists());
-    assert!(
-        is_running(killed.child_pid),
-        "a child outlives a lab that is killed"
-    );
+    assert!(is_running(killed.child_pid), "a child outlives a lab that is killed");
     assert_eq!(lab::others(root), []);
 
     let swept = lab::sweep(root);
@@ -112,18 +88,10 @@ async fn a_killed_lab_is_swept_and_a_living_one_is_not() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(folder.to_str().unwrap()));
 
-    let living = Lab::start(Options {
-        root: root.into(),
-        ..Options::default()
-    })
-    .await
-    .unwrap();
+    let living = Lab::start(Options { root: root.into(), ..Options::default() }).await.unwrap();
     assert!(lab::sweep(root).is_empty());
     assert_eq!(lab::others(root)[0].id, living.id());
-    living
-        .create_pod(PodSpec::new("default", "client", 1))
-        .await
-        .unwrap();
+    living.create_pod(PodSpec::new("default", "client", 1)).await.unwrap();
     let leftovers = living.teardown().await;
     assert!(leftovers.is_clean(), "{leftovers}");
 }

@@ -17,10 +17,7 @@ pub(crate) struct Claims<K> {
 
 impl<K> Default for Claims<K> {
     fn default() -> Self {
-        Self {
-            holders: HashMap::new(),
-            earlier: HashMap::new(),
-        }
+        Self { holders: HashMap::new(), earlier: HashMap::new() }
     }
 }
 

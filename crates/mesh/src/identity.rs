@@ -43,11 +43,7 @@ impl Identity {
         service_account: &str,
     ) -> Result<Self, IdentityError> {
         let or = |value: &str, default: &'static str| -> Arc<str> {
-            if value.is_empty() {
-                default.into()
-            } else {
-                value.into()
-            }
+            if value.is_empty() { default.into() } else { value.into() }
         };
         let identity = Self {
             trust_domain: or(trust_domain, DEFAULT_TRUST_DOMAIN),
@@ -85,10 +81,7 @@ impl Identity {
     /// The identity as policies name it: without the `spiffe://` scheme.
     #[must_use]
     pub fn principal(&self) -> String {
-        format!(
-            "{}/ns/{}/sa/{}",
-            self.trust_domain, self.namespace, self.service_account
-        )
+        format!("{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
     }
 }
 
@@ -101,12 +94,7 @@ impl FromStr for Identity {
         let form = || IdentityError::Form(text.to_owned());
         let rest = text.strip_prefix("spiffe://").ok_or_else(form)?;
         let mut parts = rest.split('/');
-        let mut next = || {
-            parts
-                .next()
-                .filter(|part| !part.is_empty())
-                .ok_or_else(form)
-        };
+        let mut next = || parts.next().filter(|part| !part.is_empty()).ok_or_else(form);
         let trust_domain = next()?;
         let ns = next()?;
         let namespace = next()?;
@@ -141,10 +129,7 @@ fn check(part: &'static str, value: &str) -> Result<(), IdentityError> {
     if !value.is_empty() && value.chars().all(fine) {
         Ok(())
     } else {
-        Err(IdentityError::Part {
-            part,
-            value: value.to_owned(),
-        })
+        Err(IdentityError::Part { part, value: value.to_owned() })
     }
 }
 
@@ -185,10 +170,7 @@ mod tests {
     #[test]
     fn empty_fields_stand_for_istios_defaults() {
         let identity = Identity::new("", "shop", "").unwrap();
-        assert_eq!(
-            identity.to_string(),
-            "spiffe://cluster.local/ns/shop/sa/default"
-        );
+        assert_eq!(identity.to_string(), "spiffe://cluster.local/ns/shop/sa/default");
         assert!(Identity::new("", "", "").is_err());
     }
 }

@@ -131,11 +131,7 @@ impl View {
         let mut known = claimants.filter_map(|uid| self.workloads.get(uid));
         let last = known.next()?;
         let meshed = |workload: &&Arc<Workload>| workload.protocol == Protocol::Hbone;
-        Some(if meshed(&last) {
-            last
-        } else {
-            known.find(meshed).unwrap_or(last)
-        })
+        Some(if meshed(&last) { last } else { known.find(meshed).unwrap_or(last) })
     }
 
     /// The workload of which a version was rejected that names this address. Whether it
@@ -172,13 +168,8 @@ impl View {
 
 /// A workload of the host network has no address of its own.
 fn places(workload: &Workload) -> impl Iterator<Item = Place> {
-    let own: &[IpAddr] = if workload.host_network {
-        &[]
-    } else {
-        &workload.addresses
-    };
-    own.iter()
-        .map(|ip| (Arc::clone(&workload.network), ip.to_canonical()))
+    let own: &[IpAddr] = if workload.host_network { &[] } else { &workload.addresses };
+    own.iter().map(|ip| (Arc::clone(&workload.network), ip.to_canonical()))
 }
 
 fn names(workload: &Workload) -> PodNames {
@@ -223,23 +214,14 @@ mod tests {
         view.remove_workload("old");
         assert_eq!(&*view.by_address(&network, ip).unwrap().uid, "new");
         view.insert_workload(pod("new", "10.0.0.2"));
-        assert!(
-            view.by_address(&network, ip).is_none(),
-            "the former address is forgotten"
-        );
+        assert!(view.by_address(&network, ip).is_none(), "the former address is forgotten");
     }
 
     #[test]
     fn a_host_network_workload_is_never_found_by_address() {
         let mut view = View::default();
-        view.insert_workload(Workload {
-            host_network: true,
-            ..pod("a", "10.0.0.1")
-        });
-        assert!(
-            view.by_address(&"".into(), "10.0.0.1".parse().unwrap())
-                .is_none()
-        );
+        view.insert_workload(Workload { host_network: true, ..pod("a", "10.0.0.1") });
+        assert!(view.by_address(&"".into(), "10.0.0.1".parse().unwrap()).is_none());
         assert!(view.workload("a").is_some());
     }
 
@@ -247,19 +229,12 @@ mod tests {
     fn a_mapped_address_is_the_ipv4_one() {
         let mut view = View::default();
         view.insert_workload(pod("a", "10.0.0.1"));
-        assert!(
-            view.by_address(&"".into(), "::ffff:10.0.0.1".parse().unwrap())
-                .is_some()
-        );
+        assert!(view.by_address(&"".into(), "::ffff:10.0.0.1".parse().unwrap()).is_some());
     }
 
     fn local<'a>(view: &'a View, names: [&str; 3]) -> Option<&'a str> {
         let [name, namespace, service_account] = names;
-        let pod = LocalWorkload {
-            name,
-            namespace,
-            service_account,
-        };
+        let pod = LocalWorkload { name, namespace, service_account };
         view.local(pod).map(|workload| &*workload.uid)
     }
 
@@ -268,11 +243,7 @@ mod tests {
         let mut view = View::default();
         view.insert_workload(pod("a", "10.0.0.1"));
         assert_eq!(local(&view, ["a", "shop", "cart"]), Some("a"));
-        for others in [
-            ["b", "shop", "cart"],
-            ["a", "bank", "cart"],
-            ["a", "shop", "till"],
-        ] {
+        for others in [["b", "shop", "cart"], ["a", "bank", "cart"], ["a", "shop", "till"]] {
             assert_eq!(local(&view, others), None, "{others:?}");
         }
         view.insert_workload(Workload {
@@ -300,10 +271,7 @@ mod tests {
     fn news_of_an_ending_pod_do_not_take_its_address_out_of_the_mesh() {
         let mut view = View::default();
         let ip: IpAddr = "10.0.0.1".parse().unwrap();
-        let ending = Workload {
-            protocol: Protocol::Plain,
-            ..pod("ending", "10.0.0.1")
-        };
+        let ending = Workload { protocol: Protocol::Plain, ..pod("ending", "10.0.0.1") };
         view.insert_workload(ending.clone());
         view.insert_workload(pod("new", "10.0.0.1"));
         view.insert_workload(ending);

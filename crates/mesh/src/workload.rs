@@ -106,46 +106,30 @@ impl TryFrom<proto::Workload> for Workload {
     fn try_from(message: proto::Workload) -> Result<Self, Self::Error> {
         let uid = message.uid.clone();
         if uid.is_empty() {
-            return Err(WorkloadError::NoUid {
-                namespace: message.namespace,
-                name: message.name,
-            });
+            return Err(WorkloadError::NoUid { namespace: message.namespace, name: message.name });
         }
-        let identity = Identity::new(
-            &message.trust_domain,
-            &message.namespace,
-            &message.service_account,
-        )
-        .map_err(|source| WorkloadError::Identity {
-            uid: uid.clone(),
-            source,
-        })?;
+        let identity =
+            Identity::new(&message.trust_domain, &message.namespace, &message.service_account)
+                .map_err(|source| WorkloadError::Identity { uid: uid.clone(), source })?;
         let addresses = message
             .addresses
             .iter()
             .map(|bytes| {
-                parse_address(bytes).ok_or_else(|| WorkloadError::Address {
-                    uid: uid.clone(),
-                    length: bytes.len(),
-                })
+                parse_address(bytes)
+                    .ok_or_else(|| WorkloadError::Address { uid: uid.clone(), length: bytes.len() })
             })
             .collect::<Result<_, _>>()?;
         let policies = message
             .authorization_policies
             .iter()
             .map(|text| {
-                PolicyKey::parse(text).ok_or_else(|| WorkloadError::Policy {
-                    uid: uid.clone(),
-                    policy: text.clone(),
-                })
+                PolicyKey::parse(text)
+                    .ok_or_else(|| WorkloadError::Policy { uid: uid.clone(), policy: text.clone() })
             })
             .collect::<Result<_, _>>()?;
         let protocol = parse_protocol(&uid, message.tunnel_protocol)?;
-        let cluster = if message.cluster_id.is_empty() {
-            "Kubernetes"
-        } else {
-            &message.cluster_id
-        };
+        let cluster =
+            if message.cluster_id.is_empty() { "Kubernetes" } else { &message.cluster_id };
         Ok(Self {
             uid: uid.into(),
             name: message.name.into(),
@@ -178,9 +162,6 @@ fn parse_protocol(uid: &str, protocol: i32) -> Result<Protocol, WorkloadError> {
     match proto::TunnelProtocol::try_from(protocol) {
         Ok(proto::TunnelProtocol::None) => Ok(Protocol::Plain),
         Ok(proto::TunnelProtocol::Hbone) => Ok(Protocol::Hbone),
-        _ => Err(WorkloadError::Protocol {
-            uid: uid.to_owned(),
-            protocol,
-        }),
+        _ => Err(WorkloadError::Protocol { uid: uid.to_owned(), protocol }),
     }
 }

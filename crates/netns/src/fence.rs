@@ -159,10 +159,7 @@ fn own_netns() -> io::Result<OwnedFd> {
 }
 
 fn spawn_worker(home: Arc<OwnedFd>, tasks: Arc<Mutex<Receiver<Task>>>) -> io::Result<()> {
-    thread::Builder::new()
-        .name("fence".into())
-        .spawn(move || work(home, tasks))
-        .map(drop)
+    thread::Builder::new().name("fence".into()).spawn(move || work(home, tasks)).map(drop)
 }
 
 fn work(home: Arc<OwnedFd>, tasks: Arc<Mutex<Receiver<Task>>>) {
@@ -195,16 +192,11 @@ fn run_between<T>(
     let result = catch_unwind(AssertUnwindSafe(job))
         .map_err(|panic| FenceError::Panicked(panic_text(panic.as_ref())));
     let back = setns(home.as_fd(), CloneFlags::CLONE_NEWNET);
-    let state = if result.is_ok() && back.is_ok() {
-        WorkerState::Home
-    } else {
-        WorkerState::Lost
-    };
+    let state = if result.is_ok() && back.is_ok() { WorkerState::Home } else { WorkerState::Lost };
     (result, state)
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no text".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".into())
 }

@@ -44,11 +44,7 @@ impl NamedNetns {
             reason: error.to_string(),
         })?;
         let netns = PodNetns::open(&path)?;
-        Ok(Self {
-            _mount: mount,
-            path,
-            netns,
-        })
+        Ok(Self { _mount: mount, path, netns })
     }
 
     /// The path that other programs open.
@@ -66,10 +62,7 @@ impl NamedNetns {
 
 impl fmt::Debug for NamedNetns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NamedNetns")
-            .field("path", &self.path)
-            .field("netns", &self.netns)
-            .finish()
+        f.debug_struct("NamedNetns").field("path", &self.path).field("netns", &self.netns).finish()
     }
 }
 
@@ -96,20 +89,14 @@ struct Mount(Option<NetNs<Folder>>);
 impl Mount {
     fn create(folder: &Path, name: &str) -> io::Result<Self> {
         if !is_file_name(name) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a plain file name",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file name"));
         }
         std::fs::create_dir_all(folder)?;
         // Two makers at once would both turn the folder into a mount point.
         let lock = Flock::lock(File::open(folder)?, FlockArg::LockExclusive)
             .map_err(|(_, errno)| io::Error::from(errno))?;
         let path = folder.join(name);
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
+        OpenOptions::new().write(true).create_new(true).open(&path)?;
         let named = NetNs::new_with_env(name, Folder(folder.to_owned()));
         drop(lock);
         named.map(|named| Self(Some(named))).map_err(|error| {

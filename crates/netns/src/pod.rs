@@ -87,10 +87,7 @@ impl PodNetns {
     /// [`NetnsError::Open`] when it is gone, [`NetnsError::NotNetns`] when something else
     /// is there.
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
-        let failed = |reason: String| NetnsError::Open {
-            path: path.display().to_string(),
-            reason,
-        };
+        let failed = |reason: String| NetnsError::Open { path: path.display().to_string(), reason };
         // A path is only a claim: opening a pipe for reading would wait for its writer for
         // ever, so it is looked at before it is opened for real.
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
@@ -122,15 +119,8 @@ impl PodNetns {
             return Err(NetnsError::NotNetns { found: name });
         }
         let stat = fstat(&fd).map_err(nix_io("fstat"))?;
-        let id = NetnsId {
-            dev: stat.st_dev,
-            ino: stat.st_ino,
-            cookie: None,
-        };
-        let mut netns = Self {
-            fd: Arc::new(fd),
-            id,
-        };
+        let id = NetnsId { dev: stat.st_dev, ino: stat.st_ino, cookie: None };
+        let mut netns = Self { fd: Arc::new(fd), id };
         netns.id.cookie = crate::fence::run_once(&netns, crate::socket::netns_cookie)
             .map_err(unentered(&name))?;
         Ok(netns)
@@ -167,10 +157,7 @@ impl AsFd for PodNetns {
 
 impl fmt::Debug for PodNetns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PodNetns")
-            .field("fd", &self.fd.as_raw_fd())
-            .field("id", &self.id)
-            .finish()
+        f.debug_struct("PodNetns").field("fd", &self.fd.as_raw_fd()).field("id", &self.id).finish()
     }
 }
 
@@ -179,9 +166,7 @@ fn expect_nsfs(fd: &OwnedFd) -> Result<(), NetnsError> {
     if kind == NSFS_MAGIC {
         Ok(())
     } else {
-        Err(NetnsError::NotNetns {
-            found: format!("on a file system of type {:#x}", kind.0),
-        })
+        Err(NetnsError::NotNetns { found: format!("on a file system of type {:#x}", kind.0) })
     }
 }
 
@@ -189,9 +174,7 @@ fn expect_nsfs(fd: &OwnedFd) -> Result<(), NetnsError> {
 fn unentered(name: &str) -> impl FnOnce(FenceError) -> NetnsError {
     move |error| match error {
         FenceError::Enter(errno) if errno.raw_os_error() == Some(libc::EINVAL) => {
-            NetnsError::NotNetns {
-                found: format!("{name}, a namespace of another kind"),
-            }
+            NetnsError::NotNetns { found: format!("{name}, a namespace of another kind") }
         }
         other => other.into(),
     }
@@ -202,8 +185,5 @@ fn io(step: &'static str) -> impl FnOnce(io::Error) -> NetnsError {
 }
 
 fn nix_io(step: &'static str) -> impl FnOnce(nix::Error) -> NetnsError {
-    move |errno| NetnsError::Io {
-        step,
-        source: errno.into(),
-    }
+    move |errno| NetnsError::Io { step, source: errno.into() }
 }

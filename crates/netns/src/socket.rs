@@ -50,11 +50,7 @@ impl fmt::Display for OrigDst {
 /// # Errors
 /// As `bind(2)` and `listen(2)`; `EADDRINUSE` when an application holds the port.
 pub fn listen_tcp(listen: &Listen) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(listen.addr),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(listen.addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if listen.addr.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -74,11 +70,7 @@ pub fn listen_tcp(listen: &Listen) -> io::Result<TcpListener> {
 /// As `socket(2)`, `setsockopt(2)` and `bind(2)`; `EPERM` names a missing
 /// `CAP_NET_ADMIN`.
 pub fn dial_socket(dial: &Dial) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(dial.to),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(dial.to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     if let Some(mark) = dial.mark {
@@ -108,10 +100,7 @@ pub fn dial_socket(dial: &Dial) -> io::Result<Socket> {
 /// `ENOENT` when conntrack does not know the connection.
 pub fn original_dst(accepted: &impl AsFd) -> io::Result<OrigDst> {
     let socket = SockRef::from(accepted);
-    let local = socket
-        .local_addr()?
-        .as_socket()
-        .ok_or(io::ErrorKind::Unsupported)?;
+    let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
     // A dual-stack listener sees IPv4 peers as mapped addresses; conntrack knows them as
     // IPv4 connections.
     let found = match local.ip().to_canonical() {
@@ -119,10 +108,7 @@ pub fn original_dst(accepted: &impl AsFd) -> io::Result<OrigDst> {
         IpAddr::V6(_) => socket.original_dst_v6()?,
     };
     let addr = found.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-    Ok(OrigDst(SocketAddr::new(
-        addr.ip().to_canonical(),
-        addr.port(),
-    )))
+    Ok(OrigDst(SocketAddr::new(addr.ip().to_canonical(), addr.port())))
 }
 
 /// The kernel's number of the calling thread's namespace; `None` before Linux 5.14.

@@ -1,8 +1,5 @@
 //! What plugin and agent say to each other, as recorded text: either may be older.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests, outside test functions"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside test functions")]
 
 use plugin_api::{
     Code, FrameError, MAX_FRAME, Outcome, Reply, Request, VERSION, Verb, decode, decode_length,
@@ -30,13 +27,7 @@ fn add() -> Request {
 }
 
 fn del() -> Request {
-    Request {
-        verb: Verb::Del,
-        uid: None,
-        netns_path: None,
-        ips: Vec::new(),
-        ..add()
-    }
+    Request { verb: Verb::Del, uid: None, netns_path: None, ips: Vec::new(), ..add() }
 }
 
 fn replies() -> Vec<(Outcome, &'static str)> {
@@ -48,9 +39,7 @@ fn replies() -> Vec<(Outcome, &'static str)> {
     vec![
         (Outcome::Captured, r#"{"version":1,"outcome":"captured"}"#),
         (
-            Outcome::NotInMesh {
-                reason: "no label".into(),
-            },
+            Outcome::NotInMesh { reason: "no label".into() },
             r#"{"version":1,"outcome":"notInMesh","reason":"no label"}"#,
         ),
         (Outcome::Done, r#"{"version":1,"outcome":"done"}"#),
@@ -65,10 +54,7 @@ fn replies() -> Vec<(Outcome, &'static str)> {
 fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: &T, json: &str) {
     let frame = encode(message).unwrap();
     let (prefix, body) = frame.split_at(4);
-    assert_eq!(
-        decode_length(prefix.try_into().unwrap()).unwrap(),
-        body.len()
-    );
+    assert_eq!(decode_length(prefix.try_into().unwrap()).unwrap(), body.len());
     assert_eq!(std::str::from_utf8(body).unwrap(), json);
     assert_eq!(&decode::<T>(body).unwrap(), message);
 }
@@ -84,25 +70,13 @@ fn malformed<T: DeserializeOwned + Debug>(json: &str) -> String {
 fn requests() {
     check(&add(), ADD);
     check(&del(), DEL);
-    check(
-        &Request {
-            verb: Verb::Check,
-            ..del()
-        },
-        &DEL.replace("DEL", "CHECK"),
-    );
+    check(&Request { verb: Verb::Check, ..del() }, &DEL.replace("DEL", "CHECK"));
 }
 
 #[test]
 fn all_replies() {
     for (outcome, json) in replies() {
-        check(
-            &Reply {
-                version: VERSION,
-                outcome,
-            },
-            json,
-        );
+        check(&Reply { version: VERSION, outcome }, json);
     }
 }
 
@@ -125,10 +99,7 @@ fn unknown_fields_are_tolerated() {
     let more = |json: &str| json.replacen('{', r#"{"later":{"x":[1]},"#, 1);
     assert_eq!(decode::<Request>(more(ADD).as_bytes()).unwrap(), add());
     for (outcome, json) in replies() {
-        let reply = Reply {
-            version: VERSION,
-            outcome,
-        };
+        let reply = Reply { version: VERSION, outcome };
         assert_eq!(decode::<Reply>(more(json).as_bytes()).unwrap(), reply);
     }
 }
@@ -168,16 +139,8 @@ fn unknown_words_are_named() {
 
 #[test]
 fn malformed_json() {
-    for text in [
-        "",
-        "{",
-        "[]",
-        "null",
-        "\"ADD\"",
-        "{}",
-        &ADD[..ADD.len() - 1],
-        &format!("{ADD}x"),
-    ] {
+    for text in ["", "{", "[]", "null", "\"ADD\"", "{}", &ADD[..ADD.len() - 1], &format!("{ADD}x")]
+    {
         malformed::<Request>(text);
         malformed::<Reply>(text);
     }
@@ -195,10 +158,7 @@ fn frames_have_a_limit() {
         assert!(matches!(error, FrameError::TooLong(found) if found == length as usize));
     }
     // A text of n bytes is n + 2 bytes of JSON.
-    assert_eq!(
-        encode(&"x".repeat(MAX_FRAME - 2)).unwrap().len(),
-        4 + MAX_FRAME
-    );
+    assert_eq!(encode(&"x".repeat(MAX_FRAME - 2)).unwrap().len(), 4 + MAX_FRAME);
     let error = encode(&"x".repeat(MAX_FRAME - 1)).unwrap_err();
     assert_eq!(error.to_string(), "frame of 65537 bytes exceeds 65536");
 }

@@ -20,12 +20,8 @@ pub mod port {
 
 /// The in-pod ports that only redirected connections may reach. Nobody dials them
 /// on purpose: a request that names one is refused.
-pub const PROXY_PORTS: [u16; 4] = [
-    port::OUTBOUND,
-    port::INBOUND_PLAIN,
-    port::INBOUND_HBONE,
-    port::DNS,
-];
+pub const PROXY_PORTS: [u16; 4] =
+    [port::OUTBOUND, port::INBOUND_PLAIN, port::INBOUND_HBONE, port::DNS];
 
 /// A packet or connection mark and the bits of it that are ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,17 +33,11 @@ pub struct Mark {
 }
 
 /// Carried by every packet of the sockets that ztunnel opens inside a pod.
-pub const PACKET_MARK: Mark = Mark {
-    value: 0x539,
-    mask: 0xfff,
-};
+pub const PACKET_MARK: Mark = Mark { value: 0x539, mask: 0xfff };
 
 /// Connection mark of what ztunnel dialled inside the pod; the application's answers
 /// get it as packet mark and are routed back to ztunnel.
-pub const CONNMARK: Mark = Mark {
-    value: 0x111,
-    mask: 0xfff,
-};
+pub const CONNMARK: Mark = Mark { value: 0x111, mask: 0xfff };
 
 /// The policy route that keeps a client's source address towards the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +50,7 @@ pub struct PolicyRoute {
 
 /// Ours differs from Istio's (table 100, preference 32764) so that it collides neither
 /// with theirs nor with the `sbr` plugin, which counts tables from 100.
-pub const ROUTE: PolicyRoute = PolicyRoute {
-    table: 1337,
-    preference: 13,
-};
+pub const ROUTE: PolicyRoute = PolicyRoute { table: 1337, preference: 13 };
 
 /// Where ztunnel looks for the agent unless `INPOD_UDS` says otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/ztunnel/ztunnel.sock";

@@ -50,9 +50,7 @@ impl Link {
     /// # Errors
     /// [`LinkError::Io`] when nobody listens there.
     pub async fn connect(path: &Path) -> Result<Self, LinkError> {
-        let socket = UnixSeqpacket::connect(path)
-            .await
-            .map_err(io("connect to the agent"))?;
+        let socket = UnixSeqpacket::connect(path).await.map_err(io("connect to the agent"))?;
         Ok(Self { socket })
     }
 

@@ -95,10 +95,8 @@ pub fn encode(message: &impl Message) -> Result<Vec<u8>, Violation> {
 /// # Errors
 /// Any [`Violation`]; the session cannot start.
 pub fn decode_hello(bytes: &[u8], fds: &[OwnedFd]) -> Result<Hello, Violation> {
-    let hello = Hello::decode(bytes).map_err(|source| Violation::Decode {
-        what: "hello",
-        source,
-    })?;
+    let hello =
+        Hello::decode(bytes).map_err(|source| Violation::Decode { what: "hello", source })?;
     expect_fds("hello", fds, 0)?;
     if hello.version != Version::V1 as i32 {
         return Err(Violation::Version(hello.version));
@@ -111,20 +109,14 @@ pub fn decode_hello(bytes: &[u8], fds: &[OwnedFd]) -> Result<Hello, Violation> {
 /// # Errors
 /// Any [`Violation`].
 pub fn decode_request(bytes: &[u8], mut fds: Vec<OwnedFd>) -> Result<Request, Violation> {
-    let request = WorkloadRequest::decode(bytes).map_err(|source| Violation::Decode {
-        what: "workload request",
-        source,
-    })?;
-    let payload = request
-        .payload
-        .ok_or(Violation::NoPayload("workload request"))?;
+    let request = WorkloadRequest::decode(bytes)
+        .map_err(|source| Violation::Decode { what: "workload request", source })?;
+    let payload = request.payload.ok_or(Violation::NoPayload("workload request"))?;
     match payload {
         Payload::Add(add) => {
             expect_fds("add", &fds, 1)?;
             let uid = expect_uid("add", add.uid)?;
-            let info = add
-                .workload_info
-                .ok_or_else(|| Violation::NoInfo(uid.clone()))?;
+            let info = add.workload_info.ok_or_else(|| Violation::NoInfo(uid.clone()))?;
             let fd = fds.pop().expect("the count was checked above");
             Ok(Request::Add(Workload { uid, info }, fd))
         }
@@ -148,37 +140,22 @@ pub fn decode_request(bytes: &[u8], mut fds: Vec<OwnedFd>) -> Result<Request, Vi
 /// # Errors
 /// Any [`Violation`].
 pub fn decode_response(bytes: &[u8], fds: &[OwnedFd]) -> Result<Result<(), String>, Violation> {
-    let response = WorkloadResponse::decode(bytes).map_err(|source| Violation::Decode {
-        what: "workload response",
-        source,
-    })?;
+    let response = WorkloadResponse::decode(bytes)
+        .map_err(|source| Violation::Decode { what: "workload response", source })?;
     expect_fds("ack", fds, 0)?;
-    let workload_response::Payload::Ack(ack) = response
-        .payload
-        .ok_or(Violation::NoPayload("workload response"))?;
-    Ok(if ack.error.is_empty() {
-        Ok(())
-    } else {
-        Err(ack.error)
-    })
+    let workload_response::Payload::Ack(ack) =
+        response.payload.ok_or(Violation::NoPayload("workload response"))?;
+    Ok(if ack.error.is_empty() { Ok(()) } else { Err(ack.error) })
 }
 
 fn expect_fds(kind: &'static str, fds: &[OwnedFd], expected: usize) -> Result<(), Violation> {
     if fds.len() == expected {
         Ok(())
     } else {
-        Err(Violation::DescriptorCount {
-            kind,
-            found: fds.len(),
-            expected,
-        })
+        Err(Violation::DescriptorCount { kind, found: fds.len(), expected })
     }
 }
 
 fn expect_uid(kind: &'static str, uid: String) -> Result<String, Violation> {
-    if uid.is_empty() {
-        Err(Violation::NoUid(kind))
-    } else {
-        Ok(uid)
-    }
+    if uid.is_empty() { Err(Violation::NoUid(kind)) } else { Ok(uid) }
 }

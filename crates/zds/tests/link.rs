@@ -1,8 +1,5 @@
 //! Packets and descriptors over a real socket.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests, outside test functions"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside test functions")]
 
 use std::io::{ErrorKind, IoSlice, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -29,22 +26,14 @@ impl Given {
     fn new() -> Self {
         let (fd, watch) = UnixStream::pair().unwrap();
         watch.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self {
-            fd: fd.into(),
-            watch,
-        }
+        Self { fd: fd.into(), watch }
     }
 
     /// Closes our copy; whoever keeps another one makes this fail.
     fn assert_closed(self) {
         drop(self.fd);
         let mut watch = self.watch;
-        assert_eq!(
-            watch
-                .read(&mut [0])
-                .expect("a copy of the descriptor is still open"),
-            0
-        );
+        assert_eq!(watch.read(&mut [0]).expect("a copy of the descriptor is still open"), 0);
     }
 }
 
@@ -64,10 +53,7 @@ impl Rude {
         let path = folder.path().join("zds.sock");
         let mut listener = Listener::bind(&path).unwrap();
         let socket = UnixSeqpacket::connect(&path).await.unwrap();
-        Self {
-            socket,
-            link: listener.accept().await.unwrap(),
-        }
+        Self { socket, link: listener.accept().await.unwrap() }
     }
 
     async fn send(&self, bytes: &[u8], given: &[Given]) {
@@ -77,9 +63,7 @@ impl Rude {
             ancillary.add_fds(borrow(given)).unwrap();
         }
         let parts = [IoSlice::new(bytes)];
-        let sent = self
-            .socket
-            .send_vectored_with_ancillary(&parts, &mut ancillary);
+        let sent = self.socket.send_vectored_with_ancillary(&parts, &mut ancillary);
         assert_eq!(sent.await.unwrap(), bytes.len());
     }
 
@@ -98,13 +82,9 @@ async fn a_packet_arrives_with_its_descriptor() {
     agent.send(ADD, &[given.fd.as_fd()]).await.unwrap();
     let packet = ztunnel.recv().await.unwrap().unwrap();
     assert_eq!(packet.bytes, ADD);
-    let [received] = &packet.fds[..] else {
-        panic!("{packet:?}")
-    };
+    let [received] = &packet.fds[..] else { panic!("{packet:?}") };
     let inode = |fd: &OwnedFd| {
-        std::fs::metadata(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-            .unwrap()
-            .ino()
+        std::fs::metadata(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap().ino()
     };
     assert_eq!(inode(received), inode(&given.fd));
     drop(packet);
@@ -119,10 +99,7 @@ async fn received_descriptors_end_with_exec() {
     let packet = ztunnel.recv().await.unwrap().unwrap();
     let path = format!("/proc/self/fdinfo/{}", packet.fds[0].as_raw_fd());
     let info = std::fs::read_to_string(path).unwrap();
-    let flags = info
-        .lines()
-        .find_map(|line| line.strip_prefix("flags:"))
-        .unwrap();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
     let flags = u32::from_str_radix(flags.trim(), 8).unwrap();
     assert_ne!(flags & 0o2_000_000, 0, "O_CLOEXEC in {flags:o}");
 }
@@ -143,10 +120,7 @@ async fn packets_keep_their_borders() {
 async fn what_is_too_long_is_not_sent() {
     let (agent, ztunnel) = Link::pair().unwrap();
     let error = agent.send(&[0; MAX_MESSAGE + 1], &[]).await.unwrap_err();
-    assert!(matches!(
-        error,
-        LinkError::Violation(Violation::TooLong(1025))
-    ));
+    assert!(matches!(error, LinkError::Violation(Violation::TooLong(1025))));
     agent.send(DEL, &[]).await.unwrap();
     assert_eq!(ztunnel.recv().await.unwrap().unwrap().bytes, DEL);
 }
@@ -165,10 +139,7 @@ async fn more_descriptors_than_fit_are_a_violation_and_all_are_closed() {
     let rude = Rude::new().await;
     let given: Vec<_> = (0..100).map(|_| Given::new()).collect();
     rude.send(ADD, &given).await;
-    assert!(matches!(
-        rude.violation().await,
-        Violation::DescriptorsTruncated
-    ));
+    assert!(matches!(rude.violation().await, Violation::DescriptorsTruncated));
     given.into_iter().for_each(Given::assert_closed);
 }
 
@@ -188,12 +159,7 @@ async fn surplus_and_missing_descriptors_are_counted_and_closed() {
 
 #[tokio::test]
 async fn descriptors_of_undecodable_requests_are_closed() {
-    for bytes in [
-        &b"\xff"[..],
-        b"\x22\x00",
-        b"\x0a\x04\x0a\x02u1",
-        b"\x0a\x02\x12\x00",
-    ] {
+    for bytes in [&b"\xff"[..], b"\x22\x00", b"\x0a\x04\x0a\x02u1", b"\x0a\x02\x12\x00"] {
         let rude = Rude::new().await;
         let given = [Given::new()];
         rude.send(bytes, &given).await;
@@ -211,10 +177,7 @@ async fn the_end_of_the_peer_is_an_end_not_an_error() {
     assert_eq!(ztunnel.recv().await.unwrap().unwrap().bytes, DEL);
     assert!(ztunnel.recv().await.unwrap().is_none());
     let error = ztunnel.send(DEL, &[]).await.unwrap_err();
-    assert!(
-        matches!(error, LinkError::Io { step: "send", .. }),
-        "{error}"
-    );
+    assert!(matches!(error, LinkError::Io { step: "send", .. }), "{error}");
 }
 
 #[tokio::test]
@@ -231,20 +194,15 @@ async fn listening_and_connecting() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("zds.sock");
     let absent = Link::connect(&path).await.unwrap_err();
-    assert!(
-        matches!(&absent, LinkError::Io { step: "connect to the agent", source }
-        if source.kind() == ErrorKind::NotFound)
-    );
+    assert!(matches!(&absent, LinkError::Io { step: "connect to the agent", source }
+        if source.kind() == ErrorKind::NotFound));
     let mut listener = Listener::bind(&path).unwrap();
     let taken = Listener::bind(&path).unwrap_err();
     assert!(matches!(&taken, LinkError::Io { step: "bind", source }
         if source.kind() == ErrorKind::AddrInUse));
     let ztunnel = Link::connect(&path).await.unwrap();
     let agent = listener.accept().await.unwrap();
-    assert_eq!(
-        agent.peer_uid().unwrap(),
-        std::fs::metadata(folder.path()).unwrap().uid()
-    );
+    assert_eq!(agent.peer_uid().unwrap(), std::fs::metadata(folder.path()).unwrap().uid());
     ztunnel.send(b"\x08\x01", &[]).await.unwrap();
     assert_eq!(agent.recv().await.unwrap().unwrap().bytes, b"\x08\x01");
 }

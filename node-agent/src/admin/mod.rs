@@ -100,10 +100,7 @@ impl Admin {
             "/readyz" => self.ready(),
             "/metrics" => self.metrics(),
             "/state" => self.state(),
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "pages: /readyz /healthz /metrics /state\n".into(),
-            ),
+            _ => text(StatusCode::NOT_FOUND, "pages: /readyz /healthz /metrics /state\n".into()),
         }
     }
 
@@ -112,10 +109,7 @@ impl Admin {
         if waits.is_empty() {
             return text(StatusCode::OK, "ok\n".into());
         }
-        let lines: String = waits
-            .iter()
-            .map(|wait| format!("waits for {wait}\n"))
-            .collect();
+        let lines: String = waits.iter().map(|wait| format!("waits for {wait}\n")).collect();
         text(StatusCode::SERVICE_UNAVAILABLE, lines)
     }
 
@@ -141,10 +135,7 @@ impl Admin {
 fn pods(reconciler: &Reconciler) -> Vec<Value> {
     let table = reconciler.table();
     let wanted = |uid| table.wanted(uid, reconciler.settings());
-    table
-        .pods()
-        .map(|(uid, pod)| describe(uid, pod, wanted(uid)))
-        .collect()
+    table.pods().map(|(uid, pod)| describe(uid, pod, wanted(uid))).collect()
 }
 
 fn describe(uid: &PodUid, pod: &Pod, wanted: Option<Enrollment>) -> Value {
@@ -192,9 +183,7 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 fn content(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
 

@@ -37,9 +37,7 @@ pub struct Readiness {
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self {
-            missing: Arc::new(Mutex::new(Condition::ALL.into())),
-        }
+        Self { missing: Arc::new(Mutex::new(Condition::ALL.into())) }
     }
 }
 
@@ -57,10 +55,7 @@ impl Readiness {
     /// What is missing, in words. Empty means ready.
     #[must_use]
     pub fn waits_for(&self) -> Vec<&'static str> {
-        self.lock()
-            .iter()
-            .map(|condition| condition.text())
-            .collect()
+        self.lock().iter().map(|condition| condition.text()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<Condition>> {

@@ -28,26 +28,18 @@ async fn get(addr: SocketAddr, path: &str) -> (String, String) {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.lines().next().unwrap().to_owned(), body.to_owned())
     };
-    tokio::time::timeout(PATIENCE, exchange)
-        .await
-        .expect("an answer")
+    tokio::time::timeout(PATIENCE, exchange).await.expect("an answer")
 }
 
 fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 #[tokio::test]
 async fn pages_name_what_the_agent_waits_for() {
     let (admin, addr, stop) = (admin(), free_address(), CancellationToken::new());
     let running = tokio::spawn(admin.clone().run(addr, stop.clone()));
-    assert_eq!(
-        get(addr, "/healthz").await,
-        ("HTTP/1.1 200 OK".into(), "ok\n".into())
-    );
+    assert_eq!(get(addr, "/healthz").await, ("HTTP/1.1 200 OK".into(), "ok\n".into()));
     let (status, body) = get(addr, "/readyz").await;
     assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
     assert_eq!(body.lines().count(), 4);
@@ -56,26 +48,17 @@ async fn pages_name_what_the_agent_waits_for() {
     admin.readiness.fulfil(Condition::Kube);
     admin.readiness.fulfil(Condition::PluginSocket);
     let (_, body) = get(addr, "/readyz").await;
-    assert_eq!(
-        body,
-        "waits for a ztunnel to connect and take the snapshot\n"
-    );
+    assert_eq!(body, "waits for a ztunnel to connect and take the snapshot\n");
     admin.readiness.fulfil(Condition::Ztunnel);
     assert_eq!(get(addr, "/readyz").await.0, "HTTP/1.1 200 OK");
     admin.readiness.miss(Condition::Ztunnel);
-    assert_eq!(
-        get(addr, "/readyz").await.0,
-        "HTTP/1.1 503 Service Unavailable"
-    );
+    assert_eq!(get(addr, "/readyz").await.0, "HTTP/1.1 503 Service Unavailable");
 
     assert!(get(addr, "/metrics").await.1.ends_with("# EOF\n"));
     assert!(get(addr, "/state").await.1.contains("\"pods\": []"));
     assert_eq!(get(addr, "/other").await.0, "HTTP/1.1 404 Not Found");
     stop.cancel();
-    tokio::time::timeout(PATIENCE, running)
-        .await
-        .expect("stops")
-        .unwrap();
+    tokio::time::timeout(PATIENCE, running).await.expect("stops").unwrap();
 }
 
 #[tokio::test]

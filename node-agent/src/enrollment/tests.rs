@@ -19,20 +19,11 @@ fn case(
     change: fn(&mut PodFacts),
     expected: Option<Reason>,
 ) -> Case {
-    Case {
-        name,
-        pod,
-        namespace,
-        change,
-        expected,
-    }
+    Case { name, pod, namespace, change, expected }
 }
 
 fn bad(of: &'static str) -> Option<Reason> {
-    Some(Reason::BadLabel {
-        of,
-        value: "ambiant".into(),
-    })
+    Some(Reason::BadLabel { of, value: "ambiant".into() })
 }
 
 const AMBIENT: Option<&str> = Some("ambient");
@@ -47,45 +38,18 @@ fn labels() -> Vec<Case> {
         case("namespace label", None, AMBIENT, same, None),
         case("both", AMBIENT, AMBIENT, same, None),
         case("pod beats namespace: in", AMBIENT, NONE, same, None),
-        case(
-            "pod beats namespace: out",
-            NONE,
-            AMBIENT,
-            same,
-            Some(OptedOut),
-        ),
+        case("pod beats namespace: out", NONE, AMBIENT, same, Some(OptedOut)),
         case("opt-out without need", NONE, None, same, Some(OptedOut)),
         case("namespace says none", None, NONE, same, Some(NotLabelled)),
         case("empty pod label is silence", Some(""), AMBIENT, same, None),
-        case(
-            "empty labels are silence",
-            Some(""),
-            Some(""),
-            same,
-            Some(NotLabelled),
-        ),
+        case("empty labels are silence", Some(""), Some(""), same, Some(NotLabelled)),
         case("pod label mistyped", TYPO, None, same, bad("pod")),
         case("pod label mistyped in the mesh", TYPO, AMBIENT, same, None),
-        case(
-            "namespace label mistyped",
-            None,
-            TYPO,
-            same,
-            bad("namespace"),
-        ),
-        case(
-            "both mistyped: the nearer is named",
-            TYPO,
-            TYPO,
-            same,
-            bad("pod"),
-        ),
+        case("namespace label mistyped", None, TYPO, same, bad("namespace")),
+        case("both mistyped: the nearer is named", TYPO, TYPO, same, bad("pod")),
         case("namespace mistyped, pod clear", AMBIENT, TYPO, same, None),
         case("labels are case sensitive", Some("Ambient"), None, same, {
-            Some(Reason::BadLabel {
-                of: "pod",
-                value: "Ambient".into(),
-            })
+            Some(Reason::BadLabel { of: "pod", value: "Ambient".into() })
         }),
     ]
 }
@@ -97,11 +61,7 @@ fn obstacles() -> Vec<Case> {
         both("node's network", |p| p.network = Network::Host, HostNetwork),
         both("sidecar", |p| p.sidecar = true, Sidecar),
         both("ended", |p| p.phase = Phase::Ended, Ended),
-        both(
-            "excluded",
-            |p| p.name.namespace = "kube-system".into(),
-            ExcludedNamespace,
-        ),
+        both("excluded", |p| p.name.namespace = "kube-system".into(), ExcludedNamespace),
         both("terminating", |p| p.terminating = true, Terminating),
         both("no address yet", |p| p.ips.clear(), NoAddress),
         case(
@@ -118,17 +78,9 @@ fn obstacles() -> Vec<Case> {
             |p| p.ips.clear(),
             Some(Reason::NotLabelled),
         ),
-        both(
-            "ended and without address",
-            |p| (p.phase = Phase::Ended, p.ips.clear()).1,
-            Ended,
-        ),
-        both(
-            "IPv6 only",
-            |p| p.ips = vec!["fd00::5".parse().unwrap()],
-            Reason::NotLabelled,
-        )
-        .expecting(None),
+        both("ended and without address", |p| (p.phase = Phase::Ended, p.ips.clear()).1, Ended),
+        both("IPv6 only", |p| p.ips = vec!["fd00::5".parse().unwrap()], Reason::NotLabelled)
+            .expecting(None),
     ]
 }
 
@@ -157,21 +109,13 @@ fn the_table() {
             None => Enrollment::Capture(options()),
             Some(reason) => Enrollment::Skip(reason),
         };
-        assert_eq!(
-            enrollment(&facts, Some(&namespace), &settings),
-            expected,
-            "{}",
-            case.name
-        );
+        assert_eq!(enrollment(&facts, Some(&namespace), &settings), expected, "{}", case.name);
     }
 }
 
 #[test]
 fn a_namespace_out_of_view_decides_nothing_that_the_pod_does_not_decide() {
-    let settings = Settings {
-        excluded_namespaces: BTreeSet::new(),
-        options: options(),
-    };
+    let settings = Settings { excluded_namespaces: BTreeSet::new(), options: options() };
     let decide = |label: Option<&str>| {
         let mut facts = pod("web");
         facts.dataplane_mode = label.map(str::to_owned);
@@ -197,10 +141,7 @@ fn only_a_wish_releases() {
         Reason::Terminating,
         Reason::NoAddress,
         Reason::NamespaceUnknown,
-        Reason::BadLabel {
-            of: "pod",
-            value: "x".into(),
-        },
+        Reason::BadLabel { of: "pod", value: "x".into() },
     ];
     assert!(wishes.iter().all(Reason::releases));
     assert!(!gaps.iter().any(Reason::releases));

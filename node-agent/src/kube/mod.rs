@@ -102,9 +102,7 @@ pub struct KubeApi {
 
 impl std::fmt::Debug for KubeApi {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KubeApi")
-            .field("node", &self.node)
-            .finish_non_exhaustive()
+        f.debug_struct("KubeApi").field("node", &self.node).finish_non_exhaustive()
     }
 }
 
@@ -114,10 +112,8 @@ impl KubeApi {
     /// # Errors
     /// [`KubeError::Settings`].
     pub async fn new(kubeconfig: Option<&Path>, node: String) -> Result<Self, KubeError> {
-        let wrong = |reason: String| KubeError::Settings {
-            file: kubeconfig.map(Path::to_owned),
-            reason,
-        };
+        let wrong =
+            |reason: String| KubeError::Settings { file: kubeconfig.map(Path::to_owned), reason };
         let config = match kubeconfig {
             Some(file) => {
                 let read = Kubeconfig::read_from(file).map_err(|error| wrong(error.to_string()))?;
@@ -245,10 +241,7 @@ async fn patiently<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, KubeError> {
     match tokio::time::timeout(PATIENCE, request).await {
-        Ok(answer) => answer.map_err(|source| KubeError::Api {
-            step,
-            source: Box::new(source),
-        }),
+        Ok(answer) => answer.map_err(|source| KubeError::Api { step, source: Box::new(source) }),
         Err(_) => Err(KubeError::TimedOut { step }),
     }
 }

@@ -90,40 +90,22 @@ macro_rules! core_v1 {
 }
 
 core_v1!(SlimPod, k8s_openapi::api::core::v1::Pod, "Pod", "pods");
-core_v1!(
-    SlimNamespace,
-    k8s_openapi::api::core::v1::Namespace,
-    "Namespace",
-    "namespaces"
-);
+core_v1!(SlimNamespace, k8s_openapi::api::core::v1::Namespace, "Namespace", "namespaces");
 
 impl SlimPod {
     /// What this object says; `None` for one without name or UID, which no API server
     /// stores.
     pub(super) fn facts(self) -> Option<PodFacts> {
-        let Self {
-            metadata,
-            spec,
-            status,
-        } = self;
+        let Self { metadata, spec, status } = self;
         let (labels, annotations) = (metadata.labels, metadata.annotations.unwrap_or_default());
         Some(PodFacts {
             uid: PodUid(metadata.uid?),
-            name: PodName {
-                namespace: metadata.namespace?,
-                name: metadata.name?,
-            },
+            name: PodName { namespace: metadata.namespace?, name: metadata.name? },
             // The API server fills this in; an old mirror pod may lack it.
-            service_account: spec
-                .service_account_name
-                .unwrap_or_else(|| "default".into()),
+            service_account: spec.service_account_name.unwrap_or_else(|| "default".into()),
             dataplane_mode: take(labels, DATAPLANE_MODE),
             sidecar: annotations.contains_key(SIDECAR),
-            network: if spec.host_network == Some(true) {
-                Network::Host
-            } else {
-                Network::Own
-            },
+            network: if spec.host_network == Some(true) { Network::Host } else { Network::Own },
             phase: match status.phase.as_deref() {
                 Some("Succeeded" | "Failed") => Phase::Ended,
                 _ => Phase::Alive,
@@ -131,9 +113,7 @@ impl SlimPod {
             terminating: metadata.deletion_timestamp.is_some(),
             ips: status.ips(),
             annotations: Annotations {
-                redirection: annotations
-                    .get(REDIRECTION)
-                    .is_some_and(|value| value == ENABLED),
+                redirection: annotations.get(REDIRECTION).is_some_and(|value| value == ENABLED),
                 observed: annotations.get(OBSERVED).cloned(),
             },
         })
@@ -143,11 +123,7 @@ impl SlimPod {
 impl SlimPodStatus {
     /// An address that is none is left out: it affects only itself.
     fn ips(self) -> Vec<IpAddr> {
-        let all = self
-            .pod_ips
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|entry| entry.ip);
+        let all = self.pod_ips.unwrap_or_default().into_iter().filter_map(|entry| entry.ip);
         let mut ips: Vec<IpAddr> = all.filter_map(|ip| ip.parse().ok()).collect();
         if ips.is_empty() {
             ips.extend(self.pod_ip.and_then(|ip| ip.parse::<IpAddr>().ok()));
@@ -160,10 +136,7 @@ impl SlimNamespace {
     /// What this object says; `None` for one without a name.
     pub(super) fn facts(self) -> Option<NamespaceFacts> {
         let dataplane_mode = take(self.metadata.labels, DATAPLANE_MODE);
-        Some(NamespaceFacts {
-            name: self.metadata.name?,
-            dataplane_mode,
-        })
+        Some(NamespaceFacts { name: self.metadata.name?, dataplane_mode })
     }
 }
 

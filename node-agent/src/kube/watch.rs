@@ -87,11 +87,7 @@ async fn watch<K, F>(
             Ok(None) => return,
             Err(error) => {
                 let error = with_causes(&error);
-                tracing::warn!(
-                    kind = kind.name,
-                    error,
-                    "watch of the API failed, trying again"
-                );
+                tracing::warn!(kind = kind.name, error, "watch of the API failed, trying again");
                 continue;
             }
         };

@@ -47,20 +47,11 @@ impl Door {
         self.metrics.answered(&outcome);
         log(&request, &outcome);
         let added = request.verb == Verb::Add && !matches!(outcome, Outcome::Error { .. });
-        let sent = frame::reply(
-            &mut stream,
-            &Reply {
-                version: VERSION,
-                outcome,
-            },
-        )
-        .await;
+        let sent = frame::reply(&mut stream, &Reply { version: VERSION, outcome }).await;
         if let (Err(error), true, Some(netns)) = (sent, added, netns) {
             let (pod, container) = (name(&request), &request.container_id);
             tracing::warn!(%pod, %error, "nobody took the answer to ADD, taking it back");
-            self.reconciler
-                .abandon(container, &request.ifname, &netns)
-                .await;
+            self.reconciler.abandon(container, &request.ifname, &netns).await;
         }
     }
 
@@ -76,14 +67,7 @@ impl Door {
         let outcome = failure(code, error.to_string());
         self.metrics.answered(&outcome);
         // It may well be gone.
-        let _ = frame::reply(
-            stream,
-            &Reply {
-                version: VERSION,
-                outcome,
-            },
-        )
-        .await;
+        let _ = frame::reply(stream, &Reply { version: VERSION, outcome }).await;
     }
 
     async fn decide(
@@ -101,9 +85,7 @@ impl Door {
         }
         match (request.verb, netns) {
             (Verb::Del, None) => {
-                self.reconciler
-                    .delete(&request.container_id, &request.ifname)
-                    .await;
+                self.reconciler.delete(&request.container_id, &request.ifname).await;
                 Outcome::Done
             }
             (Verb::Add, Some(netns)) => self.add(stream, request, netns).await,
@@ -145,9 +127,7 @@ impl Door {
         };
         match attached {
             Ok(Attached::Captured) => Outcome::Captured,
-            Ok(Attached::NotInMesh(reason)) => Outcome::NotInMesh {
-                reason: reason.to_string(),
-            },
+            Ok(Attached::NotInMesh(reason)) => Outcome::NotInMesh { reason: reason.to_string() },
             Err(error @ AttachError::NotThePods(_)) => {
                 failure(Code::InvalidNetns, error.to_string())
             }
@@ -161,9 +141,7 @@ impl Door {
         let check = self.reconciler.check(&name, container, ifname, netns);
         match tokio::time::timeout(PATIENCE, check).await {
             Ok(Ok(Checked::Captured)) => Outcome::Captured,
-            Ok(Ok(Checked::NotInMesh(reason))) => Outcome::NotInMesh {
-                reason: reason.to_string(),
-            },
+            Ok(Ok(Checked::NotInMesh(reason))) => Outcome::NotInMesh { reason: reason.to_string() },
             Ok(Err(error @ CheckError::OtherNetns)) => {
                 failure(Code::InvalidNetns, error.to_string())
             }
@@ -174,18 +152,11 @@ impl Door {
 }
 
 fn name(request: &Request) -> PodName {
-    PodName {
-        namespace: request.namespace.clone(),
-        name: request.name.clone(),
-    }
+    PodName { namespace: request.namespace.clone(), name: request.name.clone() }
 }
 
 fn failure(code: Code, message: String) -> Outcome {
-    Outcome::Error {
-        code,
-        message,
-        details: String::new(),
-    }
+    Outcome::Error { code, message, details: String::new() }
 }
 
 fn log(request: &Request, outcome: &Outcome) {

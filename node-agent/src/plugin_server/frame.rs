@@ -51,9 +51,7 @@ pub(super) async fn receive(
     stream: &UnixStream,
 ) -> Result<(Request, Option<PodNetns>), ReceiveError> {
     let mut received = Received::default();
-    timeout(PATIENCE, received.fill(stream))
-        .await
-        .map_err(|_| ReceiveError::TooSlow)??;
+    timeout(PATIENCE, received.fill(stream)).await.map_err(|_| ReceiveError::TooSlow)??;
     let request = plugin_api::decode(&received.bytes[4..])?;
     let netns = match received.fds.as_slice() {
         [] => None,
@@ -74,10 +72,7 @@ pub(super) async fn reply(stream: &mut UnixStream, reply: &Reply) -> io::Result<
 /// sending nothing does.
 pub(super) async fn hung_up(stream: &UnixStream) {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    while !matches!(
-        send(stream.as_raw_fd(), &[], flags),
-        Err(Errno::EPIPE | Errno::ECONNRESET)
-    ) {
+    while !matches!(send(stream.as_raw_fd(), &[], flags), Err(Errno::EPIPE | Errno::ECONNRESET)) {
         tokio::time::sleep(HANG_UP_LOOK).await;
     }
 }
@@ -142,15 +137,11 @@ struct ReceivedFd(RawFd);
 impl ReceivedFd {
     fn open(&self) -> Result<PodNetns, NetnsError> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", self.0));
-        let found = std::fs::metadata(&path).map_err(|source| NetnsError::Io {
-            step: "look at the descriptor",
-            source,
-        })?;
+        let found = std::fs::metadata(&path)
+            .map_err(|source| NetnsError::Io { step: "look at the descriptor", source })?;
         // Opening some other things, a pipe for one, waits for somebody else.
         if !found.is_file() {
-            return Err(NetnsError::NotNetns {
-                found: format!("{:?}", found.file_type()),
-            });
+            return Err(NetnsError::NotNetns { found: format!("{:?}", found.file_type()) });
         }
         PodNetns::open(&path)
     }

@@ -60,9 +60,7 @@ impl Metrics {
             Outcome::Error { code, .. } => code.cni(),
             Outcome::Captured | Outcome::NotInMesh { .. } | Outcome::Done => 0,
         };
-        self.requests
-            .get_or_create(&ResponseLabel { response_code })
-            .inc();
+        self.requests.get_or_create(&ResponseLabel { response_code }).inc();
     }
 }
 
@@ -85,13 +83,7 @@ impl Server {
         reconciler: Reconciler,
         metrics: Metrics,
     ) -> Result<Self, ServerError> {
-        let failed = |step| {
-            move |source| ServerError {
-                step,
-                path: path.to_owned(),
-                source,
-            }
-        };
+        let failed = |step| move |source| ServerError { step, path: path.to_owned(), source };
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed("remove the stale socket")(error));
@@ -101,11 +93,7 @@ impl Server {
         let listener = UnixListener::bind(path).map_err(failed("listen for the plugin at"))?;
         let owner_only = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(path, owner_only).map_err(failed("restrict"))?;
-        Ok(Self {
-            listener,
-            reconciler,
-            metrics,
-        })
+        Ok(Self { listener, reconciler, metrics })
     }
 
     /// Answers until `stop`; what is under way then is taken back or ends.

@@ -18,11 +18,7 @@ fn lab() -> Lab {
     let api = FakeApi::new();
     api.add_pod("web", None);
     api.label("web", Some("ambient"));
-    Lab {
-        folder: tempfile::tempdir().unwrap(),
-        api,
-        pod: ScratchPod::new(),
-    }
+    Lab { folder: tempfile::tempdir().unwrap(), api, pod: ScratchPod::new() }
 }
 
 fn code(outcome: &Outcome) -> Option<Code> {
@@ -41,17 +37,11 @@ async fn a_labelled_pod_is_captured_before_it_starts() {
     assert!(ztunnel.serves("uid-web"));
     assert!(pod.run("nft list tables").contains("table inet sluice"));
     assert_eq!(node.call(Verb::Check, "web", &pod).await, Outcome::Captured);
-    assert_eq!(
-        node.call(Verb::Add, "web", &pod).await,
-        Outcome::Captured,
-        "once more"
-    );
+    assert_eq!(node.call(Verb::Add, "web", &pod).await, Outcome::Captured, "once more");
 
     // Peers are told although the API does not show an address yet.
     eventually("peers are told", || async {
-        api.annotation("web", "ambient.istio.io/redirection")
-            .as_deref()
-            == Some("enabled")
+        api.annotation("web", "ambient.istio.io/redirection").as_deref() == Some("enabled")
             && api.annotation("web", "sluice.dev/observed").as_deref() == Some("captured")
     })
     .await;
@@ -90,10 +80,7 @@ async fn a_capture_that_ztunnel_refuses_leaves_nothing() {
     let ztunnel = node.ztunnel(Some("uid-web")).await;
     let outcome = node.call(Verb::Add, "web", &pod).await;
     assert_eq!(code(&outcome), Some(Code::TryAgain), "{outcome:?}");
-    assert!(
-        format!("{outcome:?}").contains("address in use"),
-        "{outcome:?}"
-    );
+    assert!(format!("{outcome:?}").contains("address in use"), "{outcome:?}");
     assert_eq!(pod.traces(), "");
     assert_eq!(ztunnel.lines().last().unwrap(), "del uid-web");
     let records = std::fs::read_to_string(folder.path().join("pods.json")).unwrap();
@@ -107,10 +94,7 @@ async fn without_ztunnel_or_api_a_pod_waits() {
     let node = Node::start(folder.path(), &api).await;
     let outcome = node.call(Verb::Add, "web", &pod).await;
     assert_eq!(code(&outcome), Some(Code::TryAgain));
-    assert!(
-        format!("{outcome:?}").contains("no ztunnel is connected"),
-        "{outcome:?}"
-    );
+    assert!(format!("{outcome:?}").contains("no ztunnel is connected"), "{outcome:?}");
     assert_eq!(pod.traces(), "");
     node.stop().await;
 
@@ -118,10 +102,7 @@ async fn without_ztunnel_or_api_a_pod_waits() {
     let node = Node::start(folder.path(), &api).await;
     let outcome = node.call(Verb::Add, "web", &pod).await;
     assert_eq!(code(&outcome), Some(Code::TryAgain));
-    assert!(
-        format!("{outcome:?}").contains("look up pod shop/web"),
-        "{outcome:?}"
-    );
+    assert!(format!("{outcome:?}").contains("look up pod shop/web"), "{outcome:?}");
     assert_eq!(node.call(Verb::Del, "web", &pod).await, Outcome::Done);
     node.stop().await;
 }
@@ -132,11 +113,7 @@ async fn check_says_what_is_missing() {
     let node = Node::start(folder.path(), &api).await;
     let ztunnel = node.ztunnel(None).await;
     let outcome = node.call(Verb::Check, "web", &pod).await;
-    assert_eq!(
-        code(&outcome),
-        Some(Code::NotCaptured),
-        "no ADD: {outcome:?}"
-    );
+    assert_eq!(code(&outcome), Some(Code::NotCaptured), "no ADD: {outcome:?}");
     assert_eq!(node.call(Verb::Add, "web", &pod).await, Outcome::Captured);
 
     let other = ScratchPod::new();
@@ -148,10 +125,7 @@ async fn check_says_what_is_missing() {
         code(&node.call(Verb::Check, "web", &pod).await) == Some(Code::NotCaptured)
     })
     .await;
-    assert!(
-        pod.run("nft list tables").contains("sluice"),
-        "and nothing gets out meanwhile"
-    );
+    assert!(pod.run("nft list tables").contains("sluice"), "and nothing gets out meanwhile");
     node.stop().await;
 }
 
@@ -164,19 +138,15 @@ async fn a_plugin_that_hangs_up_gets_its_capture_taken_back() {
     let stream = BlockingStream::connect(node.plugin_socket()).unwrap();
     send_frame(&stream, &frame, Some(&pod.netns()));
     drop(stream);
-    eventually("ztunnel was asked", || async {
-        ztunnel.lines().contains(&"add uid-web".into())
-    })
-    .await;
+    eventually("ztunnel was asked", || async { ztunnel.lines().contains(&"add uid-web".into()) })
+        .await;
     eventually("it was taken back", || async {
         pod.traces().is_empty() && !ztunnel.serves("uid-web")
     })
     .await;
     eventually("nothing is kept", || async {
         let table = node.reconciler.table();
-        table
-            .get(&PodUid("uid-web".into()))
-            .is_none_or(|pod| pod.attachment.is_none())
+        table.get(&PodUid("uid-web".into())).is_none_or(|pod| pod.attachment.is_none())
     })
     .await;
     node.stop().await;
@@ -188,37 +158,17 @@ async fn bad_requests_are_answered_and_affect_only_themselves() {
     let node = Node::start(folder.path(), &api).await;
     let _ztunnel = node.ztunnel(None).await;
     let add = || Node::request(Verb::Add, "web", &pod);
-    let (version, uid) = (
-        Request {
-            version: 2,
-            ..add()
-        },
-        Some("x".to_owned()),
-    );
-    let nobody = Request {
-        name: "x".into(),
-        uid: None,
-        ..add()
-    };
+    let (version, uid) = (Request { version: 2, ..add() }, Some("x".to_owned()));
+    let nobody = Request { name: "x".into(), uid: None, ..add() };
     let del = Node::request(Verb::Del, "web", &pod);
     let (own, empty) = (PodNetns::current().unwrap(), PodNetns::scratch().unwrap());
     let requests = [
         ("no descriptor", add(), None, Code::InvalidRequest),
         ("DEL with one", del, Some(pod.netns()), Code::InvalidRequest),
-        (
-            "version 2",
-            version,
-            Some(pod.netns()),
-            Code::IncompatibleVersion,
-        ),
+        ("version 2", version, Some(pod.netns()), Code::IncompatibleVersion),
         ("the node's own", add(), Some(own), Code::InvalidNetns),
         ("another pod's", add(), Some(empty), Code::InvalidNetns),
-        (
-            "another UID",
-            Request { uid, ..add() },
-            Some(pod.netns()),
-            Code::TryAgain,
-        ),
+        ("another UID", Request { uid, ..add() }, Some(pod.netns()), Code::TryAgain),
         ("no such pod", nobody, Some(pod.netns()), Code::TryAgain),
     ];
     for (name, request, netns, expected) in requests {
@@ -228,18 +178,11 @@ async fn bad_requests_are_answered_and_affect_only_themselves() {
     let frames = [
         ("too long", u32::MAX.to_be_bytes().to_vec()),
         ("no JSON", [&4u32.to_be_bytes()[..], b"{{{{"].concat()),
-        (
-            "too much",
-            [plugin_api::encode(&add()).unwrap(), vec![0]].concat(),
-        ),
+        ("too much", [plugin_api::encode(&add()).unwrap(), vec![0]].concat()),
     ];
     for (name, frame) in frames {
         let outcome = node.send_raw(frame, None).await;
-        assert_eq!(
-            code(&outcome),
-            Some(Code::InvalidRequest),
-            "{name}: {outcome:?}"
-        );
+        assert_eq!(code(&outcome), Some(Code::InvalidRequest), "{name}: {outcome:?}");
     }
     assert_eq!(pod.traces(), "");
     assert_eq!(node.call(Verb::Add, "web", &pod).await, Outcome::Captured);
@@ -278,10 +221,7 @@ async fn the_watch_may_lag_behind_the_runtime() {
 async fn the_door_is_roots_alone() {
     let Lab { folder, api, .. } = lab();
     let node = Node::start(folder.path(), &api).await;
-    let mode = std::fs::metadata(node.plugin_socket())
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = std::fs::metadata(node.plugin_socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     node.stop().await;
 }

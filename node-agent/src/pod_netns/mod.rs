@@ -70,16 +70,9 @@ impl Locator {
         let own = PodNetns::current()?.id();
         let boot =
             std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|source| {
-                NetnsError::Io {
-                    step: "read /proc/sys/kernel/random/boot_id",
-                    source,
-                }
+                NetnsError::Io { step: "read /proc/sys/kernel/random/boot_id", source }
             })?;
-        Ok(Self {
-            fence,
-            own,
-            boot: boot.trim().to_owned(),
-        })
+        Ok(Self { fence, own, boot: boot.trim().to_owned() })
     }
 
     /// The number of this boot.
@@ -132,9 +125,7 @@ impl Locator {
     }
 
     async fn addresses(&self, netns: &PodNetns) -> Result<Vec<IpAddr>, LocateError> {
-        inside(&self.fence, netns, addresses)
-            .await?
-            .map_err(LocateError::Addresses)
+        inside(&self.fence, netns, addresses).await?.map_err(LocateError::Addresses)
     }
 }
 
@@ -155,9 +146,7 @@ fn addresses() -> nix::Result<Vec<IpAddr>> {
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
     };
-    Ok(interfaces
-        .filter_map(|interface| interface.address.and_then(ip))
-        .collect())
+    Ok(interfaces.filter_map(|interface| interface.address.and_then(ip)).collect())
 }
 
 #[cfg(test)]

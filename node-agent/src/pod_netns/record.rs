@@ -40,10 +40,7 @@ impl Record {
     /// With the addresses of one more interface.
     #[must_use]
     pub fn joined(mut self, ips: Vec<IpAddr>) -> Self {
-        let more: Vec<_> = ips
-            .into_iter()
-            .filter(|ip| !self.ips.contains(ip))
-            .collect();
+        let more: Vec<_> = ips.into_iter().filter(|ip| !self.ips.contains(ip)).collect();
         self.ips.extend(more);
         self
     }
@@ -67,21 +64,12 @@ impl StoredId {
     /// Makes an id fit for storage.
     #[must_use]
     pub fn new(id: NetnsId, boot: &str) -> Self {
-        Self {
-            dev: id.dev,
-            ino: id.ino,
-            cookie: id.cookie,
-            boot: boot.to_owned(),
-        }
+        Self { dev: id.dev, ino: id.ino, cookie: id.cookie, boot: boot.to_owned() }
     }
 
     /// The id, for whoever has checked the boot.
     #[must_use]
     pub fn id(&self) -> NetnsId {
-        NetnsId {
-            dev: self.dev,
-            ino: self.ino,
-            cookie: self.cookie,
-        }
+        NetnsId { dev: self.dev, ino: self.ino, cookie: self.cookie }
     }
 }

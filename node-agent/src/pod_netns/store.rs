@@ -48,9 +48,7 @@ impl Store {
                 Ok(records) => records,
                 Err(reason) => {
                     let aside = path.with_extension("json.damaged");
-                    tokio::fs::rename(path, &aside)
-                        .await
-                        .map_err(failed("move aside", path))?;
+                    tokio::fs::rename(path, &aside).await.map_err(failed("move aside", path))?;
                     tracing::error!(
                         file = %path.display(), moved_to = %aside.display(), %reason,
                         "record of pods is damaged; running pods are found again when they restart"
@@ -61,10 +59,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(failed("read", path)(error)),
         };
-        Ok(Self {
-            path: path.to_owned(),
-            records: Mutex::new(records),
-        })
+        Ok(Self { path: path.to_owned(), records: Mutex::new(records) })
     }
 
     /// Everything that is known.
@@ -109,10 +104,7 @@ impl Store {
     /// file is found out by the namespace's identity.
     pub async fn forget(&self, uid: &PodUid, container_id: &str) -> Result<(), StoreError> {
         let mut records = self.records.lock().await;
-        if records
-            .get(uid)
-            .is_none_or(|record| record.container_id != container_id)
-        {
+        if records.get(uid).is_none_or(|record| record.container_id != container_id) {
             return Ok(());
         }
         records.remove(uid);
@@ -120,19 +112,12 @@ impl Store {
     }
 
     async fn write(&self, records: &BTreeMap<PodUid, Record>) -> Result<(), StoreError> {
-        let file = File {
-            version: VERSION,
-            pods: records.values().cloned().collect(),
-        };
+        let file = File { version: VERSION, pods: records.values().cloned().collect() };
         let bytes = serde_json::to_vec_pretty(&file)
             .map_err(|error| failed("render", &self.path)(error.into()))?;
         let fresh = self.path.with_extension("json.new");
-        write_synced(&fresh, &bytes)
-            .await
-            .map_err(failed("write", &fresh))?;
-        tokio::fs::rename(&fresh, &self.path)
-            .await
-            .map_err(failed("replace", &self.path))
+        write_synced(&fresh, &bytes).await.map_err(failed("write", &fresh))?;
+        tokio::fs::rename(&fresh, &self.path).await.map_err(failed("replace", &self.path))
     }
 }
 
@@ -149,17 +134,9 @@ fn parse(bytes: &[u8]) -> Result<BTreeMap<PodUid, Record>, String> {
     if file.version != VERSION {
         return Err(format!("version {} is not {VERSION}", file.version));
     }
-    Ok(file
-        .pods
-        .into_iter()
-        .map(|record| (record.uid.clone(), record))
-        .collect())
+    Ok(file.pods.into_iter().map(|record| (record.uid.clone(), record)).collect())
 }
 
 fn failed<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
-    move |source| StoreError {
-        step,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| StoreError { step, path: path.to_owned(), source }
 }

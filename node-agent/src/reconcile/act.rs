@@ -57,10 +57,7 @@ impl Reconciler {
                 Ok(())
             }
             Action::Drain(options) => {
-                effects
-                    .rules
-                    .drain(&self.netns(uid, held).await?, options)
-                    .await?;
+                effects.rules.drain(&self.netns(uid, held).await?, options).await?;
                 self.enter(uid, |pod| pod.state = State::Draining);
                 Ok(())
             }
@@ -84,11 +81,7 @@ impl Reconciler {
         *held = captured.then_some(netns);
         let options = self.inner.settings.options.clone();
         self.enter(uid, |pod| {
-            pod.state = if captured {
-                State::Captured
-            } else {
-                State::Outside
-            };
+            pod.state = if captured { State::Captured } else { State::Outside };
             pod.applied = captured.then_some(options);
             pod.due = captured;
         });
@@ -109,11 +102,7 @@ impl Reconciler {
             pod.due = false;
         });
         tracing::info!(pod = %facts.name, uid = %facts.uid, "captured");
-        self.tell(
-            facts,
-            EventReason::Captured,
-            "traffic goes through ztunnel".into(),
-        );
+        self.tell(facts, EventReason::Captured, "traffic goes through ztunnel".into());
     }
 
     fn verified(&self, facts: &PodFacts, drifts: &[crate::rules::Drift]) {
@@ -149,11 +138,7 @@ impl Reconciler {
         });
         if let Some(facts) = self.facts(uid) {
             tracing::info!(pod = %facts.name, %uid, "released");
-            self.tell(
-                &facts,
-                EventReason::Released,
-                "traffic is direct again".into(),
-            );
+            self.tell(&facts, EventReason::Released, "traffic is direct again".into());
         }
         Ok(())
     }

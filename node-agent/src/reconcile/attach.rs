@@ -100,10 +100,7 @@ impl Reconciler {
         abandoned: &CancellationToken,
     ) -> Result<Attached, AttachError> {
         let locator = &self.inner.effects.locator;
-        locator
-            .check(&attach.netns, &attach.ips)
-            .await
-            .map_err(AttachError::NotThePods)?;
+        locator.check(&attach.netns, &attach.ips).await.map_err(AttachError::NotThePods)?;
         let facts = self.look_up(&attach).await?;
         self.look_up_namespace(&facts).await?;
         let uid = facts.uid.clone();
@@ -145,26 +142,20 @@ impl Reconciler {
     ) -> Result<Attached, AttachError> {
         let pod = || facts.name.clone();
         let failed = |source| AttachError::Effect { pod: pod(), source };
-        self.remember(facts, attach)
-            .await
-            .map_err(|error| failed(error.into()))?;
+        self.remember(facts, attach).await.map_err(|error| failed(error.into()))?;
         let wanted = self.table().wanted(&facts.uid, &self.inner.settings);
         let wanted = wanted.unwrap_or(Enrollment::Skip(Reason::NamespaceUnknown));
         let options = match wanted {
             Enrollment::Capture(options) => options,
             Enrollment::Skip(reason) if may_start_outside(&reason) => {
-                self.let_go_of_earlier(&facts.uid, held)
-                    .await
-                    .map_err(failed)?;
+                self.let_go_of_earlier(&facts.uid, held).await.map_err(failed)?;
                 return Ok(Attached::NotInMesh(reason));
             }
             Enrollment::Skip(reason) => return Err(AttachError::NotNow { pod: pod(), reason }),
         };
         // The semaphore is never closed.
         let turn = self.inner.limit.acquire().await;
-        let outcome = self
-            .capture(facts, &attach.netns, &options, abandoned)
-            .await;
+        let outcome = self.capture(facts, &attach.netns, &options, abandoned).await;
         drop(turn);
         if let Err(error) = &outcome {
             self.failed(&facts.uid, &Action::Capture(options.clone()), error);
@@ -183,11 +174,7 @@ impl Reconciler {
     ) -> Result<(), EffectError> {
         let effects = &self.inner.effects;
         // Asked again for a pod that is captured: what is in place stays in place.
-        if self
-            .table()
-            .get(&facts.uid)
-            .is_some_and(|pod| pod.state == State::Captured)
-        {
+        if self.table().get(&facts.uid).is_some_and(|pod| pod.state == State::Captured) {
             return effects.repair(facts, netns, options).await;
         }
         effects.capture(facts, netns, options).await?;
@@ -204,10 +191,7 @@ impl Reconciler {
         uid: &PodUid,
         held: &mut Option<PodNetns>,
     ) -> Result<(), EffectError> {
-        let outside = self
-            .table()
-            .get(uid)
-            .is_some_and(|pod| pod.state == State::Outside);
+        let outside = self.table().get(uid).is_some_and(|pod| pod.state == State::Outside);
         if outside && held.take().is_some() {
             self.inner.effects.link.del(uid).await?;
         }
@@ -247,11 +231,7 @@ impl Reconciler {
             let mut changes = self.changes();
             let seen = async { drop(changes.wait_for(|_| self.facts(uid).is_some()).await) };
             // Without a first list the watch cannot tell anything soon.
-            let lag = if self.table().synced() {
-                WATCH_LAG
-            } else {
-                Duration::ZERO
-            };
+            let lag = if self.table().synced() { WATCH_LAG } else { Duration::ZERO };
             // What counts is what the table has afterwards.
             let _ = tokio::time::timeout(lag, seen).await;
             if let Some(facts) = self.facts(uid) {
@@ -261,10 +241,7 @@ impl Reconciler {
         // A name alone may be that of an earlier pod in the table: only the API knows.
         let pod = attach.name.clone();
         let found = self.inner.effects.api.pod(&pod).await;
-        let found = found.map_err(|source| AttachError::Lookup {
-            pod: pod.clone(),
-            source,
-        })?;
+        let found = found.map_err(|source| AttachError::Lookup { pod: pod.clone(), source })?;
         let same = |facts: &PodFacts| attach.uid.as_ref().is_none_or(|uid| *uid == facts.uid);
         found.filter(same).ok_or(AttachError::NoSuchPod(pod))
     }

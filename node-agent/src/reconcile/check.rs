@@ -96,14 +96,8 @@ impl Reconciler {
         let slot = self.slot(&uid);
         let _turn = slot.held.lock().await;
         let wanted = self.table().wanted(&uid, &self.inner.settings);
-        let pod = self
-            .table()
-            .get(&uid)
-            .map(|pod| (pod.state, pod.applied.clone()));
-        let not_captured = |reason: String| CheckError::NotCaptured {
-            pod: name.clone(),
-            reason,
-        };
+        let pod = self.table().get(&uid).map(|pod| (pod.state, pod.applied.clone()));
+        let not_captured = |reason: String| CheckError::NotCaptured { pod: name.clone(), reason };
         let options = match (pod, wanted) {
             (Some((State::Captured, Some(options))), _) => options,
             (_, Some(Enrollment::Skip(reason))) => return Ok(Checked::NotInMesh(reason)),
@@ -116,9 +110,7 @@ impl Reconciler {
             Ack::Serving => {}
             Ack::Refused(error) => return Err(not_captured(format!("ztunnel refuses: {error}"))),
             Ack::Unknown => {
-                return Err(not_captured(
-                    "no connected ztunnel has said that it serves".into(),
-                ));
+                return Err(not_captured("no connected ztunnel has said that it serves".into()));
             }
         }
         let drifts = self.inner.effects.rules.verify(netns, &options).await;

@@ -74,9 +74,7 @@ impl Effects {
     ) -> Result<(), EffectError> {
         let outcome = async {
             // Also when ztunnel serves the pod already: that may be in an earlier sandbox.
-            self.link
-                .add(&facts.uid, info(facts), netns.clone())
-                .await?;
+            self.link.add(&facts.uid, info(facts), netns.clone()).await?;
             self.apply_and_observe(netns, options).await
         };
         match outcome.await {
@@ -97,9 +95,7 @@ impl Effects {
         options: &Options,
     ) -> Result<(), EffectError> {
         if self.link.ack(&facts.uid) != Ack::Serving {
-            self.link
-                .add(&facts.uid, info(facts), netns.clone())
-                .await?;
+            self.link.add(&facts.uid, info(facts), netns.clone()).await?;
         }
         self.apply_and_observe(netns, options).await
     }
@@ -114,11 +110,7 @@ impl Effects {
         if drifts.is_empty() {
             return Ok(());
         }
-        Err(RulesError::NotAsIntended {
-            step: "applying the rules",
-            drifts,
-        }
-        .into())
+        Err(RulesError::NotAsIntended { step: "applying the rules", drifts }.into())
     }
 
     /// Takes back a capture, in reverse order. What cannot be taken back is logged: the

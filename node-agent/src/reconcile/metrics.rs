@@ -35,34 +35,18 @@ impl Metrics {
         let actions = "steps taken for pods, by type";
         registry.register("nodeagent_reconcile_events", actions, self.actions.clone());
         let failures = "steps for pods that failed, by type";
-        registry.register(
-            "sluice_agent_reconcile_failures",
-            failures,
-            self.failures.clone(),
-        );
+        registry.register("sluice_agent_reconcile_failures", failures, self.failures.clone());
         let repairs = "captured pods found different from what they should be, and repaired";
         registry.register("sluice_agent_drift_repairs", repairs, self.repairs.clone());
-        registry.register(
-            "sluice_agent_pods",
-            "pods of this node, by state",
-            self.pods.clone(),
-        );
+        registry.register("sluice_agent_pods", "pods of this node, by state", self.pods.clone());
     }
 
     pub(super) fn acted(&self, action: &Action) {
-        self.actions
-            .get_or_create(&TypeLabel {
-                r#type: action.name(),
-            })
-            .inc();
+        self.actions.get_or_create(&TypeLabel { r#type: action.name() }).inc();
     }
 
     pub(super) fn failed(&self, action: &Action) {
-        self.failures
-            .get_or_create(&TypeLabel {
-                r#type: action.name(),
-            })
-            .inc();
+        self.failures.get_or_create(&TypeLabel { r#type: action.name() }).inc();
     }
 
     pub(super) fn repaired(&self) {
@@ -72,9 +56,7 @@ impl Metrics {
     pub(super) fn count(&self, table: &Table) {
         for state in State::ALL {
             let pods = table.pods().filter(|(_, pod)| pod.state == state).count();
-            let gauge = self.pods.get_or_create(&StateLabel {
-                state: state.name(),
-            });
+            let gauge = self.pods.get_or_create(&StateLabel { state: state.name() });
             gauge.set(i64::try_from(pods).unwrap_or(i64::MAX));
         }
     }

@@ -116,8 +116,5 @@ impl Default for Pod {
 /// What a captured pod says about itself.
 #[must_use]
 pub fn captured_annotations() -> Annotations {
-    Annotations {
-        redirection: true,
-        observed: Some("captured".into()),
-    }
+    Annotations { redirection: true, observed: Some("captured".into()) }
 }

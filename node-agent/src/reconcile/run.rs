@@ -91,9 +91,7 @@ impl Reconciler {
             tasks: TaskTracker::new(),
             stop,
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// Takes in what the watch has seen.
@@ -109,12 +107,7 @@ impl Reconciler {
     /// then on every pod is tended. `false`: the agent was stopped before.
     pub async fn start(&self) -> bool {
         for record in self.inner.effects.store.all().await {
-            let Record {
-                uid,
-                container_id,
-                ips,
-                ..
-            } = record;
+            let Record { uid, container_id, ips, .. } = record;
             self.change(|table| table.restore(&uid, Attachment { container_id, ips }));
         }
         let mut changes = self.changes();
@@ -142,10 +135,7 @@ impl Reconciler {
     /// The table, for a moment.
     pub fn table(&self) -> MutexGuard<'_, Table> {
         // Changes of the table are single steps: a panic leaves none half done.
-        self.inner
-            .table
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the operator decided.
@@ -170,10 +160,7 @@ impl Reconciler {
     }
 
     pub(super) fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.inner
-            .slots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pod's turn, with a task behind it from [`Reconciler::start`] on.
@@ -192,10 +179,7 @@ impl Reconciler {
 
     /// Whether `slot` still is the pod's turn; a task that ended has given it up.
     pub(super) fn is_current(&self, uid: &PodUid, slot: &Arc<Slot>) -> bool {
-        self.slots()
-            .pods
-            .get(uid)
-            .is_some_and(|current| Arc::ptr_eq(current, slot))
+        self.slots().pods.get(uid).is_some_and(|current| Arc::ptr_eq(current, slot))
     }
 
     pub(super) fn wake(&self, uid: &PodUid) {
@@ -216,9 +200,7 @@ impl Reconciler {
 
     fn spawn_task(&self, uid: &PodUid, slot: &Arc<Slot>) {
         let (this, uid, slot) = (self.clone(), uid.clone(), Arc::clone(slot));
-        self.inner
-            .tasks
-            .spawn(async move { this.tend(&uid, &slot).await });
+        self.inner.tasks.spawn(async move { this.tend(&uid, &slot).await });
     }
 
     /// A pod that was refused in a snapshot is put right at once. What its own task has

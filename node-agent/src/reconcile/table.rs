@@ -127,13 +127,7 @@ impl Table {
             return;
         };
         match pod.facts.take().filter(|_| pod.listed) {
-            Some(facts) => {
-                *pod = Pod {
-                    facts: Some(facts),
-                    listed: true,
-                    ..Pod::new()
-                }
-            }
+            Some(facts) => *pod = Pod { facts: Some(facts), listed: true, ..Pod::new() },
             None => drop(self.pods.remove(uid)),
         }
     }
@@ -144,17 +138,9 @@ impl Table {
         let pod = self.pods.get(uid)?;
         let mut facts = pod.facts.clone()?;
         if facts.ips.is_empty() {
-            facts.ips = pod
-                .attachment
-                .as_ref()
-                .map(|a| a.ips.clone())
-                .unwrap_or_default();
+            facts.ips = pod.attachment.as_ref().map(|a| a.ips.clone()).unwrap_or_default();
         }
-        Some(enrollment(
-            &facts,
-            self.namespaces.get(&facts.name.namespace),
-            settings,
-        ))
+        Some(enrollment(&facts, self.namespaces.get(&facts.name.namespace), settings))
     }
 
     /// What is to be done about one pod now.
@@ -180,11 +166,7 @@ impl Table {
         };
         let absent: Vec<PodUid> = self.pods.iter().filter_map(absent).collect();
         let changed: Vec<PodUid> = all.into_iter().filter_map(|f| self.pod_seen(f)).collect();
-        absent
-            .iter()
-            .filter_map(|uid| self.pod_gone(uid))
-            .chain(changed)
-            .collect()
+        absent.iter().filter_map(|uid| self.pod_gone(uid)).chain(changed).collect()
     }
 
     fn pod_seen(&mut self, facts: PodFacts) -> Option<PodUid> {
@@ -207,16 +189,9 @@ impl Table {
     }
 
     fn pods_of(&self, namespace: &str) -> Vec<PodUid> {
-        let there = |pod: &Pod| {
-            pod.facts
-                .as_ref()
-                .is_some_and(|facts| facts.name.namespace == namespace)
-        };
-        self.pods
-            .iter()
-            .filter(|(_, pod)| there(pod))
-            .map(|(uid, _)| uid.clone())
-            .collect()
+        let there =
+            |pod: &Pod| pod.facts.as_ref().is_some_and(|facts| facts.name.namespace == namespace);
+        self.pods.iter().filter(|(_, pod)| there(pod)).map(|(uid, _)| uid.clone()).collect()
     }
 }
 

@@ -48,11 +48,7 @@ impl Tending {
 impl Reconciler {
     pub(super) async fn tend(&self, uid: &PodUid, slot: &Slot) {
         let now = Instant::now();
-        let mut tending = Tending {
-            failures: 0,
-            stage: (State::Unknown, now),
-            looked: now,
-        };
+        let mut tending = Tending { failures: 0, stage: (State::Unknown, now), looked: now };
         loop {
             let pause = match self.step(uid, slot, &mut tending).await {
                 Next::Now if self.inner.stop.is_cancelled() => return,
@@ -88,11 +84,8 @@ impl Reconciler {
             }
             Action::AwaitDrained => {
                 let left = tending.left(self.inner.pace.drain_deadline);
-                let left = if self.is_drained(uid, &mut held).await {
-                    Duration::ZERO
-                } else {
-                    left
-                };
+                let left =
+                    if self.is_drained(uid, &mut held).await { Duration::ZERO } else { left };
                 return self.wait_or_enter(uid, left, left.min(DRAIN_LOOK), State::Drained);
             }
             _ => {}
@@ -149,9 +142,6 @@ impl Reconciler {
         let Ok(netns) = self.netns(uid, held).await else {
             return false;
         };
-        matches!(
-            self.inner.effects.rules.proxied_connections(&netns).await,
-            Ok(0)
-        )
+        matches!(self.inner.effects.rules.proxied_connections(&netns).await, Ok(0))
     }
 }

@@ -24,10 +24,7 @@ fn redirection(api: &FakeApi) -> Option<String> {
 }
 
 async fn advertised(api: &FakeApi) {
-    eventually("peers are told", || async {
-        redirection(api).as_deref() == Some("enabled")
-    })
-    .await;
+    eventually("peers are told", || async { redirection(api).as_deref() == Some("enabled") }).await;
 }
 
 fn is_redirected(pod: &ScratchPod) -> bool {
@@ -41,28 +38,16 @@ async fn a_label_brings_a_running_pod_in_and_its_removal_out() {
     api.label("web", Some("ambient"));
     advertised(&api).await;
     assert!(ztunnel.serves("uid-web") && is_redirected(&pod));
-    assert_eq!(
-        api.annotation("web", "sluice.dev/observed").as_deref(),
-        Some("captured")
-    );
+    assert_eq!(api.annotation("web", "sluice.dev/observed").as_deref(), Some("captured"));
 
     api.label("web", None);
-    eventually("peers are told first", || async {
-        redirection(&api).is_none()
-    })
-    .await;
-    assert!(
-        is_redirected(&pod) && ztunnel.serves("uid-web"),
-        "captured until they can know"
-    );
+    eventually("peers are told first", || async { redirection(&api).is_none() }).await;
+    assert!(is_redirected(&pod) && ztunnel.serves("uid-web"), "captured until they can know");
     node.reaches("web", State::Outside).await;
     assert_eq!(pod.traces(), "");
     assert_eq!(ztunnel.lines().last().unwrap(), "del uid-web");
     assert_eq!(api.annotation("web", "sluice.dev/observed"), None);
-    eventually("people are told", || async {
-        api.events() == ["Captured", "Released"]
-    })
-    .await;
+    eventually("people are told", || async { api.events() == ["Captured", "Released"] }).await;
     node.stop().await;
 }
 
@@ -113,11 +98,7 @@ async fn what_somebody_breaks_in_a_pod_is_repaired_and_reported() {
             && api.events().contains(&"Drifted".to_owned())
     })
     .await;
-    assert_eq!(
-        redirection(&api).as_deref(),
-        Some("enabled"),
-        "peers use the tunnel all along"
-    );
+    assert_eq!(redirection(&api).as_deref(), Some("enabled"), "peers use the tunnel all along");
     node.stop().await;
 }
 
@@ -171,16 +152,10 @@ async fn ztunnel_gets_no_snapshot_before_the_api_has_told_the_pods() {
     let waited = tokio::time::timeout(std::time::Duration::from_millis(300), async {
         eventually("never", || async { !early.lines().is_empty() }).await;
     });
-    assert!(
-        waited.await.is_err(),
-        "an empty snapshot would end all proxies: {:?}",
-        early.lines()
-    );
+    assert!(waited.await.is_err(), "an empty snapshot would end all proxies: {:?}", early.lines());
     api.set_down(false);
-    eventually("the full snapshot", || async {
-        early.lines() == ["add uid-web", "snapshot"]
-    })
-    .await;
+    eventually("the full snapshot", || async { early.lines() == ["add uid-web", "snapshot"] })
+        .await;
     node.stop().await;
 }
 
@@ -249,11 +224,7 @@ async fn a_new_sandbox_of_the_same_pod_is_captured_and_survives_the_end_of_the_o
     assert!(is_redirected(&new));
     let served = ztunnel.told.lock().unwrap().serves["uid-web"].id();
     assert_eq!(served, new.netns().id());
-    assert_eq!(
-        node.call(Verb::Del, "web", &old).await,
-        Outcome::Done,
-        "late, for the old one"
-    );
+    assert_eq!(node.call(Verb::Del, "web", &old).await, Outcome::Done, "late, for the old one");
     assert!(ztunnel.serves("uid-web"));
     assert_eq!(node.state("web"), Some(State::Captured));
     node.stop().await;
@@ -300,11 +271,7 @@ async fn every_withdrawal_gives_peers_their_time() {
         told = Instant::now();
     }
     node.reaches("web", State::Outside).await;
-    assert!(
-        told.elapsed() > PACE.withdraw_wait / 2,
-        "{:?}",
-        told.elapsed()
-    );
+    assert!(told.elapsed() > PACE.withdraw_wait / 2, "{:?}", told.elapsed());
     node.stop().await;
 }
 
@@ -323,11 +290,7 @@ async fn a_refused_repair_is_tried_with_growing_pauses() {
         lines.iter().filter(|line| *line == "add uid-web").count() >= 4
     })
     .await;
-    assert!(
-        began.elapsed() > Duration::from_millis(400),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() > Duration::from_millis(400), "{:?}", began.elapsed());
     node.stop().await;
 }
 
@@ -338,10 +301,7 @@ async fn a_pod_that_started_unseen_is_reported() {
     api.add_pod("web", Some("10.9.0.5"));
     let node = Node::start(folder.path(), &api).await;
     api.label("web", Some("ambient"));
-    eventually("people are told", || async {
-        api.events() == ["CaptureFailed"]
-    })
-    .await;
+    eventually("people are told", || async { api.events() == ["CaptureFailed"] }).await;
     assert_eq!(redirection(&api), None);
     // Its next sandbox does not start unseen.
     let (_ztunnel, pod) = (node.ztunnel(None).await, ScratchPod::new());

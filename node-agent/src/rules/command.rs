@@ -73,20 +73,11 @@ pub(super) struct Output {
 impl Output {
     /// Standard output, if the program succeeded.
     pub(super) fn success(self) -> Result<String, CommandError> {
-        let Self {
-            program,
-            status,
-            stdout,
-            stderr,
-        } = self;
+        let Self { program, status, stdout, stderr } = self;
         if status.success() {
             return Ok(stdout);
         }
-        Err(CommandError::Refused {
-            program,
-            status,
-            stderr,
-        })
+        Err(CommandError::Refused { program, status, stderr })
     }
 
     pub(super) fn succeeded(&self) -> bool {
@@ -125,20 +116,12 @@ impl Runner {
     ) -> Result<Output, CommandError> {
         let child = self.start(netns, program, arguments).await?;
         match tokio::time::timeout(LIMIT, converse(child, input)).await {
-            Ok(Ok((status, stdout, stderr))) => Ok(Output {
-                program: program.to_owned(),
-                status,
-                stdout,
-                stderr,
-            }),
-            Ok(Err(source)) => Err(CommandError::Pipe {
-                program: program.to_owned(),
-                source,
-            }),
+            Ok(Ok((status, stdout, stderr))) => {
+                Ok(Output { program: program.to_owned(), status, stdout, stderr })
+            }
+            Ok(Err(source)) => Err(CommandError::Pipe { program: program.to_owned(), source }),
             // The child went with the future: dropping it kills it.
-            Err(_) => Err(CommandError::TimedOut {
-                program: program.to_owned(),
-            }),
+            Err(_) => Err(CommandError::TimedOut { program: program.to_owned() }),
         }
     }
 
@@ -148,10 +131,7 @@ impl Runner {
         program: &Path,
         arguments: &[&str],
     ) -> Result<Child, CommandError> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this file owns starting processes"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "this file owns starting processes")]
         let mut command = Command::new(program);
         command
             .args(arguments)
@@ -169,14 +149,8 @@ impl Runner {
         let owned = || program.to_owned();
         inside(&self.fence, netns, spawn)
             .await
-            .map_err(|source| CommandError::Fence {
-                program: owned(),
-                source,
-            })?
-            .map_err(|source| CommandError::Start {
-                program: owned(),
-                source,
-            })
+            .map_err(|source| CommandError::Fence { program: owned(), source })?
+            .map_err(|source| CommandError::Start { program: owned(), source })
     }
 }
 
@@ -200,14 +174,6 @@ async fn converse(mut child: Child, input: String) -> io::Result<(ExitStatus, St
 }
 
 fn one_line(stderr: &str) -> String {
-    let lines: Vec<_> = stderr
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    if lines.is_empty() {
-        "it said nothing".into()
-    } else {
-        lines.join(" | ")
-    }
+    let lines: Vec<_> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() { "it said nothing".into() } else { lines.join(" | ") }
 }

@@ -30,9 +30,5 @@ impl fmt::Display for Drift {
 /// Several differences in one line.
 #[must_use]
 pub fn list(drifts: &[Drift]) -> String {
-    drifts
-        .iter()
-        .map(Drift::to_string)
-        .collect::<Vec<_>>()
-        .join("; ")
+    drifts.iter().map(Drift::to_string).collect::<Vec<_>>().join("; ")
 }

@@ -22,18 +22,13 @@ impl Flows {
     pub(super) async fn count(&self, netns: &PodNetns) -> Result<usize, CommandError> {
         let states = ["-tnH", "state", "synchronized", "exclude", "time-wait"];
         let listing = self.ss(netns, &states, &proxied()).await?;
-        Ok(listing
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .count())
+        Ok(listing.lines().filter(|line| !line.trim().is_empty()).count())
     }
 
     /// Ends every socket of ztunnel in the pod but its listeners. The applications' ends
     /// are reset as long as NAT stands.
     pub(super) async fn end(&self, netns: &PodNetns) -> Result<(), CommandError> {
-        self.ss(netns, &["-K", "-tnH", "state", "connected"], &of_ztunnel())
-            .await
-            .map(drop)
+        self.ss(netns, &["-K", "-tnH", "state", "connected"], &of_ztunnel()).await.map(drop)
     }
 
     /// Makes conntrack forget what belonged to the capture. `conntrack -D` ends with 1
@@ -71,10 +66,7 @@ impl Flows {
         filter: &str,
     ) -> Result<String, CommandError> {
         let arguments = [states, &[filter]].concat();
-        self.runner
-            .run(netns, &self.ss, &arguments, String::new())
-            .await?
-            .success()
+        self.runner.run(netns, &self.ss, &arguments, String::new()).await?.success()
     }
 
     async fn conntrack(
@@ -82,9 +74,7 @@ impl Flows {
         netns: &PodNetns,
         arguments: &[&str],
     ) -> Result<super::command::Output, CommandError> {
-        self.runner
-            .run(netns, &self.conntrack, arguments, String::new())
-            .await
+        self.runner.run(netns, &self.conntrack, arguments, String::new()).await
     }
 }
 

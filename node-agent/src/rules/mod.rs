@@ -90,9 +90,7 @@ pub struct Rules {
 
 impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rules")
-            .field("programs", &self.programs)
-            .finish_non_exhaustive()
+        f.debug_struct("Rules").field("programs", &self.programs).finish_non_exhaustive()
     }
 }
 
@@ -102,17 +100,8 @@ impl Rules {
     pub fn new(programs: Programs, fence: Fence, runtime: Handle) -> Self {
         let runner = Runner::new(fence, runtime);
         let (ss, conntrack) = (programs.ss.clone(), programs.conntrack.clone());
-        let flows = Flows {
-            runner: runner.clone(),
-            ss,
-            conntrack,
-        };
-        Self {
-            runner,
-            flows,
-            programs,
-            references: Arc::default(),
-        }
+        let flows = Flows { runner: runner.clone(), ss, conntrack };
+        Self { runner, flows, programs, references: Arc::default() }
     }
 
     /// Proves once, in a scratch namespace, that this node can carry the rules.
@@ -129,12 +118,8 @@ impl Rules {
     /// Any [`RulesError`]; the ruleset is then as it was before.
     pub async fn apply(&self, netns: &PodNetns, options: &Options) -> Result<(), RulesError> {
         // The rules are the switch: what they rely on stands before.
-        PolicyRoute::open(&self.runner, netns)
-            .await?
-            .ensure()
-            .await?;
-        self.load(netns, capture::replace(&Ruleset::capture(options)))
-            .await
+        PolicyRoute::open(&self.runner, netns).await?.ensure().await?;
+        self.load(netns, capture::replace(&Ruleset::capture(options))).await
     }
 
     /// Compares the pod with what [`Rules::apply`] makes; empty means equal.
@@ -148,16 +133,9 @@ impl Rules {
     ) -> Result<Vec<Drift>, RulesError> {
         let reference = self.reference(options).await?;
         let observed = self.listing(netns).await?;
-        let ruleset = capture::compare(&reference, &observed)
-            .into_iter()
-            .map(Drift::Ruleset);
-        let missing = PolicyRoute::open(&self.runner, netns)
-            .await?
-            .missing()
-            .await?;
-        Ok(ruleset
-            .chain(missing.into_iter().map(Drift::PolicyRoute))
-            .collect())
+        let ruleset = capture::compare(&reference, &observed).into_iter().map(Drift::Ruleset);
+        let missing = PolicyRoute::open(&self.runner, netns).await?.missing().await?;
+        Ok(ruleset.chain(missing.into_iter().map(Drift::PolicyRoute)).collect())
     }
 
     /// Whether anything of ours is in the pod.
@@ -168,10 +146,7 @@ impl Rules {
         if self.listing(netns).await? != Listing::default() {
             return Ok(true);
         }
-        Ok(PolicyRoute::open(&self.runner, netns)
-            .await?
-            .present()
-            .await?)
+        Ok(PolicyRoute::open(&self.runner, netns).await?.present().await?)
     }
 
     /// Replaces the rules by those of a pod that leaves: new connections are direct, the
@@ -180,8 +155,7 @@ impl Rules {
     /// # Errors
     /// Any [`RulesError`]; the rules are then as they were.
     pub async fn drain(&self, netns: &PodNetns, options: &Options) -> Result<(), RulesError> {
-        self.load(netns, capture::replace(&Ruleset::drain(options)))
-            .await
+        self.load(netns, capture::replace(&Ruleset::drain(options))).await
     }
 
     /// How many connections between applications and ztunnel live.
@@ -189,10 +163,7 @@ impl Rules {
     /// # Errors
     /// [`RulesError::Command`].
     pub async fn proxied_connections(&self, netns: &PodNetns) -> Result<usize, RulesError> {
-        self.flows
-            .count(netns)
-            .await
-            .map_err(command("count the proxied connections"))
+        self.flows.count(netns).await.map_err(command("count the proxied connections"))
     }
 
     /// Ends what is left of ztunnel's connections in the pod. To be called while NAT
@@ -201,10 +172,7 @@ impl Rules {
     /// # Errors
     /// [`RulesError::Command`].
     pub async fn end_connections(&self, netns: &PodNetns) -> Result<(), RulesError> {
-        self.flows
-            .end(netns)
-            .await
-            .map_err(command("end the proxied connections"))
+        self.flows.end(netns).await.map_err(command("end the proxied connections"))
     }
 
     /// Removes everything of ours and looks that it is gone. Nothing there is fine.
@@ -213,37 +181,21 @@ impl Rules {
     /// Any [`RulesError`].
     pub async fn remove(&self, netns: &PodNetns) -> Result<(), RulesError> {
         self.load(netns, capture::removal()).await?;
-        PolicyRoute::open(&self.runner, netns)
-            .await?
-            .remove()
-            .await?;
-        self.flows
-            .forget(netns)
-            .await
-            .map_err(command("forget the proxied connections"))?;
-        if self.present(netns).await? {
-            Err(RulesError::NotGone)
-        } else {
-            Ok(())
-        }
+        PolicyRoute::open(&self.runner, netns).await?.remove().await?;
+        self.flows.forget(netns).await.map_err(command("forget the proxied connections"))?;
+        if self.present(netns).await? { Err(RulesError::NotGone) } else { Ok(()) }
     }
 
     async fn load(&self, netns: &PodNetns, document: String) -> Result<(), RulesError> {
         let step = "load rules";
-        let run = self
-            .runner
-            .run(netns, &self.programs.nft, &["-j", "-f", "-"], document);
-        run.await
-            .and_then(command::Output::success)
-            .map(drop)
-            .map_err(command(step))
+        let run = self.runner.run(netns, &self.programs.nft, &["-j", "-f", "-"], document);
+        run.await.and_then(command::Output::success).map(drop).map_err(command(step))
     }
 
     async fn listing(&self, netns: &PodNetns) -> Result<Listing, RulesError> {
         let step = command("list the pod's rules");
         let nft = |arguments: &'static [&'static str]| {
-            self.runner
-                .run(netns, &self.programs.nft, arguments, String::new())
+            self.runner.run(netns, &self.programs.nft, arguments, String::new())
         };
         // nft has an error for a table that is not there, and only words to tell it from
         // others. A listing of all tables is no error in a namespace without any.
@@ -271,8 +223,7 @@ impl Rules {
             return Ok(Arc::clone(known));
         }
         let scratch = PodNetns::scratch()?;
-        self.load(&scratch, capture::replace(&Ruleset::capture(options)))
-            .await?;
+        self.load(&scratch, capture::replace(&Ruleset::capture(options))).await?;
         let listing = Arc::new(self.listing(&scratch).await?);
         references.insert(options.clone(), Arc::clone(&listing));
         Ok(listing)

@@ -9,10 +9,7 @@ use capture::{Dns, Inbound, Options, Ports, Probes};
 /// Name lookups stay direct: ztunnel does not answer them.
 #[must_use]
 pub fn contract_options() -> Options {
-    let mark = |mark: zds::Mark| capture::Mark {
-        value: mark.value,
-        mask: mark.mask,
-    };
+    let mark = |mark: zds::Mark| capture::Mark { value: mark.value, mask: mark.mask };
     Options {
         ports: Ports {
             outbound: zds::port::OUTBOUND,
@@ -25,9 +22,7 @@ pub fn contract_options() -> Options {
         dns: Dns::Off,
         probes: Probes {
             v4: Ipv4Addr::new(169, 254, 7, 127),
-            v6: Ipv6Addr::new(
-                0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff,
-            ),
+            v6: Ipv6Addr::new(0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff),
             ports: BTreeSet::new(),
         },
         in_skip: BTreeSet::new(),

@@ -44,11 +44,7 @@ pub enum PolicyRouteError {
 
 fn hint(error: &rtnetlink::Error) -> &'static str {
     const ENETDOWN: i32 = 100;
-    if code(error) == Some(ENETDOWN) {
-        " (the pod's lo is not up)"
-    } else {
-        ""
-    }
+    if code(error) == Some(ENETDOWN) { " (the pod's lo is not up)" } else { "" }
 }
 
 /// A part of the policy route that is not as it should be.
@@ -107,16 +103,8 @@ impl PolicyRoute {
         };
         let opened = inside(runner.fence(), netns, job).await?;
         let (connection, handle, v6) = opened.map_err(PolicyRouteError::Socket)?;
-        let families = if v6 {
-            vec![Family::V4, Family::V6]
-        } else {
-            vec![Family::V4]
-        };
-        Ok(Self {
-            handle,
-            connection: runner.runtime().spawn(connection),
-            families,
-        })
+        let families = if v6 { vec![Family::V4, Family::V6] } else { vec![Family::V4] };
+        Ok(Self { handle, connection: runner.runtime().spawn(connection), families })
     }
 
     /// Puts rules and routes in place; what is there already stays.
@@ -165,15 +153,11 @@ impl PolicyRoute {
         for family in [Family::V4, Family::V6] {
             for rule in self.our_rules(family).await?.into_iter().take(MOST_COPIES) {
                 let deletion = self.handle.rule().del(rule).execute().await;
-                deletion
-                    .or_else(unless(&[ENOENT]))
-                    .map_err(netlink("delete the rule", family))?;
+                deletion.or_else(unless(&[ENOENT])).map_err(netlink("delete the rule", family))?;
             }
             for route in self.our_routes(family).await?.into_iter().take(MOST_COPIES) {
                 let deletion = self.handle.route().del(route).execute().await;
-                deletion
-                    .or_else(unless(&[ESRCH]))
-                    .map_err(netlink("delete the route", family))?;
+                deletion.or_else(unless(&[ESRCH])).map_err(netlink("delete the route", family))?;
             }
         }
         Ok(())
@@ -188,10 +172,7 @@ impl PolicyRoute {
             .table_id(zds::ROUTE.table)
             .priority(zds::ROUTE.preference)
             .action(RuleAction::ToTable);
-        request
-            .message_mut()
-            .attributes
-            .push(RuleAttribute::FwMask(zds::CONNMARK.mask));
+        request.message_mut().attributes.push(RuleAttribute::FwMask(zds::CONNMARK.mask));
         match family {
             Family::V4 => request.v4().execute().await,
             Family::V6 => request.v6().execute().await,
@@ -219,9 +200,7 @@ impl PolicyRoute {
     async fn our_rules(&self, family: Family) -> Result<Vec<RuleMessage>, PolicyRouteError> {
         let rules = self.handle.rule().get(family.version()).execute();
         let ours = rules.try_filter(|rule| std::future::ready(is_our_rule(rule)));
-        ours.try_collect()
-            .await
-            .map_err(netlink("list rules", family))
+        ours.try_collect().await.map_err(netlink("list rules", family))
     }
 
     async fn our_routes(&self, family: Family) -> Result<Vec<RouteMessage>, PolicyRouteError> {
@@ -231,9 +210,7 @@ impl PolicyRoute {
         };
         let routes = self.handle.route().get(all).execute();
         let ours = routes.try_filter(|route| std::future::ready(is_our_route(route)));
-        ours.try_collect()
-            .await
-            .map_err(netlink("list routes", family))
+        ours.try_collect().await.map_err(netlink("list routes", family))
     }
 }
 
@@ -270,11 +247,7 @@ fn code(error: &rtnetlink::Error) -> Option<i32> {
 /// Takes these answers of the kernel for success.
 fn unless(fine: &'static [i32]) -> impl Fn(rtnetlink::Error) -> Result<(), rtnetlink::Error> {
     move |error| {
-        if code(&error).is_some_and(|c| fine.contains(&c)) {
-            Ok(())
-        } else {
-            Err(error)
-        }
+        if code(&error).is_some_and(|c| fine.contains(&c)) { Ok(()) } else { Err(error) }
     }
 }
 
@@ -282,9 +255,5 @@ fn netlink(
     step: &'static str,
     family: Family,
 ) -> impl FnOnce(rtnetlink::Error) -> PolicyRouteError {
-    move |source| PolicyRouteError::Netlink {
-        step,
-        family: family.name(),
-        source,
-    }
+    move |source| PolicyRouteError::Netlink { step, family: family.name(), source }
 }

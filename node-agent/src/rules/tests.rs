@@ -20,10 +20,7 @@ async fn what_was_applied_is_what_is_observed() {
     assert!(rules.present(&pod.netns()).await.unwrap());
     for family in ["-4", "-6"] {
         let rule = pod.run(&format!("ip {family} rule"));
-        assert!(
-            rule.contains("13:\tfrom all fwmark 0x111/0xfff lookup 1337"),
-            "{rule}"
-        );
+        assert!(rule.contains("13:\tfrom all fwmark 0x111/0xfff lookup 1337"), "{rule}");
         let route = pod.run(&format!("ip {family} route show table 1337"));
         assert!(route.starts_with("local default dev lo"), "{route}");
     }
@@ -43,33 +40,20 @@ async fn what_somebody_deletes_is_noticed_and_repaired() {
     let (rules, pod) = captured().await;
     let damages = [
         ("nft flush chain inet sluice nat_out", "nat_out"),
-        (
-            "nft add rule inet sluice nat_pre tcp dport 80 accept",
-            "nat_pre",
-        ),
+        ("nft add rule inet sluice nat_pre tcp dport 80 accept", "nat_pre"),
         ("nft delete table inet sluice", "table sluice is missing"),
         ("nft flush ruleset", "table sluice is missing"),
         ("ip rule del pref 13", "IPv4 policy rule is missing"),
         ("ip -6 rule del pref 13", "IPv6 policy rule is missing"),
-        (
-            "ip route flush table 1337",
-            "IPv4 route of marked packets is missing",
-        ),
-        (
-            "ip -6 route flush table 1337",
-            "IPv6 route of marked packets is missing",
-        ),
+        ("ip route flush table 1337", "IPv4 route of marked packets is missing"),
+        ("ip -6 route flush table 1337", "IPv6 route of marked packets is missing"),
     ];
     for (damage, found) in damages {
         pod.run(damage);
         let drifts = list(&rules.verify(&pod.netns(), &options()).await.unwrap());
         assert!(drifts.contains(found), "{damage}: {drifts}");
         rules.apply(&pod.netns(), &options()).await.unwrap();
-        assert_eq!(
-            rules.verify(&pod.netns(), &options()).await.unwrap(),
-            [],
-            "{damage}"
-        );
+        assert_eq!(rules.verify(&pod.netns(), &options()).await.unwrap(), [], "{damage}");
     }
 }
 
@@ -129,11 +113,7 @@ async fn proxied_connections_are_counted_drained_and_ended() {
 
     rules.drain(&netns, &options()).await.unwrap();
     app.write_all(b"still there").unwrap();
-    assert_eq!(
-        rules.proxied_connections(&netns).await.unwrap(),
-        1,
-        "old ones live on"
-    );
+    assert_eq!(rules.proxied_connections(&netns).await.unwrap(), 1, "old ones live on");
 
     rules.end_connections(&netns).await.unwrap();
     assert_eq!(rules.proxied_connections(&netns).await.unwrap(), 0);
@@ -145,26 +125,16 @@ async fn proxied_connections_are_counted_drained_and_ended() {
 #[tokio::test]
 async fn a_namespace_whose_lo_is_down_is_an_error_that_says_so() {
     let (rules, netns) = (rules(), PodNetns::scratch().unwrap());
-    let error = rules
-        .apply(&netns, &options())
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = rules.apply(&netns, &options()).await.unwrap_err().to_string();
     assert!(error.contains("lo is not up"), "{error}");
 }
 
 #[tokio::test]
 async fn a_refused_ruleset_says_what_nft_said() {
     let (rules, pod) = (rules(), ScratchPod::new());
-    let error = rules
-        .load(&pod.netns(), "{\"nftables\": 7}".into())
-        .await
-        .unwrap_err();
+    let error = rules.load(&pod.netns(), "{\"nftables\": 7}".into()).await.unwrap_err();
     assert!(error.to_string().starts_with("load rules: /"), "{error}");
-    let missing = Programs {
-        nft: "/nonexistent/nft".into(),
-        ..programs()
-    };
+    let missing = Programs { nft: "/nonexistent/nft".into(), ..programs() };
     let rules = Rules::new(missing, Fence::new(1).unwrap(), Handle::current());
     let error = rules.self_test(&options()).await.unwrap_err().to_string();
     assert!(error.contains("start /nonexistent/nft"), "{error}");
@@ -174,22 +144,12 @@ async fn a_refused_ruleset_says_what_nft_said() {
 async fn a_program_that_hangs_is_killed() {
     let (pod, folder) = (ScratchPod::new(), tempfile::tempdir().unwrap());
     let (script, pid) = (folder.path().join("nft"), folder.path().join("pid"));
-    let text = format!(
-        "#!/bin/sh\necho $$ > {}\nexec /bin/sleep 60\n",
-        pid.display()
-    );
+    let text = format!("#!/bin/sh\necho $$ > {}\nexec /bin/sleep 60\n", pid.display());
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    let hanging = Programs {
-        nft: script,
-        ..programs()
-    };
+    let hanging = Programs { nft: script, ..programs() };
     let rules = Rules::new(hanging, Fence::new(1).unwrap(), Handle::current());
-    let error = rules
-        .drain(&pod.netns(), &options())
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = rules.drain(&pod.netns(), &options()).await.unwrap_err().to_string();
     assert!(error.contains("was killed"), "{error}");
     let pid = std::fs::read_to_string(pid).unwrap();
     let process = PathBuf::from(format!("/proc/{}/cmdline", pid.trim()));

@@ -40,10 +40,7 @@ impl FakeApi {
             watchers,
             down: Arc::default(),
         };
-        api.put(
-            "/api/v1/namespaces/shop",
-            json!({"metadata": {"name": "shop"}}),
-        );
+        api.put("/api/v1/namespaces/shop", json!({"metadata": {"name": "shop"}}));
         api
     }
 
@@ -94,23 +91,14 @@ impl FakeApi {
     }
 
     pub fn delete_pod(&self, name: &str) {
-        let gone = self
-            .objects
-            .lock()
-            .unwrap()
-            .remove(&pod_path(name))
-            .unwrap();
+        let gone = self.objects.lock().unwrap().remove(&pod_path(name)).unwrap();
         // Nobody may be watching.
         let _ = self.watchers.send(("DELETED".into(), gone));
     }
 
     pub fn annotation(&self, name: &str, key: &str) -> Option<String> {
         let objects = self.objects.lock().unwrap();
-        Some(
-            objects[&pod_path(name)]["metadata"]["annotations"][key]
-                .as_str()?
-                .to_owned(),
-        )
+        Some(objects[&pod_path(name)]["metadata"]["annotations"][key].as_str()?.to_owned())
     }
 
     /// Reasons of the Events so far.
@@ -125,15 +113,8 @@ impl FakeApi {
             versions.to_string()
         };
         object["metadata"]["resourceVersion"] = json!(version);
-        object["kind"] = json!(if path.contains("/pods/") {
-            "Pod"
-        } else {
-            "Namespace"
-        });
-        self.objects
-            .lock()
-            .unwrap()
-            .insert(path.into(), object.clone());
+        object["kind"] = json!(if path.contains("/pods/") { "Pod" } else { "Namespace" });
+        self.objects.lock().unwrap().insert(path.into(), object.clone());
         // Nobody may be watching.
         let _ = self.watchers.send(("MODIFIED".into(), object.clone()));
         object
@@ -157,10 +138,7 @@ impl FakeApi {
             (Method::PATCH, None) => self.patch_request(&path, &body),
             (Method::POST, _) => {
                 let event: Value = serde_json::from_slice(&body).unwrap();
-                self.events
-                    .lock()
-                    .unwrap()
-                    .push(event["reason"].as_str().unwrap().to_owned());
+                self.events.lock().unwrap().push(event["reason"].as_str().unwrap().to_owned());
                 full(StatusCode::CREATED, &event)
             }
             _ => full(StatusCode::METHOD_NOT_ALLOWED, &json!({})),
@@ -177,10 +155,7 @@ impl FakeApi {
 
     fn list(&self, kind: &str) -> Response<AnyBody> {
         let objects = self.objects.lock().unwrap();
-        let items: Vec<_> = objects
-            .values()
-            .filter(|object| object["kind"] == kind)
-            .collect();
+        let items: Vec<_> = objects.values().filter(|object| object["kind"] == kind).collect();
         let version = self.versions.lock().unwrap().to_string();
         let list = json!({"metadata": {"resourceVersion": version}, "items": items});
         full(StatusCode::OK, &list)

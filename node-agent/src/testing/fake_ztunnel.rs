@@ -29,9 +29,7 @@ impl FakeZtunnel {
         let told = Arc::new(Mutex::new(Told::default()));
         let (notes, refuse) = (Arc::clone(&told), refuse.map(str::to_owned));
         let task = tokio::spawn(async move {
-            let hello = Hello {
-                version: Version::V1 as i32,
-            };
+            let hello = Hello { version: Version::V1 as i32 };
             link.send(&zds::encode(&hello).unwrap(), &[]).await.unwrap();
             while let Ok(Some(packet)) = link.recv().await {
                 let request = zds::decode_request(&packet.bytes, packet.fds).unwrap();
@@ -73,8 +71,7 @@ fn note(told: &mut Told, request: Request, refuse: Option<&str>) -> String {
             (format!("add {}", workload.uid), "address in use".to_owned())
         }
         Request::Add(workload, fd) => {
-            told.serves
-                .insert(workload.uid.clone(), PodNetns::from_fd(fd).unwrap());
+            told.serves.insert(workload.uid.clone(), PodNetns::from_fd(fd).unwrap());
             (format!("add {}", workload.uid), String::new())
         }
         Request::Keep(uid) => (format!("keep {uid}"), String::new()),

@@ -33,10 +33,7 @@ pub fn options() -> Options {
 pub fn pod(name: &str) -> PodFacts {
     PodFacts {
         uid: PodUid(format!("uid-{name}")),
-        name: PodName {
-            namespace: "shop".into(),
-            name: name.into(),
-        },
+        name: PodName { namespace: "shop".into(), name: name.into() },
         service_account: "clerk".into(),
         dataplane_mode: None,
         sidecar: false,
@@ -52,27 +49,17 @@ pub fn pod(name: &str) -> PodFacts {
 pub fn programs() -> Programs {
     let find = |program: &str| {
         let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-        let found = folders
-            .iter()
-            .map(|f| PathBuf::from(f).join(program))
-            .find(|p| p.is_file());
+        let found = folders.iter().map(|f| PathBuf::from(f).join(program)).find(|p| p.is_file());
         found.unwrap_or_else(|| panic!("{program} is not installed"))
     };
-    Programs {
-        nft: find("nft"),
-        conntrack: find("conntrack"),
-        ss: find("ss"),
-    }
+    Programs { nft: find("nft"), conntrack: find("conntrack"), ss: find("ss") }
 }
 
 /// Waits for something observable.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut look: impl FnMut() -> F) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !look().await {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "never happened: {what}"
-        );
+        assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -62,10 +62,7 @@ impl Node {
             api: api.client(),
         };
         let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
-        let settings = Settings {
-            excluded_namespaces,
-            options: options(),
-        };
+        let settings = Settings { excluded_namespaces, options: options() };
         let stop = CancellationToken::new();
         let reconciler = Reconciler::new(settings, PACE, effects, metrics.1, stop.clone());
         let node = Self {
@@ -87,11 +84,9 @@ impl Node {
         self.tasks.spawn(plugin.unwrap().run(self.stop.clone()));
         let (facts, mut seen) = mpsc::channel(64);
         let (client, stop, pods) = (self.api.client(), self.stop.clone(), facts.clone());
-        self.tasks
-            .spawn(async move { client.watch_pods(pods, stop).await });
+        self.tasks.spawn(async move { client.watch_pods(pods, stop).await });
         let (client, stop) = (self.api.client(), self.stop.clone());
-        self.tasks
-            .spawn(async move { client.watch_namespaces(facts, stop).await });
+        self.tasks.spawn(async move { client.watch_namespaces(facts, stop).await });
         let reconciler = self.reconciler.clone();
         self.tasks.spawn(async move {
             while let Some(fact) = seen.recv().await {
@@ -99,11 +94,8 @@ impl Node {
             }
         });
         let zds = ztunnel_link::Server::bind(&self.folder.join("ztunnel.sock")).unwrap();
-        let (reconciler, link, stop) = (
-            self.reconciler.clone(),
-            self.link.clone(),
-            self.stop.clone(),
-        );
+        let (reconciler, link, stop) =
+            (self.reconciler.clone(), self.link.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             if reconciler.start().await {
                 zds.run(link, stop).await;
@@ -127,9 +119,7 @@ impl Node {
             self.tasks.wait().await;
             self.reconciler.finish().await;
         };
-        tokio::time::timeout(PATIENCE, ends)
-            .await
-            .expect("the agent ends");
+        tokio::time::timeout(PATIENCE, ends).await.expect("the agent ends");
     }
 
     /// What the plugin asks for pod `shop/<name>` in sandbox `c-<name>`.
@@ -196,9 +186,7 @@ impl Node {
 async fn blocking(call: impl FnOnce() -> Reply + Send + 'static) -> Outcome {
     let (sender, reply) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || drop(sender.send(call())));
-    let reply = tokio::time::timeout(PATIENCE, reply)
-        .await
-        .expect("a reply in time");
+    let reply = tokio::time::timeout(PATIENCE, reply).await.expect("a reply in time");
     let reply = reply.expect("a reply");
     assert_eq!(reply.version, VERSION);
     reply.outcome

@@ -11,10 +11,7 @@ use plugin_api::Reply;
 
 /// Sends `frame`, with `netns` on its first byte.
 pub fn send_frame(stream: &UnixStream, frame: &[u8], netns: Option<&PodNetns>) {
-    let fds: Vec<_> = netns
-        .iter()
-        .map(|netns| netns.as_fd().as_raw_fd())
-        .collect();
+    let fds: Vec<_> = netns.iter().map(|netns| netns.as_fd().as_raw_fd()).collect();
     send(stream, frame, &fds);
 }
 
@@ -25,19 +22,9 @@ pub fn send_fd(stream: &UnixStream, frame: &[u8], fd: &OwnedFd) {
 
 fn send(stream: &UnixStream, frame: &[u8], fds: &[RawFd]) {
     let rights = [ControlMessage::ScmRights(fds)];
-    let rights = if fds.is_empty() {
-        &rights[..0]
-    } else {
-        &rights[..]
-    };
+    let rights = if fds.is_empty() { &rights[..0] } else { &rights[..] };
     let slices = [IoSlice::new(frame)];
-    let sent = sendmsg::<()>(
-        stream.as_raw_fd(),
-        &slices,
-        rights,
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    );
+    let sent = sendmsg::<()>(stream.as_raw_fd(), &slices, rights, MsgFlags::MSG_NOSIGNAL, None);
     assert_eq!(sent.unwrap(), frame.len());
 }
 

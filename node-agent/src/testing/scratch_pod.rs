@@ -17,12 +17,8 @@ impl ScratchPod {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let named = NamedNetns::create(folder.path(), "pod").unwrap();
-        let pod = Self {
-            named,
-            ip: "10.9.0.5".parse().unwrap(),
-            fence: Fence::new(1).unwrap(),
-            folder,
-        };
+        let pod =
+            Self { named, ip: "10.9.0.5".parse().unwrap(), fence: Fence::new(1).unwrap(), folder };
         pod.run("ip link set lo up");
         pod.run("ip address add 10.9.0.5/32 dev lo");
         pod
@@ -44,32 +40,14 @@ impl ScratchPod {
     }
 
     /// Like [`ScratchPod::run`], of something that may fail.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "tests look at the kernel with its own tools"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "tests look at the kernel with its own tools")]
     pub fn try_run(&self, line: &str) -> (bool, String) {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        let job = move || {
-            std::process::Command::new(&words[0])
-                .args(&words[1..])
-                .output()
-        };
-        let output = self
-            .fence
-            .run(&self.named.netns().clone(), job)
-            .unwrap()
-            .unwrap();
+        let job = move || std::process::Command::new(&words[0]).args(&words[1..]).output();
+        let output = self.fence.run(&self.named.netns().clone(), job).unwrap().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let status = output.status.success();
-        (
-            status,
-            if status {
-                text(&output.stdout)
-            } else {
-                text(&output.stderr)
-            },
-        )
+        (status, if status { text(&output.stdout) } else { text(&output.stderr) })
     }
 
     /// Runs code in the pod.

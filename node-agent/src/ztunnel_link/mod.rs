@@ -65,8 +65,7 @@ impl Metrics {
     }
 
     fn connected(&self, count: usize) {
-        self.ztunnel_connected
-            .set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.ztunnel_connected.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 
@@ -80,9 +79,7 @@ impl ZtunnelLink {
     /// Knows no pod and no ztunnel.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
-        Self {
-            roster: Arc::new(Mutex::new(Roster::new(metrics))),
-        }
+        Self { roster: Arc::new(Mutex::new(Roster::new(metrics))) }
     }
 
     /// Has a pod served; returns once its listeners are there. The pod stays on the
@@ -158,19 +155,11 @@ impl ZtunnelLink {
 async fn order(connection: &mpsc::Sender<Order>, command: Command) -> Result<(), LinkError> {
     let (reply, answer) = oneshot::channel();
     let exchange = async {
-        let order = Order {
-            command,
-            reply: Some(reply),
-        };
+        let order = Order { command, reply: Some(reply) };
         connection.send(order).await.map_err(|_| LinkError::Lost)?;
-        answer
-            .await
-            .map_err(|_| LinkError::Lost)?
-            .map_err(LinkError::Refused)
+        answer.await.map_err(|_| LinkError::Lost)?.map_err(LinkError::Refused)
     };
-    tokio::time::timeout(ORDER_PATIENCE, exchange)
-        .await
-        .unwrap_or(Err(LinkError::TimedOut))
+    tokio::time::timeout(ORDER_PATIENCE, exchange).await.unwrap_or(Err(LinkError::TimedOut))
 }
 
 #[cfg(test)]

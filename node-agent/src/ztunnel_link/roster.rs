@@ -88,13 +88,7 @@ impl Roster {
         netns: PodNetns,
     ) -> Result<(mpsc::Sender<Order>, Command), LinkError> {
         let command = Command::add(uid, info.clone(), netns.clone())?;
-        self.members.insert(
-            uid.clone(),
-            Member {
-                info,
-                netns: Some(netns),
-            },
-        );
+        self.members.insert(uid.clone(), Member { info, netns: Some(netns) });
         let newest = self.connections.last_mut().ok_or(LinkError::NoZtunnel)?;
         newest.acks.remove(uid);
         Ok((newest.orders.clone(), command))
@@ -111,31 +105,17 @@ impl Roster {
         for connection in &mut self.connections {
             connection.acks.remove(uid);
         }
-        self.connections
-            .iter()
-            .map(|connection| connection.orders.clone())
-            .collect()
+        self.connections.iter().map(|connection| connection.orders.clone()).collect()
     }
 
     /// A ztunnel has said hello: from now on it is the newest, and this is its snapshot.
     pub(super) fn admit(&mut self, orders: mpsc::Sender<Order>) -> (ConnectionId, Vec<Command>) {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
-        let connection = Connection {
-            id,
-            orders,
-            acks: HashMap::new(),
-            live: false,
-        };
+        let connection = Connection { id, orders, acks: HashMap::new(), live: false };
         self.connections.push(connection);
         self.metrics.connected(self.connections.len());
-        (
-            id,
-            self.members
-                .iter()
-                .filter_map(|(uid, member)| command(uid, member))
-                .collect(),
-        )
+        (id, self.members.iter().filter_map(|(uid, member)| command(uid, member)).collect())
     }
 
     /// A ztunnel has answered.
@@ -176,10 +156,7 @@ impl Roster {
                 if let Some(command) = command(uid, member).filter(|c| missed && c.netns.is_some())
                 {
                     // A full queue means that it does not read; its deadline ends it.
-                    let _ = newest.orders.try_send(Order {
-                        command,
-                        reply: None,
-                    });
+                    let _ = newest.orders.try_send(Order { command, reply: None });
                 }
             }
         }
@@ -188,11 +165,7 @@ impl Roster {
 
     /// What the newest ztunnel says about a pod.
     pub(super) fn ack(&self, uid: &PodUid) -> Ack {
-        match self
-            .connections
-            .last()
-            .and_then(|newest| newest.acks.get(uid))
-        {
+        match self.connections.last().and_then(|newest| newest.acks.get(uid)) {
             Some(Ok(())) => Ack::Serving,
             Some(Err(error)) => Ack::Refused(error.clone()),
             None => Ack::Unknown,

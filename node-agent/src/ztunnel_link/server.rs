@@ -63,13 +63,7 @@ impl Server {
     /// # Errors
     /// Any [`ServerError`].
     pub fn bind(path: &Path) -> Result<Self, ServerError> {
-        let io = |step| {
-            move |source| ServerError::Io {
-                step,
-                path: path.to_owned(),
-                source,
-            }
-        };
+        let io = |step| move |source| ServerError::Io { step, path: path.to_owned(), source };
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(io("create the folder of"))?;
         }
@@ -81,10 +75,8 @@ impl Server {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(io("look at")(error)),
         }
-        let listener = Listener::bind(path).map_err(|source| ServerError::Listen {
-            path: path.to_owned(),
-            source,
-        })?;
+        let listener = Listener::bind(path)
+            .map_err(|source| ServerError::Listen { path: path.to_owned(), source })?;
         // Between the two calls others may connect, but the peer's user is asked for too.
         let owner_only = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(path, owner_only).map_err(io("restrict"))?;
@@ -229,18 +221,14 @@ impl Connection {
     fn admit(&mut self) -> Event {
         let (id, snapshot) = self.link.lock().admit(self.sender.clone());
         self.admitted = Some(id);
-        tracing::info!(
-            pods = snapshot.len(),
-            "ztunnel connected, sending the snapshot"
-        );
+        tracing::info!(pods = snapshot.len(), "ztunnel connected, sending the snapshot");
         Event::Snapshot(snapshot)
     }
 
     async fn send(&mut self, command: Command) -> Result<(), Ending> {
         let fds: Vec<_> = command.netns.iter().map(AsFd::as_fd).collect();
         let sent = timeout(PACKET_DEADLINE, self.socket.send(&command.bytes, &fds));
-        sent.await
-            .map_err(|_| Ending::TooSlow("read a message"))??;
+        sent.await.map_err(|_| Ending::TooSlow("read a message"))??;
         self.deadline = Instant::now() + PACKET_DEADLINE;
         Ok(())
     }
@@ -256,10 +244,7 @@ impl Connection {
         if let Some(id) = self.admitted {
             self.link.lock().answered(id, subject, &result);
         }
-        match (
-            ticket.and_then(|ticket| self.tickets.remove(&ticket)),
-            subject,
-        ) {
+        match (ticket.and_then(|ticket| self.tickets.remove(&ticket)), subject) {
             // Whoever asked may have given up meanwhile.
             (Some(reply), _) => drop(reply.send(result)),
             (None, Subject::Serve(uid)) if result.is_err() => {

@@ -48,10 +48,7 @@ impl Command {
     /// # Errors
     /// [`Violation::TooLong`].
     pub fn add(uid: &PodUid, info: WorkloadInfo, netns: PodNetns) -> Result<Self, Violation> {
-        let add = AddWorkload {
-            uid: uid.0.clone(),
-            workload_info: Some(info),
-        };
+        let add = AddWorkload { uid: uid.0.clone(), workload_info: Some(info) };
         Self::new(Subject::Serve(uid.clone()), Payload::Add(add), Some(netns))
     }
 
@@ -74,23 +71,13 @@ impl Command {
     }
 
     fn snapshot_sent() -> Self {
-        Self::new(
-            Subject::Snapshot,
-            Payload::SnapshotSent(SnapshotSent {}),
-            None,
-        )
-        .expect("an empty message fits a packet")
+        Self::new(Subject::Snapshot, Payload::SnapshotSent(SnapshotSent {}), None)
+            .expect("an empty message fits a packet")
     }
 
     fn new(subject: Subject, payload: Payload, netns: Option<PodNetns>) -> Result<Self, Violation> {
-        let bytes = zds::encode(&WorkloadRequest {
-            payload: Some(payload),
-        })?;
-        Ok(Self {
-            subject,
-            bytes,
-            netns,
-        })
+        let bytes = zds::encode(&WorkloadRequest { payload: Some(payload) })?;
+        Ok(Self { subject, bytes, netns })
     }
 }
 
@@ -150,11 +137,7 @@ pub struct Session {
 
 impl Default for Session {
     fn default() -> Self {
-        Self {
-            phase: Phase::AwaitHello,
-            waiting: VecDeque::new(),
-            in_flight: None,
-        }
+        Self { phase: Phase::AwaitHello, waiting: VecDeque::new(), in_flight: None }
     }
 }
 

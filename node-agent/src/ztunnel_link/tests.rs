@@ -11,11 +11,7 @@ fn uid(name: &str) -> PodUid {
 }
 
 fn info() -> WorkloadInfo {
-    WorkloadInfo {
-        name: "web".into(),
-        namespace: "shop".into(),
-        service_account: "clerk".into(),
-    }
+    WorkloadInfo { name: "web".into(), namespace: "shop".into(), service_account: "clerk".into() }
 }
 
 fn netns() -> PodNetns {
@@ -29,20 +25,14 @@ fn link() -> ZtunnelLink {
 /// A ztunnel at the other end of a socket pair.
 fn connect(link: &ZtunnelLink, refuse: Option<&str>) -> FakeZtunnel {
     let (ours, theirs) = Link::pair().unwrap();
-    tokio::spawn(server::converse(
-        ours,
-        link.clone(),
-        CancellationToken::new(),
-    ));
+    tokio::spawn(server::converse(ours, link.clone(), CancellationToken::new()));
     FakeZtunnel::start(theirs, refuse)
 }
 
 async fn live(link: &ZtunnelLink) {
     let mut changes = link.changes();
     let live = async { drop(changes.wait_for(|_| link.is_live()).await) };
-    tokio::time::timeout(PATIENCE, live)
-        .await
-        .expect("the snapshot is taken");
+    tokio::time::timeout(PATIENCE, live).await.expect("the snapshot is taken");
 }
 
 #[tokio::test]
@@ -111,10 +101,7 @@ async fn new_pods_go_to_the_newest_ends_go_to_all() {
     // It dies before the old one has gone: nobody may be left without a ztunnel.
     drop(new);
     eventually("the old one is told", || async { old.serves("b") }).await;
-    eventually("and has answered", || async {
-        link.ack(&uid("b")) == Ack::Serving
-    })
-    .await;
+    eventually("and has answered", || async { link.ack(&uid("b")) == Ack::Serving }).await;
 }
 
 #[tokio::test]
@@ -124,10 +111,7 @@ async fn a_ztunnel_that_is_gone_serves_nobody() {
     live(&link).await;
     link.add(&uid("a"), info(), netns()).await.unwrap();
     drop(ztunnel);
-    eventually("it is noticed", || async {
-        link.ack(&uid("a")) == Ack::Unknown
-    })
-    .await;
+    eventually("it is noticed", || async { link.ack(&uid("a")) == Ack::Unknown }).await;
     assert!(!link.is_live());
     let again = connect(&link, None);
     live(&link).await;
@@ -146,11 +130,7 @@ async fn a_ztunnel_that_says_nothing_is_cut_off() {
 async fn a_ztunnel_that_does_not_answer_is_cut_off_and_its_orders_fail() {
     let link = link();
     let (ours, theirs) = Link::pair().unwrap();
-    tokio::spawn(server::converse(
-        ours,
-        link.clone(),
-        CancellationToken::new(),
-    ));
+    tokio::spawn(server::converse(ours, link.clone(), CancellationToken::new()));
     theirs.send(b"\x08\x01", &[]).await.unwrap();
     theirs.recv().await.unwrap().expect("the snapshot's end");
     theirs.send(b"\x0a\x00", &[]).await.unwrap();
@@ -164,20 +144,13 @@ async fn a_ztunnel_that_does_not_answer_is_cut_off_and_its_orders_fail() {
 async fn bytes_that_nobody_asked_for_end_the_session() {
     let link = link();
     let (ours, theirs) = Link::pair().unwrap();
-    let session = tokio::spawn(server::converse(
-        ours,
-        link.clone(),
-        CancellationToken::new(),
-    ));
+    let session = tokio::spawn(server::converse(ours, link.clone(), CancellationToken::new()));
     theirs.send(b"\x08\x01", &[]).await.unwrap();
     theirs.recv().await.unwrap().expect("the snapshot's end");
     theirs.send(b"\x0a\x00", &[]).await.unwrap();
     live(&link).await;
     theirs.send(b"\x0a\x00", &[]).await.unwrap();
-    tokio::time::timeout(PATIENCE, session)
-        .await
-        .expect("cut off")
-        .unwrap();
+    tokio::time::timeout(PATIENCE, session).await.expect("cut off").unwrap();
     assert!(!link.is_live());
 }
 
@@ -188,10 +161,7 @@ async fn the_socket_is_roots_and_takes_the_place_of_a_stale_one() {
     drop(Server::bind(&path).unwrap());
     assert!(path.exists(), "a killed agent leaves its socket behind");
     let server = Server::bind(&path).unwrap();
-    assert_eq!(
-        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
     let (link, stop) = (link(), CancellationToken::new());
     let running = tokio::spawn(server.run(link.clone(), stop.clone()));
@@ -199,10 +169,7 @@ async fn the_socket_is_roots_and_takes_the_place_of_a_stale_one() {
     live(&link).await;
     assert_eq!(ztunnel.lines(), ["snapshot"]);
     stop.cancel();
-    tokio::time::timeout(PATIENCE, running)
-        .await
-        .expect("stops")
-        .unwrap();
+    tokio::time::timeout(PATIENCE, running).await.expect("stops").unwrap();
 }
 
 #[tokio::test]
@@ -210,9 +177,6 @@ async fn a_file_at_the_sockets_place_is_not_removed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("precious");
     std::fs::write(&path, "data").unwrap();
-    assert!(matches!(
-        Server::bind(&path),
-        Err(ServerError::NotASocket(_))
-    ));
+    assert!(matches!(Server::bind(&path), Err(ServerError::NotASocket(_))));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
 }

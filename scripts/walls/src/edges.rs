@@ -85,10 +85,8 @@ pub fn check(graph: &Graph) -> Vec<Breach> {
 /// `cargo tree --prefix none` prints them. The metadata would not do: it lists optional
 /// dependencies that a feature mentions but does not turn on.
 pub fn check_banned(tree: &str) -> Vec<Breach> {
-    let built: BTreeSet<&str> = tree
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .collect();
+    let built: BTreeSet<&str> =
+        tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
     let found = BANNED.iter().filter(|(banned, _)| built.contains(banned));
     let breach = |(banned, why): &(&str, &str)| Breach {
         place: format!("{banned} (see cargo tree -i {banned})"),
@@ -100,27 +98,16 @@ pub fn check_banned(tree: &str) -> Vec<Breach> {
 fn check_member(graph: &Graph, member: &str, row: &Row) -> Vec<Breach> {
     let mut breaches = Vec::new();
     for (used, way) in graph.reach(member) {
-        let column = COLUMNS
-            .iter()
-            .find(|column| column.packages.contains(&used));
+        let column = COLUMNS.iter().find(|column| column.packages.contains(&used));
         if let Some(column) = column.filter(|column| !may(row, column.name)) {
             let rule = format!("{} may not use {}", row.package, column.name);
-            breaches.push(Breach {
-                place: way.join(" -> "),
-                rule,
-            });
+            breaches.push(Breach { place: way.join(" -> "), rule });
         }
     }
     let direct = graph.direct(member).map(|id| graph.name(id));
     for used in direct.filter(|used| row.only.is_some_and(|only| !only.contains(used))) {
-        let rule = format!(
-            "{} stays small: this is none of its few dependencies",
-            row.package
-        );
-        breaches.push(Breach {
-            place: format!("{} -> {used}", row.package),
-            rule,
-        });
+        let rule = format!("{} stays small: this is none of its few dependencies", row.package);
+        breaches.push(Breach { place: format!("{} -> {used}", row.package), rule });
     }
     breaches
 }
@@ -146,11 +133,8 @@ mod tests {
     fn graph(edges: &[&str]) -> Graph {
         let mut nodes: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
         for edge in edges {
-            let (separator, kind) = if edge.contains(" ~> ") {
-                (" ~> ", json!("dev"))
-            } else {
-                (" -> ", json!(null))
-            };
+            let (separator, kind) =
+                if edge.contains(" ~> ") { (" ~> ", json!("dev")) } else { (" -> ", json!(null)) };
             let (from, to) = edge.split_once(separator).unwrap();
             nodes.entry(to).or_default();
             let dependency = json!({"name": to, "pkg": to, "dep_kinds": [{"kind": kind}]});
@@ -169,10 +153,7 @@ mod tests {
     }
 
     fn found(edges: &[&str]) -> Vec<String> {
-        check(&graph(edges))
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        check(&graph(edges)).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -196,33 +177,21 @@ mod tests {
         for (edges, place) in [
             (&["ztunnel -> capture"][..], "ztunnel -> capture"),
             (&["ztunnel -> kube"], "ztunnel -> kube"),
-            (
-                &["mesh -> foreign", "foreign -> tokio"],
-                "mesh -> foreign -> tokio",
-            ),
-            (
-                &["node-agent -> foreign", "foreign -> tonic"],
-                "node-agent -> foreign -> tonic",
-            ),
+            (&["mesh -> foreign", "foreign -> tokio"], "mesh -> foreign -> tokio"),
+            (&["node-agent -> foreign", "foreign -> tonic"], "node-agent -> foreign -> tonic"),
             (&["node-agent -> ztunnel"], "node-agent -> ztunnel"),
             (&["conformance -> netns"], "conformance -> netns"),
             (&["control -> lab"], "control -> lab"),
         ] {
             let breaches = found(edges);
             assert_eq!(breaches.len(), 1, "{breaches:?}");
-            assert!(
-                breaches[0].starts_with(&format!("{place}: ")),
-                "{breaches:?}"
-            );
+            assert!(breaches[0].starts_with(&format!("{place}: ")), "{breaches:?}");
         }
     }
 
     #[test]
     fn our_packages_answer_for_themselves() {
-        assert_eq!(
-            found(&["conformance -> lab", "lab -> control", "control -> tonic"]),
-            [""; 0]
-        );
+        assert_eq!(found(&["conformance -> lab", "lab -> control", "control -> tonic"]), [""; 0]);
     }
 
     #[test]

@@ -11,50 +11,17 @@ pub struct Column {
 
 /// The columns. A package that stands in one of them may be used only by rows that say so.
 pub const COLUMNS: &[Column] = &[
-    Column {
-        name: "capture",
-        packages: &["capture"],
-    },
-    Column {
-        name: "netns",
-        packages: &["netns"],
-    },
-    Column {
-        name: "zds",
-        packages: &["zds"],
-    },
-    Column {
-        name: "plugin-api",
-        packages: &["plugin-api"],
-    },
-    Column {
-        name: "mesh",
-        packages: &["mesh"],
-    },
-    Column {
-        name: "control",
-        packages: &["control"],
-    },
-    Column {
-        name: "lab",
-        packages: &["lab"],
-    },
-    Column {
-        name: "a program",
-        packages: &["cni-plugin", "node-agent", "ztunnel", "conformance"],
-    },
-    Column {
-        name: "kube-rs",
-        packages: &["kube", "kube-client", "kube-core", "k8s-openapi"],
-    },
-    Column {
-        name: "tokio",
-        packages: &["tokio"],
-    },
-    Column {
-        name: "tonic",
-        packages: &["tonic", "tonic-prost"],
-    },
+    Column { name: "capture", packages: &["capture"] },
+    Column { name: "netns", packages: &["netns"] },
+    Column { name: "zds", packages: &["zds"] },
+    Column { name: "plugin-api", packages: &["plugin-api"] },
+    Column { name: "mesh", packages: &["mesh"] },
+    Column { name: "control", packages: &["control"] },
+    Column { name: "lab", packages: &["lab"] },
+    Column { name: "a program", packages: &["cni-plugin", "node-agent", "ztunnel", "conformance"] },
+    Column { name: "kube-rs", packages: &["kube", "kube-client", "kube-core", "k8s-openapi"] },
+    Column { name: "tokio", packages: &["tokio"] },
+    Column { name: "tonic", packages: &["tonic", "tonic-prost"] },
 ];
 
 /// What one package may use of [`COLUMNS`], by normal dependencies. Tests and build
@@ -84,12 +51,7 @@ pub enum May {
 use May::{Everywhere, In};
 
 const fn row(package: &'static str, folder: &'static str, may: &'static [May]) -> Row {
-    Row {
-        package,
-        folder,
-        may,
-        only: None,
-    }
+    Row { package, folder, may, only: None }
 }
 
 /// The walls between packages.
@@ -121,15 +83,7 @@ pub const TABLE: &[Row] = &[
             Everywhere("zds"),
             Everywhere("mesh"),
             Everywhere("tokio"),
-            In(
-                "tonic",
-                &[
-                    "src/source/",
-                    "src/source.rs",
-                    "src/identity/",
-                    "src/identity.rs",
-                ],
-            ),
+            In("tonic", &["src/source/", "src/source.rs", "src/identity/", "src/identity.rs"]),
         ],
     ),
     row(
@@ -154,22 +108,13 @@ pub const TABLE: &[Row] = &[
             Everywhere("tokio"),
         ],
     ),
-    row(
-        "conformance",
-        "conformance/",
-        &[Everywhere("lab"), Everywhere("tokio")],
-    ),
+    row("conformance", "conformance/", &[Everywhere("lab"), Everywhere("tokio")]),
     row("zds", "crates/zds/", &[In("tokio", &["src/link.rs"])]),
     row("capture", "crates/capture/", &[]),
     row("netns", "crates/netns/", &[]),
     row("plugin-api", "crates/plugin-api/", &[]),
     row("mesh", "crates/mesh/", &[]),
-    Row {
-        package: "walls",
-        folder: "scripts/walls/",
-        may: &[],
-        only: Some(&["serde_json"]),
-    },
+    Row { package: "walls", folder: "scripts/walls/", may: &[], only: Some(&["serde_json"]) },
 ];
 
 /// A name that only some places may say.
@@ -296,15 +241,9 @@ pub const EXCEPTIONS: &[Exception] = &[];
 pub const BANNED: &[(&str, &str)] = &[
     ("ring", "aws-lc-rs is the one provider of cryptography"),
     ("openssl", "aws-lc-rs is the one provider of cryptography"),
-    (
-        "openssl-sys",
-        "aws-lc-rs is the one provider of cryptography",
-    ),
+    ("openssl-sys", "aws-lc-rs is the one provider of cryptography"),
     ("native-tls", "rustls is the one TLS library"),
-    (
-        "serde_yaml",
-        "no longer maintained; serde_yaml_ng is in use",
-    ),
+    ("serde_yaml", "no longer maintained; serde_yaml_ng is in use"),
 ];
 
 /// Longest file, in lines that are not tests.

@@ -12,11 +12,7 @@ pub struct Token {
 
 /// Splits source text. Text that is no Rust gives some list, never a panic.
 pub fn tokens(source: &str) -> Vec<Token> {
-    let mut lexer = Lexer {
-        rest: source,
-        line: 1,
-        found: Vec::new(),
-    };
+    let mut lexer = Lexer { rest: source, line: 1, found: Vec::new() };
     while let Some(next) = lexer.rest.chars().next() {
         lexer.step(next);
     }
@@ -57,10 +53,7 @@ impl Lexer<'_> {
 
     fn take(&mut self, length: usize) {
         let text = self.rest[..length].to_owned();
-        self.found.push(Token {
-            text,
-            line: self.line,
-        });
+        self.found.push(Token { text, line: self.line });
         self.skip(length);
     }
 
@@ -72,8 +65,7 @@ impl Lexer<'_> {
 }
 
 fn word(text: &str) -> usize {
-    text.find(|c: char| !c.is_alphanumeric() && c != '_')
-        .unwrap_or(text.len())
+    text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len())
 }
 
 fn block_comment(text: &str) -> usize {
@@ -107,9 +99,7 @@ fn string(text: &str) -> Option<usize> {
         let hashes = body.len() - body.trim_start_matches('#').len();
         let end = format!("\"{}", "#".repeat(hashes));
         let content = &body[hashes + 1..];
-        let length = content
-            .find(&end)
-            .map_or(content.len(), |at| at + end.len());
+        let length = content.find(&end).map_or(content.len(), |at| at + end.len());
         return Some(prefix.len() + hashes + 1 + length);
     }
     Some(prefix.len() + 1 + until_unescaped(&body[1..], '"'))
@@ -148,24 +138,12 @@ mod tests {
     #[test]
     fn only_code_is_left() {
         for (source, expected) in [
-            (
-                "use kube::Api; // tokio::x",
-                vec!["use", "kube", "::", "Api", ";"],
-            ),
+            ("use kube::Api; // tokio::x", vec!["use", "kube", "::", "Api", ";"]),
             ("a /* b /* c */ d */ e", vec!["a", "e"]),
             (r#"f("tokio::x \" y", 7_u8)"#, vec!["f", "(", ",", ")"]),
-            (
-                r###"f(r#"a " b"#, br"c", b"d\"e", x)"###,
-                vec!["f", "(", ",", ",", ",", "x", ")"],
-            ),
-            (
-                r"m('a', '\'', '\\', 'é', b'x')",
-                vec!["m", "(", ",", ",", ",", ",", "b", ")"],
-            ),
-            (
-                "fn f<'a>(x: &'a str)",
-                vec!["fn", "f", "<", ">", "(", "x", ":", "&", "str", ")"],
-            ),
+            (r###"f(r#"a " b"#, br"c", b"d\"e", x)"###, vec!["f", "(", ",", ",", ",", "x", ")"]),
+            (r"m('a', '\'', '\\', 'é', b'x')", vec!["m", "(", ",", ",", ",", ",", "b", ")"]),
+            ("fn f<'a>(x: &'a str)", vec!["fn", "f", "<", ">", "(", "x", ":", "&", "str", ")"]),
             ("r#type 0x1f bar", vec!["r", "#", "type", "bar"]),
         ] {
             assert_eq!(words(source), expected, "{source}");
@@ -175,10 +153,7 @@ mod tests {
     #[test]
     fn lines_are_counted_through_comments_and_strings() {
         let found = tokens("/* \n */ \"\n\" a\nb");
-        assert_eq!(
-            found.iter().map(|token| token.line).collect::<Vec<_>>(),
-            [3, 4]
-        );
+        assert_eq!(found.iter().map(|token| token.line).collect::<Vec<_>>(), [3, 4]);
     }
 
     #[test]

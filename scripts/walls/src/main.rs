@@ -63,9 +63,7 @@ fn run() -> io::Result<Vec<Breach>> {
         breaches.extend(source::check(path, text));
     })?;
     if files == 0 {
-        return Err(io::Error::other(
-            "no source file here: not the root of the workspace",
-        ));
+        return Err(io::Error::other("no source file here: not the root of the workspace"));
     }
     breaches.sort();
     breaches.dedup();
@@ -76,27 +74,12 @@ fn run() -> io::Result<Vec<Breach>> {
 fn cargo_metadata() -> io::Result<Vec<u8>> {
     let version = output_of("rustc", &["-vV"])?;
     let version = String::from_utf8_lossy(&version);
-    let host = version
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .unwrap_or_default();
-    output_of(
-        "cargo",
-        &[
-            "metadata",
-            "--format-version",
-            "1",
-            "--filter-platform",
-            host,
-        ],
-    )
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
+    output_of("cargo", &["metadata", "--format-version", "1", "--filter-platform", host])
 }
 
 fn cargo_tree() -> io::Result<String> {
-    let tree = output_of(
-        "cargo",
-        &["tree", "--workspace", "--edges", "all", "--prefix", "none"],
-    )?;
+    let tree = output_of("cargo", &["tree", "--workspace", "--edges", "all", "--prefix", "none"])?;
     String::from_utf8(tree).map_err(io::Error::other)
 }
 
@@ -107,29 +90,18 @@ fn output_of(program: &str, arguments: &[&str]) -> io::Result<Vec<u8>> {
         return Ok(output.stdout);
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!(
-        "{program} {}: {complaint}",
-        arguments.join(" ")
-    )))
+    Err(io::Error::other(format!("{program} {}: {complaint}", arguments.join(" "))))
 }
 
 /// Hands over every text file below `folder` that people write.
 fn visit(folder: &Path, check: &mut impl FnMut(&str, &str)) -> io::Result<()> {
-    let here = if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    };
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     for entry in fs::read_dir(here)? {
         let entry = entry?;
         let name = entry.file_name();
         let path = folder.join(&name);
         let kind = entry.file_type()?;
-        if kind.is_dir()
-            && !house::FOREIGN_FOLDERS
-                .iter()
-                .any(|foreign| name == *foreign)
-        {
+        if kind.is_dir() && !house::FOREIGN_FOLDERS.iter().any(|foreign| name == *foreign) {
             visit(&path, check)?;
         } else if kind.is_file() && source::is_ours(&path) {
             check(&path.to_string_lossy(), &fs::read_to_string(&path)?);

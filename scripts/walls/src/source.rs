@@ -13,10 +13,8 @@ pub fn is_ours(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     let is_script = path.starts_with("scripts") || path.starts_with(".ci");
     match extension {
-        Some(known) => [
-            "rs", "toml", "md", "sh", "proto", "yaml", "yml", "json", "tpl", "service",
-        ]
-        .contains(&known),
+        Some(known) => ["rs", "toml", "md", "sh", "proto", "yaml", "yml", "json", "tpl", "service"]
+            .contains(&known),
         None => is_script,
     }
 }
@@ -33,10 +31,7 @@ pub fn check(path: &str, text: &str) -> Vec<Breach> {
     let length = text.lines().count().min(tests_begin - 1);
     if length > LONGEST_FILE {
         let rule = format!("{length} lines without tests, at most {LONGEST_FILE}: split it");
-        breaches.push(Breach {
-            place: path.to_owned(),
-            rule,
-        });
+        breaches.push(Breach { place: path.to_owned(), rule });
     }
     breaches.extend(strangers(path, &tokens));
     breaches
@@ -49,18 +44,14 @@ fn unfinished(path: &str, text: &str) -> Vec<Breach> {
             .iter()
             .find(|unfinished| line.split(|c| !is_word(c)).any(|word| word == **unfinished))?;
         let rule = format!("{word}: finish it, or leave it out and name it in the README");
-        Some(Breach {
-            place: format!("{path}:{}", at + 1),
-            rule,
-        })
+        Some(Breach { place: format!("{path}:{}", at + 1), rule })
     });
     found.collect()
 }
 
 /// Tests are free to use what they need.
 fn is_test(path: &str) -> bool {
-    path.split('/')
-        .any(|part| part == "tests" || part == "testing")
+    path.split('/').any(|part| part == "tests" || part == "testing")
         || path.ends_with("/tests.rs")
         || path.ends_with("_tests.rs")
         || path.ends_with("/testing.rs")
@@ -72,9 +63,7 @@ fn tests_begin(tokens: &[Token]) -> usize {
     const OPENING: [&str; 8] = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
     let texts: Vec<&str> = tokens.iter().map(|token| token.text.as_str()).collect();
     let opens = |at: &usize| texts[*at..].starts_with(&OPENING) && texts.get(at + 9) == Some(&"{");
-    (0..tokens.len())
-        .find(opens)
-        .map_or(usize::MAX, |at| tokens[at].line)
+    (0..tokens.len()).find(opens).map_or(usize::MAX, |at| tokens[at].line)
 }
 
 /// Names that are said outside their room.
@@ -82,14 +71,14 @@ fn strangers(path: &str, tokens: &[Token]) -> Vec<Breach> {
     let mut breaches = Vec::new();
     let mut look_for = |name: Name, rule: &dyn Fn(&str) -> String| {
         let (Name::Crate(text) | Name::Path(text)) = name;
-        let is_excepted = EXCEPTIONS
-            .iter()
-            .any(|known| known.name == text && path.starts_with(known.place));
+        let is_excepted =
+            EXCEPTIONS.iter().any(|known| known.name == text && path.starts_with(known.place));
         if !is_excepted {
-            breaches.extend(says(tokens, name).into_iter().map(|line| Breach {
-                place: format!("{path}:{line}"),
-                rule: rule(text),
-            }));
+            breaches.extend(
+                says(tokens, name)
+                    .into_iter()
+                    .map(|line| Breach { place: format!("{path}:{line}"), rule: rule(text) }),
+            );
         }
     };
     for room in ROOMS.iter().filter(|room| !is_in(path, room.places)) {
@@ -99,18 +88,13 @@ fn strangers(path: &str, tokens: &[Token]) -> Vec<Breach> {
     }
     if is_in(path, PURE) {
         for effect in EFFECTS {
-            look_for(*effect, &|name| {
-                format!("{name} in a pure room: facts in, decisions out")
-            });
+            look_for(*effect, &|name| format!("{name} in a pure room: facts in, decisions out"));
         }
     }
     for (column, rooms) in columns_with_rooms(path) {
         for name in column {
             look_for(Name::Crate(name), &|name| {
-                format!(
-                    "{name} outside {}: the table of the house",
-                    rooms.join(", ")
-                )
+                format!("{name} outside {}: the table of the house", rooms.join(", "))
             });
         }
     }
@@ -130,14 +114,7 @@ fn columns_with_rooms(path: &str) -> Vec<(Vec<&'static str>, &'static [&'static 
     let confined = row.may.iter().filter_map(|may| match may {
         May::In(column, rooms) if !is_in(inside, rooms) => {
             let column = COLUMNS.iter().find(|known| known.name == *column)?;
-            Some((
-                column
-                    .packages
-                    .iter()
-                    .filter_map(|name| identifier(name))
-                    .collect(),
-                *rooms,
-            ))
+            Some((column.packages.iter().filter_map(|name| identifier(name)).collect(), *rooms))
         }
         May::In(..) | May::Everywhere(_) => None,
     });
@@ -162,9 +139,7 @@ fn says(tokens: &[Token], name: Name) -> Vec<usize> {
     let matches = |at: usize| match name {
         Name::Path(path) => {
             let parts = path.split("::").flat_map(|part| ["::", part]).skip(1);
-            parts
-                .enumerate()
-                .all(|(offset, part)| text(at + offset) == part)
+            parts.enumerate().all(|(offset, part)| text(at + offset) == part)
         }
         Name::Crate(wanted) => {
             // `::kube` is the crate again, `crate::kube` and `self.kube` are not.
@@ -179,10 +154,7 @@ fn says(tokens: &[Token], name: Name) -> Vec<usize> {
             text(at) == wanted && is_root && is_path
         }
     };
-    (0..tokens.len())
-        .filter(|at| matches(*at))
-        .map(|at| tokens[at].line)
-        .collect()
+    (0..tokens.len()).filter(|at| matches(*at)).map(|at| tokens[at].line).collect()
 }
 
 #[cfg(test)]
@@ -190,10 +162,7 @@ mod tests {
     use super::*;
 
     fn places(path: &str, text: &str) -> Vec<String> {
-        check(path, text)
-            .into_iter()
-            .map(|breach| breach.place)
-            .collect()
+        check(path, text).into_iter().map(|breach| breach.place).collect()
     }
 
     #[test]
@@ -233,14 +202,8 @@ mod tests {
             ("ztunnel/src/proxy/outbound.rs", "use tonic::Code;"),
             ("ztunnel/src/app.rs", "tonic_prost::x();"),
             ("crates/zds/src/message.rs", "use tokio::io;"),
-            (
-                "crates/zds/src/wire.rs",
-                "use tokio_seqpacket::UnixSeqpacket;",
-            ),
-            (
-                "crates/lab/src/net/links.rs",
-                "nix::sched::setns(fd, flags)?;",
-            ),
+            ("crates/zds/src/wire.rs", "use tokio_seqpacket::UnixSeqpacket;"),
+            ("crates/lab/src/net/links.rs", "nix::sched::setns(fd, flags)?;"),
             ("node-agent/src/app.rs", "use rtnetlink::Handle;"),
             ("node-agent/src/app.rs", "use nftables::schema;"),
             ("node-agent/src/enrollment.rs", "let now = Instant::now();"),
@@ -250,18 +213,9 @@ mod tests {
         ] {
             assert_eq!(places(path, source), [format!("{path}:1")], "{source}");
         }
-        assert_eq!(
-            places("ztunnel/src/hbone/pool.rs", "use h2::client;"),
-            [""; 0]
-        );
-        assert_eq!(
-            places("crates/zds/src/link.rs", "use tokio_seqpacket::x;"),
-            [""; 0]
-        );
-        assert_eq!(
-            places("crates/netns/src/fence.rs", "use nix::sched::setns;"),
-            [""; 0]
-        );
+        assert_eq!(places("ztunnel/src/hbone/pool.rs", "use h2::client;"), [""; 0]);
+        assert_eq!(places("crates/zds/src/link.rs", "use tokio_seqpacket::x;"), [""; 0]);
+        assert_eq!(places("crates/netns/src/fence.rs", "use nix::sched::setns;"), [""; 0]);
     }
 
     #[test]
@@ -277,10 +231,7 @@ mod tests {
             assert_eq!(places(path, "use tokio::io;"), [""; 0]);
         }
         let elsewhere = "#[cfg(test)]\nmod tests;\nuse tokio::io;\n";
-        assert_eq!(
-            places("crates/zds/src/lib.rs", elsewhere),
-            ["crates/zds/src/lib.rs:3"]
-        );
+        assert_eq!(places("crates/zds/src/lib.rs", elsewhere), ["crates/zds/src/lib.rs:3"]);
     }
 
     #[test]
@@ -288,21 +239,13 @@ mod tests {
         let code = "fn f() {}\n".repeat(LONGEST_FILE);
         let tests = format!("{code}#[cfg(test)]\nmod tests {{\n{code}}}\n");
         assert_eq!(places("ztunnel/src/app.rs", &tests), [""; 0]);
-        assert_eq!(
-            places("ztunnel/src/app.rs", &format!("{code}fn g() {{}}\n")).len(),
-            1
-        );
+        assert_eq!(places("ztunnel/src/app.rs", &format!("{code}fn g() {{}}\n")).len(), 1);
         assert_eq!(places("ztunnel/src/app/tests.rs", &code.repeat(2)), [""; 0]);
     }
 
     #[test]
     fn unfinished_work_is_found_in_every_file() {
-        for path in [
-            "ztunnel/src/app.rs",
-            "crates/x/tests/y.rs",
-            "README.md",
-            "scripts/demo",
-        ] {
+        for path in ["ztunnel/src/app.rs", "crates/x/tests/y.rs", "README.md", "scripts/demo"] {
             for word in UNFINISHED {
                 let text = format!("fine\n# {word}: later\n");
                 assert_eq!(places(path, &text), [format!("{path}:2")]);

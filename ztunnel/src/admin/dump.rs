@@ -57,16 +57,10 @@ pub struct WorkloadInfo {
 impl Dump {
     pub(super) async fn json(&self) -> Value {
         let view = self.view.current();
-        let workloads: Vec<_> = view
-            .iter()
-            .flat_map(|view| view.workloads())
-            .map(|w| workload(w))
-            .collect();
-        let policies: Vec<_> = view
-            .iter()
-            .flat_map(|view| view.policies())
-            .map(|p| policy(p))
-            .collect();
+        let workloads: Vec<_> =
+            view.iter().flat_map(|view| view.workloads()).map(|w| workload(w)).collect();
+        let policies: Vec<_> =
+            view.iter().flat_map(|view| view.policies()).map(|p| policy(p)).collect();
         json!({
             "workloads": workloads,
             "services": [],
@@ -88,25 +82,14 @@ impl Dump {
                 PodState::Up => ("Up", None),
                 PodState::Pending(reason) => ("Pending", reason),
             };
-            let connections = [
-                ("inbound", connections.inbound),
-                ("outbound", connections.outbound),
-            ]
-            .into();
+            let connections =
+                [("inbound", connections.inbound), ("outbound", connections.outbound)].into();
             let info = WorkloadInfo {
                 name: info.name,
                 namespace: info.namespace,
                 service_account: info.service_account,
             };
-            (
-                uid,
-                json!(WorkloadState {
-                    state,
-                    reason,
-                    connections,
-                    info
-                }),
-            )
+            (uid, json!(WorkloadState { state, reason, connections, info }))
         });
         Value::Object(states.collect::<Map<_, _>>())
     }

@@ -44,20 +44,16 @@ pub fn bind(settings: &Settings) -> Result<Servers, BindError> {
 }
 
 fn listen(what: &'static str, addr: SocketAddr) -> Result<TcpListener, BindError> {
-    listen_any(addr)
-        .and_then(TcpListener::from_std)
-        .map_err(|source| BindError { what, addr, source })
+    listen_any(addr).and_then(TcpListener::from_std).map_err(|source| BindError {
+        what,
+        addr,
+        source,
+    })
 }
 
 /// Where the kernel has no IPv6, the IPv4 wildcard serves as well.
 fn listen_any(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let listen = |addr| {
-        listen_tcp(&Listen {
-            addr,
-            backlog: BACKLOG,
-            mark: None,
-        })
-    };
+    let listen = |addr| listen_tcp(&Listen { addr, backlog: BACKLOG, mark: None });
     match listen(addr) {
         Err(error) if addr.ip() == IpAddr::from([0u16; 8]) && lacks_ipv6(&error) => {
             listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), addr.port()))

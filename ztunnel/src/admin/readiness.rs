@@ -22,10 +22,7 @@ pub struct Readiness {
 impl Readiness {
     /// Replaces what `part` waits for; nothing: it is ready.
     pub fn report(&self, part: Part, waiting: Vec<String>) {
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(part, waiting);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(part, waiting);
     }
 
     /// Everything that is waited for, a sentence each.

@@ -143,10 +143,9 @@ async fn answer(method: &Method, path: &str, port: Port, admin: &Admin) -> Respo
         | (Port::Metrics, "/metrics" | "/stats/prometheus")
         | (Port::Admin, "/config_dump") => text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n"),
         (Port::Admin, "/quitquitquit") => text(StatusCode::METHOD_NOT_ALLOWED, "POST only\n"),
-        (Port::Admin, _) => text(
-            StatusCode::NOT_FOUND,
-            "here are /config_dump and POST /quitquitquit\n",
-        ),
+        (Port::Admin, _) => {
+            text(StatusCode::NOT_FOUND, "here are /config_dump and POST /quitquitquit\n")
+        }
         (Port::Metrics, _) => text(StatusCode::NOT_FOUND, "here is /metrics\n"),
         (Port::Ready, _) => text(StatusCode::NOT_FOUND, "here is /healthz/ready\n"),
     }
@@ -157,10 +156,7 @@ fn ready(readiness: &Readiness) -> Response<Full<Bytes>> {
     if waiting.is_empty() {
         return text(StatusCode::OK, "ready\n");
     }
-    let lines: String = waiting
-        .iter()
-        .map(|what| format!("waiting for {what}\n"))
-        .collect();
+    let lines: String = waiting.iter().map(|what| format!("waiting for {what}\n")).collect();
     text(StatusCode::INTERNAL_SERVER_ERROR, lines)
 }
 

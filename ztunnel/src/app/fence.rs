@@ -16,9 +16,7 @@ const CAPABILITY: &str = "CAP_NET_ADMIN or CAP_NET_RAW";
 pub(super) fn build_fence() -> Result<Fence, AppError> {
     let fence = Fence::new(FENCE_WORKERS)?;
     let home = PodNetns::current().map_err(capability_to_enter)?;
-    fence
-        .run(&home, || ())
-        .map_err(|error| capability_to_enter(error.into()))?;
+    fence.run(&home, || ()).map_err(|error| capability_to_enter(error.into()))?;
     let marked = Dial {
         to: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1),
         mark: Some(zds::PACKET_MARK.value),
@@ -31,18 +29,10 @@ pub(super) fn build_fence() -> Result<Fence, AppError> {
     };
     let probes = [
         ("mark a socket", CAPABILITY, marked),
-        (
-            "keep a client's address (IP_TRANSPARENT)",
-            CAPABILITY,
-            spoofed,
-        ),
+        ("keep a client's address (IP_TRANSPARENT)", CAPABILITY, spoofed),
     ];
     for (step, capability, dial) in probes {
-        dial_socket(&dial).map_err(|source| AppError::Capability {
-            step,
-            capability,
-            source,
-        })?;
+        dial_socket(&dial).map_err(|source| AppError::Capability { step, capability, source })?;
     }
     Ok(fence)
 }

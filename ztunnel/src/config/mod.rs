@@ -100,9 +100,7 @@ impl Mistakes {
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the settings in the environment cannot be used:")?;
-        self.0
-            .iter()
-            .try_for_each(|mistake| write!(f, "\n  {mistake}"))
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
     }
 }
 
@@ -115,10 +113,7 @@ impl Config {
         let mut reader = Reader::new(raw);
         let config = Self {
             node: node(&mut reader),
-            xds: control(
-                &mut reader,
-                ["XDS_ADDRESS", "XDS_ROOT_CA", "ALT_XDS_HOSTNAME"],
-            ),
+            xds: control(&mut reader, ["XDS_ADDRESS", "XDS_ROOT_CA", "ALT_XDS_HOSTNAME"]),
             ca: control(&mut reader, ["CA_ADDRESS", "CA_ROOT_CA", "ALT_CA_HOSTNAME"]),
             token: reader.text("AUTH_TOKEN"),
             certificate_ttl: reader.value(
@@ -136,27 +131,19 @@ impl Config {
         };
         unsupported::check(&mut reader);
         let (warnings, mistakes) = reader.finish();
-        if mistakes.is_empty() {
-            Ok(Self { warnings, ..config })
-        } else {
-            Err(Mistakes(mistakes))
-        }
+        if mistakes.is_empty() { Ok(Self { warnings, ..config }) } else { Err(Mistakes(mistakes)) }
     }
 }
 
 fn node(reader: &mut Reader<'_>) -> NodeInfo {
-    let cluster = reader
-        .text("CLUSTER_ID")
-        .or_else(|| reader.text("ISTIO_META_CLUSTER_ID"));
+    let cluster = reader.text("CLUSTER_ID").or_else(|| reader.text("ISTIO_META_CLUSTER_ID"));
     NodeInfo {
         node: reader.required("NODE_NAME", "the Kubernetes node this ztunnel serves"),
         cluster: cluster.unwrap_or_else(|| "Kubernetes".to_owned()),
         pod_name: reader.text("POD_NAME").unwrap_or_default(),
         pod_namespace: reader.text("POD_NAMESPACE").unwrap_or_default(),
         // Control planes want some address; this one says nothing.
-        instance_ip: reader
-            .text("INSTANCE_IP")
-            .unwrap_or_else(|| "1.1.1.1".to_owned()),
+        instance_ip: reader.text("INSTANCE_IP").unwrap_or_else(|| "1.1.1.1".to_owned()),
     }
 }
 
@@ -169,19 +156,12 @@ fn control(reader: &mut Reader<'_>, names: [&'static str; 3]) -> ControlSettings
         "https://localhost:15012"
     };
     if reader.is_empty(address) {
-        reader.mistake(
-            address,
-            "a ztunnel without control plane is not supported by this version",
-        );
+        reader.mistake(address, "a ztunnel without control plane is not supported by this version");
     }
     let default = http::Uri::from_static(default);
     ControlSettings {
         address: reader.value(address, default, parse::https),
-        root: reader.value(
-            root,
-            RootSource::File(PathBuf::from(DEFAULT_ROOT)),
-            root_source,
-        ),
+        root: reader.value(root, RootSource::File(PathBuf::from(DEFAULT_ROOT)), root_source),
         alt_hostname: reader.text(hostname),
     }
 }
@@ -198,9 +178,7 @@ fn root_source(text: &str) -> Result<RootSource, String> {
 }
 
 fn workloads(reader: &mut Reader<'_>) -> workloads::Settings {
-    let socket = reader
-        .text("INPOD_UDS")
-        .unwrap_or_else(|| zds::DEFAULT_SOCKET.to_owned());
+    let socket = reader.text("INPOD_UDS").unwrap_or_else(|| zds::DEFAULT_SOCKET.to_owned());
     workloads::Settings::new(PathBuf::from(socket))
 }
 
@@ -209,9 +187,7 @@ fn proxy(reader: &mut Reader<'_>) -> proxy::Settings {
     proxy::Settings {
         network: reader.text("NETWORK").unwrap_or_default().into(),
         trust_domain: reader.value("TRUST_DOMAIN", default.trust_domain, |text| {
-            Identity::new(text, "x", "x")
-                .map(|_| text.to_owned())
-                .map_err(|e| e.to_string())
+            Identity::new(text, "x", "x").map(|_| text.to_owned()).map_err(|e| e.to_string())
         }),
         packet_mark: reader.value("PACKET_MARK", default.packet_mark, packet_mark),
         ipv6: ipv6(reader),
@@ -264,9 +240,7 @@ fn log(reader: &mut Reader<'_>) -> log::Settings {
 fn worker_threads(reader: &mut Reader<'_>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let default = cores.div_ceil(4).max(2);
-    reader.value("ZTUNNEL_WORKER_THREADS", default, |text| {
-        parse::threads(text, cores)
-    })
+    reader.value("ZTUNNEL_WORKER_THREADS", default, |text| parse::threads(text, cores))
 }
 
 fn hbone(reader: &mut Reader<'_>, default: &hbone::Settings) -> hbone::Settings {
@@ -308,11 +282,7 @@ fn termination_deadline(reader: &mut Reader<'_>) -> Duration {
     let default = Duration::from_secs(5);
     let from_grace = |text: &str| {
         let grace = parse::number::<u64>(text)?;
-        let seconds = if grace > 10 {
-            grace - 5
-        } else {
-            grace.saturating_sub(1).max(1)
-        };
+        let seconds = if grace > 10 { grace - 5 } else { grace.saturating_sub(1).max(1) };
         Ok(Duration::from_secs(seconds))
     };
     let grace = reader.value("TERMINATION_GRACE_PERIOD_SECONDS", default, from_grace);

@@ -56,9 +56,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
         let (amount, tail) = rest.split_at(digits);
-        let letters = tail
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(tail.len());
+        let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
         let millis: u64 = match unit {
             "ms" => 1,
@@ -72,11 +70,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         total = total.checked_add(part).ok_or_else(wrong)?;
         rest = tail;
     }
-    if text.is_empty() {
-        Err(wrong())
-    } else {
-        Ok(total)
-    }
+    if text.is_empty() { Err(wrong()) } else { Ok(total) }
 }
 
 pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
@@ -88,11 +82,8 @@ pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
 
 /// An address of the control plane; the scheme may be left out.
 pub(super) fn https(text: &str) -> Result<Uri, String> {
-    let with_scheme = if text.contains("://") {
-        text.to_owned()
-    } else {
-        format!("https://{text}")
-    };
+    let with_scheme =
+        if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     let uri: Uri = with_scheme.parse().map_err(|error| format!("{error}"))?;
     if uri.scheme_str() != Some("https") {
         return Err("only https is spoken to the control plane".to_owned());

@@ -23,12 +23,7 @@ impl Raw {
 
     /// These variables and no others.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self(
-            pairs
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-        )
+        Self(pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 }
 
@@ -43,30 +38,18 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(raw: &'a Raw) -> Self {
-        Self {
-            raw,
-            asked: BTreeSet::new(),
-            mistakes: Vec::new(),
-        }
+        Self { raw, asked: BTreeSet::new(), mistakes: Vec::new() }
     }
 
     /// The value; an empty one is none.
     pub(super) fn text(&mut self, name: &'static str) -> Option<String> {
         self.asked.insert(name);
-        self.raw
-            .0
-            .get(name)
-            .map(|text| text.trim())
-            .filter(|text| !text.is_empty())
-            .map(Into::into)
+        self.raw.0.get(name).map(|text| text.trim()).filter(|text| !text.is_empty()).map(Into::into)
     }
 
     /// Set on purpose to nothing.
     pub(super) fn is_empty(&self, name: &str) -> bool {
-        self.raw
-            .0
-            .get(name)
-            .is_some_and(|text| text.trim().is_empty())
+        self.raw.0.get(name).is_some_and(|text| text.trim().is_empty())
     }
 
     pub(super) fn required(&mut self, name: &'static str, what: &str) -> String {
@@ -106,21 +89,12 @@ impl<'a> Reader<'a> {
 
     /// Variables whose names begin with `prefix`.
     pub(super) fn with_prefix(&self, prefix: &str) -> Vec<String> {
-        self.raw
-            .0
-            .keys()
-            .filter(|name| name.starts_with(prefix))
-            .cloned()
-            .collect()
+        self.raw.0.keys().filter(|name| name.starts_with(prefix)).cloned().collect()
     }
 
     /// Warnings and mistakes.
     pub(super) fn finish(self) -> (Vec<String>, Vec<String>) {
-        let strangers = self
-            .raw
-            .0
-            .keys()
-            .filter(|name| !self.asked.contains(name.as_str()));
+        let strangers = self.raw.0.keys().filter(|name| !self.asked.contains(name.as_str()));
         let warnings = strangers.filter_map(|name| {
             let near = |known: &&&str| parse::distance(name, known) <= 2;
             let known = self.asked.iter().find(near)?;

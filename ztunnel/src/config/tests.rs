@@ -30,10 +30,7 @@ fn the_node_name_is_all_that_must_be_set() {
 
     let mistakes = parse(&[]).unwrap_err();
     assert_eq!(mistakes.each().len(), 1);
-    assert!(
-        mistakes.to_string().contains("NODE_NAME is not set"),
-        "{mistakes}"
-    );
+    assert!(mistakes.to_string().contains("NODE_NAME is not set"), "{mistakes}");
 }
 
 #[test]
@@ -58,14 +55,8 @@ fn settings_of_a_lab_node_are_understood() {
     assert_eq!(config.xds.address.host(), Some("172.30.0.1"));
     assert_eq!(config.ca.address.scheme_str(), Some("https"));
     assert_eq!(config.xds.root, RootSource::File("/run/root.pem".into()));
-    assert_eq!(
-        config.ca.root,
-        RootSource::Pem("-----BEGIN CERTIFICATE-----".into())
-    );
-    assert_eq!(
-        config.xds.alt_hostname.as_deref(),
-        Some("istiod.istio-system.svc")
-    );
+    assert_eq!(config.ca.root, RootSource::Pem("-----BEGIN CERTIFICATE-----".into()));
+    assert_eq!(config.xds.alt_hostname.as_deref(), Some("istiod.istio-system.svc"));
     assert_eq!(config.node.cluster, "c2");
     assert_eq!(config.proxy.trust_domain, "example.org");
     assert_eq!(config.proxy.ipv6, proxy::Ipv6::Disabled);
@@ -80,17 +71,10 @@ fn settings_of_a_lab_node_are_understood() {
 #[test]
 fn defaults_follow_kubernetes() {
     let config = with(&[("KUBERNETES_SERVICE_HOST", "10.0.0.1")]);
-    assert_eq!(
-        config.ca.address.to_string(),
-        "https://istiod.istio-system.svc:15012/"
-    );
+    assert_eq!(config.ca.address.to_string(), "https://istiod.istio-system.svc:15012/");
     for (grace, deadline) in [("30", 25), ("11", 6), ("10", 9), ("1", 1), ("0", 1)] {
         let config = with(&[("TERMINATION_GRACE_PERIOD_SECONDS", grace)]);
-        assert_eq!(
-            config.termination_deadline.as_secs(),
-            deadline,
-            "grace {grace}"
-        );
+        assert_eq!(config.termination_deadline.as_secs(), deadline, "grace {grace}");
     }
     let config = with(&[("ISTIO_META_CLUSTER_ID", "meta")]);
     assert_eq!(config.node.cluster, "meta");
@@ -126,21 +110,15 @@ fn every_mistake_names_its_setting() {
         ("POOL_UNUSED_RELEASE_TIMEOUT", "0ms"),
     ] {
         let mistakes = parse(&[NODE, (name, value)]).expect_err(&format!("{name}={value}"));
-        let [mistake] = mistakes.each() else {
-            panic!("{name}={value}: {mistakes}")
-        };
+        let [mistake] = mistakes.each() else { panic!("{name}={value}: {mistakes}") };
         assert!(mistake.starts_with(name), "{mistake}");
     }
 }
 
 #[test]
 fn all_mistakes_are_told_at_once() {
-    let mistakes = parse(&[
-        ("LOG_FORMAT", "xml"),
-        ("SECRET_TTL", "x"),
-        ("XDS_ON_DEMAND", "true"),
-    ])
-    .unwrap_err();
+    let mistakes = parse(&[("LOG_FORMAT", "xml"), ("SECRET_TTL", "x"), ("XDS_ON_DEMAND", "true")])
+        .unwrap_err();
     assert_eq!(mistakes.each().len(), 4, "{mistakes}");
 }
 
@@ -156,53 +134,26 @@ fn what_is_missing_in_this_version_is_an_error_and_not_ignored() {
         ("KEEPALIVE_TIME", "10s"),
     ] {
         let mistakes = parse(&[NODE, (name, value)]).expect_err(name);
-        let [mistake] = mistakes.each() else {
-            panic!("{name}: {mistakes}")
-        };
+        let [mistake] = mistakes.each() else { panic!("{name}: {mistakes}") };
         assert!(mistake.starts_with(name), "{mistake}");
-        assert!(
-            mistake.ends_with("is not supported by this version"),
-            "{mistake}"
-        );
+        assert!(mistake.ends_with("is not supported by this version"), "{mistake}");
     }
-    with(&[
-        ("PROXY_MODE", "shared"),
-        ("XDS_ON_DEMAND", "FALSE"),
-        ("LOCAL_XDS", ""),
-    ]);
+    with(&[("PROXY_MODE", "shared"), ("XDS_ON_DEMAND", "FALSE"), ("LOCAL_XDS", "")]);
 }
 
 #[test]
 fn a_name_that_is_almost_ours_is_warned_about() {
-    let config = with(&[
-        ("XDS_ADRESS", "https://x"),
-        ("TRUST_DOMAINS", "y"),
-        ("HOME", "/"),
-    ]);
+    let config = with(&[("XDS_ADRESS", "https://x"), ("TRUST_DOMAINS", "y"), ("HOME", "/")]);
     assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
-    assert!(
-        config
-            .warnings
-            .iter()
-            .any(|warning| warning.contains("was XDS_ADDRESS meant?"))
-    );
+    assert!(config.warnings.iter().any(|warning| warning.contains("was XDS_ADDRESS meant?")));
 }
 
 #[test]
 fn worker_threads_are_a_number_or_a_share() {
-    for (text, cores, expected) in [
-        ("0", 8, 8),
-        ("3", 8, 3),
-        ("50%", 8, 4),
-        ("1%", 8, 1),
-        ("30%", 8, 3),
-        ("200%", 2, 4),
-    ] {
-        assert_eq!(
-            parse::threads(text, cores),
-            Ok(expected),
-            "{text} of {cores}"
-        );
+    for (text, cores, expected) in
+        [("0", 8, 8), ("3", 8, 3), ("50%", 8, 4), ("1%", 8, 1), ("30%", 8, 3), ("200%", 2, 4)]
+    {
+        assert_eq!(parse::threads(text, cores), Ok(expected), "{text} of {cores}");
     }
 }
 

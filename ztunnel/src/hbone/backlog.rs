@@ -99,11 +99,7 @@ mod tests {
                 backlog.push(chunk.into());
             }
         }
-        assert!(
-            backlog.chunks.len() <= 80,
-            "{} chunks",
-            backlog.chunks.len()
-        );
+        assert!(backlog.chunks.len() <= 80, "{} chunks", backlog.chunks.len());
         let mut seen = Vec::new();
         while !backlog.is_empty() {
             backlog

@@ -78,9 +78,7 @@ impl Settings {
     /// what is charged is only what arrives between two turns of its task: four windows'
     /// worth leaves room for a quarter of a million of the smallest frames.
     fn data_frame_budget(&self) -> usize {
-        usize::try_from(self.connection_window)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(4)
+        usize::try_from(self.connection_window).unwrap_or(usize::MAX).saturating_mul(4)
     }
 }
 

@@ -78,10 +78,7 @@ impl<E: Send + Sync + 'static> Pool<E> {
     pub fn new(settings: Settings) -> Self {
         let slots = Mutex::default();
         Self {
-            shared: Arc::new(PoolShared {
-                slots,
-                ids: AtomicU64::new(0),
-            }),
+            shared: Arc::new(PoolShared { slots, ids: AtomicU64::new(0) }),
             settings,
             drivers: TaskTracker::new(),
             cut: CancellationToken::new(),
@@ -109,10 +106,7 @@ impl<E: Send + Sync + 'static> Pool<E> {
             // The connection was just about to end: once more, with another one.
             Err((_, Retry::Yes)) => {
                 let claim = self.claim(key, &dial).await?;
-                claim
-                    .open(connect, deadline)
-                    .await
-                    .map_err(|(error, _)| error)
+                claim.open(connect, deadline).await.map_err(|(error, _)| error)
             }
             other => other.map_err(|(error, _)| error),
         }
@@ -158,9 +152,7 @@ impl<E: Send + Sync + 'static> Pool<E> {
         let (cut, shared) = (self.cut.clone(), Arc::downgrade(&self.shared));
         let key = key.clone();
         Box::pin(async move {
-            let io = dialled
-                .await
-                .map_err(|error| OpenError::Dial(Arc::new(error)))?;
+            let io = dialled.await.map_err(|error| OpenError::Dial(Arc::new(error)))?;
             let released = move || {
                 if let Some(shared) = shared.upgrade() {
                     shared.forget(&key, id);
@@ -194,21 +186,15 @@ impl<E> PoolShared<E> {
         let mut slots = self.slots();
         let known = slots.get(key).and_then(|slot| match &slot.state {
             SlotState::Ready(tunnel) => tunnel.claim().map(Joined::Claimed),
-            SlotState::Connecting(weak) => weak
-                .upgrade()
-                .map(|attempt| Joined::Attempt(slot.id, attempt)),
+            SlotState::Connecting(weak) => {
+                weak.upgrade().map(|attempt| Joined::Attempt(slot.id, attempt))
+            }
         });
         known.unwrap_or_else(|| {
             let id = self.ids.fetch_add(1, Ordering::Relaxed);
             let attempt = start(id).shared();
             let weak = attempt.downgrade().expect("not polled yet");
-            slots.insert(
-                key.clone(),
-                Slot {
-                    id,
-                    state: SlotState::Connecting(weak),
-                },
-            );
+            slots.insert(key.clone(), Slot { id, state: SlotState::Connecting(weak) });
             Joined::Attempt(id, attempt)
         })
     }

@@ -104,15 +104,11 @@ async fn drain_readable(
         }
         match tcp.try_read_buf(&mut (&mut buffer).limit(room.min(CHUNK))) {
             Ok(0) => {
-                tunnel
-                    .send_data(Bytes::new(), true)
-                    .map_err(PumpError::Tunnel)?;
+                tunnel.send_data(Bytes::new(), true).map_err(PumpError::Tunnel)?;
                 return Ok(Turn::Finished);
             }
             Ok(read) => {
-                tunnel
-                    .send_data(buffer.split().freeze(), false)
-                    .map_err(PumpError::Tunnel)?;
+                tunnel.send_data(buffer.split().freeze(), false).map_err(PumpError::Tunnel)?;
                 moved(read as u64);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Turn::Idle),

@@ -116,11 +116,7 @@ impl Incoming {
     #[must_use]
     pub fn authority(&self) -> Option<&str> {
         let connect = self.request.method() == Method::CONNECT;
-        self.request
-            .uri()
-            .authority()
-            .filter(|_| connect)
-            .map(http::uri::Authority::as_str)
+        self.request.uri().authority().filter(|_| connect).map(http::uri::Authority::as_str)
     }
 
     /// What came along. Nothing in it is proved.

@@ -18,12 +18,7 @@ pub struct TunnelStream {
 
 impl TunnelStream {
     pub(super) fn new(send: SendStream<Bytes>, recv: RecvStream, claim: Option<Claim>) -> Self {
-        Self {
-            send,
-            recv,
-            ended: false,
-            _claim: claim,
-        }
+        Self { send, recv, ended: false, _claim: claim }
     }
 }
 

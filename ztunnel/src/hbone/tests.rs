@@ -26,9 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const KERNEL_BUFFER: u32 = 64 << 10;
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, what)
-        .await
-        .expect("it did not happen in time")
+    timeout(PATIENCE, what).await.expect("it did not happen in time")
 }
 
 /// As a proxy does it: a connection that was torn is reset.
@@ -42,9 +40,7 @@ async fn carry(tcp: TcpStream, stream: TunnelStream) -> Result<(), PumpError> {
 
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let near = TcpStream::connect(listener.local_addr().unwrap())
-        .await
-        .unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     (near, listener.accept().await.unwrap().0)
 }
 
@@ -81,13 +77,7 @@ impl Peer {
                 });
             }
         });
-        Self {
-            addr,
-            connections,
-            ended,
-            drain,
-            _tasks: tasks,
-        }
+        Self { addr, connections, ended, drain, _tasks: tasks }
     }
 
     fn connections(&self) -> usize {
@@ -136,27 +126,18 @@ async fn serve(
 fn key(destination: SocketAddr) -> PoolKey {
     let source = Identity::new("", "shop", "cart").unwrap();
     let accepted = vec![Identity::new("", "shop", "db").unwrap()];
-    PoolKey {
-        source,
-        accepted,
-        destination,
-    }
+    PoolKey { source, accepted, destination }
 }
 
 fn request() -> Connect {
-    Connect {
-        authority: "10.0.0.1:80".to_owned(),
-        headers: HeaderMap::new(),
-    }
+    Connect { authority: "10.0.0.1:80".to_owned(), headers: HeaderMap::new() }
 }
 
 type TestPool = Pool<io::Error>;
 
 async fn open(pool: &TestPool, to: SocketAddr) -> Result<TunnelStream, OpenError<io::Error>> {
     let dial = || TcpStream::connect(to);
-    soon(pool.open(&key(to), &request(), dial))
-        .await
-        .map(|(stream, _)| stream)
+    soon(pool.open(&key(to), &request(), dial)).await.map(|(stream, _)| stream)
 }
 
 /// A client application whose connection goes through the tunnel.
@@ -182,18 +163,12 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 
 async fn world(settings: Settings) -> (Peer, TcpListener, TestPool) {
     let (addr, listener) = app().await;
-    (
-        Peer::start(addr, settings.clone()).await,
-        listener,
-        Pool::new(settings),
-    )
+    (Peer::start(addr, settings.clone()).await, listener, Pool::new(settings))
 }
 
 /// Bytes that repeat with a period that is no frame size.
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length)
-        .map(|i| u8::try_from(i % 251).unwrap())
-        .collect()
+    (0..length).map(|i| u8::try_from(i % 251).unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -231,11 +206,8 @@ async fn each_direction_ends_on_its_own() {
     for client_first in [true, false] {
         let mut near = client(&pool, &peer).await;
         let mut far = accept(&listener).await;
-        let (first, second) = if client_first {
-            (&mut near, &mut far)
-        } else {
-            (&mut far, &mut near)
-        };
+        let (first, second) =
+            if client_first { (&mut near, &mut far) } else { (&mut far, &mut near) };
         first.write_all(b"question").await.unwrap();
         first.shutdown().await.unwrap();
         let mut text = String::new();
@@ -257,19 +229,11 @@ async fn a_reset_arrives_as_a_reset() {
         let mut far = accept(&listener).await;
         near.write_all(b"x").await.unwrap();
         assert_eq!(soon(far.read_u8()).await.unwrap(), b'x');
-        let (gone, mut left) = if client_first {
-            (near, far)
-        } else {
-            (far, near)
-        };
+        let (gone, mut left) = if client_first { (near, far) } else { (far, near) };
         gone.set_zero_linger().unwrap();
         drop(gone);
         let error = soon(left.read_u8()).await.unwrap_err();
-        assert_eq!(
-            error.kind(),
-            io::ErrorKind::ConnectionReset,
-            "client first: {client_first}"
-        );
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "client first: {client_first}");
     }
 }
 
@@ -323,18 +287,14 @@ async fn tiny_frames_to_an_application_that_does_not_read_hurt_no_other_tunnel()
         let app = accept(&listener).await;
         for frame in 0..FRAMES {
             let bytes = [u8::try_from(frame % 251).unwrap(); 16];
-            stream
-                .send_data(Bytes::copy_from_slice(&bytes), false)
-                .unwrap();
+            stream.send_data(Bytes::copy_from_slice(&bytes), false).unwrap();
         }
         stalled.push((stream, body, app));
     }
     // A round trip on the same connection, behind all those frames.
     let (mut stream, mut body) = raw_open(&send).await;
     let mut app = accept(&listener).await;
-    stream
-        .send_data(Bytes::from_static(b"ping"), false)
-        .unwrap();
+    stream.send_data(Bytes::from_static(b"ping"), false).unwrap();
     let mut buffer = [0; 4];
     soon(app.read_exact(&mut buffer)).await.unwrap();
     app.write_all(b"pong").await.unwrap();
@@ -362,9 +322,7 @@ async fn no_empty_frames_are_sent() {
         let tcp = listener.accept().await.unwrap().0;
         let mut connection = h2::server::handshake(tcp).await.unwrap();
         let (request, mut respond) = connection.accept().await.unwrap().unwrap();
-        respond
-            .send_response(http::Response::new(()), true)
-            .unwrap();
+        respond.send_response(http::Response::new(()), true).unwrap();
         let mut body = request.into_body();
         let mut frames = Vec::new();
         let drive = tokio::spawn(async move { while connection.accept().await.is_some() {} });
@@ -388,18 +346,12 @@ async fn no_empty_frames_are_sent() {
     let frames = soon(server).await.unwrap();
     let total: usize = frames.iter().map(|(length, _)| length).sum();
     assert_eq!(total, 9);
-    assert!(
-        frames.iter().all(|(length, end)| *length > 0 || *end),
-        "{frames:?}"
-    );
+    assert!(frames.iter().all(|(length, end)| *length > 0 || *end), "{frames:?}");
 }
 
 #[tokio::test]
 async fn a_full_connection_makes_room_for_a_second() {
-    let settings = Settings {
-        streams_per_connection: 2,
-        ..Settings::default()
-    };
+    let settings = Settings { streams_per_connection: 2, ..Settings::default() };
     let (peer, listener, pool) = world(settings).await;
     let mut held = Vec::new();
     for expected in [1, 1, 2, 2, 3] {
@@ -445,10 +397,7 @@ async fn a_failed_attempt_is_shared_and_not_remembered() {
     let opens = join_all((0..10).map(|_| pool.open(&key, &request, refused)));
     // Polled in this order: when the second is, all of the first are waiting.
     let (all, ()) = soon(async { tokio::join!(opens, async { all_wait.notify_one() }) }).await;
-    assert!(
-        all.iter()
-            .all(|result| matches!(result, Err(OpenError::Dial(_))))
-    );
+    assert!(all.iter().all(|result| matches!(result, Err(OpenError::Dial(_)))));
     assert_eq!(attempts.load(Ordering::SeqCst), 1);
     open(&pool, peer.addr).await.unwrap();
 }
@@ -484,9 +433,7 @@ async fn an_idle_connection_is_released_and_a_busy_one_is_not() {
     assert_eq!(soon(far.read_u8()).await.unwrap(), b'x');
     near.shutdown().await.unwrap();
     far.shutdown().await.unwrap();
-    soon(peer.ended.wait_for(|count| *count == 1))
-        .await
-        .unwrap();
+    soon(peer.ended.wait_for(|count| *count == 1)).await.unwrap();
     client(&pool, &peer).await;
     assert_eq!(peer.connections(), 2);
 }
@@ -495,9 +442,7 @@ async fn an_idle_connection_is_released_and_a_busy_one_is_not() {
 async fn a_silent_peer_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let pool = TestPool::new(quick());
-    let error = open(&pool, listener.local_addr().unwrap())
-        .await
-        .unwrap_err();
+    let error = open(&pool, listener.local_addr().unwrap()).await.unwrap_err();
     assert!(matches!(error, OpenError::Request(_)), "{error}");
 }
 
@@ -519,9 +464,7 @@ async fn a_draining_connection_finishes_its_streams_and_takes_no_new_ones() {
     assert_eq!(soon(far.read_u8()).await.unwrap(), b'x');
     // Streams that still came before the GOAWAY end too, and then so does the connection.
     drop((near, far, others));
-    soon(peer.ended.wait_for(|count| *count >= 1))
-        .await
-        .unwrap();
+    soon(peer.ended.wait_for(|count| *count >= 1)).await.unwrap();
 }
 
 #[tokio::test]

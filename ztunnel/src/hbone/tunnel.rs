@@ -47,13 +47,7 @@ pub(super) async fn handshake<Io, E, Released>(
     io: Io,
     settings: &Settings,
     released: Released,
-) -> Result<
-    (
-        Arc<Tunnel>,
-        impl Future<Output = ()> + Send + use<Io, E, Released>,
-    ),
-    OpenError<E>,
->
+) -> Result<(Arc<Tunnel>, impl Future<Output = ()> + Send + use<Io, E, Released>), OpenError<E>>
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     Released: FnOnce() + Send + 'static,
@@ -62,22 +56,13 @@ where
         .await
         .map_err(|_| OpenError::Deadline)?
         .map_err(|error| OpenError::Handshake(Arc::new(error)))?;
-    let usage = Usage {
-        active: 0,
-        retired: false,
-        idle_since: Instant::now(),
-    };
+    let usage = Usage { active: 0, retired: false, idle_since: Instant::now() };
     let tunnel = Arc::new(Tunnel {
         send,
         most_streams: settings.streams_per_connection,
         usage: Mutex::new(usage),
     });
-    let driver = drive(
-        connection,
-        Arc::downgrade(&tunnel),
-        settings.clone(),
-        released,
-    );
+    let driver = drive(connection, Arc::downgrade(&tunnel), settings.clone(), released);
     Ok((tunnel, driver))
 }
 
@@ -106,9 +91,7 @@ async fn drive<Io>(
     let pings = connection.ping_pong().expect("taken once per connection");
     let mut released = Some(released);
     let retire_if_idle = || {
-        let idle = tunnel
-            .upgrade()
-            .is_some_and(|t| t.retire_if_idle(settings.idle_release));
+        let idle = tunnel.upgrade().is_some_and(|t| t.retire_if_idle(settings.idle_release));
         if idle && let Some(released) = released.take() {
             released();
         }
@@ -138,18 +121,13 @@ impl Tunnel {
 
     /// Takes a place, if there is one.
     pub(super) fn claim(self: &Arc<Self>) -> Option<Claim> {
-        let limit = self
-            .most_streams
-            .min(self.send.current_max_send_streams())
-            .max(1);
+        let limit = self.most_streams.min(self.send.current_max_send_streams()).max(1);
         let mut usage = self.usage();
         if usage.retired || usage.active >= limit {
             return None;
         }
         usage.active += 1;
-        Some(Claim {
-            tunnel: Arc::clone(self),
-        })
+        Some(Claim { tunnel: Arc::clone(self) })
     }
 
     /// Gives out no more places; streams that are open go on.
@@ -185,12 +163,8 @@ impl Claim {
     ) -> Result<(TunnelStream, HeaderMap), (OpenError<E>, Retry)> {
         let failed = |retry| move |error| (OpenError::Request(Arc::new(error)), retry);
         let ready = self.tunnel.send.clone().ready().await;
-        let mut send = ready
-            .inspect_err(|_| self.tunnel.retire())
-            .map_err(failed(Retry::Yes))?;
-        let (answer, stream) = send
-            .send_request(request, false)
-            .map_err(failed(Retry::Yes))?;
+        let mut send = ready.inspect_err(|_| self.tunnel.retire()).map_err(failed(Retry::Yes))?;
+        let (answer, stream) = send.send_request(request, false).map_err(failed(Retry::Yes))?;
         let answer = answer.await.map_err(|error| {
             let unseen = error.is_go_away()
                 || error.reason() == Some(h2::Reason::REFUSED_STREAM) && error.is_remote();
@@ -223,14 +197,9 @@ impl Drop for Claim {
 }
 
 fn build(connect: &Connect) -> Result<Request<()>, http::Error> {
-    let uri = Uri::builder()
-        .authority(connect.authority.as_str())
-        .build()?;
-    let mut request = Request::builder()
-        .method(Method::CONNECT)
-        .version(Version::HTTP_2)
-        .uri(uri)
-        .body(())?;
+    let uri = Uri::builder().authority(connect.authority.as_str()).build()?;
+    let mut request =
+        Request::builder().method(Method::CONNECT).version(Version::HTTP_2).uri(uri).body(())?;
     *request.headers_mut() = connect.headers.clone();
     Ok(request)
 }

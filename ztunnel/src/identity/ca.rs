@@ -45,11 +45,7 @@ impl CaClient {
     /// Needs a runtime; connects with the first call.
     #[must_use]
     pub fn new(channel: &ControlChannel, token: Token, settings: CaSettings) -> Self {
-        Self {
-            channel: channel.lazy(),
-            token,
-            settings,
-        }
+        Self { channel: channel.lazy(), token, settings }
     }
 
     /// Makes a key and has it signed; one attempt.
@@ -75,9 +71,7 @@ impl CaClient {
         csr: &str,
     ) -> Result<Request<IstioCertificateRequest>, TokenError> {
         // A node proxy asks for its pods; the CA checks that they run on its node.
-        let impersonated = Value {
-            kind: Some(Kind::StringValue(identity.to_string())),
-        };
+        let impersonated = Value { kind: Some(Kind::StringValue(identity.to_string())) };
         let fields = BTreeMap::from([("ImpersonatedIdentity".to_owned(), impersonated)]);
         let mut request = Request::new(IstioCertificateRequest {
             csr: csr.to_owned(),
@@ -103,9 +97,7 @@ impl CaClient {
             Status::unavailable(error)
         })?;
         let codec = ProstCodec::<IstioCertificateRequest, IstioCertificateResponse>::default();
-        let answer = grpc
-            .unary(request, PathAndQuery::from_static(METHOD), codec)
-            .await?;
+        let answer = grpc.unary(request, PathAndQuery::from_static(METHOD), codec).await?;
         Ok(answer.into_inner())
     }
 }

@@ -40,20 +40,12 @@ impl Service {
         &self,
         request: &Request<IstioCertificateRequest>,
     ) -> Result<IstioCertificateResponse, Status> {
-        let header = |name| {
-            request
-                .metadata()
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-        };
+        let header = |name| request.metadata().get(name).and_then(|value| value.to_str().ok());
         if header("authorization") != Some("Bearer right") || header("clusterid") != Some("c1") {
             return Err(Status::unauthenticated("wrong token"));
         }
         self.seen.lock().unwrap().push(request.get_ref().clone());
-        let cert_chain = self
-            .ca
-            .answer(&request.get_ref().csr)
-            .map_err(Status::internal)?;
+        let cert_chain = self.ca.answer(&request.get_ref().csr).map_err(Status::internal)?;
         Ok(IstioCertificateResponse { cert_chain })
     }
 }
@@ -94,9 +86,7 @@ impl tower::Service<http::Request<hyper::body::Incoming>> for Http {
         let service = self.0.clone();
         Box::pin(async move {
             let codec = ProstCodec::default();
-            Ok(tonic::server::Grpc::new(codec)
-                .unary(service, request)
-                .await)
+            Ok(tonic::server::Grpc::new(codec).unary(service, request).await)
         })
     }
 }
@@ -114,9 +104,7 @@ async fn start(service: Service) -> (ControlChannel, JoinSet<()>) {
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = format!("https://{}", listener.local_addr().unwrap())
-        .parse()
-        .unwrap();
+    let address = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
     let root = RootSource::Pem(service.ca.root_pem());
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
@@ -131,27 +119,17 @@ async fn start(service: Service) -> (ControlChannel, JoinSet<()>) {
                 .await;
         }
     });
-    let settings = ControlSettings {
-        address,
-        root,
-        alt_hostname: None,
-    };
+    let settings = ControlSettings { address, root, alt_hostname: None };
     (ControlChannel::new(settings).unwrap(), tasks)
 }
 
 fn client(channel: &ControlChannel, token: &str) -> CaClient {
-    let settings = CaSettings {
-        cluster: "c1".to_owned(),
-        ttl: Duration::from_secs(7200),
-    };
+    let settings = CaSettings { cluster: "c1".to_owned(), ttl: Duration::from_secs(7200) };
     CaClient::new(channel, Token::from_setting(Some(token)), settings)
 }
 
 fn service() -> Service {
-    Service {
-        ca: TestCa::new(),
-        seen: Arc::default(),
-    }
+    Service { ca: TestCa::new(), seen: Arc::default() }
 }
 
 #[tokio::test]
@@ -172,34 +150,21 @@ async fn a_refusal_names_the_identity_and_the_answer() {
     let (channel, _tasks) = start(service()).await;
     let cart = Identity::new("", "shop", "cart").unwrap();
     let error = client(&channel, "wrong").issue(&cart).await.unwrap_err();
-    let IdentityError::Refused { status, .. } = &error else {
-        panic!("{error}")
-    };
+    let IdentityError::Refused { status, .. } = &error else { panic!("{error}") };
     assert_eq!(status.code(), Code::Unauthenticated);
     let text = error.to_string();
-    assert!(
-        text.contains("shop/sa/cart") && text.contains("wrong token"),
-        "{text}"
-    );
+    assert!(text.contains("shop/sa/cart") && text.contains("wrong token"), "{text}");
 }
 
 #[tokio::test]
 async fn an_unreachable_service_is_an_error_that_says_why() {
     let address = "https://127.0.0.1:1".parse().unwrap();
     let root = RootSource::Pem(TestCa::new().root_pem());
-    let settings = ControlSettings {
-        address,
-        root,
-        alt_hostname: None,
-    };
+    let settings = ControlSettings { address, root, alt_hostname: None };
     let channel = ControlChannel::new(settings).unwrap();
     let error = channel.connect().await.unwrap_err().to_string();
     assert_eq!(error.matches("efused").count(), 1, "{error}");
     let cart = Identity::new("", "shop", "cart").unwrap();
-    let error = client(&channel, "right")
-        .issue(&cart)
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = client(&channel, "right").issue(&cart).await.unwrap_err().to_string();
     assert!(error.contains("efused"), "{error}");
 }

@@ -61,13 +61,8 @@ impl CertifiedIdentity {
 
     /// How long until half of its life is over.
     pub(super) fn refresh_in(&self, now: SystemTime) -> Duration {
-        let life = self
-            .not_after
-            .duration_since(self.not_before)
-            .unwrap_or_default();
-        (self.not_before + life / 2)
-            .duration_since(now)
-            .unwrap_or_default()
+        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
+        (self.not_before + life / 2).duration_since(now).unwrap_or_default()
     }
 }
 
@@ -90,19 +85,13 @@ pub(super) struct KeyRequest<'a> {
 
 impl<'a> KeyRequest<'a> {
     pub(super) fn new(identity: &'a Identity) -> Result<Self, IdentityError> {
-        let failed = |source| IdentityError::Request {
-            identity: identity.clone(),
-            source,
-        };
+        let failed = |source| IdentityError::Request { identity: identity.clone(), source };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         let uri = Ia5String::try_from(identity.to_string()).map_err(failed)?;
         params.subject_alt_names = vec![SanType::URI(uri)];
-        let csr = params
-            .serialize_request(&key)
-            .and_then(|csr| csr.pem())
-            .map_err(failed)?;
+        let csr = params.serialize_request(&key).and_then(|csr| csr.pem()).map_err(failed)?;
         Ok(Self { identity, key, csr })
     }
 
@@ -115,19 +104,14 @@ impl<'a> KeyRequest<'a> {
     pub(super) fn certify(self, chain: &[String]) -> Result<CertifiedIdentity, IdentityError> {
         let identity = self.identity;
         self.checked(chain)
-            .map_err(|reason| IdentityError::Rejected {
-                identity: identity.clone(),
-                reason,
-            })
+            .map_err(|reason| IdentityError::Rejected { identity: identity.clone(), reason })
     }
 
     fn checked(self, chain: &[String]) -> Result<CertifiedIdentity, String> {
         let (roots, signed) = chain.split_last().ok_or("the answer is empty")?;
         let roots = parse_pem(std::slice::from_ref(roots))?;
         let mut signed = parse_pem(signed)?;
-        let leaf = signed
-            .first()
-            .ok_or("the answer holds no root beside the certificate")?;
+        let leaf = signed.first().ok_or("the answer holds no root beside the certificate")?;
         let found = identity_of(leaf).map_err(|e| e.to_string())?;
         if found != *self.identity {
             return Err(format!("it is for {found}"));
@@ -162,15 +146,9 @@ fn parse_pem(texts: &[String]) -> Result<Vec<CertificateDer<'static>>, String> {
 fn root_store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     for root in roots {
-        store
-            .add(root.clone())
-            .map_err(|error| format!("its root is unusable: {error}"))?;
+        store.add(root.clone()).map_err(|error| format!("its root is unusable: {error}"))?;
     }
-    if store.is_empty() {
-        Err("it comes without a root".to_owned())
-    } else {
-        Ok(store)
-    }
+    if store.is_empty() { Err("it comes without a root".to_owned()) } else { Ok(store) }
 }
 
 /// A peer would make the same checks; better to keep the old certificate than to find
@@ -196,10 +174,7 @@ fn validity(leaf: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), Strin
         let seconds = u64::try_from(time.timestamp()).map_err(|_| "it is older than 1970")?;
         Ok::<_, String>(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
     };
-    Ok((
-        at(parsed.validity().not_before)?,
-        at(parsed.validity().not_after)?,
-    ))
+    Ok((at(parsed.validity().not_before)?, at(parsed.validity().not_after)?))
 }
 
 fn certified_key(
@@ -207,12 +182,8 @@ fn certified_key(
     chain: Vec<CertificateDer<'static>>,
 ) -> Result<CertifiedKey, String> {
     let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let signer = provider()
-        .key_provider
-        .load_private_key(der)
-        .map_err(|e| e.to_string())?;
+    let signer = provider().key_provider.load_private_key(der).map_err(|e| e.to_string())?;
     let key = CertifiedKey::new(chain, signer);
-    key.keys_match()
-        .map_err(|_| "it is not for the key that was sent".to_owned())?;
+    key.keys_match().map_err(|_| "it is not for the key that was sent".to_owned())?;
     Ok(key)
 }

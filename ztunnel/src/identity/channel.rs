@@ -55,20 +55,14 @@ impl ControlChannel {
     /// [`ChannelError`].
     pub fn new(settings: ControlSettings) -> Result<Self, ChannelError> {
         let address = settings.address.clone();
-        let failed = |source| ChannelError::Connect {
-            address: address.to_string(),
-            source,
-        };
+        let failed = |source| ChannelError::Connect { address: address.to_string(), source };
         let endpoint = Endpoint::new(address.clone())
             .map_err(failed)?
             .connect_timeout(CONNECT_DEADLINE)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_DEADLINE)
             .keep_alive_while_idle(true);
-        Ok(Self {
-            endpoint,
-            connector: ControlConnector::new(settings)?,
-        })
+        Ok(Self { endpoint, connector: ControlConnector::new(settings)? })
     }
 
     /// Connects now, within 5 s.
@@ -76,20 +70,14 @@ impl ControlChannel {
     /// # Errors
     /// [`ChannelError::Connect`] with every cause in its text.
     pub async fn connect(&self) -> Result<Channel, ChannelError> {
-        let failed = |source| ChannelError::Connect {
-            address: self.endpoint.uri().to_string(),
-            source,
-        };
-        self.endpoint
-            .connect_with_connector(self.connector.clone())
-            .await
-            .map_err(failed)
+        let failed =
+            |source| ChannelError::Connect { address: self.endpoint.uri().to_string(), source };
+        self.endpoint.connect_with_connector(self.connector.clone()).await.map_err(failed)
     }
 
     /// Connects with the first call, and again whenever a call finds no connection.
     #[must_use]
     pub fn lazy(&self) -> Channel {
-        self.endpoint
-            .connect_with_connector_lazy(self.connector.clone())
+        self.endpoint.connect_with_connector_lazy(self.connector.clone())
     }
 }

@@ -40,12 +40,10 @@ impl Issuer {
             #[cfg(test)]
             Self::Local(ca) => {
                 let key = super::certified::KeyRequest::new(identity)?;
-                let chain = ca
-                    .answer(key.csr())
-                    .map_err(|reason| IdentityError::Rejected {
-                        identity: identity.clone(),
-                        reason,
-                    })?;
+                let chain = ca.answer(key.csr()).map_err(|reason| IdentityError::Rejected {
+                    identity: identity.clone(),
+                    reason,
+                })?;
                 key.certify(&chain)
             }
         }
@@ -87,9 +85,7 @@ struct State {
 
 impl State {
     fn valid(&self) -> Option<Arc<CertifiedIdentity>> {
-        self.current
-            .clone()
-            .filter(|certified| !certified.expired(SystemTime::now()))
+        self.current.clone().filter(|certified| !certified.expired(SystemTime::now()))
     }
 }
 
@@ -101,16 +97,8 @@ impl Certificates {
     }
 
     pub(crate) fn with_issuer(issuer: Issuer) -> Self {
-        let issuer = Arc::new(Limited {
-            issuer,
-            permits: Semaphore::new(CONCURRENCY),
-        });
-        Self {
-            shared: Arc::new(Shared {
-                issuer,
-                entries: Mutex::default(),
-            }),
-        }
+        let issuer = Arc::new(Limited { issuer, permits: Semaphore::new(CONCURRENCY) });
+        Self { shared: Arc::new(Shared { issuer, entries: Mutex::default() }) }
     }
 
     /// Has the identity's certificate fetched and kept while the lease lives. Needs a
@@ -161,12 +149,7 @@ impl Shared {
             state: sender,
             demand: Arc::clone(&demand),
         };
-        Entry {
-            leases: 0,
-            state,
-            demand,
-            keeper: tokio::spawn(keeper.run()),
-        }
+        Entry { leases: 0, state, demand, keeper: tokio::spawn(keeper.run()) }
     }
 }
 
@@ -264,11 +247,7 @@ impl Keeper {
         tracing::info!(identity = %self.identity, "certificate obtained");
         let current = Some(Arc::new(certified));
         self.state.send_modify(|state| {
-            *state = State {
-                current,
-                failures: state.failures,
-                error: None,
-            };
+            *state = State { current, failures: state.failures, error: None };
         });
     }
 

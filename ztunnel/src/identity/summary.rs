@@ -47,9 +47,7 @@ impl Summary {
             (None, None) => "Initializing".to_owned(),
             (None, Some(error)) => format!("Unavailable: {error}"),
         };
-        let (chain, roots) = certified
-            .map(CertifiedIdentity::certificates)
-            .unwrap_or_default();
+        let (chain, roots) = certified.map(CertifiedIdentity::certificates).unwrap_or_default();
         let all = |list: &[CertificateDer<'_>]| list.iter().filter_map(summarize).collect();
         Self {
             identity: identity.to_string(),
@@ -64,10 +62,7 @@ impl Summary {
 fn summarize(certificate: &CertificateDer<'_>) -> Option<CertificateSummary> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let text = |time: x509_parser::time::ASN1Time| {
-        OffsetDateTime::from_unix_timestamp(time.timestamp())
-            .ok()?
-            .format(&Rfc3339)
-            .ok()
+        OffsetDateTime::from_unix_timestamp(time.timestamp()).ok()?.format(&Rfc3339).ok()
     };
     Some(CertificateSummary {
         serial_number: parsed.serial.to_string(),

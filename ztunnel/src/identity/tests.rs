@@ -23,11 +23,7 @@ fn store(ca: &TestCa) -> Certificates {
 }
 
 async fn not_after(lease: &Lease) -> SystemTime {
-    timeout(PATIENCE, lease.certificate())
-        .await
-        .unwrap()
-        .unwrap()
-        .not_after()
+    timeout(PATIENCE, lease.certificate()).await.unwrap().unwrap().not_after()
 }
 
 #[tokio::test]
@@ -36,10 +32,7 @@ async fn an_identity_is_certified_once_for_all_who_ask() {
     let store = store(&ca);
     let leases: Vec<_> = (0..20).map(|_| store.lease(&cart())).collect();
     let all = join_all(leases.iter().map(Lease::certificate)).await;
-    assert!(
-        all.iter()
-            .all(|result| *result.as_ref().unwrap().identity() == cart())
-    );
+    assert!(all.iter().all(|result| *result.as_ref().unwrap().identity() == cart()));
     assert_eq!(ca.asked(), 1);
 }
 
@@ -64,10 +57,7 @@ async fn a_failure_is_told_to_those_who_wait_and_tried_again() {
     ca.refuse(1);
     let store = store(&ca);
     let lease = store.lease(&cart());
-    let error = timeout(PATIENCE, lease.certificate())
-        .await
-        .unwrap()
-        .unwrap_err();
+    let error = timeout(PATIENCE, lease.certificate()).await.unwrap().unwrap_err();
     assert!(matches!(*error, IdentityError::Rejected { .. }), "{error}");
     assert!(store.summary()[0].state.starts_with("Unavailable"));
     not_after(&lease).await;
@@ -96,10 +86,7 @@ async fn a_certificate_is_renewed_at_half_of_its_life() {
     let first = not_after(&lease).await;
     let second = renewed(&lease, first).await;
     assert!(second > first);
-    assert!(
-        SystemTime::now() < first,
-        "it was renewed only after its end"
-    );
+    assert!(SystemTime::now() < first, "it was renewed only after its end");
 }
 
 #[tokio::test]
@@ -114,11 +101,7 @@ async fn the_old_certificate_stays_while_the_new_one_is_refused() {
         }
     };
     timeout(PATIENCE, asked).await.unwrap();
-    assert_eq!(
-        not_after(&lease).await,
-        first,
-        "a refusal took the certificate away"
-    );
+    assert_eq!(not_after(&lease).await, first, "a refusal took the certificate away");
     assert!(renewed(&lease, first).await > first);
 }
 
@@ -154,10 +137,7 @@ fn only_what_was_asked_for_is_accepted() {
         (vec![], "empty"),
         (vec![for_other_key.pem()], "no root"),
         (vec![for_other_key.pem(), root.clone()], "not for the key"),
-        (
-            vec![for_other_name.pem(), root.clone()],
-            "it is for spiffe://",
-        ),
+        (vec![for_other_name.pem(), root.clone()], "it is for spiffe://"),
         (vec![two_names.pem(), root.clone()], "2 URI names"),
         (vec![authority.pem(), root.clone()], "CaUsedAsEndEntity"),
         (vec![expired.pem(), root.clone()], "xpired"),
@@ -166,10 +146,7 @@ fn only_what_was_asked_for_is_accepted() {
     ];
     for (chain, expected) in cases {
         let found = verdict(&chain);
-        assert!(
-            found.contains(expected),
-            "{found:?} does not tell of {expected:?}"
-        );
+        assert!(found.contains(expected), "{found:?} does not tell of {expected:?}");
     }
 }
 
@@ -180,10 +157,7 @@ fn keys_stay_out_of_debug_text() {
     let request = KeyRequest::new(&identity).unwrap();
     let chain = ca.answer(request.csr()).unwrap();
     let text = format!("{:?}", request.certify(&chain).unwrap());
-    assert!(
-        text.contains("spiffe://cluster.local/ns/shop/sa/cart"),
-        "{text}"
-    );
+    assert!(text.contains("spiffe://cluster.local/ns/shop/sa/cart"), "{text}");
     assert!(!text.to_lowercase().contains("key"), "{text}");
 }
 

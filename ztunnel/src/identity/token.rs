@@ -35,11 +35,7 @@ impl Token {
         };
         let file = Path::new(text);
         let path = setting.is_some() && (text.starts_with('/') || text.starts_with("./"));
-        Self(if path || file.is_file() {
-            Source::File(file.to_owned())
-        } else {
-            otherwise
-        })
+        Self(if path || file.is_file() { Source::File(file.to_owned()) } else { otherwise })
     }
 
     /// The value of the `authorization` header; a file is read again for each call,
@@ -52,14 +48,8 @@ impl Token {
             Source::None => return Ok(None),
             Source::Literal(text) => ("the setting".to_owned(), text.clone()),
             Source::File(path) => {
-                let failed = |source| TokenError::Read {
-                    path: path.clone(),
-                    source,
-                };
-                (
-                    path.display().to_string(),
-                    fs::read_to_string(path).map_err(failed)?,
-                )
+                let failed = |source| TokenError::Read { path: path.clone(), source };
+                (path.display().to_string(), fs::read_to_string(path).map_err(failed)?)
             }
         };
         let mut value = AsciiMetadataValue::try_from(format!("Bearer {}", text.trim()))

@@ -75,8 +75,5 @@ pub(super) async fn accept_loop<Served>(
 /// The connection ended while it was in the queue; the next may be fine.
 fn concerns_one(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionReset | Interrupted
-    )
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }

@@ -22,12 +22,10 @@ impl PodShared {
 
     /// Waits until a connection toward this pod can be judged, and judges it.
     pub(super) async fn admit(&self, connection: &mesh::Connection) -> Result<Known, Refusal> {
-        self.settled(
-            |(view, workload)| match view.authorize(&workload, connection) {
-                Decision::Allow => Ok((view, workload)),
-                Decision::Deny(denial) => Err(Refusal::Denied(denial)),
-            },
-        )
+        self.settled(|(view, workload)| match view.authorize(&workload, connection) {
+            Decision::Allow => Ok((view, workload)),
+            Decision::Deny(denial) => Err(Refusal::Denied(denial)),
+        })
         .await
     }
 

@@ -56,10 +56,8 @@ impl Deref for AppSocket {
 /// What all our TCP connections have in common.
 pub(super) fn tune(tcp: &TcpStream) -> io::Result<()> {
     let (time, interval, retries) = KEEPALIVE;
-    let keepalive = TcpKeepalive::new()
-        .with_time(time)
-        .with_interval(interval)
-        .with_retries(retries);
+    let keepalive =
+        TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);
     tcp.set_nodelay(true)?;
     SockRef::from(tcp).set_tcp_keepalive(&keepalive)
 }

@@ -66,12 +66,6 @@ impl ProxyContext {
         fence: Fence,
         settings: Settings,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            view,
-            certificates,
-            telemetry,
-            fence,
-            settings,
-        })
+        Arc::new(Self { view, certificates, telemetry, fence, settings })
     }
 }

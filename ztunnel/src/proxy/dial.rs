@@ -70,9 +70,7 @@ impl Dialer {
         to: SocketAddr,
         prepare: impl FnOnce(&TcpSocket) -> io::Result<()>,
     ) -> Result<TcpStream, DialError> {
-        let from = client
-            .filter(|ip| *ip != to.ip())
-            .map(|ip| SocketAddr::new(ip, 0));
+        let from = client.filter(|ip| *ip != to.ip()).map(|ip| SocketAddr::new(ip, 0));
         let mark = Some(self.mark);
         let (sender, receiver) = oneshot::channel();
         self.fence.submit(
@@ -99,8 +97,5 @@ async fn within_deadline(
 ) -> Result<TcpStream, DialError> {
     timeout(CONNECT_DEADLINE, dialled)
         .await
-        .unwrap_or(Err(DialError::Deadline {
-            to,
-            after: CONNECT_DEADLINE,
-        }))
+        .unwrap_or(Err(DialError::Deadline { to, after: CONNECT_DEADLINE }))
 }

@@ -47,10 +47,7 @@ fn baggage(workload: &Workload) -> String {
         ("service.version", &workload.canonical_revision),
     ];
     let known = members.iter().filter(|(_, value)| !value.is_empty());
-    known
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect::<Vec<_>>()
-        .join(",")
+    known.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
 /// W3C trace context: not sampled, and the first of its trace.

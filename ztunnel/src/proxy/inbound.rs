@@ -44,18 +44,10 @@ pub(super) async fn serve(
     match Box::pin(handshake(&pod, tcp)).await {
         Ok((tunnel, identity)) => {
             drop(permit);
-            let peer = Peer {
-                addr,
-                identity,
-                local,
-            };
+            let peer = Peer { addr, identity, local };
             Box::pin(requests(pod, life, tunnel, peer)).await;
         }
-        Err(refusal) => refused(
-            &pod,
-            inbound(&pod, None, stranger(addr), local, None),
-            &refusal,
-        ),
+        Err(refusal) => refused(&pod, inbound(&pod, None, stranger(addr), local, None), &refusal),
     }
 }
 
@@ -112,21 +104,12 @@ async fn stream(pod: Arc<PodShared>, peer: Peer, incoming: Incoming) {
             let view = pod.context.view.current();
             let network = &pod.context.settings.network;
             let src = client(view.as_deref(), network, peer.addr, Some(&peer.identity));
-            refused(
-                &pod,
-                inbound(&pod, None, src, dst, Some(peer.local)),
-                &refusal,
-            );
+            refused(&pod, inbound(&pod, None, src, dst, Some(peer.local)), &refusal);
             return incoming.refuse(refusal.status());
         }
     };
     let (view, workload) = &known;
-    let src = client(
-        Some(view),
-        &workload.network,
-        peer.addr,
-        Some(&peer.identity),
-    );
+    let src = client(Some(view), &workload.network, peer.addr, Some(&peer.identity));
     let dst = connection.destination;
     let facts = inbound(&pod, Some(&known), src, dst, Some(peer.local));
     let guard = pod.context.telemetry.open(facts);
@@ -154,15 +137,9 @@ async fn admit(
 ) -> Result<(mesh::Connection, Known), (SocketAddr, Refusal)> {
     let destination =
         target(incoming.authority(), peer.local.ip()).map_err(|refusal| (peer.local, refusal))?;
-    let connection = mesh::Connection {
-        source: peer.addr,
-        identity: Some(peer.identity.clone()),
-        destination,
-    };
-    let known = pod
-        .admit(&connection)
-        .await
-        .map_err(|refusal| (destination, refusal))?;
+    let connection =
+        mesh::Connection { source: peer.addr, identity: Some(peer.identity.clone()), destination };
+    let known = pod.admit(&connection).await.map_err(|refusal| (destination, refusal))?;
     Ok((connection, known))
 }
 

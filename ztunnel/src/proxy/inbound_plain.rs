@@ -24,18 +24,10 @@ pub(super) async fn serve(pod: Arc<PodShared>, remote: AppSocket, addr: SocketAd
         Ok(destination) => destination,
         Err(refusal) => {
             let local = remote.local_addr().map_or(source, canonical);
-            return refused(
-                &pod,
-                inbound(&pod, None, stranger(source), local, None),
-                &refusal,
-            );
+            return refused(&pod, inbound(&pod, None, stranger(source), local, None), &refusal);
         }
     };
-    let connection = mesh::Connection {
-        source,
-        identity: None,
-        destination,
-    };
+    let connection = mesh::Connection { source, identity: None, destination };
     let known = match pod.admit(&connection).await {
         Ok(known) => known,
         Err(refusal) => {

@@ -13,11 +13,7 @@ use super::context::{Ipv6, ProxyContext};
 /// Connections that may wait to be accepted; the pod's `somaxconn` caps it.
 const BACKLOG: i32 = 4096;
 
-const PORTS: [u16; 3] = [
-    zds::port::OUTBOUND,
-    zds::port::INBOUND_PLAIN,
-    zds::port::INBOUND_HBONE,
-];
+const PORTS: [u16; 3] = [zds::port::OUTBOUND, zds::port::INBOUND_PLAIN, zds::port::INBOUND_HBONE];
 
 /// Linux' "address family not supported by protocol".
 const EAFNOSUPPORT: i32 = 97;
@@ -58,29 +54,16 @@ pub(super) async fn bind(
         })
         .map_err(BindError::Fence)?;
     let closed = |_| BindError::Fence(FenceError::Closed);
-    let [first, second, third] = receiver
-        .await
-        .map_err(closed)?
-        .map_err(BindError::Fence)??;
+    let [first, second, third] = receiver.await.map_err(closed)?.map_err(BindError::Fence)??;
     let register = |listener, port| {
         TcpListener::from_std(listener).map_err(|source| BindError::Listen(port, source))
     };
-    Ok([
-        register(first, PORTS[0])?,
-        register(second, PORTS[1])?,
-        register(third, PORTS[2])?,
-    ])
+    Ok([register(first, PORTS[0])?, register(second, PORTS[1])?, register(third, PORTS[2])?])
 }
 
 /// On both families, or on IPv4 only where the kernel has no IPv6.
 fn listen(ipv6: Ipv6, port: u16, mark: u32) -> io::Result<StdListener> {
-    let on = |addr| {
-        listen_tcp(&Listen {
-            addr,
-            backlog: BACKLOG,
-            mark: Some(mark),
-        })
-    };
+    let on = |addr| listen_tcp(&Listen { addr, backlog: BACKLOG, mark: Some(mark) });
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     if ipv6 == Ipv6::Disabled {
         return on(v4);

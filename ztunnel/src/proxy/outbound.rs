@@ -70,11 +70,7 @@ pub(super) async fn serve(pod: Arc<PodShared>, app: AppSocket, client: SocketAdd
 fn destination(app: &TcpStream) -> Result<OrigDst, Refusal> {
     let dst = original_dst(app).map_err(|_| Refusal::NotRedirected)?;
     let local = app.local_addr().map_err(|_| Refusal::NotRedirected)?;
-    if dst.0 == canonical(local) {
-        Err(Refusal::NotRedirected)
-    } else {
-        Ok(dst)
-    }
+    if dst.0 == canonical(local) { Err(Refusal::NotRedirected) } else { Ok(dst) }
 }
 
 fn facts(
@@ -114,10 +110,8 @@ async fn tunnel(
         security: Security::MutualTls,
         ..facts(pod, Some(source), client, dst)
     });
-    let connect = Connect {
-        authority: to.authority.to_string(),
-        headers: headers::request(source, client),
-    };
+    let connect =
+        Connect { authority: to.authority.to_string(), headers: headers::request(source, client) };
     let key = PoolKey {
         source: pod.lease.identity().clone(),
         accepted: to.expected,
@@ -135,11 +129,7 @@ async fn tunnel(
         result = pump(&app, stream, moved) => result,
         error = app.broken() => Err(PumpError::Application(error)),
     };
-    end(
-        guard,
-        result.map_err(|e| failure(ResponseFlags::None, &e)),
-        [app],
-    );
+    end(guard, result.map_err(|e| failure(ResponseFlags::None, &e)), [app]);
 }
 
 /// Closes well what ended well; what did not is reset as it is dropped.
@@ -167,11 +157,7 @@ fn dial_peer(
             .await
             .map_err(|_| PeerError::IdentityDeadline)?
             .map_err(PeerError::Identity)?;
-        let tcp = pod
-            .dialer
-            .dial_peer(key.destination)
-            .await
-            .map_err(PeerError::Dial)?;
+        let tcp = pod.dialer.dial_peer(key.destination).await.map_err(PeerError::Dial)?;
         let credentials = certified.credentials();
         let ip = key.destination.ip();
         let secured = tls::connect(credentials, &key.accepted, tcp, ip, HANDSHAKE_DEADLINE);
@@ -205,15 +191,8 @@ async fn passthrough(
     if to.reason == PassthroughReason::UnknownDestination {
         pod.context.telemetry.passthrough_unknown_destination();
     }
-    let dst = Endpoint {
-        addr: to.dst,
-        workload: to.peer,
-        identity: None,
-    };
-    let guard = pod
-        .context
-        .telemetry
-        .open(facts(pod, Some(source), client, dst));
+    let dst = Endpoint { addr: to.dst, workload: to.peer, identity: None };
+    let guard = pod.context.telemetry.open(facts(pod, Some(source), client, dst));
     let remote = match pod.dialer.dial_app(None, to.dst).await {
         Ok(remote) => remote,
         Err(error) => return guard.close(Err(failure(ResponseFlags::Connect, &error))),
@@ -224,9 +203,5 @@ async fn passthrough(
         error = app.broken() => Err(error),
         error = remote.broken() => Err(error),
     };
-    end(
-        guard,
-        result.map_err(|e| failure(ResponseFlags::None, &e)),
-        [app, remote],
-    );
+    end(guard, result.map_err(|e| failure(ResponseFlags::None, &e)), [app, remote]);
 }

@@ -75,19 +75,10 @@ impl PodProxy {
             &pod.info.namespace,
             &pod.info.service_account,
         )
-        .map_err(|source| ProxyError::Identity {
-            pod: name.clone(),
-            source,
-        })?;
-        let listeners = bind(context, &pod.netns)
-            .await
-            .map_err(|error| error.of(&name))?;
+        .map_err(|source| ProxyError::Identity { pod: name.clone(), source })?;
+        let listeners = bind(context, &pod.netns).await.map_err(|error| error.of(&name))?;
         let shared = Arc::new(PodShared {
-            dialer: Dialer::new(
-                context.fence.clone(),
-                pod.netns,
-                context.settings.packet_mark,
-            ),
+            dialer: Dialer::new(context.fence.clone(), pod.netns, context.settings.packet_mark),
             lease: context.certificates.lease(&identity),
             pool: Pool::new(context.settings.hbone.clone()),
             context: Arc::clone(context),
@@ -96,10 +87,7 @@ impl PodProxy {
             outbound: Arc::default(),
         });
         tracing::info!(pod = %name, uid = %pod.uid, %identity, "pod is served");
-        let proxy = Self {
-            shared,
-            life: Life::default(),
-        };
+        let proxy = Self { shared, life: Life::default() };
         proxy.serve(listeners);
         Ok(proxy)
     }
@@ -108,30 +96,17 @@ impl PodProxy {
         let (life, pod) = (&self.life, &self.shared);
         let half_open = Gate::Limited(Arc::new(Semaphore::new(HALF_OPEN)));
         let shared = Arc::clone(pod);
-        life.spawn(accept_loop(
-            outgoing,
-            life.clone(),
-            Gate::Open,
-            move |tcp, peer, _| outbound::serve(Arc::clone(&shared), AppSocket::new(tcp), peer),
-        ));
+        life.spawn(accept_loop(outgoing, life.clone(), Gate::Open, move |tcp, peer, _| {
+            outbound::serve(Arc::clone(&shared), AppSocket::new(tcp), peer)
+        }));
         let shared = Arc::clone(pod);
-        life.spawn(accept_loop(
-            plain,
-            life.clone(),
-            Gate::Open,
-            move |tcp, peer, _| {
-                inbound_plain::serve(Arc::clone(&shared), AppSocket::new(tcp), peer)
-            },
-        ));
+        life.spawn(accept_loop(plain, life.clone(), Gate::Open, move |tcp, peer, _| {
+            inbound_plain::serve(Arc::clone(&shared), AppSocket::new(tcp), peer)
+        }));
         let (shared, own) = (Arc::clone(pod), life.clone());
-        life.spawn(accept_loop(
-            tunnels,
-            life.clone(),
-            half_open,
-            move |tcp, peer, permit| {
-                inbound::serve(Arc::clone(&shared), own.clone(), tcp, peer, permit)
-            },
-        ));
+        life.spawn(accept_loop(tunnels, life.clone(), half_open, move |tcp, peer, permit| {
+            inbound::serve(Arc::clone(&shared), own.clone(), tcp, peer, permit)
+        }));
     }
 
     /// Accepts no more, tells peers so, and ends what is open.

@@ -96,9 +96,6 @@ impl Refusal {
             Self::Handshake(_) => ResponseFlags::TlsFailure,
             _ => ResponseFlags::None,
         };
-        Failure {
-            flags,
-            text: self.to_string(),
-        }
+        Failure { flags, text: self.to_string() }
     }
 }

@@ -37,11 +37,7 @@ pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
 
 /// One end about which nothing is known but its address.
 pub(super) fn stranger(addr: SocketAddr) -> Endpoint {
-    Endpoint {
-        addr,
-        workload: None,
-        identity: None,
-    }
+    Endpoint { addr, workload: None, identity: None }
 }
 
 /// The client of an inbound connection. An address alone proves nothing, so a workload
@@ -56,11 +52,7 @@ pub(super) fn client(
         .and_then(|view| view.by_address(network, addr.ip()))
         .filter(|workload| identity.is_none_or(|identity| *identity == workload.identity))
         .cloned();
-    Endpoint {
-        addr,
-        workload,
-        identity: identity.cloned(),
-    }
+    Endpoint { addr, workload, identity: identity.cloned() }
 }
 
 /// The facts of a connection toward this pod.
@@ -71,11 +63,7 @@ pub(super) fn inbound(
     dst: SocketAddr,
     hbone_addr: Option<SocketAddr>,
 ) -> ConnectionOpen {
-    let security = if src.identity.is_some() {
-        Security::MutualTls
-    } else {
-        Security::Plain
-    };
+    let security = if src.identity.is_some() { Security::MutualTls } else { Security::Plain };
     ConnectionOpen {
         reporter: Reporter::Destination,
         direction: Direction::Inbound,
@@ -101,8 +89,5 @@ pub(super) fn refused(pod: &PodShared, connection: ConnectionOpen, refusal: &Ref
 
 /// A failure that has a code of its own or none.
 pub(super) fn failure(flags: ResponseFlags, error: &impl std::fmt::Display) -> Failure {
-    Failure {
-        flags,
-        text: error.to_string(),
-    }
+    Failure { flags, text: error.to_string() }
 }

@@ -27,11 +27,7 @@ pub(super) fn target(authority: Option<&str>, local: IpAddr) -> Result<SocketAdd
 
 /// Refuses the proxy's ports: a request for one would come back to us.
 pub(super) fn own_port(target: SocketAddr) -> Result<(), Refusal> {
-    if zds::PROXY_PORTS.contains(&target.port()) {
-        Err(Refusal::ProxyPort)
-    } else {
-        Ok(())
-    }
+    if zds::PROXY_PORTS.contains(&target.port()) { Err(Refusal::ProxyPort) } else { Ok(()) }
 }
 
 /// Addresses that mean the same pod from outside as from inside.
@@ -45,10 +41,7 @@ fn addressable(ip: IpAddr) -> bool {
 
 /// What a stranger sent goes into logs in small portions.
 fn shortened(text: &str) -> String {
-    text.chars()
-        .take(64)
-        .flat_map(char::escape_default)
-        .collect()
+    text.chars().take(64).flat_map(char::escape_default).collect()
 }
 
 #[cfg(test)]

@@ -46,10 +46,7 @@ impl StreamError {
         match self {
             Self::Complete => true,
             Self::Refused { status, .. } => {
-                matches!(
-                    status.code(),
-                    Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
-                )
+                matches!(status.code(), Code::Unknown | Code::Cancelled | Code::DeadlineExceeded)
             }
             _ => false,
         }
@@ -67,10 +64,7 @@ impl StreamError {
 }
 
 pub(super) fn refused(step: &'static str) -> impl FnOnce(Status) -> StreamError {
-    move |status| StreamError::Refused {
-        step,
-        status: Box::new(status),
-    }
+    move |status| StreamError::Refused { step, status: Box::new(status) }
 }
 
 /// Code, message, and the causes that tonic hides behind "transport error".

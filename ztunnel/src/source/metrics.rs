@@ -59,24 +59,18 @@ impl Metrics {
     }
 
     pub(super) fn ended(&self, reason: &'static str) {
-        self.terminations
-            .get_or_create(&Termination { reason })
-            .inc();
+        self.terminations.get_or_create(&Termination { reason }).inc();
     }
 
     pub(super) fn received(&self, url: &str, bytes: usize) {
-        let url = Url {
-            url: url.to_owned(),
-        };
+        let url = Url { url: url.to_owned() };
         self.messages.get_or_create(&url).inc();
         self.message_bytes.get_or_create(&url).inc_by(bytes as u64);
     }
 
     pub(super) fn rejected(&self, url: &str, resources: usize) {
         if resources > 0 {
-            let url = Url {
-                url: url.to_owned(),
-            };
+            let url = Url { url: url.to_owned() };
             self.rejected.get_or_create(&url).inc_by(resources as u64);
         }
     }

@@ -50,16 +50,8 @@ struct Shared {
 /// Both ends, before anything is known.
 #[must_use]
 pub fn channel() -> (ViewWriter, ViewHandle) {
-    let shared = Arc::new(Shared {
-        view: ArcSwapOption::empty(),
-        changes: watch::Sender::new(0),
-    });
-    (
-        ViewWriter {
-            shared: Arc::clone(&shared),
-        },
-        ViewHandle { shared },
-    )
+    let shared = Arc::new(Shared { view: ArcSwapOption::empty(), changes: watch::Sender::new(0) });
+    (ViewWriter { shared: Arc::clone(&shared) }, ViewHandle { shared })
 }
 
 impl ViewWriter {

@@ -21,21 +21,12 @@ pub struct NodeInfo {
 
 impl NodeInfo {
     pub(super) fn message(&self) -> Node {
-        let text = |text: &str| Value {
-            kind: Some(Kind::StringValue(text.to_owned())),
-        };
-        let addresses = ListValue {
-            values: vec![text(&self.instance_ip)],
-        };
+        let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+        let addresses = ListValue { values: vec![text(&self.instance_ip)] };
         let fields = [
             ("NAME", text(&self.pod_name)),
             ("NAMESPACE", text(&self.pod_namespace)),
-            (
-                "INSTANCE_IPS",
-                Value {
-                    kind: Some(Kind::ListValue(addresses)),
-                },
-            ),
+            ("INSTANCE_IPS", Value { kind: Some(Kind::ListValue(addresses)) }),
             ("NODE_NAME", text(&self.node)),
             ("CLUSTER_ID", text(&self.cluster)),
         ];
@@ -45,10 +36,7 @@ impl NodeInfo {
                 self.instance_ip, self.pod_name, self.pod_namespace, self.pod_namespace
             ),
             metadata: Some(Struct {
-                fields: fields
-                    .into_iter()
-                    .map(|(key, value)| (key.to_owned(), value))
-                    .collect(),
+                fields: fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             }),
             build_version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Default::default()

@@ -113,13 +113,7 @@ impl State {
 
     /// Applies a response.
     pub(super) fn on(&mut self, response: DeltaDiscoveryResponse) -> Outcome {
-        let DeltaDiscoveryResponse {
-            resources,
-            type_url,
-            nonce,
-            removed_resources,
-            ..
-        } = response;
+        let DeltaDiscoveryResponse { resources, type_url, nonce, removed_resources, .. } = response;
         let mut outcome = Outcome {
             reply: DeltaDiscoveryRequest {
                 type_url: type_url.clone(),
@@ -169,27 +163,18 @@ impl State {
     }
 
     fn held(&self, url: &str) -> &Held {
-        if url == ADDRESS_TYPE {
-            &self.addresses
-        } else {
-            &self.policies
-        }
+        if url == ADDRESS_TYPE { &self.addresses } else { &self.policies }
     }
 
     fn versions(&self, url: &str) -> BTreeMap<String, String> {
         let held = self.held(url);
-        held.resources
-            .iter()
-            .map(|(name, entry)| (name.clone(), entry.version.clone()))
-            .collect()
+        held.resources.iter().map(|(name, entry)| (name.clone(), entry.version.clone())).collect()
     }
 
     fn remove(&mut self, url: &str, names: &[String]) -> bool {
         let mut changed = false;
         for name in names {
-            let entry = self
-                .held_mut(url)
-                .and_then(|held| held.resources.remove(name));
+            let entry = self.held_mut(url).and_then(|held| held.resources.remove(name));
             if let Some(entry) = entry {
                 changed = true;
                 self.forget(&entry.content);
@@ -201,12 +186,7 @@ impl State {
     fn upsert(&mut self, url: &str, resources: Vec<Resource>, outcome: &mut Outcome) -> bool {
         let mut changed = false;
         for resource in resources {
-            let Resource {
-                name,
-                version,
-                resource: body,
-                ..
-            } = resource;
+            let Resource { name, version, resource: body, .. } = resource;
             match self.parse(url, body.as_ref()) {
                 Ok(content) => {
                     outcome.skipped += usize::from(content == Content::Service);
@@ -234,10 +214,7 @@ impl State {
             self.view.insert_policy(policy);
             return Ok(Content::Policy(key));
         }
-        match Address::decode(&*body.value)?
-            .r#type
-            .ok_or(Unusable::Kind)?
-        {
+        match Address::decode(&*body.value)?.r#type.ok_or(Unusable::Kind)? {
             address::Type::Workload(message) => {
                 let workload = Workload::try_from(message)?;
                 let uid = Uid::clone(&workload.uid);
@@ -283,11 +260,7 @@ fn error_detail(rejected: &[(String, Unusable)]) -> Option<Status> {
     if rejected.len() > NAMED_REJECTIONS {
         texts.push(format!("and {} more", rejected.len() - NAMED_REJECTIONS));
     }
-    Some(Status {
-        code: INVALID_ARGUMENT,
-        message: texts.join("; "),
-        details: Vec::new(),
-    })
+    Some(Status { code: INVALID_ARGUMENT, message: texts.join("; "), details: Vec::new() })
 }
 
 #[cfg(test)]

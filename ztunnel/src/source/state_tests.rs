@@ -7,10 +7,7 @@ use super::*;
 const SERVICE: &str = "shop/cart.shop.svc.cluster.local";
 
 fn any(url: &str, value: Vec<u8>) -> Option<Any> {
-    Some(Any {
-        type_url: url.to_owned(),
-        value,
-    })
+    Some(Any { type_url: url.to_owned(), value })
 }
 
 fn resource(name: &str, version: &str, body: Option<Any>) -> Resource {
@@ -32,9 +29,7 @@ fn workload(name: &str, version: &str, ip: [u8; 4]) -> Resource {
         addresses: vec![ip.to_vec()],
         ..Default::default()
     };
-    let address = Address {
-        r#type: Some(address::Type::Workload(message)),
-    };
+    let address = Address { r#type: Some(address::Type::Workload(message)) };
     resource(&uid, version, any(ADDRESS_TYPE, address.encode_to_vec()))
 }
 
@@ -49,9 +44,7 @@ fn strange_workload(name: &str, ip: [u8; 4]) -> Resource {
         tunnel_protocol: 2,
         ..Default::default()
     };
-    let address = Address {
-        r#type: Some(address::Type::Workload(message)),
-    };
+    let address = Address { r#type: Some(address::Type::Workload(message)) };
     resource(&uid, "1", any(ADDRESS_TYPE, address.encode_to_vec()))
 }
 
@@ -65,20 +58,13 @@ fn bad_workload(name: &str, version: &str) -> Resource {
         addresses: vec![vec![1, 2, 3]],
         ..Default::default()
     };
-    let address = Address {
-        r#type: Some(address::Type::Workload(message)),
-    };
+    let address = Address { r#type: Some(address::Type::Workload(message)) };
     resource(&uid, version, any(ADDRESS_TYPE, address.encode_to_vec()))
 }
 
 fn service() -> Resource {
-    let message = wds::Service {
-        hostname: "cart".to_owned(),
-        ..Default::default()
-    };
-    let address = Address {
-        r#type: Some(address::Type::Service(message)),
-    };
+    let message = wds::Service { hostname: "cart".to_owned(), ..Default::default() };
+    let address = Address { r#type: Some(address::Type::Service(message)) };
     resource(SERVICE, "1", any(ADDRESS_TYPE, address.encode_to_vec()))
 }
 
@@ -115,20 +101,14 @@ fn uids(state: &State) -> Vec<&str> {
 
 #[test]
 fn the_view_is_complete_when_both_types_were_answered_in_any_order() {
-    for order in [
-        [ADDRESS_TYPE, AUTHORIZATION_TYPE],
-        [AUTHORIZATION_TYPE, ADDRESS_TYPE],
-    ] {
+    for order in [[ADDRESS_TYPE, AUTHORIZATION_TYPE], [AUTHORIZATION_TYPE, ADDRESS_TYPE]] {
         let mut state = State::default();
         assert_eq!(state.missing(), ["workloads", "policies"]);
         let first = state.on(response(order[0], Vec::new(), &[]));
         assert!(!first.changed && !state.complete());
         assert_eq!(state.missing().len(), 1);
         let second = state.on(response(order[1], Vec::new(), &[]));
-        assert!(
-            second.changed && state.complete(),
-            "an empty mesh is a complete one"
-        );
+        assert!(second.changed && state.complete(), "an empty mesh is a complete one");
         assert!(!state.on(response(order[1], Vec::new(), &[])).changed);
     }
 }
@@ -143,11 +123,7 @@ fn an_accepted_response_is_acknowledged_with_its_nonce() {
         ..Default::default()
     };
     assert_eq!(outcome.reply, expected);
-    let pod = LocalWorkload {
-        name: "a",
-        namespace: "shop",
-        service_account: "cart",
-    };
+    let pod = LocalWorkload { name: "a", namespace: "shop", service_account: "cart" };
     assert!(state.view().local(pod).is_some());
 }
 
@@ -167,24 +143,13 @@ fn a_bad_resource_is_named_and_rejected_alone() {
     assert_eq!(outcome.rejected.len(), 5);
     let detail = outcome.reply.error_detail.expect("a refusal");
     assert_eq!(detail.code, INVALID_ARGUMENT);
-    for name in [
-        "Kubernetes//Pod/shop/b: ",
-        "empty: no body",
-        "other: type",
-        "noise: ",
-        "nothing: ",
-    ] {
-        assert!(
-            detail.message.contains(name),
-            "{name} is not named in {}",
-            detail.message
-        );
+    for name in
+        ["Kubernetes//Pod/shop/b: ", "empty: no body", "other: type", "noise: ", "nothing: "]
+    {
+        assert!(detail.message.contains(name), "{name} is not named in {}", detail.message);
     }
     assert_eq!(outcome.reply.response_nonce, "n");
-    assert!(
-        state.missing() == ["policies"],
-        "a bad resource does not keep the node waiting"
-    );
+    assert!(state.missing() == ["policies"], "a bad resource does not keep the node waiting");
 }
 
 #[test]
@@ -194,38 +159,22 @@ fn a_bad_update_keeps_the_last_good_content_and_asks_for_another() {
     state.on(addresses(vec![bad_workload("a", "2")]));
     assert_eq!(uids(&state), ["a"]);
     let versions = &state.opening(Node::default())[0].initial_resource_versions;
-    assert_eq!(
-        versions["Kubernetes//Pod/shop/a"], "",
-        "not the version that was refused"
-    );
+    assert_eq!(versions["Kubernetes//Pod/shop/a"], "", "not the version that was refused");
 }
 
 #[test]
 fn a_refusal_names_a_bounded_number() {
     let mut state = State::default();
-    let bad = (0..100)
-        .map(|i| resource(&format!("r{i}"), "1", None))
-        .collect();
+    let bad = (0..100).map(|i| resource(&format!("r{i}"), "1", None)).collect();
     let detail = state.on(addresses(bad)).reply.error_detail.unwrap();
-    assert!(
-        detail.message.ends_with("and 80 more"),
-        "{}",
-        detail.message
-    );
+    assert!(detail.message.ends_with("and 80 more"), "{}", detail.message);
 }
 
 #[test]
 fn removed_resources_leave_the_view() {
     let mut state = State::default();
-    state.on(addresses(vec![
-        workload("a", "1", [10, 0, 0, 1]),
-        workload("b", "1", [10, 0, 0, 2]),
-    ]));
-    let outcome = state.on(response(
-        ADDRESS_TYPE,
-        vec![],
-        &["Kubernetes//Pod/shop/a", "unknown"],
-    ));
+    state.on(addresses(vec![workload("a", "1", [10, 0, 0, 1]), workload("b", "1", [10, 0, 0, 2])]));
+    let outcome = state.on(response(ADDRESS_TYPE, vec![], &["Kubernetes//Pod/shop/a", "unknown"]));
     assert!(outcome.changed && outcome.reply.error_detail.is_none());
     assert_eq!(uids(&state), ["b"]);
     let ip = "10.0.0.1".parse().unwrap();
@@ -248,43 +197,26 @@ fn a_pod_that_takes_over_an_address_within_one_response_owns_it() {
     );
     state.on(response);
     let ip = "10.0.0.1".parse().unwrap();
-    assert_eq!(
-        &*state.view().by_address(&"".into(), ip).unwrap().name,
-        "new"
-    );
+    assert_eq!(&*state.view().by_address(&"".into(), ip).unwrap().name, "new");
 }
 
 #[test]
 fn a_new_stream_tells_what_is_held_and_who_we_are_once() {
     let mut state = State::default();
-    state.on(addresses(vec![
-        workload("a", "7", [10, 0, 0, 1]),
-        bad_workload("b", "1"),
-        service(),
-    ]));
+    state.on(addresses(vec![workload("a", "7", [10, 0, 0, 1]), bad_workload("b", "1"), service()]));
     state.on(response(AUTHORIZATION_TYPE, vec![policy("p", "3")], &[]));
-    let node = Node {
-        id: "me".to_owned(),
-        ..Default::default()
-    };
+    let node = Node { id: "me".to_owned(), ..Default::default() };
     let requests = state.opening(node.clone());
     assert_eq!(requests.len(), 2);
     assert_eq!(requests[0].node, Some(node));
     assert_eq!(requests[1].node, None);
     let versions = |i: usize| -> Vec<(&str, &str)> {
         let versions = &requests[i].initial_resource_versions;
-        versions
-            .iter()
-            .map(|(name, version)| (name.as_str(), version.as_str()))
-            .collect()
+        versions.iter().map(|(name, version)| (name.as_str(), version.as_str())).collect()
     };
     assert_eq!(
         versions(0),
-        [
-            ("Kubernetes//Pod/shop/a", "7"),
-            ("Kubernetes//Pod/shop/b", ""),
-            (SERVICE, "1")
-        ]
+        [("Kubernetes//Pod/shop/a", "7"), ("Kubernetes//Pod/shop/b", ""), (SERVICE, "1")]
     );
     assert_eq!(versions(1), [("shop/p", "3")]);
     for request in &requests {

@@ -82,11 +82,7 @@ impl XdsClient {
         readiness: Readiness,
     ) -> Self {
         let session = Session::new(caller, writer, metrics, readiness);
-        Self {
-            address,
-            channel,
-            session,
-        }
+        Self { address, channel, session }
     }
 
     /// Keeps a stream open until `stop`.
@@ -141,14 +137,8 @@ impl XdsClient {
 
 impl Session {
     fn new(caller: Caller, writer: ViewWriter, metrics: Metrics, readiness: Readiness) -> Self {
-        let session = Self {
-            caller,
-            state: State::default(),
-            writer,
-            metrics,
-            readiness,
-            progress: false,
-        };
+        let session =
+            Self { caller, state: State::default(), writer, metrics, readiness, progress: false };
         session.report_readiness();
         session
     }
@@ -178,20 +168,16 @@ impl Session {
         if let Some(bearer) = self.caller.token.bearer()? {
             request.metadata_mut().insert("authorization", bearer);
             let cluster = &self.caller.node.cluster;
-            let cluster: AsciiMetadataValue = cluster
-                .parse()
-                .map_err(|_| StreamError::ClusterId(cluster.clone()))?;
+            let cluster: AsciiMetadataValue =
+                cluster.parse().map_err(|_| StreamError::ClusterId(cluster.clone()))?;
             request.metadata_mut().insert("clusterid", cluster);
         }
         let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let call = async {
             // The channel is connected: an error here is that of the connection.
-            grpc.ready()
-                .await
-                .map_err(|error| Status::from_error(error.into()))?;
+            grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
             let codec = ProstCodec::<DeltaDiscoveryRequest, DeltaDiscoveryResponse>::default();
-            grpc.streaming(request, PathAndQuery::from_static(METHOD), codec)
-                .await
+            grpc.streaming(request, PathAndQuery::from_static(METHOD), codec).await
         };
         let response = timeout(PATIENCE, call)
             .await
@@ -221,20 +207,8 @@ impl Session {
         let url = response.type_url.clone();
         self.metrics.received(&url, response.encoded_len());
         let (received, removed) = (response.resources.len(), response.removed_resources.len());
-        let Outcome {
-            reply,
-            changed,
-            rejected,
-            skipped,
-        } = self.state.on(response);
-        debug!(
-            url,
-            received,
-            removed,
-            skipped,
-            rejected = rejected.len(),
-            "control plane update"
-        );
+        let Outcome { reply, changed, rejected, skipped } = self.state.on(response);
+        debug!(url, received, removed, skipped, rejected = rejected.len(), "control plane update");
         for (name, reason) in &rejected {
             warn!(url, resource = name, %reason, "resource from the control plane rejected");
         }
@@ -248,17 +222,12 @@ impl Session {
 
     fn report_readiness(&self) {
         let missing = self.state.missing();
-        let waiting = missing
-            .iter()
-            .map(|what| format!("{what} from the control plane"));
+        let waiting = missing.iter().map(|what| format!("{what} from the control plane"));
         self.readiness.report(Part::ControlPlane, waiting.collect());
     }
 }
 
-type Opened = (
-    mpsc::Sender<DeltaDiscoveryRequest>,
-    Streaming<DeltaDiscoveryResponse>,
-);
+type Opened = (mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>);
 
 #[cfg(test)]
 #[path = "xds_tests.rs"]

@@ -29,11 +29,7 @@ struct Call {
 
 impl Call {
     async fn request(&mut self) -> DeltaDiscoveryRequest {
-        timeout(LIMIT, self.requests.message())
-            .await
-            .expect("a request in time")
-            .unwrap()
-            .unwrap()
+        timeout(LIMIT, self.requests.message()).await.expect("a request in time").unwrap().unwrap()
     }
 
     async fn respond(&self, url: &str, nonce: &str, resources: Vec<Resource>) {
@@ -92,18 +88,9 @@ impl StreamingService<DeltaDiscoveryRequest> for HandOver {
         Box::pin(async move {
             let (responses, queue) = mpsc::channel(4);
             let headers = request.metadata().clone();
-            let call = Call {
-                headers,
-                requests: request.into_inner(),
-                responses,
-            };
-            calls
-                .send(call)
-                .await
-                .map_err(|_| Status::unavailable("the test is over"))?;
-            Ok(Response::new(
-                Box::pin(ReceiverStream::new(queue)) as Responses
-            ))
+            let call = Call { headers, requests: request.into_inner(), responses };
+            calls.send(call).await.map_err(|_| Status::unavailable("the test is over"))?;
+            Ok(Response::new(Box::pin(ReceiverStream::new(queue)) as Responses))
         })
     }
 }
@@ -118,11 +105,7 @@ async fn fake_control() -> (SocketAddr, mpsc::Receiver<Call>) {
 }
 
 async fn connect(addr: SocketAddr) -> Channel {
-    Endpoint::from_shared(format!("http://{addr}"))
-        .unwrap()
-        .connect()
-        .await
-        .unwrap()
+    Endpoint::from_shared(format!("http://{addr}")).unwrap().connect().await.unwrap()
 }
 
 fn session() -> (Session, ViewHandle, Readiness) {
@@ -148,16 +131,11 @@ fn workload(name: &str) -> Resource {
         namespace: "shop".to_owned(),
         ..Default::default()
     };
-    let address = Address {
-        r#type: Some(address::Type::Workload(workload)),
-    };
+    let address = Address { r#type: Some(address::Type::Workload(workload)) };
     Resource {
         name: name.to_owned(),
         version: "v1".to_owned(),
-        resource: Some(Any {
-            type_url: ADDRESS_TYPE.to_owned(),
-            value: address.encode_to_vec(),
-        }),
+        resource: Some(Any { type_url: ADDRESS_TYPE.to_owned(), value: address.encode_to_vec() }),
         ..Default::default()
     }
 }
@@ -177,10 +155,7 @@ async fn a_session_subscribes_acknowledges_and_survives_an_outage() {
     assert_eq!(call.headers.get("clusterid").unwrap(), "Kubernetes");
     let opening = call.request().await;
     let node = opening.node.expect("the first request says who asks");
-    assert_eq!(
-        node.id,
-        "ztunnel~10.9.9.9~ztunnel-x.sluice-system~sluice-system.svc.cluster.local"
-    );
+    assert_eq!(node.id, "ztunnel~10.9.9.9~ztunnel-x.sluice-system~sluice-system.svc.cluster.local");
     assert_eq!(opening.type_url, ADDRESS_TYPE);
     assert_eq!(call.request().await.type_url, AUTHORIZATION_TYPE);
 
@@ -194,22 +169,12 @@ async fn a_session_subscribes_acknowledges_and_survives_an_outage() {
     assert!(readiness.waiting().is_empty());
 
     // The control plane goes away in the middle of the stream.
-    call.responses
-        .send(Err(Status::unavailable("shutting down")))
-        .await
-        .unwrap();
+    call.responses.send(Err(Status::unavailable("shutting down"))).await.unwrap();
     let (mut session, end) = timeout(LIMIT, first).await.unwrap().unwrap();
     assert!(!end.benign(), "{end}");
     assert!(end.to_string().contains("shutting down"), "{end}");
-    assert_eq!(
-        view.current().unwrap().workloads().count(),
-        1,
-        "the last good state stays"
-    );
-    assert!(
-        readiness.waiting().is_empty(),
-        "an outage of the control plane is not ours"
-    );
+    assert_eq!(view.current().unwrap().workloads().count(), 1, "the last good state stays");
+    assert!(readiness.waiting().is_empty(), "an outage of the control plane is not ours");
 
     let second = tokio::spawn(async move { session.stream(connect(addr).await, "fake").await });
     let mut call = timeout(LIMIT, calls.recv()).await.unwrap().unwrap();
@@ -225,15 +190,10 @@ async fn a_refused_token_is_told_to_the_operator() {
     let (addr, calls) = fake_control().await;
     drop(calls);
     let (mut session, ..) = session();
-    let end = timeout(LIMIT, session.stream(connect(addr).await, "fake"))
-        .await
-        .unwrap();
+    let end = timeout(LIMIT, session.stream(connect(addr).await, "fake")).await.unwrap();
     assert!(matches!(end, StreamError::Refused { .. }), "{end}");
 
     let status = Status::unauthenticated("token review failed");
     let text = refused("open the stream")(status).to_string();
-    assert!(
-        text.contains("token review failed") && text.contains("AUTH_TOKEN"),
-        "{text}"
-    );
+    assert!(text.contains("token review failed") && text.contains("AUTH_TOKEN"), "{text}");
 }

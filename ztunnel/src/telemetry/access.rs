@@ -95,17 +95,11 @@ fn name(endpoint: &Endpoint) -> Option<&str> {
 }
 
 fn namespace(endpoint: &Endpoint) -> Option<&str> {
-    endpoint
-        .workload
-        .as_deref()
-        .map(|workload| &*workload.namespace)
+    endpoint.workload.as_deref().map(|workload| &*workload.namespace)
 }
 
 fn cluster(endpoint: &Endpoint) -> Option<&str> {
-    endpoint
-        .workload
-        .as_deref()
-        .map(|workload| &*workload.cluster)
+    endpoint.workload.as_deref().map(|workload| &*workload.cluster)
 }
 
 fn identity(endpoint: &Endpoint) -> Option<String> {

@@ -31,11 +31,7 @@ impl ConnectionGuard {
             metrics: metrics.opened(&connection),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
-            open: Some(Open {
-                connection,
-                since: Instant::now(),
-                metrics: Arc::clone(metrics),
-            }),
+            open: Some(Open { connection, since: Instant::now(), metrics: Arc::clone(metrics) }),
         }
     }
 
@@ -70,22 +66,14 @@ impl ConnectionGuard {
         if let Some(failure) = &failure {
             open.metrics.failed(&open.connection, failure.flags);
         }
-        access::closed(
-            &open.connection,
-            bytes,
-            open.since.elapsed(),
-            failure.as_ref(),
-        );
+        access::closed(&open.connection, bytes, open.since.elapsed(), failure.as_ref());
     }
 }
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         if self.open.is_some() {
-            let failure = Failure {
-                flags: ResponseFlags::None,
-                text: "dropped".to_owned(),
-            };
+            let failure = Failure { flags: ResponseFlags::None, text: "dropped".to_owned() };
             self.finish(Err(failure));
         }
     }

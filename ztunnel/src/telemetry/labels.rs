@@ -18,12 +18,7 @@ impl Text {
     }
 
     fn principal(endpoint: &Endpoint) -> Self {
-        Self(
-            endpoint
-                .identity
-                .as_ref()
-                .map(|identity| identity.to_string().into()),
-        )
+        Self(endpoint.identity.as_ref().map(|identity| identity.to_string().into()))
     }
 }
 

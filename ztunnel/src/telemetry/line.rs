@@ -49,13 +49,7 @@ fn plain(mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
     let mut fields = Pairs::default();
     event.record(&mut fields);
     let meta = event.metadata();
-    write!(
-        writer,
-        "{}\t{}\t{}\t",
-        timestamp(),
-        level(*meta.level()),
-        meta.target()
-    )?;
+    write!(writer, "{}\t{}\t{}\t", timestamp(), level(*meta.level()), meta.target())?;
     one_line(&mut writer, &fields.message)?;
     if !fields.text.is_empty() {
         writer.write_char('\t')?;
@@ -95,9 +89,7 @@ fn one_line(writer: &mut Writer<'_>, text: &str) -> fmt::Result {
 }
 
 fn timestamp() -> String {
-    OffsetDateTime::now_utc()
-        .format(TIMESTAMP)
-        .unwrap_or_default()
+    OffsetDateTime::now_utc().format(TIMESTAMP).unwrap_or_default()
 }
 
 fn level(level: Level) -> &'static str {

@@ -61,10 +61,7 @@ impl Settings {
     fn filter(&self) -> Result<EnvFilter, LogError> {
         EnvFilter::builder()
             .parse(&self.filter)
-            .map_err(|source| LogError::Filter {
-                filter: self.filter.clone(),
-                source,
-            })
+            .map_err(|source| LogError::Filter { filter: self.filter.clone(), source })
     }
 }
 
@@ -78,10 +75,7 @@ impl Log {
         let lines = tracing_subscriber::fmt::layer()
             .event_format(settings.layout)
             .with_writer(writer.clone());
-        tracing_subscriber::registry()
-            .with(settings.filter()?)
-            .with(lines)
-            .try_init()?;
+        tracing_subscriber::registry().with(settings.filter()?).with(lines).try_init()?;
         Ok(Self { writer })
     }
 

@@ -36,39 +36,18 @@ impl Metrics {
         metrics.register_own(registry);
         let build = Family::<BuildLabels, Gauge>::default();
         let tag = env!("CARGO_PKG_VERSION");
-        build
-            .get_or_create(&BuildLabels {
-                component: "ztunnel",
-                tag,
-            })
-            .set(1);
+        build.get_or_create(&BuildLabels { component: "ztunnel", tag }).set(1);
         registry.register("istio_build", "Which program and version this is", build);
         metrics
     }
 
     fn register_tcp(&self, registry: &mut Registry) {
         let tcp: [(&str, &str, &Family<TcpLabels, Counter>); 5] = [
-            (
-                "istio_tcp_connections_opened",
-                "TCP connections opened",
-                &self.opened,
-            ),
-            (
-                "istio_tcp_connections_closed",
-                "TCP connections closed",
-                &self.closed,
-            ),
-            (
-                "istio_tcp_connections_failed",
-                "TCP connections that did not end well",
-                &self.failed,
-            ),
+            ("istio_tcp_connections_opened", "TCP connections opened", &self.opened),
+            ("istio_tcp_connections_closed", "TCP connections closed", &self.closed),
+            ("istio_tcp_connections_failed", "TCP connections that did not end well", &self.failed),
             ("istio_tcp_sent_bytes", "Bytes of responses", &self.sent),
-            (
-                "istio_tcp_received_bytes",
-                "Bytes of requests",
-                &self.received,
-            ),
+            ("istio_tcp_received_bytes", "Bytes of requests", &self.received),
         ];
         for (name, help, family) in tcp {
             registry.register(name, help, family.clone());
@@ -99,9 +78,7 @@ impl Metrics {
     pub(super) fn opened(&self, connection: &ConnectionOpen) -> ConnectionMetrics {
         let labels = TcpLabels::new(connection, ResponseFlags::None);
         self.opened.get_or_create(&labels).inc();
-        let open = self.open.get_or_create_owned(&OpenLabels {
-            reporter: connection.reporter,
-        });
+        let open = self.open.get_or_create_owned(&OpenLabels { reporter: connection.reporter });
         open.inc();
         ConnectionMetrics {
             closed: self.closed.get_or_create_owned(&labels),
@@ -112,19 +89,12 @@ impl Metrics {
     }
 
     pub(super) fn failed(&self, connection: &ConnectionOpen, flags: ResponseFlags) {
-        self.failed
-            .get_or_create(&TcpLabels::new(connection, flags))
-            .inc();
+        self.failed.get_or_create(&TcpLabels::new(connection, flags)).inc();
     }
 
     pub(super) fn refused(&self, refusal: &Refusal) {
         self.failed(&refusal.connection, refusal.failure.flags);
         let direction = refusal.connection.direction;
-        self.refused
-            .get_or_create(&RefusedLabels {
-                direction,
-                reason: refusal.reason,
-            })
-            .inc();
+        self.refused.get_or_create(&RefusedLabels { direction, reason: refusal.reason }).inc();
     }
 }

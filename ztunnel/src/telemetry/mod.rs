@@ -142,9 +142,7 @@ pub struct Telemetry {
 impl Telemetry {
     /// Registers the metrics of connections.
     pub fn new(registry: &mut Registry) -> Self {
-        Self {
-            metrics: Arc::new(Metrics::register(registry)),
-        }
+        Self { metrics: Arc::new(Metrics::register(registry)) }
     }
 
     /// A connection begins.

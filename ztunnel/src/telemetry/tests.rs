@@ -15,11 +15,7 @@ struct Capture(Arc<Mutex<Vec<u8>>>);
 impl Capture {
     fn lines(&self) -> Vec<String> {
         let bytes = self.0.lock().unwrap().clone();
-        String::from_utf8(bytes)
-            .unwrap()
-            .lines()
-            .map(str::to_owned)
-            .collect()
+        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
     }
 }
 
@@ -45,9 +41,7 @@ impl<'a> MakeWriter<'a> for Capture {
 /// What is logged at `info` and above while `act` runs.
 fn logged(layout: Layout, act: impl FnOnce()) -> Vec<String> {
     let capture = Capture::default();
-    let lines = tracing_subscriber::fmt::layer()
-        .event_format(layout)
-        .with_writer(capture.clone());
+    let lines = tracing_subscriber::fmt::layer().event_format(layout).with_writer(capture.clone());
     let info = tracing_subscriber::EnvFilter::new("info");
     let subscriber = tracing_subscriber::registry().with(info).with(lines);
     tracing::subscriber::with_default(subscriber, act);
@@ -75,11 +69,7 @@ fn workload(name: &str, account: &str) -> Arc<Workload> {
 
 fn endpoint(addr: &str, workload: Arc<Workload>) -> Endpoint {
     let identity = Some(workload.identity.clone());
-    Endpoint {
-        addr: addr.parse().unwrap(),
-        workload: Some(workload),
-        identity,
-    }
+    Endpoint { addr: addr.parse().unwrap(), workload: Some(workload), identity }
 }
 
 fn outbound() -> ConnectionOpen {
@@ -144,11 +134,7 @@ fn the_destination_end_logs_the_same_bytes_the_other_way_round() {
         guard.add_sent(175);
         guard.close(Ok(()));
     });
-    assert!(
-        lines[0].contains("bytes_sent=175 bytes_recv=80"),
-        "{}",
-        lines[0]
-    );
+    assert!(lines[0].contains("bytes_sent=175 bytes_recv=80"), "{}", lines[0]);
 }
 
 #[test]
@@ -156,18 +142,11 @@ fn a_failure_is_an_error_line_and_stays_one_line() {
     let telemetry = Telemetry::new(&mut Registry::default());
     let lines = logged(Layout::Plain, || {
         let text = "peer said: a\nb\tc".to_owned();
-        telemetry.open(outbound()).close(Err(Failure {
-            flags: ResponseFlags::Connect,
-            text,
-        }));
+        telemetry.open(outbound()).close(Err(Failure { flags: ResponseFlags::Connect, text }));
     });
     assert_eq!(lines.len(), 1, "{lines:#?}");
     assert!(untimed(&lines[0]).starts_with("error\taccess\tconnection complete\t"));
-    assert!(
-        lines[0].ends_with(r#"error="peer said: a\nb\tc""#),
-        "{}",
-        lines[0]
-    );
+    assert!(lines[0].ends_with(r#"error="peer said: a\nb\tc""#), "{}", lines[0]);
 }
 
 #[test]
@@ -178,10 +157,7 @@ fn a_dropped_guard_reports_itself() {
     assert_eq!(lines.len(), 1, "{lines:#?}");
     assert!(lines[0].ends_with("error=\"dropped\""), "{}", lines[0]);
     let text = text(&registry);
-    assert!(
-        text.contains("sluice_connections_open{reporter=\"source\"} 0"),
-        "{text}"
-    );
+    assert!(text.contains("sluice_connections_open{reporter=\"source\"} 0"), "{text}");
 }
 
 #[test]
@@ -251,10 +227,7 @@ fn metrics_have_istios_names_and_labels() {
         let line = format!("{name}{{{labels}}} {value}");
         assert!(text.contains(&line), "missing {line} in\n{text}");
     }
-    assert!(
-        text.contains("istio_build{component=\"ztunnel\",tag="),
-        "{text}"
-    );
+    assert!(text.contains("istio_build{component=\"ztunnel\",tag="), "{text}");
 }
 
 #[test]
@@ -271,23 +244,12 @@ fn a_refusal_is_logged_and_counted_by_reason() {
             },
         });
     });
-    assert!(
-        untimed(&lines[0]).starts_with("warn\taccess\tconnection failed\t"),
-        "{}",
-        lines[0]
-    );
+    assert!(untimed(&lines[0]).starts_with("warn\taccess\tconnection failed\t"), "{}", lines[0]);
     let text = text(&registry);
     let refused = "sluice_connections_refused_total";
+    assert_eq!(series(&text, refused, &["outbound", "view_incomplete"]), "1");
     assert_eq!(
-        series(&text, refused, &["outbound", "view_incomplete"]),
-        "1"
-    );
-    assert_eq!(
-        series(
-            &text,
-            "istio_tcp_connections_failed_total",
-            &["response_flags=\"DENY\""]
-        ),
+        series(&text, "istio_tcp_connections_failed_total", &["response_flags=\"DENY\""]),
         "1"
     );
 }

@@ -34,13 +34,8 @@ impl LineWriter {
 
     fn with_queue(output: impl Write + Send + 'static, length: usize) -> io::Result<Self> {
         let (queue, lines) = sync_channel(length);
-        thread::Builder::new()
-            .name("log".into())
-            .spawn(move || write_all(output, &lines))?;
-        Ok(Self {
-            queue,
-            dropped: Counter::default(),
-        })
+        thread::Builder::new().name("log".into()).spawn(move || write_all(output, &lines))?;
+        Ok(Self { queue, dropped: Counter::default() })
     }
 
     /// Lines dropped so far.
@@ -125,42 +120,21 @@ mod tests {
     fn a_blocked_output_costs_lines_and_not_time() {
         let (permit, permission) = channel();
         let (written, lines) = channel();
-        let mut writer = LineWriter::with_queue(
-            Gated {
-                permission,
-                written,
-            },
-            2,
-        )
-        .unwrap();
+        let mut writer = LineWriter::with_queue(Gated { permission, written }, 2).unwrap();
         for _ in 0..10 {
             writer.write_all(b"line\n").unwrap();
         }
         // One line is with the thread at most, two wait.
-        assert!(
-            writer.dropped().get() >= 7,
-            "{} dropped",
-            writer.dropped().get()
-        );
+        assert!(writer.dropped().get() >= 7, "{} dropped", writer.dropped().get());
         drop(permit);
-        assert_eq!(
-            lines.recv_timeout(Duration::from_secs(5)).unwrap(),
-            b"line\n"
-        );
+        assert_eq!(lines.recv_timeout(Duration::from_secs(5)).unwrap(), b"line\n");
     }
 
     #[test]
     fn flush_waits_for_earlier_lines() {
         let (permit, permission) = channel();
         let (written, lines) = channel();
-        let mut writer = LineWriter::with_queue(
-            Gated {
-                permission,
-                written,
-            },
-            8,
-        )
-        .unwrap();
+        let mut writer = LineWriter::with_queue(Gated { permission, written }, 8).unwrap();
         writer.write_all(b"last words\n").unwrap();
         permit.send(()).unwrap();
         LineWriter::flush(&writer, Duration::from_secs(5));

@@ -62,15 +62,9 @@ impl ControlConnector {
     pub fn new(settings: ControlSettings) -> Result<Self, TlsError> {
         let host = settings.address.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let name = settings
-            .alt_hostname
-            .clone()
-            .unwrap_or_else(|| host.to_owned());
+        let name = settings.alt_hostname.clone().unwrap_or_else(|| host.to_owned());
         let name = ServerName::try_from(name.clone()).map_err(|_| TlsError::ServerName(name))?;
-        Ok(Self {
-            settings: Arc::new(settings),
-            name,
-        })
+        Ok(Self { settings: Arc::new(settings), name })
     }
 
     /// Connects and verifies the server.
@@ -99,25 +93,16 @@ impl ControlConnector {
 
     async fn dial(&self) -> Result<TcpStream, TlsError> {
         let uri = &self.settings.address;
-        let host = uri
-            .host()
-            .unwrap_or_default()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(443);
-        let failed = |source| TlsError::Connect {
-            address: format!("{host}:{port}"),
-            source,
-        };
+        let failed = |source| TlsError::Connect { address: format!("{host}:{port}"), source };
         let tcp = TcpStream::connect((host, port)).await.map_err(failed)?;
         tcp.set_nodelay(true).map_err(failed)?;
         let keepalive = TcpKeepalive::new()
             .with_time(Duration::from_secs(300))
             .with_interval(Duration::from_secs(75))
             .with_retries(9);
-        SockRef::from(&tcp)
-            .set_tcp_keepalive(&keepalive)
-            .map_err(failed)?;
+        SockRef::from(&tcp).set_tcp_keepalive(&keepalive).map_err(failed)?;
         Ok(tcp)
     }
 }
@@ -142,23 +127,15 @@ fn load_roots(source: &RootSource) -> Result<RootCertStore, TlsError> {
     let (origin, pem) = match source {
         RootSource::Pem(text) => ("the setting".to_owned(), text.clone().into_bytes()),
         RootSource::File(path) => {
-            let failed = |source| TlsError::RootFile {
-                path: path.clone(),
-                source,
-            };
+            let failed = |source| TlsError::RootFile { path: path.clone(), source };
             (path.display().to_string(), fs::read(path).map_err(failed)?)
         }
     };
-    let unusable = |reason: String| TlsError::Roots {
-        origin: origin.clone(),
-        reason,
-    };
+    let unusable = |reason: String| TlsError::Roots { origin: origin.clone(), reason };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|e| unusable(e.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|e| unusable(e.to_string()))?;
+        roots.add(certificate).map_err(|e| unusable(e.to_string()))?;
     }
     if roots.is_empty() {
         return Err(unusable("no certificate found".to_owned()));

@@ -50,9 +50,7 @@ impl Credentials {
 /// The private key stays out of logs.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("chain", &self.key.cert.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Credentials").field("chain", &self.key.cert.len()).finish_non_exhaustive()
     }
 }
 
@@ -88,13 +86,10 @@ pub async fn connect(
 ) -> Result<(client::TlsStream<TcpStream>, Identity), TlsError> {
     let config = client_config(credentials, accepted)?;
     let name = ServerName::IpAddress(peer.into());
-    let stream = timeout(
-        deadline,
-        TlsConnector::from(Arc::new(config)).connect(name, tcp),
-    )
-    .await
-    .map_err(|_| TlsError::Deadline(format!("the TLS server at {peer}")))?
-    .map_err(TlsError::Handshake)?;
+    let stream = timeout(deadline, TlsConnector::from(Arc::new(config)).connect(name, tcp))
+        .await
+        .map_err(|_| TlsError::Deadline(format!("the TLS server at {peer}")))?
+        .map_err(TlsError::Handshake)?;
     let identity = checked(stream.get_ref().1)?;
     Ok((stream, identity))
 }
@@ -104,10 +99,7 @@ fn checked<Data>(connection: &rustls::ConnectionCommon<Data>) -> Result<Identity
     if connection.alpn_protocol() != Some(ALPN_H2) {
         return Err(TlsError::Alpn);
     }
-    let leaf = connection
-        .peer_certificates()
-        .and_then(<[_]>::first)
-        .ok_or(PeerError::None)?;
+    let leaf = connection.peer_certificates().and_then(<[_]>::first).ok_or(PeerError::None)?;
     Ok(identity_of(leaf)?)
 }
 
@@ -119,10 +111,7 @@ fn server_config(
     let chain = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider())
         .build()
         .map_err(|error| TlsError::Config(rustls::Error::General(error.to_string())))?;
-    let verifier = ClientVerifier {
-        chain,
-        trust_domain: trust_domain.to_owned(),
-    };
+    let verifier = ClientVerifier { chain, trust_domain: trust_domain.to_owned() };
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(TlsError::Config)?
@@ -188,10 +177,7 @@ impl ServerCertVerifier for ServerVerifier {
             return Ok(ServerCertVerified::assertion());
         }
         let expected: Vec<_> = self.accepted.iter().map(ToString::to_string).collect();
-        Err(refuse(PeerError::Unexpected {
-            found,
-            expected: expected.join(","),
-        }))
+        Err(refuse(PeerError::Unexpected { found, expected: expected.join(",") }))
     }
 
     fn verify_tls12_signature(
@@ -200,9 +186,7 @@ impl ServerCertVerifier for ServerVerifier {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General(
-            "TLS 1.2 is not spoken here".to_owned(),
-        ))
+        Err(rustls::Error::General("TLS 1.2 is not spoken here".to_owned()))
     }
 
     fn verify_tls13_signature(
@@ -216,9 +200,7 @@ impl ServerCertVerifier for ServerVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -241,9 +223,7 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self
-            .chain
-            .verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
         let found = identity_of(end_entity).map_err(refuse)?;
         if found.trust_domain() != self.trust_domain {
             let expected = self.trust_domain.clone();
@@ -258,9 +238,7 @@ impl ClientCertVerifier for ClientVerifier {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General(
-            "TLS 1.2 is not spoken here".to_owned(),
-        ))
+        Err(rustls::Error::General("TLS 1.2 is not spoken here".to_owned()))
     }
 
     fn verify_tls13_signature(

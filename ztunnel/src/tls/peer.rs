@@ -49,9 +49,7 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, PeerErr
     if !rest.is_empty() {
         return Err(malformed(&"bytes after its end"));
     }
-    let names = parsed
-        .subject_alternative_name()
-        .map_err(|e| malformed(&e))?;
+    let names = parsed.subject_alternative_name().map_err(|e| malformed(&e))?;
     let uris: Vec<&str> = names
         .iter()
         .flat_map(|extension| &extension.value.general_names)

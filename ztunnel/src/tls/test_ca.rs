@@ -36,9 +36,7 @@ impl TestCa {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "test root");
+        params.distinguished_name.push(DnType::CommonName, "test root");
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         Self {
             issuer: Arc::new(issuer),
@@ -70,19 +68,15 @@ impl TestCa {
     /// As the certificate service answers.
     pub(crate) fn answer(&self, csr: &str) -> Result<Vec<String>, String> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        let refused = self
-            .refusals
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        let refused =
+            self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
         if refused.is_ok() {
             return Err("told to refuse".to_owned());
         }
         let mut csr = CertificateSigningRequestParams::from_pem(csr).unwrap();
         csr.params.not_before = OffsetDateTime::now_utc() - Duration::seconds(1);
         csr.params.not_after = OffsetDateTime::now_utc() + self.life;
-        Ok(vec![
-            csr.signed_by(&self.issuer).unwrap().pem(),
-            self.root_pem(),
-        ])
+        Ok(vec![csr.signed_by(&self.issuer).unwrap().pem(), self.root_pem()])
     }
 
     pub(crate) fn roots(&self) -> Arc<RootCertStore> {

@@ -32,9 +32,7 @@ fn identity(name: &str) -> Identity {
 
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap())
-        .await
-        .unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     (client, listener.accept().await.unwrap().0)
 }
 
@@ -56,9 +54,7 @@ async fn meet(
         stream.write_u8(1).await.map_err(TlsError::Handshake)?;
         Ok(peer)
     };
-    timeout(PATIENCE, async { tokio::join!(dial, serve) })
-        .await
-        .unwrap()
+    timeout(PATIENCE, async { tokio::join!(dial, serve) }).await.unwrap()
 }
 
 /// The reason that our own verifier gave, found by type and not by text.
@@ -93,10 +89,8 @@ async fn a_server_with_another_identity_is_refused() {
         &ca.credentials(&identity("thief")),
     )
     .await;
-    let expected = PeerError::Unexpected {
-        found: identity("thief"),
-        expected: identity("db").to_string(),
-    };
+    let expected =
+        PeerError::Unexpected { found: identity("thief"), expected: identity("db").to_string() };
     assert_eq!(peer_error(&client_sees.unwrap_err()), Some(expected));
     assert!(server_sees.is_err());
 }
@@ -133,17 +127,10 @@ async fn names_that_are_not_one_spiffe_id_are_refused_by_both_ends() {
 async fn a_client_of_another_trust_domain_is_refused() {
     let ca = TestCa::new();
     let foreign = ca.credentials_with(&["spiffe://other.example/ns/shop/sa/cart"], |_| ());
-    let (_, server_sees) = meet(
-        &foreign,
-        &[identity("db")],
-        &ca.credentials(&identity("db")),
-    )
-    .await;
+    let (_, server_sees) =
+        meet(&foreign, &[identity("db")], &ca.credentials(&identity("db"))).await;
     let error = peer_error(&server_sees.unwrap_err());
-    assert!(
-        matches!(error, Some(PeerError::TrustDomain { .. })),
-        "{error:?}"
-    );
+    assert!(matches!(error, Some(PeerError::TrustDomain { .. })), "{error:?}");
 }
 
 #[tokio::test]
@@ -151,26 +138,12 @@ async fn another_root_is_believed_by_nobody() {
     let (ours, theirs) = (TestCa::new(), TestCa::new());
     let (cart, db) = (identity("cart"), identity("db"));
     let accepted = [db.clone()];
-    let (client_sees, _) = meet(
-        &ours.credentials(&cart),
-        &accepted,
-        &theirs.credentials(&db),
-    )
-    .await;
-    assert!(
-        matches!(client_sees, Err(TlsError::Handshake(_))),
-        "{client_sees:?}"
-    );
-    let (_, server_sees) = meet(
-        &theirs.credentials(&cart),
-        &accepted,
-        &ours.credentials(&db),
-    )
-    .await;
-    assert!(
-        matches!(server_sees, Err(TlsError::Handshake(_))),
-        "{server_sees:?}"
-    );
+    let (client_sees, _) =
+        meet(&ours.credentials(&cart), &accepted, &theirs.credentials(&db)).await;
+    assert!(matches!(client_sees, Err(TlsError::Handshake(_))), "{client_sees:?}");
+    let (_, server_sees) =
+        meet(&theirs.credentials(&cart), &accepted, &ours.credentials(&db)).await;
+    assert!(matches!(server_sees, Err(TlsError::Handshake(_))), "{server_sees:?}");
 }
 
 #[tokio::test]
@@ -182,22 +155,14 @@ async fn an_expired_certificate_is_refused_by_both_ends() {
     });
     let (client_sees, _) = meet(&good, &[identity("db")], &expired).await;
     let (_, server_sees) = meet(&expired, &[identity("db")], &good).await;
-    assert!(
-        matches!(client_sees, Err(TlsError::Handshake(_))),
-        "{client_sees:?}"
-    );
-    assert!(
-        matches!(server_sees, Err(TlsError::Handshake(_))),
-        "{server_sees:?}"
-    );
+    assert!(matches!(client_sees, Err(TlsError::Handshake(_))), "{client_sees:?}");
+    assert!(matches!(server_sees, Err(TlsError::Handshake(_))), "{server_sees:?}");
 }
 
 #[tokio::test]
 async fn plaintext_is_no_handshake() {
     let (mut near, far) = pair().await;
-    near.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        .await
-        .unwrap();
+    near.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     let credentials = TestCa::new().credentials(&identity("db"));
     let result = accept(&credentials, far, PATIENCE).await;
     assert!(matches!(result, Err(TlsError::Handshake(_))), "{result:?}");
@@ -223,9 +188,7 @@ async fn offer(alpn: &[&[u8]], credentials: Option<&TestCa>) -> Result<Identity,
     });
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let mut config = match credentials {
-        Some(_) => builder
-            .with_client_auth_cert(vec![leaf.der().clone()], key)
-            .unwrap(),
+        Some(_) => builder.with_client_auth_cert(vec![leaf.der().clone()], key).unwrap(),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
@@ -252,19 +215,13 @@ impl IntoName for IpAddr {
 async fn only_h2_is_negotiated_and_only_with_a_certificate() {
     let ca = TestCa::new();
     assert_eq!(offer(&[b"h2"], Some(&ca)).await.unwrap(), identity("cart"));
-    assert_eq!(
-        offer(&[b"http/1.1", b"h2"], Some(&ca)).await.unwrap(),
-        identity("cart")
-    );
+    assert_eq!(offer(&[b"http/1.1", b"h2"], Some(&ca)).await.unwrap(), identity("cart"));
     let wrong = offer(&[b"http/1.1"], Some(&ca)).await;
     assert!(matches!(wrong, Err(TlsError::Handshake(_))), "{wrong:?}");
     let none = offer(&[], Some(&ca)).await;
     assert!(matches!(none, Err(TlsError::Alpn)), "{none:?}");
     let anonymous = offer(&[b"h2"], None).await;
-    assert!(
-        matches!(anonymous, Err(TlsError::Handshake(_))),
-        "{anonymous:?}"
-    );
+    assert!(matches!(anonymous, Err(TlsError::Handshake(_))), "{anonymous:?}");
 }
 
 /// A control plane whose certificate has the name `name`.
@@ -284,9 +241,7 @@ async fn control_plane(ca: &TestCa, name: SanType) -> (u16, tokio::task::JoinHan
     let port = listener.local_addr().unwrap().port();
     let task = tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            let _ = TlsAcceptor::from(Arc::new(config.clone()))
-                .accept(tcp)
-                .await;
+            let _ = TlsAcceptor::from(Arc::new(config.clone())).accept(tcp).await;
         }
     });
     (port, task)
@@ -295,12 +250,7 @@ async fn control_plane(ca: &TestCa, name: SanType) -> (u16, tokio::task::JoinHan
 fn connector(port: u16, root: RootSource, alt_hostname: Option<&str>) -> ControlConnector {
     let address = format!("https://127.0.0.1:{port}").parse().unwrap();
     let alt_hostname = alt_hostname.map(ToOwned::to_owned);
-    ControlConnector::new(ControlSettings {
-        address,
-        root,
-        alt_hostname,
-    })
-    .unwrap()
+    ControlConnector::new(ControlSettings { address, root, alt_hostname }).unwrap()
 }
 
 #[tokio::test]
@@ -309,26 +259,15 @@ async fn a_control_plane_is_believed_by_name_and_root() {
     let (port, _task) = control_plane(&ca, SanType::IpAddress(LOOPBACK)).await;
     let root = RootSource::Pem(ca.root_pem());
     connector(port, root.clone(), None).connect().await.unwrap();
-    let other_name = connector(port, root, Some("istiod.example"))
-        .connect()
-        .await;
-    assert!(
-        matches!(other_name, Err(TlsError::Handshake(_))),
-        "{other_name:?}"
-    );
+    let other_name = connector(port, root, Some("istiod.example")).connect().await;
+    assert!(matches!(other_name, Err(TlsError::Handshake(_))), "{other_name:?}");
     let other_root = RootSource::Pem(TestCa::new().root_pem());
     let refused = connector(port, other_root, None).connect().await;
-    assert!(
-        matches!(refused, Err(TlsError::Handshake(_))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(TlsError::Handshake(_))), "{refused:?}");
     let alt = SanType::DnsName("istiod.example".try_into().unwrap());
     let (port, _task) = control_plane(&ca, alt).await;
     let root = RootSource::Pem(ca.root_pem());
-    connector(port, root, Some("istiod.example"))
-        .connect()
-        .await
-        .unwrap();
+    connector(port, root, Some("istiod.example")).connect().await.unwrap();
 }
 
 #[tokio::test]
@@ -345,15 +284,9 @@ async fn a_rotated_root_file_needs_no_restart() {
         "{missing:?}"
     );
     fs::write(&file, "no certificate").unwrap();
-    assert!(matches!(
-        connector.connect().await,
-        Err(TlsError::Roots { .. })
-    ));
+    assert!(matches!(connector.connect().await, Err(TlsError::Roots { .. })));
     fs::write(&file, old.root_pem()).unwrap();
-    assert!(matches!(
-        connector.connect().await,
-        Err(TlsError::Handshake(_))
-    ));
+    assert!(matches!(connector.connect().await, Err(TlsError::Handshake(_))));
     fs::write(&file, old.root_pem() + &new.root_pem()).unwrap();
     connector.connect().await.unwrap();
 }

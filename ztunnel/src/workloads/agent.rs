@@ -22,9 +22,7 @@ const ERROR_TEXT: usize = zds::MAX_MESSAGE - 16;
 pub(super) async fn connect(socket: PathBuf, at: Instant) -> Result<Link, LinkError> {
     sleep_until(at).await;
     let link = in_time("connect to the agent", Link::connect(&socket)).await?;
-    let hello = zds::encode(&Hello {
-        version: Version::V1.into(),
-    })?;
+    let hello = zds::encode(&Hello { version: Version::V1.into() })?;
     in_time("send hello", link.send(&hello, &[])).await?;
     Ok(link)
 }
@@ -51,12 +49,9 @@ pub(super) fn parse(packet: Packet, home: NetnsId) -> Event<PodNetns> {
                 let text = format!("workload {}: that is ztunnel's own netns", workload.uid);
                 Request::BadAdd(workload.uid, text)
             }
-            Ok(netns) => Request::Add(Pod {
-                uid: workload.uid,
-                info: workload.info,
-                id: netns.id(),
-                netns,
-            }),
+            Ok(netns) => {
+                Request::Add(Pod { uid: workload.uid, info: workload.info, id: netns.id(), netns })
+            }
             Err(error) => {
                 let text = format!("workload {}: {error}", workload.uid);
                 Request::BadAdd(workload.uid, text)
@@ -77,17 +72,12 @@ async fn in_time<T>(
 ) -> Result<T, LinkError> {
     timeout(AGENT_PATIENCE, work)
         .await
-        .map_err(|_| LinkError::Io {
-            step,
-            source: std::io::ErrorKind::TimedOut.into(),
-        })?
+        .map_err(|_| LinkError::Io { step, source: std::io::ErrorKind::TimedOut.into() })?
 }
 
 fn response(result: Result<(), String>) -> WorkloadResponse {
     let mut error = result.err().unwrap_or_default();
     error.truncate(error.floor_char_boundary(ERROR_TEXT));
     let ack = zds::Ack { error };
-    WorkloadResponse {
-        payload: Some(workload_response::Payload::Ack(ack)),
-    }
+    WorkloadResponse { payload: Some(workload_response::Payload::Ack(ack)) }
 }

@@ -26,11 +26,7 @@ impl Settings {
     /// Istio's times, for an agent at `socket`.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
-        Self {
-            socket,
-            start_deadline: Duration::from_secs(4),
-            retry_every: Duration::from_secs(5),
-        }
+        Self { socket, start_deadline: Duration::from_secs(4), retry_every: Duration::from_secs(5) }
     }
 }
 
@@ -47,9 +43,7 @@ impl Handle {
     /// A handle of nothing.
     #[cfg(test)]
     pub(crate) fn ended() -> Self {
-        Self {
-            questions: mpsc::channel(1).0,
-        }
+        Self { questions: mpsc::channel(1).0 }
     }
 
     /// Every pod with its state; `None` when the manager has ended.

@@ -89,10 +89,7 @@ impl Manager {
             home: PodNetns::current()?.id(),
             session: Session::new(),
             link: None,
-            reconnect: Reconnect {
-                backoff,
-                at: Instant::now(),
-            },
+            reconnect: Reconnect { backoff, at: Instant::now() },
             dials: JoinSet::new(),
             starts: JoinSet::new(),
             starting: HashMap::new(),
@@ -127,11 +124,8 @@ impl Manager {
         self.link = None;
         self.dials.abort_all();
         self.starts.shutdown().await;
-        let mut drains: JoinSet<()> = self
-            .proxies
-            .into_values()
-            .map(|proxy| proxy.stop(Drain::Graceful(deadline)))
-            .collect();
+        let mut drains: JoinSet<()> =
+            self.proxies.into_values().map(|proxy| proxy.stop(Drain::Graceful(deadline))).collect();
         info!(pods = drains.len(), ?deadline, "draining");
         while drains.join_next().await.is_some() {}
     }
@@ -140,10 +134,7 @@ impl Manager {
         // Answers correlate by order only: no request is read while one is unanswered.
         let listen = !self.session.owes_ack();
         if self.link.is_none() && self.dials.is_empty() {
-            self.dials.spawn(agent::connect(
-                self.settings.socket.clone(),
-                self.reconnect.at,
-            ));
+            self.dials.spawn(agent::connect(self.settings.socket.clone(), self.reconnect.at));
         }
         tokio::select! {
             () = stop.cancelled() => Turn::Stop,
@@ -206,10 +197,7 @@ impl Manager {
     async fn started(&mut self, done: Result<(Id, Result<PodProxy, String>), JoinError>) {
         let (id, result) = match done {
             Ok((id, result)) => (id, result),
-            Err(error) => (
-                error.id(),
-                Err(format!("start of the proxy ended early: {error}")),
-            ),
+            Err(error) => (error.id(), Err(format!("start of the proxy ended early: {error}"))),
         };
         let Some(uid) = self.starting.remove(&id) else {
             return;
@@ -254,19 +242,10 @@ impl Manager {
     }
 
     fn start(&mut self, pod: Pod<PodNetns>) {
-        let Pod {
-            uid,
-            info,
-            netns,
-            id,
-        } = pod;
+        let Pod { uid, info, netns, id } = pod;
         info!(uid, pod = info.name, namespace = info.namespace, netns = %id, "starting a pod");
         let (context, deadline) = (Arc::clone(&self.context), self.settings.start_deadline);
-        let pod = proxy::Pod {
-            uid: uid.clone(),
-            info,
-            netns,
-        };
+        let pod = proxy::Pod { uid: uid.clone(), info, netns };
         let task = self.starts.spawn(async move {
             match timeout(deadline, PodProxy::start(&context, pod)).await {
                 Ok(Ok(proxy)) => Ok(proxy),
@@ -283,14 +262,8 @@ impl Manager {
         };
         self.metrics.stopped.inc();
         info!(uid, "pod is gone, its proxy stops");
-        if timeout(STOP_PATIENCE, proxy.stop(Drain::Immediate))
-            .await
-            .is_err()
-        {
-            warn!(
-                uid,
-                "proxy did not stop within {STOP_PATIENCE:?} and was dropped"
-            );
+        if timeout(STOP_PATIENCE, proxy.stop(Drain::Immediate)).await.is_err() {
+            warn!(uid, "proxy did not stop within {STOP_PATIENCE:?} and was dropped");
         }
     }
 
@@ -301,21 +274,15 @@ impl Manager {
 
     fn report(&self) {
         let waiting = self.session.waiting().map(str::to_owned);
-        self.readiness
-            .report(Part::Agent, waiting.into_iter().collect());
+        self.readiness.report(Part::Agent, waiting.into_iter().collect());
         self.metrics.active.set(count(self.proxies.len()));
-        self.metrics
-            .pending
-            .set(count(self.session.pending_count()));
+        self.metrics.pending.set(count(self.session.pending_count()));
     }
 
     fn pods(&self) -> Pods {
         let known = self.session.pods().map(|(uid, info, state)| {
             let connections = self.proxies.get(uid).map(PodProxy::connections);
-            (
-                uid.to_owned(),
-                (info.clone(), state, connections.unwrap_or_default()),
-            )
+            (uid.to_owned(), (info.clone(), state, connections.unwrap_or_default()))
         });
         known.collect()
     }

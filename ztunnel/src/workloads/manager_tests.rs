@@ -40,10 +40,7 @@ impl Node {
         let agent = Listener::bind(&socket).unwrap();
         let fence = Fence::new(2).unwrap();
         let readiness = Readiness::default();
-        let settings = Settings {
-            retry_every: Duration::from_millis(50),
-            ..Settings::new(socket)
-        };
+        let settings = Settings { retry_every: Duration::from_millis(50), ..Settings::new(socket) };
         let metrics = Metrics::register(&mut Registry::default());
         let context = context(fence.clone());
         let (manager, handle) =
@@ -53,23 +50,12 @@ impl Node {
             let stop = stop.clone();
             async move { manager.run(&stop).await }
         });
-        Self {
-            agent,
-            fence,
-            readiness,
-            handle,
-            stop,
-            task,
-            _folder: folder,
-        }
+        Self { agent, fence, readiness, handle, stop, task, _folder: folder }
     }
 
     /// A connection that has said hello.
     async fn accept(&mut self) -> Agent {
-        let link = timeout(LIMIT, self.agent.accept())
-            .await
-            .expect("a connection")
-            .unwrap();
+        let link = timeout(LIMIT, self.agent.accept()).await.expect("a connection").unwrap();
         let agent = Agent { link };
         let hello = agent.recv().await;
         assert_eq!(hello.bytes, [0x08, 0x01]);
@@ -85,8 +71,7 @@ impl Node {
                     let path = format!("/proc/thread-self/net/{table}");
                     let text = std::fs::read_to_string(path).unwrap();
                     // The second field is the local address, the fourth the state; 0A listens.
-                    text.lines()
-                        .any(|line| line.contains(&needle) && line.contains(" 0A "))
+                    text.lines().any(|line| line.contains(&needle) && line.contains(" 0A "))
                 })
             })
             .unwrap()
@@ -95,13 +80,7 @@ impl Node {
     fn take_port(&self, netns: &PodNetns, port: u16) -> TcpListener {
         let addr = SocketAddr::from(([0u16; 8], port));
         self.fence
-            .run(netns, move || {
-                listen_tcp(&Listen {
-                    addr,
-                    backlog: 1,
-                    mark: None,
-                })
-            })
+            .run(netns, move || listen_tcp(&Listen { addr, backlog: 1, mark: None }))
             .unwrap()
             .unwrap()
     }
@@ -113,10 +92,7 @@ impl Node {
             }
         };
         if timeout(LIMIT, poll).await.is_err() {
-            panic!(
-                "not in time: {what}; waiting for {:?}",
-                self.readiness.waiting()
-            );
+            panic!("not in time: {what}; waiting for {:?}", self.readiness.waiting());
         }
     }
 }
@@ -127,19 +103,12 @@ struct Agent {
 
 impl Agent {
     async fn recv(&self) -> Packet {
-        timeout(LIMIT, self.link.recv())
-            .await
-            .expect("a packet in time")
-            .unwrap()
-            .unwrap()
+        timeout(LIMIT, self.link.recv()).await.expect("a packet in time").unwrap().unwrap()
     }
 
     /// Sends a request and returns the answer.
     async fn ask(&self, payload: Payload, fds: &[BorrowedFd<'_>]) -> Result<(), String> {
-        let bytes = zds::encode(&WorkloadRequest {
-            payload: Some(payload),
-        })
-        .unwrap();
+        let bytes = zds::encode(&WorkloadRequest { payload: Some(payload) }).unwrap();
         self.link.send(&bytes, fds).await.unwrap();
         let packet = self.recv().await;
         zds::decode_response(&packet.bytes, &packet.fds).unwrap()
@@ -150,23 +119,11 @@ impl Agent {
     }
 
     async fn keep(&self, uid: &str) -> Result<(), String> {
-        self.ask(
-            Payload::Keep(KeepWorkload {
-                uid: uid.to_owned(),
-            }),
-            &[],
-        )
-        .await
+        self.ask(Payload::Keep(KeepWorkload { uid: uid.to_owned() }), &[]).await
     }
 
     async fn del(&self, uid: &str) -> Result<(), String> {
-        self.ask(
-            Payload::Del(DelWorkload {
-                uid: uid.to_owned(),
-            }),
-            &[],
-        )
-        .await
+        self.ask(Payload::Del(DelWorkload { uid: uid.to_owned() }), &[]).await
     }
 
     async fn snapshot_sent(&self) -> Result<(), String> {
@@ -180,10 +137,7 @@ fn add(uid: &str) -> Payload {
         namespace: "shop".to_owned(),
         service_account: "default".to_owned(),
     });
-    Payload::Add(AddWorkload {
-        uid: uid.to_owned(),
-        workload_info,
-    })
+    Payload::Add(AddWorkload { uid: uid.to_owned(), workload_info })
 }
 
 /// With a CA that nobody answers for: a pod is served without a certificate, it only
@@ -195,15 +149,9 @@ fn context(fence: Fence) -> Arc<ProxyContext> {
         alt_hostname: None,
     })
     .unwrap();
-    let ca = CaSettings {
-        cluster: "Kubernetes".to_owned(),
-        ttl: Duration::from_secs(3600),
-    };
-    let certificates = Certificates::new(CaClient::new(
-        &channel,
-        Token::from_setting(Some("secret")),
-        ca,
-    ));
+    let ca = CaSettings { cluster: "Kubernetes".to_owned(), ttl: Duration::from_secs(3600) };
+    let certificates =
+        Certificates::new(CaClient::new(&channel, Token::from_setting(Some("secret")), ca));
     ProxyContext::new(
         ViewHandle::fixed(mesh::View::default()),
         certificates,
@@ -219,19 +167,12 @@ async fn pods_come_stay_over_an_outage_and_go() {
     let (a, b) = (PodNetns::scratch().unwrap(), PodNetns::scratch().unwrap());
     let agent = node.accept().await;
     agent.add("a", &a).await.unwrap();
-    assert!(
-        node.listens(&a, zds::port::INBOUND_HBONE),
-        "an ack means that it listens"
-    );
+    assert!(node.listens(&a, zds::port::INBOUND_HBONE), "an ack means that it listens");
     assert!(node.listens(&a, zds::port::OUTBOUND));
     agent.add("b", &b).await.unwrap();
-    assert!(
-        !node.readiness.waiting().is_empty(),
-        "the snapshot is not complete"
-    );
+    assert!(!node.readiness.waiting().is_empty(), "the snapshot is not complete");
     agent.snapshot_sent().await.unwrap();
-    node.until("ready", |node| node.readiness.waiting().is_empty())
-        .await;
+    node.until("ready", |node| node.readiness.waiting().is_empty()).await;
     let pods = node.handle.pods().await.unwrap();
     assert_eq!(pods.len(), 2);
     assert_eq!(pods["a"].1, PodState::Up);
@@ -243,13 +184,11 @@ async fn pods_come_stay_over_an_outage_and_go() {
     agent.keep("a").await.unwrap();
     agent.snapshot_sent().await.unwrap();
     assert!(node.listens(&a, zds::port::OUTBOUND));
-    node.until("b is gone", |node| !node.listens(&b, zds::port::OUTBOUND))
-        .await;
+    node.until("b is gone", |node| !node.listens(&b, zds::port::OUTBOUND)).await;
 
     agent.del("a").await.unwrap();
     agent.del("never seen").await.unwrap();
-    node.until("a is gone", |node| !node.listens(&a, zds::port::OUTBOUND))
-        .await;
+    node.until("a is gone", |node| !node.listens(&a, zds::port::OUTBOUND)).await;
 }
 
 #[tokio::test]
@@ -262,14 +201,10 @@ async fn a_pod_whose_port_is_taken_waits_and_hurts_no_other() {
     assert!(!refusal.is_empty());
     agent.add("b", &b).await.unwrap();
     agent.snapshot_sent().await.unwrap();
-    node.until("ready", |node| node.readiness.waiting().is_empty())
-        .await;
+    node.until("ready", |node| node.readiness.waiting().is_empty()).await;
     assert!(!node.listens(&a, zds::port::INBOUND_PLAIN));
     drop(taken);
-    node.until("a is served", |node| {
-        node.listens(&a, zds::port::INBOUND_PLAIN)
-    })
-    .await;
+    node.until("a is served", |node| node.listens(&a, zds::port::INBOUND_PLAIN)).await;
     assert!(node.listens(&a, zds::port::OUTBOUND));
 }
 
@@ -283,10 +218,7 @@ async fn a_known_pod_in_a_new_namespace_moves() {
     agent.add("a", &old).await.unwrap();
     agent.add("a", &new).await.unwrap();
     assert!(node.listens(&new, zds::port::OUTBOUND));
-    node.until("the old one is free", |node| {
-        !node.listens(&old, zds::port::OUTBOUND)
-    })
-    .await;
+    node.until("the old one is free", |node| !node.listens(&old, zds::port::OUTBOUND)).await;
 }
 
 #[tokio::test]
@@ -298,34 +230,21 @@ async fn broken_packets_are_answered_and_the_next_connection_works() {
     agent.snapshot_sent().await.unwrap();
 
     let two = [a.as_fd(), a.as_fd()];
-    agent
-        .ask(add("b"), &two)
-        .await
-        .expect_err("two descriptors");
+    agent.ask(add("b"), &two).await.expect_err("two descriptors");
     let end = timeout(LIMIT, agent.link.recv()).await.unwrap();
-    assert!(
-        matches!(end, Ok(None) | Err(_)),
-        "the connection ends: {end:?}"
-    );
+    assert!(matches!(end, Ok(None) | Err(_)), "the connection ends: {end:?}");
 
     let agent = node.accept().await;
     agent.ask(add("b"), &[]).await.expect_err("no descriptor");
     let agent = node.accept().await;
     let file = tempfile::tempfile().unwrap();
-    agent
-        .ask(add("b"), &[file.as_fd()])
-        .await
-        .expect_err("a plain file");
+    agent.ask(add("b"), &[file.as_fd()]).await.expect_err("a plain file");
     let own = PodNetns::current().unwrap();
-    agent
-        .add("b", &own)
-        .await
-        .expect_err("ztunnel's own namespace");
+    agent.add("b", &own).await.expect_err("ztunnel's own namespace");
     assert!(!node.listens(&own, zds::port::OUTBOUND));
     agent.add("a", &a).await.unwrap();
     agent.snapshot_sent().await.unwrap();
-    node.until("ready", |node| node.readiness.waiting().is_empty())
-        .await;
+    node.until("ready", |node| node.readiness.waiting().is_empty()).await;
 }
 
 #[tokio::test]
@@ -337,21 +256,11 @@ async fn the_end_lets_go_of_every_pod() {
     agent.snapshot_sent().await.unwrap();
     node.stop.cancel();
     let manager = timeout(LIMIT, node.task).await.unwrap().unwrap();
-    timeout(LIMIT, manager.drain(Duration::from_millis(200)))
-        .await
-        .expect("the deadline");
+    timeout(LIMIT, manager.drain(Duration::from_millis(200))).await.expect("the deadline");
     let fence = node.fence.clone();
     let free = move || {
         let addr = SocketAddr::from(([0u16; 8], zds::port::OUTBOUND));
-        fence
-            .run(&a, move || {
-                listen_tcp(&Listen {
-                    addr,
-                    backlog: 1,
-                    mark: None,
-                })
-            })
-            .unwrap()
+        fence.run(&a, move || listen_tcp(&Listen { addr, backlog: 1, mark: None })).unwrap()
     };
     assert!(free().is_ok(), "the port is free again");
     assert!(node.handle.pods().await.is_none());

@@ -18,31 +18,15 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let gauges = [
-            (
-                "active_proxy_count",
-                "Pods that are served",
-                &metrics.active,
-            ),
-            (
-                "pending_proxy_count",
-                "Pods that could not be started yet",
-                &metrics.pending,
-            ),
+            ("active_proxy_count", "Pods that are served", &metrics.active),
+            ("pending_proxy_count", "Pods that could not be started yet", &metrics.pending),
         ];
         for (name, help, gauge) in gauges {
             registry.register(format!("workload_manager_{name}"), help, gauge.clone());
         }
         let counters = [
-            (
-                "proxies_started",
-                "Pods whose proxy started",
-                &metrics.started,
-            ),
-            (
-                "proxies_stopped",
-                "Pods whose proxy was stopped",
-                &metrics.stopped,
-            ),
+            ("proxies_started", "Pods whose proxy started", &metrics.started),
+            ("proxies_stopped", "Pods whose proxy was stopped", &metrics.stopped),
         ];
         for (name, help, counter) in counters {
             registry.register(format!("workload_manager_{name}"), help, counter.clone());

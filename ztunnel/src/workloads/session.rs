@@ -111,9 +111,7 @@ impl<N: Clone> Session<N> {
     /// A request waits for its answer, and the next one must not be read yet: answers
     /// correlate by order only.
     pub(super) fn owes_ack(&self) -> bool {
-        self.starting
-            .values()
-            .any(|starting| starting.answer == Answer::Owed)
+        self.starting.values().any(|starting| starting.answer == Answer::Owed)
     }
 
     /// The snapshot of the current connection is complete.
@@ -145,31 +143,18 @@ impl<N: Clone> Session<N> {
 
     /// Every pod with its state.
     pub(super) fn pods(&self) -> impl Iterator<Item = (&str, &WorkloadInfo, PodState)> {
-        let running = self
-            .running
-            .iter()
-            .map(|(uid, r)| (uid.as_str(), &r.info, PodState::Up));
+        let running = self.running.iter().map(|(uid, r)| (uid.as_str(), &r.info, PodState::Up));
         let starting = self.starting.iter().map(|(uid, starting)| {
-            (
-                uid.as_str(),
-                &starting.pod.info,
-                PodState::Pending(starting.reason.clone()),
-            )
+            (uid.as_str(), &starting.pod.info, PodState::Pending(starting.reason.clone()))
         });
         let pending = self.pending.iter().map(|(uid, pending)| {
-            (
-                uid.as_str(),
-                &pending.pod.info,
-                PodState::Pending(Some(pending.reason.clone())),
-            )
+            (uid.as_str(), &pending.pod.info, PodState::Pending(Some(pending.reason.clone())))
         });
         running.chain(starting).chain(pending)
     }
 
     fn connected(&mut self) -> Vec<Action<N>> {
-        self.phase = Phase::Snapshot {
-            seen: BTreeSet::new(),
-        };
+        self.phase = Phase::Snapshot { seen: BTreeSet::new() };
         self.pending.clear();
         Vec::new()
     }
@@ -197,21 +182,14 @@ impl<N: Clone> Session<N> {
         self.see(&pod.uid);
         if let Some(starting) = self.starting.get_mut(&pod.uid) {
             starting.answer = Answer::Owed;
-            starting.then = if starting.pod.id == pod.id {
-                Then::Run
-            } else {
-                Then::Replace(pod)
-            };
+            starting.then = if starting.pod.id == pod.id { Then::Run } else { Then::Replace(pod) };
             return Vec::new();
         }
         match self.running.get(&pod.uid) {
             Some(running) if running.id == pod.id => vec![Action::Ack(Ok(()))],
             Some(_) => {
                 self.running.remove(&pod.uid);
-                vec![
-                    Action::Stop(pod.uid.clone()),
-                    self.start(pod, Answer::Owed, None),
-                ]
+                vec![Action::Stop(pod.uid.clone()), self.start(pod, Answer::Owed, None)]
             }
             None => {
                 self.pending.remove(&pod.uid);
@@ -221,12 +199,7 @@ impl<N: Clone> Session<N> {
     }
 
     fn start(&mut self, pod: Pod<N>, answer: Answer, reason: Option<String>) -> Action<N> {
-        let starting = Starting {
-            pod: pod.clone(),
-            answer,
-            then: Then::Run,
-            reason,
-        };
+        let starting = Starting { pod: pod.clone(), answer, then: Then::Run, reason };
         self.starting.insert(pod.uid.clone(), starting);
         Action::Start(pod)
     }
@@ -242,9 +215,7 @@ impl<N: Clone> Session<N> {
         vec![Action::Ack(if known {
             Ok(())
         } else {
-            Err(format!(
-                "workload {uid} is not served here and keep brings no namespace"
-            ))
+            Err(format!("workload {uid} is not served here and keep brings no namespace"))
         })]
     }
 
@@ -258,10 +229,7 @@ impl<N: Clone> Session<N> {
         if let Some(starting) = self.starting.get_mut(uid) {
             starting.then = Then::Stop;
         }
-        let stop = self
-            .running
-            .remove(uid)
-            .map(|_| Action::Stop(uid.to_owned()));
+        let stop = self.running.remove(uid).map(|_| Action::Stop(uid.to_owned()));
         stop.into_iter().chain([Action::Ack(Ok(()))]).collect()
     }
 
@@ -269,12 +237,8 @@ impl<N: Clone> Session<N> {
         let Phase::Snapshot { seen } = &self.phase else {
             return self.violation("second snapshot on one connection".to_owned());
         };
-        let gone: Vec<_> = self
-            .running
-            .keys()
-            .filter(|uid| !seen.contains(*uid))
-            .cloned()
-            .collect();
+        let gone: Vec<_> =
+            self.running.keys().filter(|uid| !seen.contains(*uid)).cloned().collect();
         self.pending.retain(|uid, _| seen.contains(uid));
         for (uid, starting) in &mut self.starting {
             if !seen.contains(uid) {
@@ -283,20 +247,11 @@ impl<N: Clone> Session<N> {
         }
         self.running.retain(|uid, _| seen.contains(uid));
         self.phase = Phase::Live;
-        gone.into_iter()
-            .map(Action::Stop)
-            .chain([Action::Ack(Ok(()))])
-            .collect()
+        gone.into_iter().map(Action::Stop).chain([Action::Ack(Ok(()))]).collect()
     }
 
     fn started(&mut self, uid: String, result: Result<(), String>) -> Vec<Action<N>> {
-        let Some(Starting {
-            pod,
-            answer,
-            then,
-            reason,
-        }) = self.starting.remove(&uid)
-        else {
+        let Some(Starting { pod, answer, then, reason }) = self.starting.remove(&uid) else {
             return Vec::new();
         };
         let mut actions = Vec::new();
@@ -304,22 +259,10 @@ impl<N: Clone> Session<N> {
             (Then::Run, result) => {
                 match &result {
                     Ok(()) => {
-                        self.running.insert(
-                            uid,
-                            Running {
-                                info: pod.info,
-                                id: pod.id,
-                            },
-                        );
+                        self.running.insert(uid, Running { info: pod.info, id: pod.id });
                     }
                     Err(reason) => {
-                        self.pending.insert(
-                            uid,
-                            Pending {
-                                pod,
-                                reason: reason.clone(),
-                            },
-                        );
+                        self.pending.insert(uid, Pending { pod, reason: reason.clone() });
                     }
                 }
                 if answer == Answer::Owed {

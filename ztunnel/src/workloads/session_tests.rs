@@ -6,11 +6,7 @@ type S = Session<()>;
 type A = Action<()>;
 
 fn netns(ino: u64) -> NetnsId {
-    NetnsId {
-        dev: 4,
-        ino,
-        cookie: Some(ino),
-    }
+    NetnsId { dev: 4, ino, cookie: Some(ino) }
 }
 
 fn pod(uid: &str, ino: u64) -> Pod<()> {
@@ -19,12 +15,7 @@ fn pod(uid: &str, ino: u64) -> Pod<()> {
         namespace: "shop".to_owned(),
         service_account: "default".to_owned(),
     };
-    Pod {
-        uid: uid.to_owned(),
-        info,
-        id: netns(ino),
-        netns: (),
-    }
+    Pod { uid: uid.to_owned(), info, id: netns(ino), netns: () }
 }
 
 fn add(uid: &str, ino: u64) -> Event<()> {
@@ -128,10 +119,7 @@ fn a_namespace_with_a_reused_inode_is_another_one() {
     let mut reused = pod("a", 1);
     reused.id.cookie = Some(77);
     let expected = Action::Start(reused.clone());
-    assert_eq!(
-        session.on(Event::Request(Request::Add(reused))),
-        [stop("a"), expected]
-    );
+    assert_eq!(session.on(Event::Request(Request::Add(reused))), [stop("a"), expected]);
 }
 
 #[test]
@@ -149,11 +137,7 @@ fn a_failed_pod_is_pending_until_it_works() {
     assert_eq!(session.on(Event::Tick), [], "one attempt at a time");
     assert!(!session.owes_ack(), "a retry blocks no request");
     assert_eq!(session.pending_count(), 1, "still not served");
-    assert_eq!(
-        session.on(failed("a")),
-        [],
-        "nobody asked, nobody is answered"
-    );
+    assert_eq!(session.on(failed("a")), [], "nobody asked, nobody is answered");
     assert_eq!(session.on(Event::Tick), [start("a", 1)]);
     assert_eq!(session.on(up("a")), []);
     assert_eq!(session.pending_count(), 0);
@@ -231,11 +215,7 @@ fn running_pods_outlive_the_connection_and_unseen_ones_fall_with_the_snapshot() 
     assert!(session.waiting().is_some(), "not ready meanwhile");
     assert_eq!(session.on(Event::Connected), []);
     assert_eq!(session.on(keep("a")), [ack()]);
-    assert_eq!(
-        running(&session),
-        ["a", "b"],
-        "nothing falls before the snapshot is complete"
-    );
+    assert_eq!(running(&session), ["a", "b"], "nothing falls before the snapshot is complete");
     assert_eq!(session.on(snapshot()), [stop("b"), ack()]);
     assert_eq!(running(&session), ["a"]);
 }
@@ -247,11 +227,7 @@ fn del_within_a_snapshot_takes_back_what_was_seen() {
     session.on(Event::Connected);
     session.on(keep("a"));
     session.on(keep("b"));
-    assert_eq!(
-        session.on(del("b")),
-        [ack()],
-        "it falls when the snapshot is complete"
-    );
+    assert_eq!(session.on(del("b")), [ack()], "it falls when the snapshot is complete");
     assert_eq!(session.on(snapshot()), [stop("b"), ack()]);
 }
 
@@ -260,10 +236,7 @@ fn a_pod_that_nobody_serves_cannot_be_kept() {
     let mut session = S::new();
     session.on(Event::Connected);
     let actions = session.on(keep("x"));
-    assert!(
-        matches!(&actions[..], [Action::Ack(Err(text))] if text.contains('x')),
-        "{actions:?}"
-    );
+    assert!(matches!(&actions[..], [Action::Ack(Err(text))] if text.contains('x')), "{actions:?}");
 }
 
 #[test]
@@ -294,11 +267,7 @@ fn a_start_left_over_from_a_former_connection_stops_when_unseen() {
 
 #[test]
 fn violations_are_answered_and_end_the_connection() {
-    for event in [
-        keep("a"),
-        snapshot(),
-        Event::Malformed("truncated".to_owned()),
-    ] {
+    for event in [keep("a"), snapshot(), Event::Malformed("truncated".to_owned())] {
         let mut session = live();
         let told = format!("{event:?}");
         let actions = session.on(event);
@@ -307,10 +276,7 @@ fn violations_are_answered_and_end_the_connection() {
             "{told}: {actions:?}"
         );
         assert_eq!(running(&session), ["a", "b"], "{told}: pods stay");
-        assert!(
-            session.waiting().is_some(),
-            "{told}: not ready until the next snapshot"
-        );
+        assert!(session.waiting().is_some(), "{told}: not ready until the next snapshot");
     }
 }
 
@@ -322,11 +288,7 @@ fn an_unusable_descriptor_is_refused_and_hurts_only_its_pod() {
     session.on(keep("b"));
     let bad = Request::BadAdd("a".to_owned(), "port taken".to_owned());
     assert_eq!(session.on(Event::Request(bad)), [nack()]);
-    assert_eq!(
-        session.on(snapshot()),
-        [ack()],
-        "the pod that runs already is not stopped"
-    );
+    assert_eq!(session.on(snapshot()), [ack()], "the pod that runs already is not stopped");
     assert_eq!(running(&session), ["a", "b"]);
 }
 

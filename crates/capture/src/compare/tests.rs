@@ -42,14 +42,8 @@ fn the_table_as_a_whole() {
     let (here, gone) = (table(vec![]), Listing::default());
     assert_eq!(compare(&here, &here), []);
     assert_eq!(compare(&gone, &gone), []);
-    assert_eq!(
-        compare(&here, &gone)[0].to_string(),
-        "table sluice is missing"
-    );
-    assert_eq!(
-        compare(&gone, &here)[0].to_string(),
-        "table sluice does not belong there"
-    );
+    assert_eq!(compare(&here, &gone)[0].to_string(), "table sluice is missing");
+    assert_eq!(compare(&gone, &here)[0].to_string(), "table sluice does not belong there");
     let dormant = r#"{"nftables": [{"table":
         {"family": "inet", "name": "sluice", "handle": 3, "flags": "ipv4_addr"}}]}"#;
     let drifts = compare(&here, &Listing::parse(dormant).unwrap());
@@ -62,11 +56,7 @@ fn handles_counters_and_set_order_do_not_matter() {
     counted["rule"]["handle"] = json!(99);
     counted["rule"]["expr"][0] = json!({"counter": {"packets": 7, "bytes": 420}});
     let reference = vec![set("s", &[1, 2]), chain("c", 0), rule("a", ACCEPT)];
-    check(
-        reference,
-        vec![chain("c", 0), set("s", &[2, 1]), counted],
-        &[],
-    );
+    check(reference, vec![chain("c", 0), set("s", &[2, 1]), counted], &[]);
 }
 
 #[test]
@@ -82,21 +72,10 @@ fn anonymous_sets_have_no_order() {
 
 #[test]
 fn one_rule_less_or_more_is_one_drift() {
-    let full = || {
-        vec![
-            chain("c", 0),
-            rule("a", ACCEPT),
-            rule("b", DROP),
-            rule("d", ACCEPT),
-        ]
-    };
+    let full = || vec![chain("c", 0), rule("a", ACCEPT), rule("b", DROP), rule("d", ACCEPT)];
     let less = || vec![chain("c", 0), rule("a", ACCEPT), rule("d", ACCEPT)];
     check(full(), less(), &["rule 2 of chain c (b) is missing"]);
-    check(
-        less(),
-        full(),
-        &["rule 2 of chain c (b) does not belong there"],
-    );
+    check(less(), full(), &["rule 2 of chain c (b) does not belong there"]);
 }
 
 #[test]
@@ -116,25 +95,14 @@ fn an_edited_rule_shows_both_versions() {
 fn order_within_a_chain_matters() {
     let reference = vec![chain("c", 0), rule("a", ACCEPT), rule("b", DROP)];
     let swapped = vec![chain("c", 0), rule("b", DROP), rule("a", ACCEPT)];
-    check(
-        reference,
-        swapped,
-        &["rule 2 of chain c (b) is out of order"],
-    );
+    check(reference, swapped, &["rule 2 of chain c (b) is out of order"]);
 }
 
 #[test]
 fn chains_and_their_hooks() {
     check(vec![chain("c", 0)], vec![], &["chain c is missing"]);
-    check(
-        vec![],
-        vec![chain("c", 0)],
-        &["chain c does not belong there"],
-    );
-    let drifts = compare(
-        &table(vec![chain("c", -105)]),
-        &table(vec![chain("c", -95)]),
-    );
+    check(vec![], vec![chain("c", 0)], &["chain c does not belong there"]);
+    let drifts = compare(&table(vec![chain("c", -105)]), &table(vec![chain("c", -95)]));
     assert!(matches!(&drifts[..], [Drift { place: Place::Chain(name), .. }] if name == "c"));
 }
 
@@ -144,10 +112,7 @@ fn sets_and_their_elements() {
     check(
         vec![set("s", &[1, 2])],
         vec![set("s", &[2, 3])],
-        &[
-            "element 1 of set s is missing",
-            "element 3 of set s does not belong there",
-        ],
+        &["element 1 of set s is missing", "element 3 of set s does not belong there"],
     );
 }
 
@@ -165,10 +130,7 @@ fn tables_of_others_are_not_our_business() {
         {"table": {"family": "inet", "name": "filter", "handle": 2}},
         {"chain": {"family": "inet", "table": "filter", "name": "c", "handle": 1}},
     ]});
-    assert_eq!(
-        Listing::parse(&others.to_string()).unwrap(),
-        Listing::default()
-    );
+    assert_eq!(Listing::parse(&others.to_string()).unwrap(), Listing::default());
 }
 
 #[test]

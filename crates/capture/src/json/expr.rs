@@ -15,10 +15,7 @@ use crate::model::SetName;
 /// on either.
 pub(super) fn deciding_flags() -> Expression<'static> {
     let flags = ["fin", "syn", "rst", "ack"].map(word).into();
-    binary(BinaryOperation::AND(
-        payload("tcp", "flags"),
-        Expression::List(flags),
-    ))
+    binary(BinaryOperation::AND(payload("tcp", "flags"), Expression::List(flags)))
 }
 
 /// Not `ct original proto-dst`, which nft 1.0.6 lists in a form that it cannot load.
@@ -27,20 +24,13 @@ pub(super) fn dnat_bit() -> Expression<'static> {
 }
 
 pub(super) fn destination_type() -> Expression<'static> {
-    let fib = Fib {
-        result: FibResult::Type,
-        flags: HashSet::from([FibFlag::Daddr]),
-    };
+    let fib = Fib { result: FibResult::Type, flags: HashSet::from([FibFlag::Daddr]) };
     Expression::Named(NamedExpression::Fib(fib))
 }
 
 pub(super) fn looked_up(set: SetName) -> Expression<'static> {
-    let with_port = |source| {
-        Expression::Named(NamedExpression::Concat(vec![
-            source,
-            payload("tcp", "dport"),
-        ]))
-    };
+    let with_port =
+        |source| Expression::Named(NamedExpression::Concat(vec![source, payload("tcp", "dport")]));
     match set {
         SetName::Probe4 => with_port(payload("ip", "saddr")),
         SetName::Probe6 => with_port(payload("ip6", "saddr")),
@@ -55,18 +45,12 @@ pub(super) fn reference(set: SetName) -> Expression<'static> {
 }
 
 pub(super) fn one_of(ports: &[u16]) -> Expression<'static> {
-    let items = ports
-        .iter()
-        .map(|&port| SetItem::Element(number(port)))
-        .collect();
+    let items = ports.iter().map(|&port| SetItem::Element(number(port))).collect();
     Expression::Named(NamedExpression::Set(items))
 }
 
 pub(super) fn payload(protocol: &'static str, field: &'static str) -> Expression<'static> {
-    let field = PayloadField {
-        protocol: protocol.into(),
-        field: field.into(),
-    };
+    let field = PayloadField { protocol: protocol.into(), field: field.into() };
     Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
 }
 
@@ -75,11 +59,7 @@ pub(super) fn meta(key: MetaKey) -> Expression<'static> {
 }
 
 pub(super) fn ct(key: &'static str) -> Expression<'static> {
-    Expression::Named(NamedExpression::CT(CT {
-        key: key.into(),
-        family: None,
-        dir: None,
-    }))
+    Expression::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir: None }))
 }
 
 pub(super) fn and(left: Expression<'static>, mask: u32) -> Expression<'static> {

@@ -8,20 +8,9 @@ const LONGEST_COMMENT: usize = 127;
 
 fn options(dns: Dns, inbound: Inbound) -> Options {
     Options {
-        ports: Ports {
-            outbound: 15001,
-            inbound_plain: 15006,
-            inbound_hbone: 15008,
-            dns: 15053,
-        },
-        packet_mark: Mark {
-            value: 0x539,
-            mask: 0xfff,
-        },
-        connmark: Mark {
-            value: 0x111,
-            mask: 0xfff,
-        },
+        ports: Ports { outbound: 15001, inbound_plain: 15006, inbound_hbone: 15008, dns: 15053 },
+        packet_mark: Mark { value: 0x539, mask: 0xfff },
+        connmark: Mark { value: 0x111, mask: 0xfff },
         dns,
         probes: Probes {
             v4: "169.254.7.127".parse().unwrap(),
@@ -47,12 +36,7 @@ fn all_rulesets() -> Vec<Ruleset> {
 }
 
 fn rules_of(ruleset: &Ruleset, name: ChainName) -> &[Rule] {
-    &ruleset
-        .chains
-        .iter()
-        .find(|chain| chain.name == name)
-        .unwrap()
-        .rules
+    &ruleset.chains.iter().find(|chain| chain.name == name).unwrap().rules
 }
 
 fn redirects_to(ruleset: &Ruleset) -> BTreeSet<u16> {
@@ -104,17 +88,11 @@ fn every_redirect_has_a_guard_behind_it() {
         let ruleset = Ruleset::capture(&options(Dns::On, inbound));
         let resets = |chain| rules_of(&ruleset, chain).last().unwrap().then == [Action::Reset];
         let captures = |chain| {
-            matches!(
-                rules_of(&ruleset, chain).last().unwrap().then[..],
-                [Action::Redirect(_)]
-            )
+            matches!(rules_of(&ruleset, chain).last().unwrap().then[..], [Action::Redirect(_)])
         };
         assert!(captures(ChainName::NatOut) && resets(ChainName::GuardOutSyn));
         assert_eq!(captures(ChainName::NatPre), inbound == Inbound::Capture);
-        assert!(
-            resets(ChainName::GuardInSyn),
-            "at least the proxy's ports are guarded"
-        );
+        assert!(resets(ChainName::GuardInSyn), "at least the proxy's ports are guarded");
     }
 }
 

@@ -7,10 +7,7 @@ use crate::world::{World, succeed};
 
 fn captured() -> (World, Listing) {
     let world = World::new();
-    let ruleset = Ruleset::capture(&Options {
-        in_skip: [22, 80].into(),
-        ..plain()
-    });
+    let ruleset = Ruleset::capture(&Options { in_skip: [22, 80].into(), ..plain() });
     world.apply(&ruleset);
     let reference = world.listing();
     (world, reference)
@@ -68,14 +65,8 @@ fn check_drift(damage: &str, expected_start: &str) {
     let (world, reference) = captured();
     succeed(&world.nft(damage));
     let drift = world.drift(&reference);
-    assert!(
-        drift.len() == 1 && drift[0].starts_with(expected_start),
-        "{damage}: {drift:#?}"
-    );
-    world.apply(&Ruleset::capture(&Options {
-        in_skip: [22, 80].into(),
-        ..plain()
-    }));
+    assert!(drift.len() == 1 && drift[0].starts_with(expected_start), "{damage}: {drift:#?}");
+    world.apply(&Ruleset::capture(&Options { in_skip: [22, 80].into(), ..plain() }));
     assert_eq!(world.drift(&reference), [""; 0], "repaired after {damage}");
 }
 
@@ -97,10 +88,7 @@ fn an_edited_rule_is_named() {
     )));
     let drift = world.drift(&reference);
     let start = "rule 1 of chain in_exempt (tunnels are for the proxy already) was changed";
-    assert!(
-        drift.len() == 1 && drift[0].starts_with(start),
-        "{drift:#?}"
-    );
+    assert!(drift.len() == 1 && drift[0].starts_with(start), "{drift:#?}");
 }
 
 #[test]
@@ -131,10 +119,7 @@ fn a_missing_set_is_named() {
     let drift = world.drift(&reference);
     assert_eq!(
         drift,
-        [
-            "set in_skip is missing",
-            "rule 4 of chain in_exempt (excluded inbound ports) is missing"
-        ]
+        ["set in_skip is missing", "rule 4 of chain in_exempt (excluded inbound ports) is missing"]
     );
 }
 
@@ -144,10 +129,7 @@ fn a_changed_element_is_named() {
         "delete element inet sluice in_skip { 80 }",
         "element 80 of set in_skip is missing",
     );
-    check_drift(
-        "add element inet sluice out_skip { 443 }",
-        "element 443 of set out_skip does not",
-    );
+    check_drift("add element inet sluice out_skip { 443 }", "element 443 of set out_skip does not");
     check_drift(
         "add element inet sluice out_skip4 { 0.0.0.0/0 }",
         "element {\"prefix\":{\"addr\":\"0.0.0.0\",\"len\":0}} of set out_skip4 does not",
@@ -174,10 +156,7 @@ fn an_added_chain_is_named() {
 
 #[test]
 fn a_table_put_to_sleep_is_named() {
-    check_drift(
-        "add table inet sluice { flags dormant; }",
-        "table sluice was changed",
-    );
+    check_drift("add table inet sluice { flags dormant; }", "table sluice was changed");
 }
 
 #[test]

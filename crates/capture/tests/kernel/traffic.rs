@@ -31,10 +31,7 @@ fn families() -> [Addresses; 2] {
         peer: peer.parse().unwrap(),
         any: any.parse().unwrap(),
     };
-    [
-        of("10.77.0.2", "10.77.0.1", "0.0.0.0"),
-        of("fd77::2", "fd77::1", "::"),
-    ]
+    [of("10.77.0.2", "10.77.0.1", "0.0.0.0"), of("fd77::2", "fd77::1", "::")]
 }
 
 /// A pod with a link to a peer.
@@ -45,23 +42,12 @@ struct Net {
 
 impl Net {
     fn new() -> Self {
-        let net = Self {
-            world: World::new(),
-            peer: PodNetns::scratch().unwrap(),
-        };
-        let peer = format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            net.peer.as_fd().as_raw_fd()
-        );
-        net.ip(
-            &net.world.pod,
-            &format!("link add eth0 type veth peer name eth0 netns {peer}"),
-        );
-        for (netns, v4, v6) in [
-            (&net.world.pod, "10.77.0.2", "fd77::2"),
-            (&net.peer, "10.77.0.1", "fd77::1"),
-        ] {
+        let net = Self { world: World::new(), peer: PodNetns::scratch().unwrap() };
+        let peer = format!("/proc/{}/fd/{}", std::process::id(), net.peer.as_fd().as_raw_fd());
+        net.ip(&net.world.pod, &format!("link add eth0 type veth peer name eth0 netns {peer}"));
+        for (netns, v4, v6) in
+            [(&net.world.pod, "10.77.0.2", "fd77::2"), (&net.peer, "10.77.0.1", "fd77::1")]
+        {
             net.ip(netns, "link set lo up");
             net.ip(netns, "link set eth0 up");
             net.ip(netns, &format!("addr add {v4}/24 dev eth0"));
@@ -78,17 +64,8 @@ impl Net {
         let host_route = octets.map(|octet| format!("{octet:02x}")).concat() + " 80 ";
         let deadline = Instant::now() + PATIENCE;
         let routes = || std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
-        while !self
-            .world
-            .fence
-            .run(netns, routes)
-            .unwrap()
-            .contains(&host_route)
-        {
-            assert!(
-                Instant::now() < deadline,
-                "no route to {to} within {PATIENCE:?}"
-            );
+        while !self.world.fence.run(netns, routes).unwrap().contains(&host_route) {
+            assert!(Instant::now() < deadline, "no route to {to} within {PATIENCE:?}");
             std::thread::park_timeout(Duration::from_millis(5));
         }
     }
@@ -97,14 +74,8 @@ impl Net {
     fn route_answers(&self) {
         for family in ["-4", "-6"] {
             let pod = &self.world.pod;
-            self.ip(
-                pod,
-                &format!("{family} rule add fwmark 0x111/0xfff lookup 1337 pref 13"),
-            );
-            self.ip(
-                pod,
-                &format!("{family} route add local default dev lo table 1337"),
-            );
+            self.ip(pod, &format!("{family} rule add fwmark 0x111/0xfff lookup 1337 pref 13"));
+            self.ip(pod, &format!("{family} route add local default dev lo table 1337"));
         }
     }
 
@@ -114,31 +85,16 @@ impl Net {
     }
 
     fn listen(&self, netns: &PodNetns, addr: IpAddr, port: u16) -> TcpListener {
-        let listen = Listen {
-            addr: (addr, port).into(),
-            backlog: 16,
-            mark: None,
-        };
-        let listener = self
-            .world
-            .fence
-            .run(netns, move || listen_tcp(&listen))
-            .unwrap()
-            .unwrap();
+        let listen = Listen { addr: (addr, port).into(), backlog: 16, mark: None };
+        let listener = self.world.fence.run(netns, move || listen_tcp(&listen)).unwrap().unwrap();
         listener.set_nonblocking(false).unwrap();
         // Linux lets accept(2) end at this time, too.
-        SockRef::from(&listener)
-            .set_read_timeout(Some(PATIENCE))
-            .unwrap();
+        SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).unwrap();
         listener
     }
 
     fn dial(&self, netns: &PodNetns, dial: Dial) -> io::Result<TcpStream> {
-        let socket = self
-            .world
-            .fence
-            .run(netns, move || dial_socket(&dial))
-            .unwrap()?;
+        let socket = self.world.fence.run(netns, move || dial_socket(&dial)).unwrap()?;
         socket.connect_timeout(&dial.to.into(), PATIENCE)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         Ok(socket.into())
@@ -146,14 +102,7 @@ impl Net {
 
     /// What an ordinary program in `netns` experiences.
     fn open(&self, netns: &PodNetns, to: impl Into<SocketAddr>) -> io::Result<TcpStream> {
-        self.dial(
-            netns,
-            Dial {
-                to: to.into(),
-                mark: None,
-                from: None,
-            },
-        )
+        self.dial(netns, Dial { to: to.into(), mark: None, from: None })
     }
 }
 
@@ -212,11 +161,7 @@ fn the_proxys_own_sockets_pass() {
         let server = net.listen(&net.peer, at.any, 9000);
         net.world.apply(&Ruleset::capture(&plain()));
         refused(net.open(&net.world.pod, (at.peer, 9000)));
-        let dial = Dial {
-            to: (at.peer, 9000).into(),
-            mark: PROXY_MARK,
-            from: None,
-        };
+        let dial = Dial { to: (at.peer, 9000).into(), mark: PROXY_MARK, from: None };
         let mut client = net.dial(&net.world.pod, dial).unwrap();
         talk(&mut client, &mut server.accept().unwrap().0);
     }
@@ -256,10 +201,7 @@ fn what_escapes_the_redirect_is_reset() {
 #[test]
 fn nobody_dials_the_proxys_ports() {
     for at in families() {
-        let options = Options {
-            dns: Dns::On,
-            ..plain()
-        };
+        let options = Options { dns: Dns::On, ..plain() };
         for ruleset in [Ruleset::capture(&options), Ruleset::drain(&options)] {
             let net = Net::new();
             net.world.apply(&ruleset);
@@ -295,19 +237,13 @@ fn the_application_sees_the_clients_address() {
         net.route_answers();
         let app = net.listen(&net.world.pod, at.any, 8080);
         net.world.apply(&Ruleset::capture(&plain()));
-        let dial = Dial {
-            to: (at.pod, 8080).into(),
-            mark: PROXY_MARK,
-            from: Some((at.peer, 0).into()),
-        };
+        let dial =
+            Dial { to: (at.pod, 8080).into(), mark: PROXY_MARK, from: Some((at.peer, 0).into()) };
         let mut proxy = net.dial(&net.world.pod, dial).unwrap();
         let (mut accepted, from) = app.accept().unwrap();
         assert_eq!(from.ip(), at.peer);
         talk(&mut proxy, &mut accepted);
-        let closed = Dial {
-            to: (at.pod, 8081).into(),
-            ..dial
-        };
+        let closed = Dial { to: (at.pod, 8081).into(), ..dial };
         refused(net.dial(&net.world.pod, closed));
     }
 }
@@ -318,19 +254,9 @@ fn exclusions_are_direct() {
         let net = Net::new();
         let inbound = net.listen(&net.world.pod, at.any, 8080);
         let outbound = net.listen(&net.peer, at.any, 9000);
-        let by_port = Options {
-            in_skip: [8080].into(),
-            out_skip: [9000].into(),
-            ..plain()
-        };
-        let by_network = Options {
-            out_skip_cidrs: [at.peer.into()].into(),
-            ..by_port.clone()
-        };
-        let by_network = Options {
-            out_skip: [].into(),
-            ..by_network
-        };
+        let by_port = Options { in_skip: [8080].into(), out_skip: [9000].into(), ..plain() };
+        let by_network = Options { out_skip_cidrs: [at.peer.into()].into(), ..by_port.clone() };
+        let by_network = Options { out_skip: [].into(), ..by_network };
         for options in [by_port, by_network] {
             net.world.apply(&Ruleset::capture(&options));
             let mut client = net.open(&net.peer, (at.pod, 8080)).unwrap();
@@ -366,10 +292,7 @@ fn a_gateway_receives_directly_and_is_captured_outbound() {
         let net = Net::new();
         let app = net.listen(&net.world.pod, at.any, 8080);
         let _server = net.listen(&net.peer, at.any, 9000);
-        net.world.apply(&Ruleset::capture(&Options {
-            inbound: Inbound::Bypass,
-            ..plain()
-        }));
+        net.world.apply(&Ruleset::capture(&Options { inbound: Inbound::Bypass, ..plain() }));
         let mut client = net.open(&net.peer, (at.pod, 8080)).unwrap();
         talk(&mut client, &mut app.accept().unwrap().0);
         refused(net.open(&net.world.pod, (at.peer, 9000)));
@@ -388,10 +311,7 @@ fn lookups_go_to_the_proxy_when_asked_to() {
         };
         let proxy = bind(localhost.parse().unwrap(), 15053);
         let app = bind(at.any, 0);
-        net.world.apply(&Ruleset::capture(&Options {
-            dns: Dns::On,
-            ..plain()
-        }));
+        net.world.apply(&Ruleset::capture(&Options { dns: Dns::On, ..plain() }));
         app.connect((at.peer, 53)).unwrap();
         app.send(b"?").unwrap();
         let mut byte = [0];
@@ -450,11 +370,7 @@ fn drained_connections_towards_the_application_keep_their_source() {
         let app = net.listen(&net.world.pod, at.any, 8080);
         net.world.apply(&Ruleset::capture(&plain()));
         let from = Some((at.peer, 0).into());
-        let dial = Dial {
-            to: (at.pod, 8080).into(),
-            mark: PROXY_MARK,
-            from,
-        };
+        let dial = Dial { to: (at.pod, 8080).into(), mark: PROXY_MARK, from };
         let mut proxy = net.dial(&net.world.pod, dial).unwrap();
         let mut accepted = app.accept().unwrap().0;
         net.world.apply(&Ruleset::drain(&plain()));

@@ -15,10 +15,7 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         let pod = PodNetns::scratch().expect("these tests make namespaces and need root");
-        Self {
-            fence: Fence::new(1).unwrap(),
-            pod,
-        }
+        Self { fence: Fence::new(1).unwrap(), pod }
     }
 
     /// Loads `ruleset` as JSON.
@@ -43,29 +40,18 @@ impl World {
 
     /// All tables of the namespace, as nft prints them.
     pub fn whole_ruleset(&self) -> String {
-        succeed(&run(
-            &self.fence,
-            &self.pod,
-            &["nft", "list", "ruleset"],
-            "",
-        ))
+        succeed(&run(&self.fence, &self.pod, &["nft", "list", "ruleset"], ""))
     }
 
     /// How the namespace differs from `reference`, in words.
     pub fn drift(&self, reference: &Listing) -> Vec<String> {
-        compare(reference, &self.listing())
-            .iter()
-            .map(Drift::to_string)
-            .collect()
+        compare(reference, &self.listing()).iter().map(Drift::to_string).collect()
     }
 }
 
 /// Runs one program inside `netns`. A child belongs to the namespace of the thread that
 /// starts it, and here that is a fence worker.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "these tests run nft and ip themselves"
-)]
+#[expect(clippy::disallowed_methods, reason = "these tests run nft and ip themselves")]
 pub fn run(fence: &Fence, netns: &PodNetns, command: &[&str], stdin: &str) -> Output {
     let command: Vec<String> = command.iter().map(ToString::to_string).collect();
     let stdin = stdin.to_owned();
@@ -87,10 +73,6 @@ pub fn run(fence: &Fence, netns: &PodNetns, command: &[&str], stdin: &str) -> Ou
 
 /// The standard output of a program that must have succeeded.
 pub fn succeed(output: &Output) -> String {
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout.clone()).unwrap()
 }

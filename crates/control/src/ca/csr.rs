@@ -40,9 +40,7 @@ pub(super) fn check(pem: &str, asked: &Identity) -> Result<SubjectPublicKeyInfo,
     if key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
         return Err(CsrProblem::Key);
     }
-    request
-        .verify_signature()
-        .map_err(|_| CsrProblem::Signature)?;
+    request.verify_signature().map_err(|_| CsrProblem::Signature)?;
     check_names(&request, asked)?;
     Ok(key)
 }
@@ -62,9 +60,7 @@ fn check_names(request: &X509CertificationRequest<'_>, asked: &Identity) -> Resu
         .collect();
     match names[..] {
         [GeneralName::URI(uri)] if *uri == asked.to_string() => Ok(()),
-        [_] => Err(CsrProblem::Other {
-            asked: asked.clone(),
-        }),
+        [_] => Err(CsrProblem::Other { asked: asked.clone() }),
         _ => Err(CsrProblem::Names(names.len())),
     }
 }
@@ -115,17 +111,11 @@ mod tests {
         for (names, expected) in [
             (vec![], CsrProblem::Names(0)),
             (vec![uri("spiffe://cluster.local/ns/shop/sa/web")], other()),
-            (
-                vec![uri("spiffe://cluster.local/ns/shop/sa/cart/")],
-                other(),
-            ),
+            (vec![uri("spiffe://cluster.local/ns/shop/sa/cart/")], other()),
             (vec![uri("SPIFFE://cluster.local/ns/shop/sa/cart")], other()),
             (vec![dns("cart.shop")], other()),
             (vec![uri(CART), uri(CART)], CsrProblem::Names(2)),
-            (
-                vec![uri(CART), uri("spiffe://cluster.local/ns/shop/sa/web")],
-                CsrProblem::Names(2),
-            ),
+            (vec![uri(CART), uri("spiffe://cluster.local/ns/shop/sa/web")], CsrProblem::Names(2)),
             (vec![uri(CART), dns("cart.shop")], CsrProblem::Names(2)),
         ] {
             assert_eq!(outcome(names, &PKCS_ECDSA_P256_SHA256), Some(expected));
@@ -144,16 +134,10 @@ mod tests {
         let (pem, _) = request(vec![uri(CART)], &PKCS_ECDSA_P256_SHA256);
         let der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes()).unwrap();
         let mut changed = der.to_vec();
-        let place = changed
-            .windows(4)
-            .position(|window| window == b"cart")
-            .unwrap();
+        let place = changed.windows(4).position(|window| window == b"cart").unwrap();
         changed[place..place + 4].copy_from_slice(b"root");
         let identity = "spiffe://cluster.local/ns/shop/sa/root".parse().unwrap();
-        assert_eq!(
-            check(&armoured(&changed), &identity).err(),
-            Some(CsrProblem::Signature)
-        );
+        assert_eq!(check(&armoured(&changed), &identity).err(), Some(CsrProblem::Signature));
     }
 
     #[test]
@@ -165,10 +149,7 @@ mod tests {
         for (text, expected) in [
             (String::new(), CsrProblem::Pem),
             ("nonsense".into(), CsrProblem::Pem),
-            (
-                pem.replace("CERTIFICATE REQUEST", "CERTIFICATE"),
-                CsrProblem::Pem,
-            ),
+            (pem.replace("CERTIFICATE REQUEST", "CERTIFICATE"), CsrProblem::Pem),
             (armoured(&longer), CsrProblem::Form),
             (armoured(shorter), CsrProblem::Form),
             (armoured(&[]), CsrProblem::Form),

@@ -75,9 +75,7 @@ pub(crate) struct Root {
 impl std::fmt::Debug for Root {
     /// Without the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Root")
-            .field("until", &self.until)
-            .finish_non_exhaustive()
+        f.debug_struct("Root").field("until", &self.until).finish_non_exhaustive()
     }
 }
 
@@ -88,24 +86,13 @@ impl Root {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
             .map_err(crypto("making the root's key"))?;
         let mut params = base(now, ROOT_LIFE)?;
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, "Sluice");
-        params
-            .distinguished_name
-            .push(DnType::CommonName, format!("Root of {trust_domain}"));
+        params.distinguished_name.push(DnType::OrganizationName, "Sluice");
+        params.distinguished_name.push(DnType::CommonName, format!("Root of {trust_domain}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params
-            .self_signed(&key)
-            .map_err(crypto("signing the root"))?
-            .pem();
+        let certificate = params.self_signed(&key).map_err(crypto("signing the root"))?.pem();
         let until = params.not_after;
-        Ok(Self {
-            issuer: Issuer::new(params, key),
-            certificate,
-            until,
-        })
+        Ok(Self { issuer: Issuer::new(params, key), certificate, until })
     }
 
     /// Reads what [`Root::to_pem`] wrote.
@@ -119,11 +106,7 @@ impl Root {
         let until = check_root(&certificate, &key, now)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)
             .map_err(crypto("reading its certificate"))?;
-        Ok(Self {
-            issuer,
-            certificate: certificate_pem(text),
-            until,
-        })
+        Ok(Self { issuer, certificate: certificate_pem(text), until })
     }
 
     /// Key and certificate, for [`Root::from_pem`].
@@ -145,20 +128,13 @@ impl Root {
         now: OffsetDateTime,
     ) -> Result<String, RootError> {
         let uri = identity.to_string().try_into().map(SanType::URI);
-        let uri = uri.map_err(|source| RootError::Crypto {
-            step: "naming the workload",
-            source,
-        })?;
-        let uses = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        let uri =
+            uri.map_err(|source| RootError::Crypto { step: "naming the workload", source })?;
+        let uses = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let params = self.leaf(vec![uri], uses, life, now)?;
         let signed = params.signed_by(key, &self.issuer);
         let step = "signing a workload's certificate";
-        Ok(signed
-            .map_err(|source| RootError::Crypto { step, source })?
-            .pem())
+        Ok(signed.map_err(|source| RootError::Crypto { step, source })?.pem())
     }
 
     /// Makes a key and a certificate for a server with these names.
@@ -176,12 +152,7 @@ impl Root {
         let names = names.map_err(crypto("naming the server"))?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
             .map_err(crypto("making the server's key"))?;
-        let params = self.leaf(
-            names,
-            vec![ExtendedKeyUsagePurpose::ServerAuth],
-            MAX_LIFE,
-            now,
-        )?;
+        let params = self.leaf(names, vec![ExtendedKeyUsagePurpose::ServerAuth], MAX_LIFE, now)?;
         let certificate = params
             .signed_by(&key, &self.issuer)
             .map_err(crypto("signing the server's certificate"))?;
@@ -244,10 +215,7 @@ fn check_root(
         return Err(RootError::OtherKey);
     }
     let validity = certificate.validity();
-    let (from, until) = (
-        validity.not_before.to_datetime(),
-        validity.not_after.to_datetime(),
-    );
+    let (from, until) = (validity.not_before.to_datetime(), validity.not_after.to_datetime());
     if now < from || now >= until {
         return Err(RootError::NotNow { from, until });
     }
@@ -258,9 +226,7 @@ fn check_root(
 fn certificate_pem(text: &str) -> String {
     let begin = text.find("-----BEGIN CERTIFICATE-----").unwrap_or_default();
     let end = "-----END CERTIFICATE-----";
-    let length = text[begin..]
-        .find(end)
-        .map_or(text.len() - begin, |at| at + end.len());
+    let length = text[begin..].find(end).map_or(text.len() - begin, |at| at + end.len());
     format!("{}\n", &text[begin..begin + length])
 }
 

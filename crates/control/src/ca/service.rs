@@ -37,17 +37,11 @@ impl Authority {
         let key = csr::check(&request.csr, &identity)
             .map_err(|problem| refuse(&problem, caller, &identity))?;
         let now = OffsetDateTime::now_utc();
-        let leaf = self
-            .root
-            .sign_workload(&identity, &key, life, now)
-            .map_err(|error| {
-                tracing::error!(%identity, %error, "certificate not signed");
-                Status::internal(format!("{identity} was not signed: {error}"))
-            })?;
-        Ok(Issued {
-            identity,
-            chain: vec![leaf, self.root.certificate().to_owned()],
-        })
+        let leaf = self.root.sign_workload(&identity, &key, life, now).map_err(|error| {
+            tracing::error!(%identity, %error, "certificate not signed");
+            Status::internal(format!("{identity} was not signed: {error}"))
+        })?;
+        Ok(Issued { identity, chain: vec![leaf, self.root.certificate().to_owned()] })
     }
 }
 
@@ -62,11 +56,7 @@ impl IstioCertificateService for Authority {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let caller = self
-            .gate
-            .admit(request.metadata())
-            .await
-            .map_err(Status::from);
+        let caller = self.gate.admit(request.metadata()).await.map_err(Status::from);
         let issued = match &caller {
             Ok(caller) => self.issue(caller, request.get_ref()),
             Err(status) => Err(status.clone()),
@@ -78,9 +68,7 @@ impl IstioCertificateService for Authority {
         match issued {
             Ok(Issued { identity, chain }) => {
                 tracing::info!(%identity, %account, node, "certificate signed");
-                Ok(Response::new(IstioCertificateResponse {
-                    cert_chain: chain,
-                }))
+                Ok(Response::new(IstioCertificateResponse { cert_chain: chain }))
             }
             Err(status) => {
                 tracing::warn!(%account, node, reason = status.message(), "certificate refused");
@@ -91,25 +79,18 @@ impl IstioCertificateService for Authority {
 }
 
 fn impersonated(request: &IstioCertificateRequest) -> Result<Option<&str>, Status> {
-    let field = request
-        .metadata
-        .as_ref()
-        .and_then(|fields| fields.fields.get(IMPERSONATED));
+    let field = request.metadata.as_ref().and_then(|fields| fields.fields.get(IMPERSONATED));
     match field.map(|value| &value.kind) {
         None => Ok(None),
         Some(Some(Kind::StringValue(text))) => Ok(Some(text)),
-        Some(_) => Err(Status::invalid_argument(format!(
-            "metadata {IMPERSONATED} is no string"
-        ))),
+        Some(_) => Err(Status::invalid_argument(format!("metadata {IMPERSONATED} is no string"))),
     }
 }
 
 /// Nothing asked for is the longest.
 fn life(seconds: i64) -> Result<Duration, Status> {
     match seconds {
-        ..0 => Err(Status::invalid_argument(format!(
-            "validity_duration {seconds} s is negative"
-        ))),
+        ..0 => Err(Status::invalid_argument(format!("validity_duration {seconds} s is negative"))),
         0 => Ok(MAX_LIFE),
         _ => Ok(Duration::seconds(seconds).min(MAX_LIFE)),
     }
@@ -143,10 +124,7 @@ mod tests {
             }),
             ..Default::default()
         };
-        assert_eq!(
-            impersonated(&IstioCertificateRequest::default()).unwrap(),
-            None
-        );
+        assert_eq!(impersonated(&IstioCertificateRequest::default()).unwrap(), None);
         let text = with(Some(Kind::StringValue("spiffe://x".into())));
         assert_eq!(impersonated(&text).unwrap(), Some("spiffe://x"));
         for kind in [None, Some(Kind::NumberValue(1.0))] {

@@ -65,10 +65,8 @@ pub(crate) fn open(
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let root = generate()?;
-            write(folder, &path, &root.to_pem()).map_err(|source| StoreError::Write {
-                path: path.clone(),
-                source,
-            })?;
+            write(folder, &path, &root.to_pem())
+                .map_err(|source| StoreError::Write { path: path.clone(), source })?;
             tracing::info!(path = %path.display(), "a new root was made");
             Ok(root)
         }
@@ -89,11 +87,7 @@ fn write(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
@@ -114,9 +108,7 @@ mod tests {
         let first = open(&store, "cluster.local", now()).unwrap();
         let second = open(&store, "cluster.local", now()).unwrap();
         assert_eq!(first.certificate(), second.certificate());
-        let mode = std::fs::metadata(folder.path().join("ca/root.pem"))
-            .unwrap()
-            .permissions();
+        let mode = std::fs::metadata(folder.path().join("ca/root.pem")).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
         let files = std::fs::read_dir(folder.path().join("ca")).unwrap().count();
         assert_eq!(files, 1, "nothing is left beside it");
@@ -129,10 +121,7 @@ mod tests {
         std::fs::write(&path, "nonsense").unwrap();
         let store = CaStore::Folder(folder.path().into());
         let error = open(&store, "cluster.local", now()).unwrap_err();
-        assert!(
-            error.to_string().contains("root.pem cannot be used"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("root.pem cannot be used"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "nonsense");
     }
 

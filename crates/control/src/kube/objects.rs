@@ -59,27 +59,17 @@ impl Pod {
     /// `namespace/name`.
     pub(super) fn key(&self) -> String {
         let part = |part: &Option<String>| part.clone().unwrap_or_default();
-        format!(
-            "{}/{}",
-            part(&self.metadata.namespace),
-            part(&self.metadata.name)
-        )
+        format!("{}/{}", part(&self.metadata.namespace), part(&self.metadata.name))
     }
 }
 
 impl From<Pod> for PodFacts {
     fn from(pod: Pod) -> Self {
         let key = pod.key();
-        let Pod {
-            metadata,
-            spec,
-            status,
-        } = pod;
+        let Pod { metadata, spec, status } = pod;
         let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
         let annotations = metadata.annotations.unwrap_or_default();
-        let redirected = annotations
-            .get(REDIRECTION)
-            .is_some_and(|value| value == "enabled");
+        let redirected = annotations.get(REDIRECTION).is_some_and(|value| value == "enabled");
         let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         let account = spec.service_account_name.filter(|name| !name.is_empty());
         Self {
@@ -95,11 +85,7 @@ impl From<Pod> for PodFacts {
                 _ => PodNetwork::Own,
             },
             life: if ended { Life::Ended } else { Life::Active },
-            reach: if redirected {
-                Reach::Tunnel
-            } else {
-                Reach::Direct
-            },
+            reach: if redirected { Reach::Tunnel } else { Reach::Direct },
             labels: metadata.labels.unwrap_or_default(),
             owner: controller(metadata.owner_references.unwrap_or_default()),
         }
@@ -107,11 +93,7 @@ impl From<Pod> for PodFacts {
 }
 
 fn addresses(key: &str, status: &PodStatus) -> Vec<std::net::IpAddr> {
-    let all = status
-        .pod_ips
-        .iter()
-        .flatten()
-        .filter_map(|entry| entry.ip.as_deref());
+    let all = status.pod_ips.iter().flatten().filter_map(|entry| entry.ip.as_deref());
     let mut texts: Vec<_> = all.filter(|text| !text.is_empty()).collect();
     if texts.is_empty() {
         texts.extend(status.pod_ip.as_deref().filter(|text| !text.is_empty()));
@@ -119,11 +101,7 @@ fn addresses(key: &str, status: &PodStatus) -> Vec<std::net::IpAddr> {
     let parse = |text: &str| match text.parse() {
         Ok(address) => Some(address),
         Err(_) => {
-            tracing::warn!(
-                pod = key,
-                address = text,
-                "the pod's address is none: left out"
-            );
+            tracing::warn!(pod = key, address = text, "the pod's address is none: left out");
             None
         }
     };
@@ -132,21 +110,12 @@ fn addresses(key: &str, status: &PodStatus) -> Vec<std::net::IpAddr> {
 
 fn health(status: &PodStatus) -> Health {
     let ready = |it: &Condition| it.r#type == "Ready" && it.status == "True";
-    if status.conditions.iter().flatten().any(ready) {
-        Health::Ready
-    } else {
-        Health::NotReady
-    }
+    if status.conditions.iter().flatten().any(ready) { Health::Ready } else { Health::NotReady }
 }
 
 fn controller(owners: Vec<OwnerReference>) -> Option<Owner> {
-    let owner = owners
-        .into_iter()
-        .find(|owner| owner.controller == Some(true))?;
-    Some(Owner {
-        kind: owner.kind,
-        name: owner.name,
-    })
+    let owner = owners.into_iter().find(|owner| owner.controller == Some(true))?;
+    Some(Owner { kind: owner.kind, name: owner.name })
 }
 
 /// `spec` is read by the translation, so that one malformed policy cannot make the list
@@ -168,11 +137,7 @@ impl AuthorizationPolicy {
     pub(super) fn facts(self) -> Option<PolicyFacts> {
         let key = self.key()?;
         let annotations: BTreeMap<_, _> = self.metadata.annotations.unwrap_or_default();
-        Some(PolicyFacts {
-            key,
-            dry_run: annotations.get(DRY_RUN).cloned(),
-            spec: self.spec,
-        })
+        Some(PolicyFacts { key, dry_run: annotations.get(DRY_RUN).cloned(), spec: self.spec })
     }
 }
 
@@ -269,10 +234,7 @@ mod tests {
             addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
             reach: Reach::Tunnel,
             labels: [("app".to_owned(), "cart".to_owned())].into(),
-            owner: Some(Owner {
-                kind: "ReplicaSet".into(),
-                name: "cart-6c7f".into(),
-            }),
+            owner: Some(Owner { kind: "ReplicaSet".into(), name: "cart-6c7f".into() }),
             ..crate::testing::pod("shop", "cart-1")
         };
         assert_eq!(facts, expected);
@@ -300,16 +262,9 @@ mod tests {
         }));
         assert_eq!(terminating.life, Life::Active);
         assert_eq!(terminating.network, PodNetwork::Host);
-        assert_eq!(
-            terminating.addresses,
-            ["10.0.0.2".parse::<std::net::IpAddr>().unwrap()]
-        );
+        assert_eq!(terminating.addresses, ["10.0.0.2".parse::<std::net::IpAddr>().unwrap()]);
         let odd = facts(json!({ "status": { "podIPs": [{ "ip": "nonsense" }, { "ip": "::1" }] } }));
-        assert_eq!(
-            odd.addresses.len(),
-            1,
-            "one bad address does not take the good one along"
-        );
+        assert_eq!(odd.addresses.len(), 1, "one bad address does not take the good one along");
     }
 
     #[test]

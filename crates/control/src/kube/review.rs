@@ -77,57 +77,35 @@ struct Remembered {
 
 impl Reviewer {
     pub(crate) fn new(client: Client) -> Self {
-        Self {
-            api: Api::all(client),
-            turns: Semaphore::new(AT_ONCE),
-            remembered: Mutex::default(),
-        }
+        Self { api: Api::all(client), turns: Semaphore::new(AT_ONCE), remembered: Mutex::default() }
     }
 
     /// Whose token is it?
     pub(crate) async fn review(&self, token: &str) -> Result<Reviewed, TokenProblem> {
         if token.len() > MAX_TOKEN {
-            return Err(TokenProblem::Refused {
-                reason: "it is too long to be one".into(),
-            });
+            return Err(TokenProblem::Refused { reason: "it is too long to be one".into() });
         }
         if let Some(reviewed) = self.recall(token) {
             return Ok(reviewed);
         }
-        let status = timeout(DEADLINE, self.ask(token))
-            .await
-            .map_err(|_| TokenProblem::Deadline)??;
+        let status =
+            timeout(DEADLINE, self.ask(token)).await.map_err(|_| TokenProblem::Deadline)??;
         let reviewed = read(status)?;
         self.remember(token, &reviewed);
         Ok(reviewed)
     }
 
     async fn ask(&self, token: &str) -> Result<TokenReviewStatus, TokenProblem> {
-        let _turn = self
-            .turns
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
-        let spec = TokenReviewSpec {
-            audiences: Some(vec![AUDIENCE.to_owned()]),
-            token: token.to_owned(),
-        };
-        let question = TokenReview {
-            spec,
-            ..TokenReview::default()
-        };
+        let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
+        let spec =
+            TokenReviewSpec { audiences: Some(vec![AUDIENCE.to_owned()]), token: token.to_owned() };
+        let question = TokenReview { spec, ..TokenReview::default() };
         let answer = self.api.create(&PostParams::default(), &question).await;
-        Ok(answer
-            .map_err(|error| TokenProblem::Api(Box::new(error)))?
-            .status
-            .unwrap_or_default())
+        Ok(answer.map_err(|error| TokenProblem::Api(Box::new(error)))?.status.unwrap_or_default())
     }
 
     fn recall(&self, token: &str) -> Option<Reviewed> {
-        let remembered = self
-            .remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let found = remembered.get(token)?;
         (found.until > Instant::now()).then(|| found.reviewed.clone())
     }
@@ -138,10 +116,7 @@ impl Reviewer {
         };
         let now = Instant::now();
         let until = now + left.min(REMEMBERED);
-        let mut remembered = self
-            .remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= CAPACITY {
             remembered.retain(|_, entry| entry.until > now);
         }
@@ -155,25 +130,14 @@ impl Reviewer {
 
 fn read(status: TokenReviewStatus) -> Result<Reviewed, TokenProblem> {
     if status.authenticated != Some(true) {
-        let reason = status
-            .error
-            .unwrap_or_else(|| "it is unknown or has expired".into());
+        let reason = status.error.unwrap_or_else(|| "it is unknown or has expired".into());
         return Err(TokenProblem::Refused { reason });
     }
     // An API server that knows nothing of audiences would accept a token for another one.
-    if !status
-        .audiences
-        .unwrap_or_default()
-        .iter()
-        .any(|audience| audience == AUDIENCE)
-    {
-        return Err(TokenProblem::Refused {
-            reason: "it is for another audience".into(),
-        });
+    if !status.audiences.unwrap_or_default().iter().any(|audience| audience == AUDIENCE) {
+        return Err(TokenProblem::Refused { reason: "it is for another audience".into() });
     }
-    let UserInfo {
-        username, extra, ..
-    } = status.user.unwrap_or_default();
+    let UserInfo { username, extra, .. } = status.user.unwrap_or_default();
     let username = username.unwrap_or_default();
     let Some(account) = Account::from_username(&username) else {
         return Err(TokenProblem::NoAccount { username });
@@ -181,11 +145,7 @@ fn read(status: TokenReviewStatus) -> Result<Reviewed, TokenProblem> {
     let mut extra = extra.unwrap_or_default();
     let mut first = |key| extra.remove(key).unwrap_or_default().into_iter().next();
     match (first(POD_NAME), first(POD_UID)) {
-        (Some(pod), Some(pod_uid)) => Ok(Reviewed {
-            account,
-            pod,
-            pod_uid,
-        }),
+        (Some(pod), Some(pod_uid)) => Ok(Reviewed { account, pod, pod_uid }),
         _ => Err(TokenProblem::NotBound { account }),
     }
 }
@@ -199,9 +159,7 @@ fn left_of(token: &str, now: SystemTime) -> Option<Duration> {
     }
     let payload = token.split('.').nth(1)?;
     let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
-    (UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp))?)
-        .duration_since(now)
-        .ok()
+    (UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp))?).duration_since(now).ok()
 }
 
 #[cfg(test)]
@@ -243,18 +201,9 @@ mod tests {
         use TokenProblem::{NoAccount, NotBound, Refused};
         let refused = |status| matches!(read(status), Err(Refused { .. }));
         assert!(refused(TokenReviewStatus::default()));
-        assert!(refused(TokenReviewStatus {
-            authenticated: Some(false),
-            ..good()
-        }));
-        assert!(refused(TokenReviewStatus {
-            audiences: None,
-            ..good()
-        }));
-        assert!(refused(TokenReviewStatus {
-            audiences: Some(vec!["api".into()]),
-            ..good()
-        }));
+        assert!(refused(TokenReviewStatus { authenticated: Some(false), ..good() }));
+        assert!(refused(TokenReviewStatus { audiences: None, ..good() }));
+        assert!(refused(TokenReviewStatus { audiences: Some(vec!["api".into()]), ..good() }));
         let admin = user(|it| it.username = Some("admin".into()));
         assert!(matches!(read(admin), Err(NoAccount { .. })));
         let unbound = user(|it| it.extra = None);
@@ -269,15 +218,9 @@ mod tests {
     fn an_answer_is_not_remembered_beyond_the_tokens_expiry() {
         let now = UNIX_EPOCH + Duration::from_secs(1000);
         let token = |claims: &str| format!("h.{}.s", URL_SAFE_NO_PAD.encode(claims));
-        assert_eq!(
-            left_of(&token(r#"{"exp":1010}"#), now),
-            Some(Duration::from_secs(10))
-        );
+        assert_eq!(left_of(&token(r#"{"exp":1010}"#), now), Some(Duration::from_secs(10)));
         assert_eq!(left_of(&token(r#"{"exp":999}"#), now), None);
-        assert_eq!(
-            left_of(&token(r#"{"exp":18446744073709551615}"#), now),
-            None
-        );
+        assert_eq!(left_of(&token(r#"{"exp":18446744073709551615}"#), now), None);
         for none in ["opaque", "a.b.c", &token("{}"), &token("x"), ""] {
             assert_eq!(left_of(none, now), None, "{none}");
         }

@@ -73,11 +73,7 @@ struct Watched {
 
 impl Watched {
     fn new(table: Table) -> Self {
-        Self {
-            table,
-            pods: Vec::new(),
-            policies: Vec::new(),
-        }
+        Self { table, pods: Vec::new(), policies: Vec::new() }
     }
 
     fn on(&mut self, input: Input) {

@@ -15,18 +15,11 @@ fn complete() -> Table {
 }
 
 fn labelled(namespace: &str, name: &str, app: &str) -> PodFacts {
-    PodFacts {
-        labels: [("app".to_owned(), app.to_owned())].into(),
-        ..pod(namespace, name)
-    }
+    PodFacts { labels: [("app".to_owned(), app.to_owned())].into(), ..pod(namespace, name) }
 }
 
 fn policy_facts(key: &str, spec: Value) -> PolicyFacts {
-    PolicyFacts {
-        key: PolicyKey::parse(key).unwrap(),
-        dry_run: None,
-        spec,
-    }
+    PolicyFacts { key: PolicyKey::parse(key).unwrap(), dry_run: None, spec }
 }
 
 fn selecting(app: &str, action: &str) -> Value {
@@ -74,22 +67,13 @@ fn a_cluster_without_the_policy_type_has_no_policies() {
 #[test]
 fn a_workload_comes_changes_and_goes_with_its_pod() {
     let mut table = complete();
-    table.pod_seen(PodFacts {
-        addresses: vec![],
-        ..pod("shop", "a")
-    });
+    table.pod_seen(PodFacts { addresses: vec![], ..pod("shop", "a") });
     assert_eq!(workload_of(&table, "shop/a"), None);
     table.pod_seen(pod("shop", "a"));
     assert!(workload_of(&table, "shop/a").is_some());
-    table.pod_seen(PodFacts {
-        network: PodNetwork::Host,
-        ..pod("shop", "a")
-    });
+    table.pod_seen(PodFacts { network: PodNetwork::Host, ..pod("shop", "a") });
     assert_eq!(workload_of(&table, "shop/a").unwrap().network_mode, 1);
-    table.pod_seen(PodFacts {
-        life: Life::Ended,
-        ..pod("shop", "a")
-    });
+    table.pod_seen(PodFacts { life: Life::Ended, ..pod("shop", "a") });
     assert_eq!(workload_of(&table, "shop/a"), None);
     table.pod_seen(pod("shop", "a"));
     table.pod_gone("shop/a");
@@ -115,27 +99,19 @@ fn what_has_not_changed_keeps_its_version() {
     table.pods_listed(vec![pod("shop", "a"), pod("shop", "b")]);
     let before = table.snapshot().unwrap();
     table.pods_listed(vec![pod("shop", "a"), pod("shop", "b")]);
-    table.pod_seen(PodFacts {
-        reach: crate::facts::Reach::Tunnel,
-        ..pod("shop", "b")
-    });
+    table.pod_seen(PodFacts { reach: crate::facts::Reach::Tunnel, ..pod("shop", "b") });
     let after = table.snapshot().unwrap();
-    let changed: Vec<_> = after
-        .addresses
-        .changed_since(&before.addresses)
-        .map(|(uid, _)| uid.to_string())
-        .collect();
+    let changed: Vec<_> =
+        after.addresses.changed_since(&before.addresses).map(|(uid, _)| uid.to_string()).collect();
     assert_eq!(changed, ["Kubernetes//Pod/shop/b"]);
 }
 
 #[test]
 fn a_policy_is_listed_by_the_workloads_that_it_selects() {
     let mut table = complete();
-    for (namespace, name, app) in [
-        ("shop", "cart-1", "cart"),
-        ("shop", "web-1", "web"),
-        ("other", "cart-2", "cart"),
-    ] {
+    for (namespace, name, app) in
+        [("shop", "cart-1", "cart"), ("shop", "web-1", "web"), ("other", "cart-2", "cart")]
+    {
         table.pod_seen(labelled(namespace, name, app));
     }
     table.policy_seen(&policy_facts("shop/p", selecting("cart", "DENY")));
@@ -181,10 +157,7 @@ fn a_malformed_policy_leaves_the_last_good_one_in_force() {
     let outcome = table.policy_seen(&bad);
     assert!(matches!(outcome, Outcome::Kept(_)), "{outcome:?}");
     let outcomes = table.policies_listed(&[bad, policy_facts("shop/q", json!({}))]);
-    assert!(
-        matches!(outcomes[..], [Outcome::Kept(_), Outcome::Sent { .. }]),
-        "{outcomes:?}"
-    );
+    assert!(matches!(outcomes[..], [Outcome::Kept(_), Outcome::Sent { .. }]), "{outcomes:?}");
     assert!(in_force.is_some());
     assert_eq!(authorization(&table, "shop/p"), in_force);
     assert_eq!(listed_by(&table, "shop/cart-1"), ["shop/p"]);

@@ -37,9 +37,7 @@ pub(crate) struct Selector(BTreeMap<String, String>);
 
 impl Selector {
     pub(crate) fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.0
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
+        self.0.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 }
 
@@ -101,9 +99,8 @@ pub(crate) fn policy(names: &Names, facts: &PolicyFacts) -> Result<Translated, P
         return Ok(Translated::NotSent(NotSent::TargetRefs));
     }
     let namespace = facts.key.namespace();
-    let selector = spec
-        .selector
-        .map(|selector| Selector(selector.match_labels.unwrap_or_default()));
+    let selector =
+        spec.selector.map(|selector| Selector(selector.match_labels.unwrap_or_default()));
     let scope = match &selector {
         Some(_) => proto::Scope::WorkloadSelector,
         None if namespace == names.root_namespace => proto::Scope::Global,
@@ -122,12 +119,7 @@ pub(crate) fn policy(names: &Names, facts: &PolicyFacts) -> Result<Translated, P
     // What our own proxies would reject is a mistake in the policy too.
     mesh::Policy::try_from(message.clone()).map_err(PolicyProblem::Message)?;
     let (narrowed, dropped) = (rules.narrowed, rules.dropped);
-    Ok(Translated::Sent(SentPolicy {
-        message,
-        selector,
-        narrowed,
-        dropped,
-    }))
+    Ok(Translated::Sent(SentPolicy { message, selector, narrowed, dropped }))
 }
 
 #[derive(Default)]

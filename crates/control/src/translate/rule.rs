@@ -54,31 +54,22 @@ fn combine(action: proto::Action, parts: Vec<Vec<Entry>>) -> Lowered {
         let clause = |part: Vec<Entry>| proto::Clause {
             matches: part.into_iter().map(|entry| entry.one).collect(),
         };
-        return Lowered::Whole(proto::Rule {
-            clauses: parts.into_iter().map(clause).collect(),
-        });
+        return Lowered::Whole(proto::Rule { clauses: parts.into_iter().map(clause).collect() });
     }
     if action == proto::Action::Allow {
         return Lowered::Dropped;
     }
     let clauses: Vec<_> = parts.into_iter().filter_map(without_http).collect();
     // A rule without clauses would match everything.
-    if clauses.is_empty() {
-        Lowered::Dropped
-    } else {
-        Lowered::Partly(proto::Rule { clauses })
-    }
+    if clauses.is_empty() { Lowered::Dropped } else { Lowered::Partly(proto::Rule { clauses }) }
 }
 
 /// A clause without the alternatives of which only the HTTP part said anything; `None` if
 /// these were all.
 fn without_http(part: Vec<Entry>) -> Option<proto::Clause> {
     let nothing_left = |entry: &Entry| entry.needs_http && entry.one == proto::Match::default();
-    let matches: Vec<_> = part
-        .into_iter()
-        .filter(|entry| !nothing_left(entry))
-        .map(|entry| entry.one)
-        .collect();
+    let matches: Vec<_> =
+        part.into_iter().filter(|entry| !nothing_left(entry)).map(|entry| entry.one).collect();
     (!matches.is_empty()).then_some(proto::Clause { matches })
 }
 
@@ -110,11 +101,7 @@ fn operation(operation: Operation) -> Result<Entry, RuleProblem> {
 }
 
 fn when(condition: When) -> Result<Entry, RuleProblem> {
-    let When {
-        key,
-        values,
-        not_values,
-    } = condition;
+    let When { key, values, not_values } = condition;
     if values.as_ref().is_none_or(Vec::is_empty) && not_values.as_ref().is_none_or(Vec::is_empty) {
         return Err(RuleProblem::NoValues(key));
     }
@@ -141,23 +128,14 @@ fn when(condition: When) -> Result<Entry, RuleProblem> {
             one.not_destination_ports = each(not_values, |it| port(&it))?;
         }
         _ => {
-            return Ok(Entry {
-                one,
-                needs_http: true,
-            });
+            return Ok(Entry { one, needs_http: true });
         }
     }
-    Ok(Entry {
-        one,
-        needs_http: false,
-    })
+    Ok(Entry { one, needs_http: false })
 }
 
 fn texts(list: List) -> Vec<proto::StringMatch> {
-    list.unwrap_or_default()
-        .into_iter()
-        .map(|it| text(&it))
-        .collect()
+    list.unwrap_or_default().into_iter().map(|it| text(&it)).collect()
 }
 
 /// A star at the front is looked for first: `*x*` is whatever ends in `x*`.
@@ -171,24 +149,17 @@ fn text(text: &str) -> proto::StringMatch {
     } else {
         MatchType::Exact(text.to_owned())
     };
-    proto::StringMatch {
-        match_type: Some(kind),
-    }
+    proto::StringMatch { match_type: Some(kind) }
 }
 
 /// An address or a range; host bits are allowed.
 fn range(text: &str) -> Result<proto::Address, RuleProblem> {
-    let range: IpNetwork = text
-        .parse()
-        .map_err(|_| RuleProblem::Range(text.to_owned()))?;
+    let range: IpNetwork = text.parse().map_err(|_| RuleProblem::Range(text.to_owned()))?;
     let address = match range {
         IpNetwork::V4(v4) => v4.ip().octets().to_vec(),
         IpNetwork::V6(v6) => v6.ip().octets().to_vec(),
     };
-    Ok(proto::Address {
-        address,
-        length: range.prefix().into(),
-    })
+    Ok(proto::Address { address, length: range.prefix().into() })
 }
 
 fn port(text: &str) -> Result<u32, RuleProblem> {

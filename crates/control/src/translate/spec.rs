@@ -115,7 +115,5 @@ pub(super) struct When {
 }
 
 fn any<const N: usize>(lists: [&List; N]) -> bool {
-    lists
-        .iter()
-        .any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
+    lists.iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
 }

@@ -67,39 +67,25 @@ struct MadeBy {
 /// CronJob's Jobs carry it in front of their suffix. Owners of other kinds have no type
 /// of their own in the message, so their pods stand for themselves.
 fn made_by(pod: &PodFacts) -> MadeBy {
-    let itself = || MadeBy {
-        kind: WorkloadType::Pod,
-        name: pod.name.clone(),
-    };
+    let itself = || MadeBy { kind: WorkloadType::Pod, name: pod.name.clone() };
     let Some(Owner { kind, name }) = &pod.owner else {
         return itself();
     };
     match kind.as_str() {
         "ReplicaSet" => match deployment(name, pod.labels.get("pod-template-hash")) {
-            Some(name) => MadeBy {
-                kind: WorkloadType::Deployment,
-                name,
-            },
+            Some(name) => MadeBy { kind: WorkloadType::Deployment, name },
             None => itself(),
         },
         "Job" => match cron_job(name) {
-            Some(name) => MadeBy {
-                kind: WorkloadType::Cronjob,
-                name,
-            },
-            None => MadeBy {
-                kind: WorkloadType::Job,
-                name: name.clone(),
-            },
+            Some(name) => MadeBy { kind: WorkloadType::Cronjob, name },
+            None => MadeBy { kind: WorkloadType::Job, name: name.clone() },
         },
         _ => itself(),
     }
 }
 
 fn deployment(replica_set: &str, hash: Option<&String>) -> Option<String> {
-    let name = replica_set
-        .strip_suffix(hash?.as_str())?
-        .strip_suffix('-')?;
+    let name = replica_set.strip_suffix(hash?.as_str())?.strip_suffix('-')?;
     (!name.is_empty()).then(|| name.to_owned())
 }
 
@@ -111,29 +97,17 @@ fn cron_job(job: &str) -> Option<String> {
 }
 
 fn canonical_name(pod: &PodFacts, made_by: &MadeBy) -> String {
-    let labels = [
-        "service.istio.io/canonical-name",
-        "app.kubernetes.io/name",
-        "app",
-    ];
-    first_label(pod, &labels)
-        .unwrap_or(&made_by.name)
-        .to_owned()
+    let labels = ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"];
+    first_label(pod, &labels).unwrap_or(&made_by.name).to_owned()
 }
 
 fn canonical_revision(pod: &PodFacts) -> String {
-    let labels = [
-        "service.istio.io/canonical-revision",
-        "app.kubernetes.io/version",
-        "version",
-    ];
+    let labels = ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"];
     first_label(pod, &labels).unwrap_or("latest").to_owned()
 }
 
 fn first_label<'a>(pod: &'a PodFacts, keys: &[&str]) -> Option<&'a str> {
-    keys.iter()
-        .find_map(|key| pod.labels.get(*key))
-        .map(String::as_str)
+    keys.iter().find_map(|key| pod.labels.get(*key)).map(String::as_str)
 }
 
 #[cfg(test)]
@@ -146,19 +120,9 @@ mod tests {
     }
 
     fn owned(kind: &str, name: &str, labels: &[(&str, &str)]) -> PodFacts {
-        let labels = labels
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
-        let owner = Some(Owner {
-            kind: kind.into(),
-            name: name.into(),
-        });
-        PodFacts {
-            owner,
-            labels,
-            ..pod("shop", "cart-1")
-        }
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let owner = Some(Owner { kind: kind.into(), name: name.into() });
+        PodFacts { owner, labels, ..pod("shop", "cart-1") }
     }
 
     #[test]
@@ -177,10 +141,7 @@ mod tests {
         assert_eq!(message.network, "");
         // The receiving end reads it without complaint.
         let parsed = mesh::Workload::try_from(message).unwrap();
-        assert_eq!(
-            parsed.identity.to_string(),
-            "spiffe://cluster.local/ns/shop/sa/cart"
-        );
+        assert_eq!(parsed.identity.to_string(), "spiffe://cluster.local/ns/shop/sa/cart");
         assert_eq!(parsed.policies.len(), 1);
     }
 
@@ -188,45 +149,12 @@ mod tests {
     fn reach_network_and_readiness() {
         use PodNetwork::{Host, Own};
         for (reach, network, health, tunnel, mode, status) in [
-            (
-                Reach::Direct,
-                Own,
-                Health::Ready,
-                TunnelProtocol::None,
-                NetworkMode::Standard,
-                0,
-            ),
-            (
-                Reach::Tunnel,
-                Own,
-                Health::NotReady,
-                TunnelProtocol::Hbone,
-                NetworkMode::Standard,
-                1,
-            ),
-            (
-                Reach::Tunnel,
-                Host,
-                Health::Ready,
-                TunnelProtocol::None,
-                NetworkMode::HostNetwork,
-                0,
-            ),
-            (
-                Reach::Direct,
-                Host,
-                Health::Ready,
-                TunnelProtocol::None,
-                NetworkMode::HostNetwork,
-                0,
-            ),
+            (Reach::Direct, Own, Health::Ready, TunnelProtocol::None, NetworkMode::Standard, 0),
+            (Reach::Tunnel, Own, Health::NotReady, TunnelProtocol::Hbone, NetworkMode::Standard, 1),
+            (Reach::Tunnel, Host, Health::Ready, TunnelProtocol::None, NetworkMode::HostNetwork, 0),
+            (Reach::Direct, Host, Health::Ready, TunnelProtocol::None, NetworkMode::HostNetwork, 0),
         ] {
-            let message = translate(&PodFacts {
-                reach,
-                network,
-                health,
-                ..pod("shop", "cart-1")
-            });
+            let message = translate(&PodFacts { reach, network, health, ..pod("shop", "cart-1") });
             assert_eq!(message.tunnel_protocol(), tunnel);
             assert_eq!(message.network_mode(), mode);
             assert_eq!(message.status, status);
@@ -235,15 +163,9 @@ mod tests {
 
     #[test]
     fn a_pod_without_address_or_life_is_no_workload() {
-        let no_ip = PodFacts {
-            addresses: vec![],
-            ..pod("shop", "cart-1")
-        };
+        let no_ip = PodFacts { addresses: vec![], ..pod("shop", "cart-1") };
         assert_eq!(workload(&names(), &no_ip, vec![]), None);
-        let ended = PodFacts {
-            life: Life::Ended,
-            ..pod("shop", "cart-1")
-        };
+        let ended = PodFacts { life: Life::Ended, ..pod("shop", "cart-1") };
         assert_eq!(workload(&names(), &ended, vec![]), None);
     }
 
@@ -253,11 +175,7 @@ mod tests {
         let hash = [("pod-template-hash", "6c7f")];
         for (pod, kind, name) in [
             (owned("ReplicaSet", "cart-6c7f", &hash), Deployment, "cart"),
-            (
-                owned("ReplicaSet", "my-cart-6c7f", &hash),
-                Deployment,
-                "my-cart",
-            ),
+            (owned("ReplicaSet", "my-cart-6c7f", &hash), Deployment, "my-cart"),
             (owned("ReplicaSet", "cart-other", &hash), Pod, "cart-1"),
             (owned("ReplicaSet", "cart-6c7f", &[]), Pod, "cart-1"),
             (owned("Job", "backup", &[]), Job, "backup"),
@@ -265,14 +183,7 @@ mod tests {
             (owned("Job", "backup-1", &[]), Job, "backup-1"),
             (owned("Job", "-29113460", &[]), Job, "-29113460"),
             (owned("StatefulSet", "db", &[]), Pod, "cart-1"),
-            (
-                PodFacts {
-                    owner: None,
-                    ..pod("shop", "cart-1")
-                },
-                Pod,
-                "cart-1",
-            ),
+            (PodFacts { owner: None, ..pod("shop", "cart-1") }, Pod, "cart-1"),
         ] {
             let message = translate(&pod);
             assert_eq!(message.workload_type(), kind, "{:?}", pod.owner);

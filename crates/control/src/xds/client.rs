@@ -42,33 +42,20 @@ impl Client {
         let Some(kind) = Kind::from_url(&request.type_url) else {
             return Ok(Heard::Unknown(request.type_url));
         };
-        let single = request
-            .resource_names_subscribe
-            .iter()
-            .any(|name| name != "*");
+        let single = request.resource_names_subscribe.iter().any(|name| name != "*");
         if single || !request.resource_names_unsubscribe.is_empty() {
-            return Err(Unsupported {
-                type_url: request.type_url,
-            });
+            return Err(Unsupported { type_url: request.type_url });
         }
         let Some(subscription) = &mut self.subscriptions[kind as usize] else {
             let claimed = request.initial_resource_versions;
             self.subscriptions[kind as usize] = Some(Subscription::new(kind, claimed));
             return Ok(Heard::Subscribed(kind));
         };
-        Ok(
-            match (
-                subscription.answered(&request.response_nonce),
-                request.error_detail,
-            ) {
-                (Answer::Stale, _) => Heard::Nothing,
-                (Answer::Fits, None) => Heard::Acked(kind),
-                (Answer::Fits, Some(status)) => Heard::Rejected {
-                    kind,
-                    detail: status.message,
-                },
-            },
-        )
+        Ok(match (subscription.answered(&request.response_nonce), request.error_detail) {
+            (Answer::Stale, _) => Heard::Nothing,
+            (Answer::Fits, None) => Heard::Acked(kind),
+            (Answer::Fits, Some(status)) => Heard::Rejected { kind, detail: status.message },
+        })
     }
 
     /// The response of this kind that is due, if any.
@@ -78,16 +65,12 @@ impl Client {
             *nonces += 1;
             nonces.to_string()
         };
-        self.subscriptions[kind as usize]
-            .as_mut()?
-            .next(world, nonce)
+        self.subscriptions[kind as usize].as_mut()?.next(world, nonce)
     }
 
     /// Is an answer of this kind still to come?
     pub(super) fn awaiting(&self, kind: Kind) -> bool {
-        self.subscriptions[kind as usize]
-            .as_ref()
-            .is_some_and(Subscription::awaiting)
+        self.subscriptions[kind as usize].as_ref().is_some_and(Subscription::awaiting)
     }
 }
 

@@ -32,12 +32,7 @@ impl Discovery {
         sessions: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self {
-            gate,
-            worlds,
-            sessions,
-            stop,
-        }
+        Self { gate, worlds, sessions, stop }
     }
 }
 
@@ -49,23 +44,14 @@ impl AggregatedDiscoveryService for Discovery {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let caller = self
-            .gate
-            .admit(request.metadata())
-            .await
-            .map_err(|refusal| {
-                let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-                tracing::warn!(?peer, %refusal, "discovery stream refused");
-                Status::from(refusal)
-            })?;
+        let caller = self.gate.admit(request.metadata()).await.map_err(|refusal| {
+            let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+            tracing::warn!(?peer, %refusal, "discovery stream refused");
+            Status::from(refusal)
+        })?;
         let (outbox, responses) = mpsc::channel(OUTBOX);
         let stop = self.stop.child_token();
-        let session = Session {
-            caller,
-            worlds: self.worlds.clone(),
-            outbox,
-            stop,
-        };
+        let session = Session { caller, worlds: self.worlds.clone(), outbox, stop };
         self.sessions.spawn(session.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(responses)))
     }

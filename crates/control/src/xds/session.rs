@@ -51,21 +51,11 @@ impl Session {
         requests: impl Stream<Item = Result<DeltaDiscoveryRequest, Status>> + Send,
     ) {
         let (caller, pod) = (self.caller.account.to_string(), self.caller.pod.clone());
-        tracing::info!(
-            caller,
-            pod,
-            node = self.caller.node,
-            "discovery stream opened"
-        );
+        tracing::info!(caller, pod, node = self.caller.node, "discovery stream opened");
         match self.converse(requests).await {
             End::Left => tracing::info!(caller, pod, "discovery stream closed by the client"),
             End::Told(status) => {
-                tracing::info!(
-                    caller,
-                    pod,
-                    reason = status.message(),
-                    "discovery stream ended"
-                );
+                tracing::info!(caller, pod, reason = status.message(), "discovery stream ended");
                 // No room means that the client reads nothing; it will see the end anyway.
                 let _ = self.outbox.try_send(Err(status));
             }

@@ -82,11 +82,7 @@ pub(super) enum Answer {
 impl Subscription {
     /// `claimed`: what the client says it has.
     pub(super) fn new(kind: Kind, claimed: BTreeMap<String, String>) -> Self {
-        Self {
-            kind,
-            has: Has::Claimed(claimed),
-            phase: Phase::Quiet,
-        }
+        Self { kind, has: Has::Claimed(claimed), phase: Phase::Quiet }
     }
 
     /// The client answered, well or not: what it was sent is not sent again until it
@@ -129,9 +125,7 @@ impl Subscription {
             return None;
         }
         let nonce = nonce();
-        self.phase = Phase::Awaiting {
-            nonce: nonce.clone(),
-        };
+        self.phase = Phase::Awaiting { nonce: nonce.clone() };
         Some(discovery::DeltaDiscoveryResponse {
             resources,
             removed_resources: removed,
@@ -147,14 +141,9 @@ impl Subscription {
         claimed: &BTreeMap<String, String>,
     ) -> (Vec<discovery::Resource>, Vec<String>) {
         let has = |name: &str, it: &Resource| claimed.get(name).is_some_and(|v| **v == *it.version);
-        let resources = now
-            .iter()
-            .filter(|(name, it)| !has(name, it))
-            .map(|(name, it)| self.wrap(name, it));
-        let removed = claimed
-            .keys()
-            .filter(|name| now.get(name).is_none())
-            .cloned();
+        let resources =
+            now.iter().filter(|(name, it)| !has(name, it)).map(|(name, it)| self.wrap(name, it));
+        let removed = claimed.keys().filter(|name| now.get(name).is_none()).cloned();
         (resources.collect(), removed.collect())
     }
 
@@ -163,9 +152,7 @@ impl Subscription {
         now: &Shards<Resource>,
         sent: &Shards<Resource>,
     ) -> (Vec<discovery::Resource>, Vec<String>) {
-        let resources = now
-            .changed_since(sent)
-            .map(|(name, it)| self.wrap(name, it));
+        let resources = now.changed_since(sent).map(|(name, it)| self.wrap(name, it));
         let removed = now.removed_since(sent).map(|name| name.to_string());
         (resources.collect(), removed.collect())
     }

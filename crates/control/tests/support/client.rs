@@ -39,10 +39,7 @@ impl Client {
             tower::service_fn(move |_: http::Uri| dial(address, TlsConnector::from(tls.clone())));
         let endpoint = Endpoint::from_static("http://control");
         let channel = endpoint.connect_with_connector(connector).await.unwrap();
-        Self {
-            grpc: Grpc::new(channel),
-            token: token.map(str::to_owned),
-        }
+        Self { grpc: Grpc::new(channel), token: token.map(str::to_owned) }
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -73,17 +70,8 @@ impl Client {
         let request = self.request(ReceiverStream::new(outbox));
         let codec = tonic_prost::ProstCodec::default();
         let path = http::uri::PathAndQuery::from_static(DISCOVERY);
-        let responses = self
-            .grpc
-            .streaming(request, path, codec)
-            .await?
-            .into_inner();
-        Ok(Discovery {
-            requests,
-            responses,
-            held: BTreeMap::new(),
-            waiting: Vec::new(),
-        })
+        let responses = self.grpc.streaming(request, path, codec).await?.into_inner();
+        Ok(Discovery { requests, responses, held: BTreeMap::new(), waiting: Vec::new() })
     }
 }
 
@@ -105,10 +93,7 @@ pub struct Delta {
 
 pub fn delta(resources: &[&str], removed: &[&str]) -> Delta {
     let owned = |list: &[&str]| list.iter().map(|it| (*it).to_owned()).collect();
-    Delta {
-        resources: owned(resources),
-        removed: owned(removed),
-    }
+    Delta { resources: owned(resources), removed: owned(removed) }
 }
 
 impl Discovery {
@@ -129,8 +114,7 @@ impl Discovery {
                 break self.waiting.remove(at);
             }
             let next = soon("a discovery response", self.responses.message()).await;
-            self.waiting
-                .push(next.unwrap().expect("the stream goes on"));
+            self.waiting.push(next.unwrap().expect("the stream goes on"));
         };
         let answer = DeltaDiscoveryRequest {
             type_url: type_url.to_owned(),
@@ -143,17 +127,8 @@ impl Discovery {
         for name in &removed {
             held.remove(name);
         }
-        let mut resources: Vec<_> = response
-            .resources
-            .iter()
-            .map(|it| it.name.clone())
-            .collect();
-        held.extend(
-            response
-                .resources
-                .into_iter()
-                .map(|it| (it.name.clone(), it)),
-        );
+        let mut resources: Vec<_> = response.resources.iter().map(|it| it.name.clone()).collect();
+        held.extend(response.resources.into_iter().map(|it| (it.name.clone(), it)));
         resources.sort();
         removed.sort();
         Delta { resources, removed }
@@ -162,8 +137,7 @@ impl Discovery {
     /// Names and versions of what is held.
     pub fn versions(&self, type_url: &str) -> BTreeMap<String, String> {
         let held = self.held.get(type_url).into_iter().flatten();
-        held.map(|(name, it)| (name.clone(), it.version.clone()))
-            .collect()
+        held.map(|(name, it)| (name.clone(), it.version.clone())).collect()
     }
 
     /// What the server ends the stream with.
@@ -180,9 +154,7 @@ impl Discovery {
 
 fn tls(root_pem: &str) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(root_pem.as_bytes()).unwrap())
-        .unwrap();
+    roots.add(CertificateDer::from_pem_slice(root_pem.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])

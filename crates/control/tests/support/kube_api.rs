@@ -59,11 +59,7 @@ impl KubeApi {
             broken: watch::Sender::default(),
         });
         let server = tokio::spawn(serve(listener, Arc::clone(&state))).abort_handle();
-        Self {
-            address,
-            state,
-            server,
-        }
+        Self { address, state, server }
     }
 
     pub fn url(&self) -> String {
@@ -87,12 +83,7 @@ impl KubeApi {
                 "authentication.kubernetes.io/pod-uid": [pod["metadata"]["uid"]],
             },
         });
-        self.state
-            .stored
-            .lock()
-            .unwrap()
-            .tokens
-            .insert(token.to_owned(), user);
+        self.state.stored.lock().unwrap().tokens.insert(token.to_owned(), user);
     }
 
     /// Lists of this path fail, and watches end.
@@ -111,10 +102,8 @@ impl KubeApi {
             *version += 1;
             let mut object = object.clone();
             object["metadata"]["resourceVersion"] = json!(version.to_string());
-            let name = format!(
-                "{}/{}",
-                object["metadata"]["namespace"], object["metadata"]["name"]
-            );
+            let name =
+                format!("{}/{}", object["metadata"]["namespace"], object["metadata"]["name"]);
             let mut stored = self.state.stored.lock().unwrap();
             let objects = stored.objects.entry(path).or_default();
             if kind == "DELETED" {
@@ -122,9 +111,7 @@ impl KubeApi {
             } else {
                 objects.insert(name, object.clone());
             }
-            stored
-                .history
-                .push((*version, path, json!({ "type": kind, "object": object })));
+            stored.history.push((*version, path, json!({ "type": kind, "object": object })));
         });
     }
 }
@@ -184,12 +171,7 @@ fn review(state: &State, body: &[u8]) -> Value {
 fn list(state: &State, path: &str) -> Value {
     let version = *state.version.borrow();
     let stored = state.stored.lock().unwrap();
-    let items: Vec<_> = stored
-        .objects
-        .get(path)
-        .into_iter()
-        .flat_map(BTreeMap::values)
-        .collect();
+    let items: Vec<_> = stored.objects.get(path).into_iter().flat_map(BTreeMap::values).collect();
     json!({
         "apiVersion": "v1", "kind": "List",
         "metadata": { "resourceVersion": version.to_string() }, "items": items,
@@ -197,9 +179,7 @@ fn list(state: &State, path: &str) -> Value {
 }
 
 fn watch_from(state: Arc<State>, path: &'static str, query: &str) -> Response<Body> {
-    let from = query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("resourceVersion="));
+    let from = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
     let mut seen: u64 = from.unwrap().parse().unwrap();
     let (lines, body) = mpsc::channel::<Bytes>(64);
     tokio::spawn(async move {
@@ -231,10 +211,7 @@ fn watch_from(state: Arc<State>, path: &'static str, query: &str) -> Response<Bo
 impl State {
     fn after(&self, seen: u64, path: &str) -> Vec<Value> {
         let stored = self.stored.lock().unwrap();
-        let new = stored
-            .history
-            .iter()
-            .filter(|(version, at, _)| *version > seen && *at == path);
+        let new = stored.history.iter().filter(|(version, at, _)| *version > seen && *at == path);
         new.map(|(_, _, event)| event.clone()).collect()
     }
 }

@@ -48,16 +48,9 @@ impl Conversation {
     ) -> Result<Self, AppError> {
         let step = || format!("{}: connect to {to}", place.name());
         let stream = within(deadline, step, place.dial(to)).await?;
-        let local = stream
-            .local_addr()
-            .map_err(|error| AppError::new(step(), &error))?;
+        let local = stream.local_addr().map_err(|error| AppError::new(step(), &error))?;
         let who = format!("{}: talk to {to}", place.name());
-        Ok(Self {
-            stream: BufReader::new(stream),
-            who,
-            local,
-            deadline,
-        })
+        Ok(Self { stream: BufReader::new(stream), who, local, deadline })
     }
 
     /// The calling side's own address.
@@ -84,19 +77,12 @@ impl Conversation {
         let stream = &mut self.stream;
         let exchange = async {
             stream.write_all(format!("{line}\n").as_bytes()).await?;
-            (&mut *stream)
-                .take(MAX_LINE)
-                .read_until(b'\n', &mut answer)
-                .await
+            (&mut *stream).take(MAX_LINE).read_until(b'\n', &mut answer).await
         };
         let length = within(self.deadline, || self.who.clone(), exchange).await?;
         if length == 0 {
             let detail = "the connection was closed instead of an answer".to_owned();
-            return Err(AppError {
-                kind: AppErrorKind::Closed,
-                step: self.who.clone(),
-                detail,
-            });
+            return Err(AppError { kind: AppErrorKind::Closed, step: self.who.clone(), detail });
         }
         let answer = String::from_utf8_lossy(&answer);
         Reply::parse(&answer).ok_or_else(|| AppError {
@@ -142,11 +128,7 @@ impl Reply {
         let mut fields = answer.strip_suffix('\n')?.splitn(3, '|');
         let peer = fields.next()?.parse().ok()?;
         let number = fields.next()?.parse().ok()?;
-        Some(Self {
-            peer,
-            number,
-            line: fields.next()?.to_owned(),
-        })
+        Some(Self { peer, number, line: fields.next()?.to_owned() })
     }
 }
 
@@ -168,18 +150,8 @@ mod tests {
     #[test]
     fn only_the_apps_own_answers_are_replies() {
         let reply = Reply::parse("[fd00:20:1::2]:7|3|a|b\n").unwrap();
-        assert_eq!(
-            (reply.peer.port(), reply.number, reply.line.as_str()),
-            (7, 3, "a|b")
-        );
-        for broken in [
-            "",
-            "\n",
-            "10.0.0.1:7|3|cut",
-            "10.0.0.1|3|a\n",
-            "10.0.0.1:7|x|a\n",
-            "a\n",
-        ] {
+        assert_eq!((reply.peer.port(), reply.number, reply.line.as_str()), (7, 3, "a|b"));
+        for broken in ["", "\n", "10.0.0.1:7|3|cut", "10.0.0.1|3|a\n", "10.0.0.1:7|x|a\n", "a\n"] {
             assert_eq!(Reply::parse(broken), None, "{broken:?}");
         }
     }

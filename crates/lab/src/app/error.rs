@@ -48,20 +48,12 @@ pub struct AppError {
 
 impl AppError {
     pub(crate) fn new(step: String, error: &io::Error) -> Self {
-        Self {
-            kind: AppErrorKind::of(error),
-            step,
-            detail: error.to_string(),
-        }
+        Self { kind: AppErrorKind::of(error), step, detail: error.to_string() }
     }
 
     pub(crate) fn timeout(step: String, deadline: std::time::Duration) -> Self {
         let detail = format!("nothing within {deadline:?}");
-        Self {
-            kind: AppErrorKind::Timeout,
-            step,
-            detail,
-        }
+        Self { kind: AppErrorKind::Timeout, step, detail }
     }
 }
 

@@ -37,11 +37,7 @@ impl Server {
         let port = listener.local_addr().map_err(failed)?.port();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let accepting = tokio::spawn(accept(listener, Arc::clone(&seen)));
-        Ok(Self {
-            port,
-            seen,
-            accepting,
-        })
+        Ok(Self { port, seen, accepting })
     }
 
     /// The port it listens on.
@@ -95,10 +91,7 @@ async fn answer(mut stream: TcpStream, peer: SocketAddr) {
     let mut line = Vec::new();
     for number in 1u64.. {
         line.clear();
-        let read = (&mut reader)
-            .take(MAX_LINE)
-            .read_until(b'\n', &mut line)
-            .await;
+        let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line).await;
         if !matches!(read, Ok(length) if length > 0) || line.last() != Some(&b'\n') {
             return;
         }

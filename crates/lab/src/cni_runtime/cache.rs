@@ -27,19 +27,12 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub fn new(folder: &Path) -> Self {
-        Self {
-            folder: folder.join("results"),
-        }
+        Self { folder: folder.join("results") }
     }
 
     pub fn path(&self, list: &Conflist, attachment: &Attachment) -> PathBuf {
-        let Attachment {
-            container_id,
-            ifname,
-            ..
-        } = attachment;
-        self.folder
-            .join(format!("{}-{container_id}-{ifname}", list.name))
+        let Attachment { container_id, ifname, .. } = attachment;
+        self.folder.join(format!("{}-{container_id}-{ifname}", list.name))
     }
 
     /// Written beside and renamed, so that no reader ever sees half of it.
@@ -97,9 +90,5 @@ impl Cache {
 }
 
 fn failed(step: &'static str, path: &Path) -> impl Fn(io::Error) -> CacheError {
-    move |error| CacheError {
-        step,
-        path: path.to_owned(),
-        reason: error.to_string(),
-    }
+    move |error| CacheError { step, path: path.to_owned(), reason: error.to_string() }
 }

@@ -67,13 +67,9 @@ impl Conflist {
     /// [`ConflistError`] naming the file. A malformed first file is an error: a later one
     /// would silently be another network.
     pub fn load(folder: &Path) -> Result<Self, ConflistError> {
-        let path = first(folder)?.ok_or_else(|| ConflistError::None {
-            folder: folder.into(),
-        })?;
-        let text = std::fs::read_to_string(&path).map_err(|source| ConflistError::Read {
-            path: path.clone(),
-            source,
-        })?;
+        let path = first(folder)?.ok_or_else(|| ConflistError::None { folder: folder.into() })?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| ConflistError::Read { path: path.clone(), source })?;
         Self::parse(&text).map_err(|problem| ConflistError::Malformed { path, problem })
     }
 
@@ -110,11 +106,7 @@ impl Conflist {
             name: name.to_owned(),
             version: version.to_owned(),
             disable_check,
-            plugins: plugins
-                .iter()
-                .enumerate()
-                .map(parse)
-                .collect::<Result<_, _>>()?,
+            plugins: plugins.iter().enumerate().map(parse).collect::<Result<_, _>>()?,
         })
     }
 
@@ -137,11 +129,7 @@ impl Plugin {
             Some(Value::Object(map)) => declared(map)?,
             Some(other) => return Err(format!("capabilities is {other}, not an object")),
         };
-        Ok(Self {
-            kind: kind.to_owned(),
-            capabilities,
-            config: config.clone(),
-        })
+        Ok(Self { kind: kind.to_owned(), capabilities, config: config.clone() })
     }
 }
 
@@ -167,22 +155,15 @@ fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a str, Stri
 
 fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
 fn first(folder: &Path) -> Result<Option<PathBuf>, ConflistError> {
-    let failed = |source| ConflistError::Read {
-        path: folder.into(),
-        source,
-    };
+    let failed = |source| ConflistError::Read { path: folder.into(), source };
     let mut found: Option<PathBuf> = None;
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let conflist = path
-            .extension()
-            .is_some_and(|extension| extension == "conflist");
+        let conflist = path.extension().is_some_and(|extension| extension == "conflist");
         if conflist && found.as_ref().is_none_or(|best| path < *best) {
             found = Some(path);
         }
@@ -201,11 +182,7 @@ mod tests {
             {"type":"portmap","capabilities":{"portMappings":true,"other":false}}]}"#;
         let list = Conflist::parse(text).unwrap();
         assert!(list.disable_check);
-        let kinds: Vec<_> = list
-            .plugins
-            .iter()
-            .map(|plugin| plugin.kind.as_str())
-            .collect();
+        let kinds: Vec<_> = list.plugins.iter().map(|plugin| plugin.kind.as_str()).collect();
         assert_eq!(kinds, ["bridge", "portmap"]);
         assert_eq!(list.plugins[0].config["mtu"], 1400);
         assert_eq!(list.plugins[1].capabilities, ["portMappings"]);
@@ -216,47 +193,17 @@ mod tests {
         let cases = [
             ("{", "not JSON"),
             ("[]", "not a JSON object"),
-            (
-                r#"{"cniVersion":"1.0.0","plugins":[{"type":"a"}]}"#,
-                "name is missing",
-            ),
-            (
-                r#"{"name":"../x","cniVersion":"1.0.0","plugins":[{"type":"a"}]}"#,
-                "must start with",
-            ),
-            (
-                r#"{"name":7,"cniVersion":"1.0.0","plugins":[{"type":"a"}]}"#,
-                "name is 7",
-            ),
-            (
-                r#"{"name":"n","plugins":[{"type":"a"}]}"#,
-                "cniVersion is missing",
-            ),
-            (
-                r#"{"name":"n","cniVersion":"9.9.9","plugins":[{"type":"a"}]}"#,
-                "9.9.9",
-            ),
+            (r#"{"cniVersion":"1.0.0","plugins":[{"type":"a"}]}"#, "name is missing"),
+            (r#"{"name":"../x","cniVersion":"1.0.0","plugins":[{"type":"a"}]}"#, "must start with"),
+            (r#"{"name":7,"cniVersion":"1.0.0","plugins":[{"type":"a"}]}"#, "name is 7"),
+            (r#"{"name":"n","plugins":[{"type":"a"}]}"#, "cniVersion is missing"),
+            (r#"{"name":"n","cniVersion":"9.9.9","plugins":[{"type":"a"}]}"#, "9.9.9"),
             (r#"{"name":"n","cniVersion":"1.0.0"}"#, "plugins is missing"),
-            (
-                r#"{"name":"n","cniVersion":"1.0.0","plugins":{}}"#,
-                "plugins is not a list",
-            ),
-            (
-                r#"{"name":"n","cniVersion":"1.0.0","plugins":[]}"#,
-                "plugins is empty",
-            ),
-            (
-                r#"{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"a"},7]}"#,
-                "plugins[1]",
-            ),
-            (
-                r#"{"name":"n","cniVersion":"1.0.0","plugins":[{}]}"#,
-                "type is missing",
-            ),
-            (
-                r#"{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"../a"}]}"#,
-                "../a",
-            ),
+            (r#"{"name":"n","cniVersion":"1.0.0","plugins":{}}"#, "plugins is not a list"),
+            (r#"{"name":"n","cniVersion":"1.0.0","plugins":[]}"#, "plugins is empty"),
+            (r#"{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"a"},7]}"#, "plugins[1]"),
+            (r#"{"name":"n","cniVersion":"1.0.0","plugins":[{}]}"#, "type is missing"),
+            (r#"{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"../a"}]}"#, "../a"),
         ];
         for (text, part) in cases {
             let problem = Conflist::parse(text).unwrap_err();
@@ -267,18 +214,9 @@ mod tests {
     #[test]
     fn options_of_the_wrong_kind_are_named() {
         let cases = [
-            (
-                r#""disableCheck":"no","plugins":[{"type":"a"}]"#,
-                "disableCheck",
-            ),
-            (
-                r#""plugins":[{"type":"a","capabilities":[]}]"#,
-                "capabilities",
-            ),
-            (
-                r#""plugins":[{"type":"a","capabilities":{"b":1}}]"#,
-                "capability b",
-            ),
+            (r#""disableCheck":"no","plugins":[{"type":"a"}]"#, "disableCheck"),
+            (r#""plugins":[{"type":"a","capabilities":[]}]"#, "capabilities"),
+            (r#""plugins":[{"type":"a","capabilities":{"b":1}}]"#, "capability b"),
         ];
         for (rest, part) in cases {
             let text = format!(r#"{{"name":"n","cniVersion":"1.0.0",{rest}}}"#);
@@ -290,20 +228,14 @@ mod tests {
     #[test]
     fn the_first_file_counts_and_is_named_when_malformed() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(
-            Conflist::load(folder.path()),
-            Err(ConflistError::None { .. })
-        ));
+        assert!(matches!(Conflist::load(folder.path()), Err(ConflistError::None { .. })));
         let sound = r#"{"name":"late","cniVersion":"1.0.0","plugins":[{"type":"a"}]}"#;
         std::fs::write(folder.path().join("20-b.conflist"), sound).unwrap();
         std::fs::write(folder.path().join("00-not-a-list.txt"), "{").unwrap();
         assert_eq!(Conflist::load(folder.path()).unwrap().name, "late");
         std::fs::write(folder.path().join("10-a.conflist"), "{").unwrap();
         let error = Conflist::load(folder.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("10-a.conflist") && error.contains("not JSON"),
-            "{error}"
-        );
+        assert!(error.contains("10-a.conflist") && error.contains("not JSON"), "{error}");
         assert!(Conflist::load(&folder.path().join("absent")).is_err());
     }
 }

@@ -106,26 +106,17 @@ impl Executor {
         for (name, value) in request::environment(verb, attachment, &self.folders, &order) {
             job = job.env(name, value);
         }
-        job.stdin = request::stdin(list, plugin, attachment, prev_result)
-            .to_string()
-            .into_bytes();
+        job.stdin = request::stdin(list, plugin, attachment, prev_result).to_string().into_bytes();
         job.deadline = self.deadline;
         tracing::debug!(plugin = plugin.kind, verb = verb.as_str(), "run plugin");
         let ran = process::run(self.place.as_ref(), job)
             .await
-            .map_err(|source| PluginError::Process {
-                plugin: plugin.kind.clone(),
-                source,
-            })?;
+            .map_err(|source| PluginError::Process { plugin: plugin.kind.clone(), source })?;
         outcome(&plugin.kind, verb, &ran)
     }
 
     fn find(&self, kind: &str) -> Result<PathBuf, PluginError> {
-        let found = self
-            .folders
-            .iter()
-            .map(|folder| folder.join(kind))
-            .find(|p| is_file(p));
+        let found = self.folders.iter().map(|folder| folder.join(kind)).find(|p| is_file(p));
         found.ok_or_else(|| PluginError::Missing {
             plugin: kind.to_owned(),
             folders: self.folders.clone(),
@@ -142,23 +133,13 @@ fn outcome(plugin: &str, verb: Verb, ran: &Ran) -> Result<Option<Value>, PluginE
         plugin: plugin.to_owned(),
         verb: verb.as_str(),
         code: ran.code,
-        output: format!("{}{}", ran.stdout, ran.stderr)
-            .trim()
-            .chars()
-            .take(400)
-            .collect(),
+        output: format!("{}{}", ran.stdout, ran.stderr).trim().chars().take(400).collect(),
     };
     if !ran.ok() {
         let refusal: Refusal = serde_json::from_str(&ran.stdout).map_err(|_| mute())?;
         let Refusal { code, msg, details } = refusal;
         let plugin = plugin.to_owned();
-        return Err(PluginError::Refused {
-            plugin,
-            verb: verb.as_str(),
-            code,
-            msg,
-            details,
-        });
+        return Err(PluginError::Refused { plugin, verb: verb.as_str(), code, msg, details });
     }
     match verb {
         Verb::Add => match serde_json::from_str(&ran.stdout) {
@@ -170,9 +151,5 @@ fn outcome(plugin: &str, verb: Verb, ran: &Ran) -> Result<Option<Value>, PluginE
 }
 
 fn details_text(details: &str) -> String {
-    if details.is_empty() {
-        String::new()
-    } else {
-        format!(" ({details})")
-    }
+    if details.is_empty() { String::new() } else { format!(" ({details})") }
 }

@@ -50,10 +50,7 @@ impl Attachment {
     /// The same after the sandbox is gone.
     #[must_use]
     pub fn without_netns(&self) -> Self {
-        Self {
-            netns: None,
-            ..self.clone()
-        }
+        Self { netns: None, ..self.clone() }
     }
 }
 
@@ -64,33 +61,20 @@ pub(crate) fn environment(
     folders: &[PathBuf],
     order: &impl BuildHasher,
 ) -> Vec<(String, String)> {
-    let mut args: Vec<_> = attachment
-        .args
-        .iter()
-        .map(|(k, v)| format!("{k}={v}"))
-        .collect();
+    let mut args: Vec<_> = attachment.args.iter().map(|(k, v)| format!("{k}={v}")).collect();
     args.sort_by_cached_key(|arg| order.hash_one(arg));
     let netns = attachment.netns.as_deref().map(Path::display);
-    let folders: Vec<_> = folders
-        .iter()
-        .map(|folder| folder.display().to_string())
-        .collect();
+    let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
     let mut environment = vec![
         ("CNI_COMMAND", verb.as_str().to_owned()),
         ("CNI_CONTAINERID", attachment.container_id.clone()),
-        (
-            "CNI_NETNS",
-            netns.map(|path| path.to_string()).unwrap_or_default(),
-        ),
+        ("CNI_NETNS", netns.map(|path| path.to_string()).unwrap_or_default()),
         ("CNI_IFNAME", attachment.ifname.clone()),
         ("CNI_ARGS", args.join(";")),
         ("CNI_PATH", folders.join(":")),
     ];
     environment.sort_by_cached_key(|(name, _)| order.hash_one(name));
-    environment
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+    environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The standard input of one call: the entry as written, the list's name and version,
@@ -129,11 +113,7 @@ mod tests {
     use super::*;
 
     fn attachment() -> Attachment {
-        let args = [
-            ("IgnoreUnknown", "1"),
-            ("K8S_POD_NAME", "p"),
-            ("K8S_POD_NAMESPACE", "n"),
-        ];
+        let args = [("IgnoreUnknown", "1"), ("K8S_POD_NAME", "p"), ("K8S_POD_NAMESPACE", "n")];
         Attachment {
             container_id: "c1".into(),
             netns: Some("/run/netns/x".into()),
@@ -156,10 +136,7 @@ mod tests {
             let mut args: Vec<_> = value(&all, "CNI_ARGS").split(';').collect();
             orders.insert(args.join(";"));
             args.sort_unstable();
-            assert_eq!(
-                args,
-                ["IgnoreUnknown=1", "K8S_POD_NAME=p", "K8S_POD_NAMESPACE=n"]
-            );
+            assert_eq!(args, ["IgnoreUnknown=1", "K8S_POD_NAME=p", "K8S_POD_NAMESPACE=n"]);
             assert_eq!(value(&all, "CNI_PATH"), "/a:/b");
         }
         // 200 draws of 6 orders miss one of them with a probability of 1e-15.
@@ -184,10 +161,7 @@ mod tests {
         .unwrap();
         let prev = json!({"ips": [{"address": "10.0.0.2/24"}]});
         let first = stdin(&list, &list.plugins[0], &attachment(), None);
-        assert_eq!(
-            first,
-            json!({"type":"a","own":1,"name":"n","cniVersion":"1.0.0"})
-        );
+        assert_eq!(first, json!({"type":"a","own":1,"name":"n","cniVersion":"1.0.0"}));
         let second = stdin(&list, &list.plugins[1], &attachment(), Some(&prev));
         assert_eq!(second["runtimeConfig"], json!({"portMappings":[1]}));
         assert_eq!(second["prevResult"], prev);

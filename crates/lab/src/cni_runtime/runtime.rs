@@ -78,11 +78,7 @@ impl std::fmt::Display for Undone {
 }
 
 fn undone_text(undone: &Undone) -> String {
-    if undone.0.is_empty() {
-        String::new()
-    } else {
-        format!("; undoing it: {undone}")
-    }
+    if undone.0.is_empty() { String::new() } else { format!("; undoing it: {undone}") }
 }
 
 /// A node's container runtime, as far as networks are concerned.
@@ -103,17 +99,9 @@ impl Runtime {
         plugin_folders: Vec<PathBuf>,
         place: Option<Place>,
     ) -> Self {
-        let executor = Executor {
-            place,
-            folders: plugin_folders,
-            deadline: PLUGIN_DEADLINE,
-        };
+        let executor = Executor { place, folders: plugin_folders, deadline: PLUGIN_DEADLINE };
         let cache = Cache::new(cache_folder);
-        Self {
-            conf_folder: conf_folder.to_owned(),
-            cache,
-            executor,
-        }
+        Self { conf_folder: conf_folder.to_owned(), cache, executor }
     }
 
     /// The same with another deadline for each call of a plugin.
@@ -138,9 +126,7 @@ impl Runtime {
     pub async fn add(&self, list: &Conflist, attachment: &Attachment) -> Result<Value, CniError> {
         let mut result = None;
         for plugin in &list.plugins {
-            let call = self
-                .executor
-                .call(Verb::Add, list, plugin, attachment, result.as_ref());
+            let call = self.executor.call(Verb::Add, list, plugin, attachment, result.as_ref());
             match call.await {
                 Ok(next) => result = next,
                 Err(cause) => {
@@ -164,10 +150,7 @@ impl Runtime {
     /// # Errors
     /// [`CniError::Del`] with every failure; the cached result stays for another attempt.
     pub async fn del(&self, list: &Conflist, attachment: &Attachment) -> Result<(), CniError> {
-        let cached = self
-            .cache
-            .find(list, attachment)?
-            .filter(|_| list.remembers_results());
+        let cached = self.cache.find(list, attachment)?.filter(|_| list.remembers_results());
         let failures = self.undo(list, attachment, cached.as_ref()).await;
         if failures.is_empty() {
             return Ok(self.cache.remove(list, attachment)?);
@@ -190,14 +173,10 @@ impl Runtime {
         if !list.remembers_results() {
             return Err(cannot("the configuration's version has no CHECK"));
         }
-        let cached = self
-            .cache
-            .find(list, attachment)?
-            .ok_or_else(|| cannot("it was not added"))?;
+        let cached =
+            self.cache.find(list, attachment)?.ok_or_else(|| cannot("it was not added"))?;
         for plugin in &list.plugins {
-            let call = self
-                .executor
-                .call(Verb::Check, list, plugin, attachment, Some(&cached));
+            let call = self.executor.call(Verb::Check, list, plugin, attachment, Some(&cached));
             call.await.map_err(CniError::Check)?;
         }
         Ok(())
@@ -217,9 +196,7 @@ impl Runtime {
     ) -> Vec<PluginError> {
         let mut failures = Vec::new();
         for plugin in list.plugins.iter().rev() {
-            let call = self
-                .executor
-                .call(Verb::Del, list, plugin, attachment, result);
+            let call = self.executor.call(Verb::Del, list, plugin, attachment, result);
             if let Err(error) = call.await {
                 tracing::warn!(plugin = plugin.kind, %error, "DEL failed");
                 failures.push(error);

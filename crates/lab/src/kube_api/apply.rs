@@ -57,11 +57,7 @@ impl Entry {
 
 fn entries(object: Option<&Value>) -> Vec<Entry> {
     let list = object.and_then(|o| o.pointer("/metadata/managedFields"));
-    list.and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .map(read_entry)
-        .collect()
+    list.and_then(Value::as_array).into_iter().flatten().map(read_entry).collect()
 }
 
 fn read_entry(raw: &Value) -> Entry {
@@ -70,11 +66,7 @@ fn read_entry(raw: &Value) -> Entry {
         manager: Manager {
             name: text("manager"),
             api_version: text("apiVersion"),
-            subresource: if raw["subresource"] == "status" {
-                "status"
-            } else {
-                ""
-            },
+            subresource: if raw["subresource"] == "status" { "status" } else { "" },
             time: text("time"),
         },
         operation: text("operation"),
@@ -83,11 +75,8 @@ fn read_entry(raw: &Value) -> Entry {
 }
 
 fn store_entries(object: &mut Value, entries: &[Entry]) {
-    let kept: Vec<Value> = entries
-        .iter()
-        .filter(|entry| !entry.fields.is_empty())
-        .map(Entry::json)
-        .collect();
+    let kept: Vec<Value> =
+        entries.iter().filter(|entry| !entry.fields.is_empty()).map(Entry::json).collect();
     if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
         if kept.is_empty() {
             metadata.remove("managedFields");
@@ -108,8 +97,7 @@ pub(crate) fn record_update(
     let mut all = entries(before);
     if change != fields::Comparison::default() {
         let gone = |path: &fields::Path| change.set.contains(path) || change.removed.contains(path);
-        all.iter_mut()
-            .for_each(|entry| entry.fields.retain(|path| !gone(path)));
+        all.iter_mut().for_each(|entry| entry.fields.retain(|path| !gone(path)));
         take_ownership(&mut all, manager, "Update", |own| {
             own.extend(change.set.iter().cloned());
         });
@@ -123,18 +111,11 @@ fn take_ownership(
     operation: &str,
     change: impl FnOnce(&mut FieldSet),
 ) {
-    let index = all
-        .iter()
-        .position(|entry| entry.is(manager, operation))
-        .unwrap_or_else(|| {
-            let (manager, operation) = (manager.clone(), operation.to_owned());
-            all.push(Entry {
-                manager,
-                operation,
-                fields: FieldSet::new(),
-            });
-            all.len() - 1
-        });
+    let index = all.iter().position(|entry| entry.is(manager, operation)).unwrap_or_else(|| {
+        let (manager, operation) = (manager.clone(), operation.to_owned());
+        all.push(Entry { manager, operation, fields: FieldSet::new() });
+        all.len() - 1
+    });
     let own = &mut all[index];
     let before = own.fields.clone();
     change(&mut own.fields);
@@ -167,31 +148,18 @@ pub(crate) fn apply(
             .iter()
             .filter(is_other)
             .flat_map(|entry| {
-                entry
-                    .fields
-                    .intersection(&contested)
-                    .map(|path| conflict(entry, path))
+                entry.fields.intersection(&contested).map(|path| conflict(entry, path))
             })
             .collect();
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
     }
-    let others = all
-        .iter()
-        .filter(is_other)
-        .flat_map(|entry| entry.fields.iter().cloned());
+    let others = all.iter().filter(is_other).flat_map(|entry| entry.fields.iter().cloned());
     let kept = fields::with_items(&others.chain(wanted.iter().cloned()).collect());
-    let mine = all
-        .iter()
-        .find(|entry| entry.is(manager, "Apply"))
-        .map(|entry| &entry.fields);
+    let mine = all.iter().find(|entry| entry.is(manager, "Apply")).map(|entry| &entry.fields);
     let abandoned: FieldSet = mine.into_iter().flatten().cloned().collect();
-    fields::remove(
-        &mut merged,
-        &abandoned.difference(&kept).cloned().collect(),
-        types,
-    );
+    fields::remove(&mut merged, &abandoned.difference(&kept).cloned().collect(), types);
 
     for entry in all.iter_mut().filter(|entry| !entry.is(manager, "Apply")) {
         entry.fields.retain(|path| !contested.contains(path));
@@ -215,12 +183,7 @@ fn merge(field: &str, target: &mut Value, config: &Value, types: Types) {
     match (target, config) {
         (Value::Object(fields), Value::Object(changes)) => {
             for (key, change) in changes.iter().filter(|(_, change)| !change.is_null()) {
-                merge(
-                    key,
-                    fields.entry(key.clone()).or_insert(Value::Null),
-                    change,
-                    types,
-                );
+                merge(key, fields.entry(key.clone()).or_insert(Value::Null), change, types);
             }
         }
         (Value::Array(items), Value::Array(changes))
@@ -229,10 +192,7 @@ fn merge(field: &str, target: &mut Value, config: &Value, types: Types) {
             let kind = list_kind(types, field);
             for change in changes {
                 let wanted = fields::segment(kind, change);
-                match items
-                    .iter_mut()
-                    .find(|item| fields::segment(kind, item) == wanted)
-                {
+                match items.iter_mut().find(|item| fields::segment(kind, item) == wanted) {
                     Some(item) => merge(field, item, change, types),
                     None => items.push(change.clone()),
                 }
@@ -273,9 +233,7 @@ mod tests {
 
     fn owners(object: &Value) -> Vec<(String, String)> {
         let names = entries(Some(object)).into_iter();
-        names
-            .map(|entry| (entry.manager.name, entry.operation))
-            .collect()
+        names.map(|entry| (entry.manager.name, entry.operation)).collect()
     }
 
     #[test]
@@ -299,31 +257,15 @@ mod tests {
     fn another_value_for_an_owned_field_is_a_conflict_unless_forced() {
         let first = applied(None, &labels(json!({"a": "1"})), "alice");
         let config = labels(json!({"a": "2"}));
-        let causes = apply(
-            Some(&first),
-            &config,
-            &who("bob"),
-            Force::No,
-            Types::BuiltIn,
-        )
-        .unwrap_err();
+        let causes =
+            apply(Some(&first), &config, &who("bob"), Force::No, Types::BuiltIn).unwrap_err();
         assert_eq!(causes.len(), 1);
         assert_eq!(causes[0].field, ".metadata.labels.a");
         assert!(causes[0].message.contains("alice"), "{}", causes[0].message);
 
-        let forced = apply(
-            Some(&first),
-            &config,
-            &who("bob"),
-            Force::Yes,
-            Types::BuiltIn,
-        )
-        .unwrap();
+        let forced = apply(Some(&first), &config, &who("bob"), Force::Yes, Types::BuiltIn).unwrap();
         assert_eq!(forced["metadata"]["labels"]["a"], "2");
-        assert_eq!(
-            owners(&forced),
-            vec![("bob".to_owned(), "Apply".to_owned())]
-        );
+        assert_eq!(owners(&forced), vec![("bob".to_owned(), "Apply".to_owned())]);
     }
 
     #[test]
@@ -331,33 +273,19 @@ mod tests {
         let first = applied(None, &labels(json!({"a": "1", "b": "2"})), "alice");
         let mut second = first.clone();
         second["metadata"]["labels"] = json!({"a": "changed", "b": "2"});
-        record_update(
-            Some(&first),
-            &mut second,
-            &who("kubectl-label"),
-            Types::BuiltIn,
-        );
+        record_update(Some(&first), &mut second, &who("kubectl-label"), Types::BuiltIn);
         assert_eq!(owners(&second).len(), 2);
         // Alice no longer owns a: naming it again with another value is a conflict.
         let again = labels(json!({"a": "1", "b": "2"}));
-        let causes = apply(
-            Some(&second),
-            &again,
-            &who("alice"),
-            Force::No,
-            Types::BuiltIn,
-        )
-        .unwrap_err();
+        let causes =
+            apply(Some(&second), &again, &who("alice"), Force::No, Types::BuiltIn).unwrap_err();
         assert!(
             causes[0].message.contains("kubectl-label (Update)")
                 || causes[0].message.contains("\"kubectl-label\"")
         );
         // And not naming it leaves the other's value.
         let third = applied(Some(&second), &labels(json!({"b": "2"})), "alice");
-        assert_eq!(
-            third["metadata"]["labels"],
-            json!({"a": "changed", "b": "2"})
-        );
+        assert_eq!(third["metadata"]["labels"], json!({"a": "changed", "b": "2"}));
     }
 
     #[test]
@@ -367,20 +295,13 @@ mod tests {
         let app = json!({"name": "app", "image": "a:1"});
         let log = json!({"name": "log", "image": "l:1"});
         let first = applied(None, &pod(json!([app, log])), "alice");
-        let shared = applied(
-            Some(&first),
-            &pod(json!([{"name": "log", "tty": true}])),
-            "bob",
-        );
+        let shared = applied(Some(&first), &pod(json!([{"name": "log", "tty": true}])), "bob");
         assert_eq!(
             shared["spec"]["containers"][1],
             json!({"name": "log", "image": "l:1", "tty": true})
         );
         let second = applied(Some(&shared), &pod(json!([app])), "alice");
-        assert_eq!(
-            second["spec"]["containers"],
-            json!([app, {"name": "log", "tty": true}])
-        );
+        assert_eq!(second["spec"]["containers"], json!([app, {"name": "log", "tty": true}]));
         let third = applied(Some(&second), &pod(json!([])), "bob");
         assert_eq!(third["spec"]["containers"], json!([app]));
     }

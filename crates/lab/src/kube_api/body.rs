@@ -38,15 +38,10 @@ pub(crate) async fn read(limits: &Limits, mut incoming: Incoming) -> Result<Byte
         }
         Ok(kept.freeze())
     };
-    tokio::time::timeout(limits.read_deadline, reading)
-        .await
-        .unwrap_or_else(|_| {
-            let seconds = limits.read_deadline.as_secs();
-            Err(Refusal::new(
-                Reason::Timeout,
-                format!("the body did not come within {seconds} s"),
-            ))
-        })
+    tokio::time::timeout(limits.read_deadline, reading).await.unwrap_or_else(|_| {
+        let seconds = limits.read_deadline.as_secs();
+        Err(Refusal::new(Reason::Timeout, format!("the body did not come within {seconds} s")))
+    })
 }
 
 /// The body as a value; null where there is none and none is needed.

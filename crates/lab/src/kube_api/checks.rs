@@ -16,35 +16,24 @@ pub(crate) fn typed(resource: &'static Resource, body: &Value) -> Result<Value, 
     let Some(fields) = object.as_object_mut() else {
         return Err(Refusal::bad_request("the body is not an object"));
     };
-    for (field, want) in [
-        ("apiVersion", resource.api_version()),
-        ("kind", resource.kind.to_owned()),
-    ] {
+    for (field, want) in
+        [("apiVersion", resource.api_version()), ("kind", resource.kind.to_owned())]
+    {
         meta::default_field(fields, field, want.as_str());
         if fields[field] != want {
-            let why = format!(
-                "{field} of the body is {}, this path serves {want}",
-                fields[field]
-            );
+            let why = format!("{field} of the body is {}, this path serves {want}", fields[field]);
             return Err(Refusal::bad_request(why));
         }
     }
-    if fields
-        .get("metadata")
-        .is_some_and(|metadata| !metadata.is_object())
-    {
-        return Err(Refusal::bad_request(
-            "metadata of the body is not an object",
-        ));
+    if fields.get("metadata").is_some_and(|metadata| !metadata.is_object()) {
+        return Err(Refusal::bad_request("metadata of the body is not an object"));
     }
     Ok(resource.to_stored(&object))
 }
 
 /// The body and the path say different things.
 pub(crate) fn mismatch(field: &str, body: &str, path: &str) -> Refusal {
-    Refusal::bad_request(format!(
-        "{field} of the body is \"{body}\", the path says \"{path}\""
-    ))
+    Refusal::bad_request(format!("{field} of the body is \"{body}\", the path says \"{path}\""))
 }
 
 /// The object belongs to the namespace of the path, which must be there to stay.
@@ -57,14 +46,10 @@ pub(crate) fn enter_namespace(
     let Some(namespace) = &place.namespace else {
         return Ok(());
     };
-    let key = Key {
-        storage: namespaces::STORAGE,
-        namespace: String::new(),
-        name: namespace.clone(),
-    };
-    let home = store
-        .get(&key)
-        .ok_or_else(|| Refusal::not_found(&namespaces::NAMESPACES, namespace))?;
+    let key =
+        Key { storage: namespaces::STORAGE, namespace: String::new(), name: namespace.clone() };
+    let home =
+        store.get(&key).ok_or_else(|| Refusal::not_found(&namespaces::NAMESPACES, namespace))?;
     if meta::is_terminating(home) {
         let why = format!("namespace \"{namespace}\" is being deleted and takes nothing new");
         return Err(Refusal::new(Reason::Forbidden, why).about(place.resource, meta::name(object)));
@@ -113,11 +98,7 @@ pub(crate) fn preconditions(
     same_namespace(place, new)?;
     for (field, want, have) in [
         ("uid", meta::uid(new), meta::uid(current)),
-        (
-            "resourceVersion",
-            meta::resource_version(new),
-            meta::resource_version(current),
-        ),
+        ("resourceVersion", meta::resource_version(new), meta::resource_version(current)),
     ] {
         if !want.is_empty() && want != have {
             let why = format!("its {field} is {have}, the request is about {want}; read it again");

@@ -32,11 +32,7 @@ pub(crate) fn delete(
     let name = meta::name(&current);
     for (field, want, have) in [
         ("uid", &options.uid, meta::uid(&current)),
-        (
-            "resourceVersion",
-            &options.resource_version,
-            meta::resource_version(&current),
-        ),
+        ("resourceVersion", &options.resource_version, meta::resource_version(&current)),
     ] {
         if want.as_ref().is_some_and(|want| want != have) {
             let why = format!("the deletion is for {field} {want:?}, this one has {have}");
@@ -51,9 +47,7 @@ pub(crate) fn delete(
     remove(store, now, &key, options.grace_seconds);
     Ok(match store.get(&key) {
         Some(left) => Deleted::Going(Arc::clone(left)),
-        None => Deleted::Gone {
-            uid: meta::uid(&current).to_owned(),
-        },
+        None => Deleted::Gone { uid: meta::uid(&current).to_owned() },
     })
 }
 
@@ -62,11 +56,7 @@ fn remove(store: &mut Store, now: OffsetDateTime, key: &Key, asked: Option<i64>)
     let Some(current) = store.get(key).cloned() else {
         return;
     };
-    let grace = if key.storage == pods::STORAGE {
-        pods::grace(&current, asked)
-    } else {
-        0
-    };
+    let grace = if key.storage == pods::STORAGE { pods::grace(&current, asked) } else { 0 };
     let waits = grace > 0 || meta::has_finalizers(&current) || key.storage == namespaces::STORAGE;
     if !waits {
         store.remove(key);
@@ -83,9 +73,7 @@ fn remove(store: &mut Store, now: OffsetDateTime, key: &Key, asked: Option<i64>)
 }
 
 fn mark(store: &mut Store, now: OffsetDateTime, key: &Key, current: &Value, grace: i64) {
-    let earlier = current
-        .pointer("/metadata/deletionGracePeriodSeconds")
-        .and_then(Value::as_i64);
+    let earlier = current.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
     if meta::is_terminating(current) && earlier.is_none_or(|earlier| earlier <= grace) {
         // A second deletion may only shorten the wait.
         return;
@@ -104,9 +92,7 @@ fn mark(store: &mut Store, now: OffsetDateTime, key: &Key, current: &Value, grac
 /// Removes an object that is marked for deletion and that nothing holds any longer.
 pub(crate) fn settle(store: &mut Store, key: &Key) {
     let Some(object) = store.get(key) else { return };
-    let grace = object
-        .pointer("/metadata/deletionGracePeriodSeconds")
-        .and_then(Value::as_i64);
+    let grace = object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
     let held = !meta::is_terminating(object)
         || meta::has_finalizers(object)
         || grace.is_some_and(|seconds| seconds > 0)
@@ -122,10 +108,7 @@ fn leave_namespace(store: &mut Store, namespace: &str) {
     if namespace.is_empty() {
         return;
     }
-    let key = Key {
-        storage: namespaces::STORAGE,
-        namespace: String::new(),
-        name: namespace.to_owned(),
-    };
+    let key =
+        Key { storage: namespaces::STORAGE, namespace: String::new(), name: namespace.to_owned() };
     settle(store, &key);
 }

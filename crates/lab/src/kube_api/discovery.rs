@@ -47,19 +47,12 @@ fn version() -> Value {
 }
 
 fn groups() -> BTreeSet<&'static str> {
-    RESOURCES
-        .iter()
-        .map(|resource| resource.group)
-        .filter(|group| !group.is_empty())
-        .collect()
+    RESOURCES.iter().map(|resource| resource.group).filter(|group| !group.is_empty()).collect()
 }
 
 fn group(name: &str) -> Value {
-    let versions: BTreeSet<&str> = RESOURCES
-        .iter()
-        .filter(|r| r.group == name)
-        .map(|r| r.version)
-        .collect();
+    let versions: BTreeSet<&str> =
+        RESOURCES.iter().filter(|r| r.group == name).map(|r| r.version).collect();
     let versions: Vec<Value> = versions
         .into_iter()
         .map(|v| json!({ "groupVersion": group_version(name, v), "version": v }))
@@ -68,23 +61,16 @@ fn group(name: &str) -> Value {
 }
 
 fn resources(group: &str, version: &str) -> Result<Value, Refusal> {
-    let served: Vec<&Resource> = RESOURCES
-        .iter()
-        .filter(|r| r.group == group && r.version == version)
-        .collect();
+    let served: Vec<&Resource> =
+        RESOURCES.iter().filter(|r| r.group == group && r.version == version).collect();
     if served.is_empty() {
         return Err(missing(&group_version(group, version)));
     }
     let entries: Vec<Value> = served
         .into_iter()
         .flat_map(|resource| {
-            let below = resource
-                .subresources
-                .iter()
-                .map(|sub| subresource(resource, sub));
-            std::iter::once(entry(resource))
-                .chain(below)
-                .collect::<Vec<_>>()
+            let below = resource.subresources.iter().map(|sub| subresource(resource, sub));
+            std::iter::once(entry(resource)).chain(below).collect::<Vec<_>>()
         })
         .collect();
     Ok(json!({
@@ -127,20 +113,9 @@ mod tests {
     #[test]
     fn discovery_lists_the_table() {
         let groups = document(&Document::Groups).unwrap();
-        let names: Vec<_> = groups["groups"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|g| &g["name"])
-            .collect();
-        assert_eq!(
-            names,
-            [
-                "authentication.k8s.io",
-                "events.k8s.io",
-                "security.istio.io"
-            ]
-        );
+        let names: Vec<_> =
+            groups["groups"].as_array().unwrap().iter().map(|g| &g["name"]).collect();
+        assert_eq!(names, ["authentication.k8s.io", "events.k8s.io", "security.istio.io"]);
 
         let core = resources("", "v1").unwrap();
         let pods = &core["resources"][0];

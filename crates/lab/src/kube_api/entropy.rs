@@ -23,10 +23,7 @@ impl Entropy {
     fn bytes<const N: usize>(&self) -> Result<[u8; N], Refusal> {
         let mut bytes = [0; N];
         (&self.0).read_exact(&mut bytes).map_err(|error| {
-            Refusal::new(
-                Reason::Internal,
-                format!("the kernel gave no random bytes: {error}"),
-            )
+            Refusal::new(Reason::Internal, format!("the kernel gave no random bytes: {error}"))
         })?;
         Ok(bytes)
     }
@@ -37,13 +34,7 @@ impl Entropy {
         b[6] = (b[6] & 0x0f) | 0x40;
         b[8] = (b[8] & 0x3f) | 0x80;
         let hex: String = b.iter().map(|byte| format!("{byte:02x}")).collect();
-        let parts = [
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..],
-        ];
+        let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
         Ok(parts.join("-"))
     }
 

@@ -105,10 +105,7 @@ pub(crate) fn segment(kind: ListKind, item: &Value) -> Option<String> {
         ListKind::Keyed(keys) => {
             let mut name = Map::new();
             for key in keys {
-                let value = item
-                    .get(key)
-                    .cloned()
-                    .or(key_default(key).map(Value::from))?;
+                let value = item.get(key).cloned().or(key_default(key).map(Value::from))?;
                 name.insert((*key).to_owned(), value);
             }
             Some(format!("k:{}", Value::Object(name)))
@@ -125,20 +122,11 @@ pub(crate) struct Comparison {
 
 /// The fields that were set or changed, and those that went away.
 pub(crate) fn compare(before: Option<&Value>, after: &Value, types: Types) -> Comparison {
-    let old = before
-        .map(|object| leaves(object, types))
-        .unwrap_or_default();
+    let old = before.map(|object| leaves(object, types)).unwrap_or_default();
     let new = leaves(after, types);
     Comparison {
-        set: new
-            .iter()
-            .filter(|(p, v)| old.get(*p) != Some(v))
-            .map(|(p, _)| p.clone())
-            .collect(),
-        removed: old
-            .into_keys()
-            .filter(|path| !new.contains_key(path))
-            .collect(),
+        set: new.iter().filter(|(p, v)| old.get(*p) != Some(v)).map(|(p, _)| p.clone()).collect(),
+        removed: old.into_keys().filter(|path| !new.contains_key(path)).collect(),
     }
 }
 
@@ -149,9 +137,7 @@ pub(crate) fn to_json(set: &FieldSet) -> Value {
         let mut node = &mut root;
         for segment in path {
             let Value::Object(children) = node else { break };
-            node = children
-                .entry(segment.clone())
-                .or_insert_with(|| Value::Object(Map::new()));
+            node = children.entry(segment.clone()).or_insert_with(|| Value::Object(Map::new()));
         }
         if let Value::Object(children) = node {
             // Marks the item itself; pruned below where nothing else stands beside it.
@@ -238,9 +224,7 @@ fn remove_path(node: &mut Value, field: &str, path: &[String], types: Types) {
         }
         Value::Array(items) => {
             let kind = list_kind(types, field);
-            let found = items
-                .iter()
-                .position(|item| segment(kind, item).as_ref() == Some(head));
+            let found = items.iter().position(|item| segment(kind, item).as_ref() == Some(head));
             let Some(index) = found else { return };
             if rest.is_empty() {
                 items.remove(index);
@@ -304,13 +288,7 @@ mod tests {
         let mut after = pod();
         after["metadata"]["labels"] = json!({"b": "2"});
         let comparison = compare(Some(&pod()), &after, Types::BuiltIn);
-        let path = |l: &str| {
-            vec![
-                "f:metadata".to_owned(),
-                "f:labels".to_owned(),
-                format!("f:{l}"),
-            ]
-        };
+        let path = |l: &str| vec!["f:metadata".to_owned(), "f:labels".to_owned(), format!("f:{l}")];
         assert_eq!(comparison.set, FieldSet::from([path("b")]));
         assert_eq!(comparison.removed, FieldSet::from([path("a")]));
     }
@@ -320,16 +298,10 @@ mod tests {
         let mut object = pod();
         let labels = FieldSet::from([vec!["f:metadata".into(), "f:labels".into(), "f:a".into()]]);
         remove(&mut object, &labels, Types::BuiltIn);
-        assert_eq!(
-            object["metadata"],
-            json!({"name": "p", "finalizers": ["x/y"]})
-        );
+        assert_eq!(object["metadata"], json!({"name": "p", "finalizers": ["x/y"]}));
         let all: FieldSet = leaves(&object, Types::BuiltIn).into_keys().collect();
         remove(&mut object, &all, Types::BuiltIn);
-        assert_eq!(
-            object,
-            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}})
-        );
+        assert_eq!(object, json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}));
     }
 
     #[test]

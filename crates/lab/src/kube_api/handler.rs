@@ -53,33 +53,17 @@ impl Shared {
     /// The state that a new API has: the namespaces every cluster has.
     pub(crate) fn new(limits: Limits, entropy: Entropy) -> Result<Shared, Refusal> {
         let mut store = Store::new(limits.history);
-        let writer = Writer {
-            entropy: &entropy,
-            now: OffsetDateTime::now_utc(),
-            manager: "kube-api",
-        };
+        let writer =
+            Writer { entropy: &entropy, now: OffsetDateTime::now_utc(), manager: "kube-api" };
         for name in LASTING {
             let resource = &NAMESPACES;
-            let place = Place {
-                resource,
-                namespace: None,
-                name: None,
-            };
+            let place = Place { resource, namespace: None, name: None };
             let namespace = serde_json::json!({ "metadata": { "name": name } });
             writes::create(&mut store, writer, &place, &namespace)?;
         }
         let (changed, _) = watch::channel(store.version());
-        let state = Mutex::new(State {
-            store,
-            tokens: TokenBook::default(),
-        });
-        Ok(Shared {
-            state,
-            changed,
-            entropy,
-            limits,
-            stop: CancellationToken::new(),
-        })
+        let state = Mutex::new(State { store, tokens: TokenBook::default() });
+        Ok(Shared { state, changed, entropy, limits, stop: CancellationToken::new() })
     }
 
     /// The state. A panic under the lock leaves whole objects, so the lock is used after one.
@@ -90,20 +74,10 @@ impl Shared {
     fn perform(&self, request: &ApiRequest, body: &Value) -> Result<Answer, Refusal> {
         let mut guard = self.state();
         let now = OffsetDateTime::now_utc();
-        let writer = Writer {
-            entropy: &self.entropy,
-            now,
-            manager: &request.manager,
-        };
+        let writer = Writer { entropy: &self.entropy, now, manager: &request.manager };
         if request.persist == Persist::DryRun {
             let mut scratch = guard.store.clone();
-            return act(
-                &mut scratch,
-                &mut TokenBook::default(),
-                writer,
-                request,
-                body,
-            );
+            return act(&mut scratch, &mut TokenBook::default(), writer, request, body);
         }
         let State { store, tokens } = &mut *guard;
         let answer = act(store, tokens, writer, request, body);
@@ -155,10 +129,7 @@ async fn answer(
 }
 
 fn json_response(code: u16, body: &Value) -> Response<Body> {
-    response(
-        code,
-        Full::new(Bytes::from(body.to_string())).boxed_unsync(),
-    )
+    response(code, Full::new(Bytes::from(body.to_string())).boxed_unsync())
 }
 
 fn response(code: u16, body: Body) -> Response<Body> {

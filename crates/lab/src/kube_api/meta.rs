@@ -10,10 +10,7 @@ const RFC3339: StaticFormatDescription =
 
 /// A moment as the API writes it: UTC, whole seconds.
 pub(crate) fn timestamp(moment: OffsetDateTime) -> String {
-    moment
-        .to_offset(time::UtcOffset::UTC)
-        .format(RFC3339)
-        .unwrap_or_default()
+    moment.to_offset(time::UtcOffset::UTC).format(RFC3339).unwrap_or_default()
 }
 
 /// Reads a moment the API wrote, with or without parts of a second.
@@ -23,10 +20,7 @@ pub(crate) fn parse_timestamp(text: &str) -> Option<OffsetDateTime> {
 
 /// A string somewhere in the object; empty when it is not there.
 pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object
-        .pointer(pointer)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 pub(crate) fn name(object: &Value) -> &str {
@@ -52,9 +46,7 @@ pub(crate) fn is_terminating(object: &Value) -> bool {
 
 /// Whether somebody still has to agree before the object may go.
 pub(crate) fn has_finalizers(object: &Value) -> bool {
-    let finalizers = object
-        .pointer("/metadata/finalizers")
-        .and_then(Value::as_array);
+    let finalizers = object.pointer("/metadata/finalizers").and_then(Value::as_array);
     finalizers.is_some_and(|list| !list.is_empty())
 }
 
@@ -68,18 +60,13 @@ pub(crate) fn map_mut(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }
-    value
-        .as_object_mut()
-        .expect("it was made a map one line above")
+    value.as_object_mut().expect("it was made a map one line above")
 }
 
 /// Copies these metadata fields from one object to the other, absence included.
 pub(crate) fn carry_over(from: &Value, to: &mut Value, fields: &[&str]) {
     for field in fields {
-        let value = from
-            .get("metadata")
-            .and_then(|metadata| metadata.get(field))
-            .cloned();
+        let value = from.get("metadata").and_then(|metadata| metadata.get(field)).cloned();
         set_or_remove(metadata_mut(to), field, value);
     }
 }

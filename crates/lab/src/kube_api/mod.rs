@@ -141,9 +141,7 @@ impl KubeApi {
         listeners: Vec<TcpListener>,
         limits: Limits,
     ) -> Result<KubeApi, KubeApiError> {
-        let slots = Arc::new(Semaphore::new(
-            limits.connections.min(Semaphore::MAX_PERMITS),
-        ));
+        let slots = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
         let entropy = Entropy::open().map_err(KubeApiError::Entropy)?;
         let shared = Shared::new(limits, entropy)
             .map_err(|refusal| KubeApiError::Furnish(refusal.to_string()))?;
@@ -152,18 +150,10 @@ impl KubeApi {
         for listener in listeners {
             let (address, listener) = adopt(listener)?;
             addresses.push(address);
-            tasks.spawn(server::serve(
-                listener,
-                Arc::clone(&shared),
-                Arc::clone(&slots),
-            ));
+            tasks.spawn(server::serve(listener, Arc::clone(&shared), Arc::clone(&slots)));
         }
         tracing::info!(?addresses, "the Kubernetes API of the lab is up");
-        Ok(KubeApi {
-            addresses,
-            stop: shared.stop.clone(),
-            listeners: tasks,
-        })
+        Ok(KubeApi { addresses, stop: shared.stop.clone(), listeners: tasks })
     }
 
     /// Where it listens, in the order of the listeners passed in.
@@ -186,15 +176,10 @@ impl Drop for KubeApi {
 
 fn adopt(listener: TcpListener) -> Result<(SocketAddr, tokio::net::TcpListener), KubeApiError> {
     let address = listener.local_addr();
-    let name = address
-        .as_ref()
-        .map_or_else(|_| "unknown".to_owned(), ToString::to_string);
+    let name = address.as_ref().map_or_else(|_| "unknown".to_owned(), ToString::to_string);
     let adopted = address.and_then(|address| {
         listener.set_nonblocking(true)?;
         Ok((address, tokio::net::TcpListener::from_std(listener)?))
     });
-    adopted.map_err(|source| KubeApiError::Listener {
-        address: name,
-        source,
-    })
+    adopted.map_err(|source| KubeApiError::Listener { address: name, source })
 }

@@ -20,22 +20,18 @@ fn dns_label(name: &str) -> Result<(), String> {
     if name.len() <= 63 && dns_part(name) {
         return Ok(());
     }
-    Err(
-        "must be a DNS label: 1 to 63 lower case letters, digits or '-', \
+    Err("must be a DNS label: 1 to 63 lower case letters, digits or '-', \
          beginning and ending with a letter or digit"
-            .to_owned(),
-    )
+        .to_owned())
 }
 
 fn dns_subdomain(name: &str) -> Result<(), String> {
     if name.len() <= 253 && name.split('.').all(dns_part) {
         return Ok(());
     }
-    Err(
-        "must be a DNS subdomain: at most 253 lower case letters, digits, '-' or '.', \
+    Err("must be a DNS subdomain: at most 253 lower case letters, digits, '-' or '.', \
          each part beginning and ending with a letter or digit"
-            .to_owned(),
-    )
+        .to_owned())
 }
 
 fn dns_part(part: &str) -> bool {
@@ -52,11 +48,7 @@ pub(crate) fn label_key(key: &str) -> Result<(), String> {
         }
         None => key,
     };
-    if name.is_empty() {
-        Err("the name is empty".to_owned())
-    } else {
-        label_value(name)
-    }
+    if name.is_empty() { Err("the name is empty".to_owned()) } else { label_value(name) }
 }
 
 /// Checks the value of a label; it may be empty.
@@ -83,22 +75,14 @@ pub(crate) fn metadata(object: &Value, rule: NameRule) -> Vec<Cause> {
     if let Err(why) = object_name(rule, metadata["name"].as_str().unwrap_or_default()) {
         causes.push(Cause::invalid("metadata.name", why));
     }
-    strings(
-        &metadata["labels"],
-        "metadata.labels",
-        &mut causes,
-        |key, value| label_key(key).and_then(|()| label_value(value)),
-    );
+    strings(&metadata["labels"], "metadata.labels", &mut causes, |key, value| {
+        label_key(key).and_then(|()| label_value(value))
+    });
     let mut size = 0;
-    strings(
-        &metadata["annotations"],
-        "metadata.annotations",
-        &mut causes,
-        |key, value| {
-            size += key.len() + value.len();
-            label_key(&key.to_ascii_lowercase())
-        },
-    );
+    strings(&metadata["annotations"], "metadata.annotations", &mut causes, |key, value| {
+        size += key.len() + value.len();
+        label_key(&key.to_ascii_lowercase())
+    });
     if size > ANNOTATIONS_LIMIT {
         let why = format!("{size} bytes are more than the {ANNOTATIONS_LIMIT} allowed");
         causes.push(Cause::invalid("metadata.annotations", why));
@@ -156,16 +140,8 @@ mod tests {
             ("wéb", false, false),
             (long.as_str(), false, true),
         ] {
-            assert_eq!(
-                object_name(NameRule::Label, name).is_ok(),
-                label,
-                "label {name}"
-            );
-            assert_eq!(
-                object_name(NameRule::Subdomain, name).is_ok(),
-                subdomain,
-                "{name}"
-            );
+            assert_eq!(object_name(NameRule::Label, name).is_ok(), label, "label {name}");
+            assert_eq!(object_name(NameRule::Subdomain, name).is_ok(), subdomain, "{name}");
         }
     }
 
@@ -177,13 +153,6 @@ mod tests {
         }});
         let causes = metadata(&object, NameRule::Subdomain);
         let fields: Vec<_> = causes.iter().map(|cause| cause.field.as_str()).collect();
-        assert_eq!(
-            fields,
-            [
-                "metadata.labels.a",
-                "metadata.labels.x",
-                "metadata.finalizers[0]"
-            ]
-        );
+        assert_eq!(fields, ["metadata.labels.a", "metadata.labels.x", "metadata.finalizers[0]"]);
     }
 }

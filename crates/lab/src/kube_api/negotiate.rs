@@ -40,22 +40,15 @@ pub(crate) fn view(accept: &str, include: Option<&str>) -> Result<View, Refusal>
     if accept.trim().is_empty() {
         return Ok(View::Object);
     }
-    accept
-        .split(',')
-        .find_map(|range| one_view(range, include))
-        .ok_or_else(|| {
-            let why =
-                format!("only application/json can be sent, the request accepts \"{accept}\"");
-            Refusal::new(Reason::NotAcceptable, why)
-        })
+    accept.split(',').find_map(|range| one_view(range, include)).ok_or_else(|| {
+        let why = format!("only application/json can be sent, the request accepts \"{accept}\"");
+        Refusal::new(Reason::NotAcceptable, why)
+    })
 }
 
 fn one_view(range: &str, include: Include) -> Option<View> {
     let mut parts = range.split(';').map(str::trim);
-    if !matches!(
-        parts.next(),
-        Some("application/json" | "application/*" | "*/*")
-    ) {
+    if !matches!(parts.next(), Some("application/json" | "application/*" | "*/*")) {
         return None;
     }
     let (mut form, mut version, mut group) = ("", "", "");
@@ -69,14 +62,8 @@ fn one_view(range: &str, include: Include) -> Option<View> {
     }
     match (form, group, version) {
         ("", _, _) => Some(View::Object),
-        ("Table", "meta.k8s.io", "v1") => Some(View::Table {
-            version: "v1",
-            include,
-        }),
-        ("Table", "meta.k8s.io", "v1beta1") => Some(View::Table {
-            version: "v1beta1",
-            include,
-        }),
+        ("Table", "meta.k8s.io", "v1") => Some(View::Table { version: "v1", include }),
+        ("Table", "meta.k8s.io", "v1beta1") => Some(View::Table { version: "v1beta1", include }),
         ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => {
             Some(View::Metadata)
         }
@@ -130,18 +117,12 @@ mod tests {
 
     #[test]
     fn the_first_form_that_can_be_served_is_taken() {
-        let table = |version| View::Table {
-            version,
-            include: Include::Metadata,
-        };
+        let table = |version| View::Table { version, include: Include::Metadata };
         let cases = [
             ("", Some(View::Object)),
             ("*/*", Some(View::Object)),
             ("application/json, */*", Some(View::Object)),
-            (
-                "application/vnd.kubernetes.protobuf,application/json",
-                Some(View::Object),
-            ),
+            ("application/vnd.kubernetes.protobuf,application/json", Some(View::Object)),
             (
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
                 Some(table("v1")),
@@ -150,10 +131,7 @@ mod tests {
                 "application/json;as=Table;g=meta.k8s.io;v=v1beta1, application/json",
                 Some(table("v1beta1")),
             ),
-            (
-                "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
-                Some(View::Metadata),
-            ),
+            ("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", Some(View::Metadata)),
             (
                 "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
                 Some(View::Metadata),
@@ -171,18 +149,9 @@ mod tests {
     fn patches_are_told_by_their_media_type() {
         let kind = |text| patch_kind(text, Force::No).map(|(kind, _)| kind);
         assert_eq!(kind("application/merge-patch+json"), Ok(PatchKind::Merge));
-        assert_eq!(
-            kind("application/apply-patch+yaml"),
-            Ok(PatchKind::Apply(Force::No))
-        );
-        assert_eq!(
-            kind("application/json").unwrap_err().reason,
-            Reason::UnsupportedMediaType
-        );
-        assert_eq!(
-            body_format("application/json; charset=utf-8"),
-            Ok(BodyFormat::Json)
-        );
+        assert_eq!(kind("application/apply-patch+yaml"), Ok(PatchKind::Apply(Force::No)));
+        assert_eq!(kind("application/json").unwrap_err().reason, Reason::UnsupportedMediaType);
+        assert_eq!(body_format("application/json; charset=utf-8"), Ok(BodyFormat::Json));
         assert!(body_format("application/cbor").is_err());
     }
 }

@@ -37,14 +37,7 @@ pub(crate) fn patch(
     let current = Arc::clone(existing(store, place)?);
     let shown = place.resource.show(&current);
     let patched = patched(&shown, kind, body).map_err(|error| patch_refusal(place, &error))?;
-    replace(
-        store,
-        writer,
-        place,
-        part,
-        &current,
-        (&patched, Written::ByUpdate),
-    )
+    replace(store, writer, place, part, &current, (&patched, Written::ByUpdate))
 }
 
 fn patched(shown: &Value, kind: PatchKind, body: &Value) -> Result<Value, PatchError> {
@@ -90,23 +83,14 @@ fn apply_config(
     let manager = writer.as_manager(resource, part);
     let applied = apply::apply(current.as_deref(), &config, &manager, force, resource.types)
         .map_err(|causes| {
-            let list: Vec<_> = causes
-                .iter()
-                .map(|c| format!("{} is {}", c.field, c.message))
-                .collect();
+            let list: Vec<_> =
+                causes.iter().map(|c| format!("{} is {}", c.field, c.message)).collect();
             Refusal::conflict(resource, name, &list.join("; ")).with_causes(causes)
         })?;
     match current {
         Some(current) => {
             let shown = resource.show(&applied);
-            replace(
-                store,
-                writer,
-                place,
-                part,
-                &current,
-                (&shown, Written::ByApply),
-            )
+            replace(store, writer, place, part, &current, (&shown, Written::ByApply))
         }
         None => {
             let mut object = applied;
@@ -135,16 +119,11 @@ fn configuration(place: &Place, part: Part, body: &Value) -> Result<Value, Refus
     }
     let metadata = meta::metadata_mut(&mut config);
     if metadata.contains_key("managedFields") {
-        return Err(Refusal::bad_request(
-            "an applied configuration has no managedFields",
-        ));
+        return Err(Refusal::bad_request("an applied configuration has no managedFields"));
     }
     let name = place.name.clone().unwrap_or_default();
     meta::default_field(metadata, "name", name);
-    SERVER_SET
-        .iter()
-        .filter(|field| **field != "uid")
-        .for_each(|f| drop(metadata.remove(*f)));
+    SERVER_SET.iter().filter(|field| **field != "uid").for_each(|f| drop(metadata.remove(*f)));
     if part == Part::Status {
         let identity = ["name", "namespace", "uid", "resourceVersion"];
         metadata.retain(|field, _| identity.contains(&field.as_str()));

@@ -44,10 +44,7 @@ pub(crate) fn act(
         }
         Action::List(options) => {
             let page = reads::list(store, place, options)?;
-            Ok(Answer {
-                code: 200,
-                body: render::list(view, place.resource, &page, now),
-            })
+            Ok(Answer { code: 200, body: render::list(view, place.resource, &page, now) })
         }
         Action::Watch(_) => Err(Refusal::new(Reason::Internal, "a watch is not one answer")),
         Action::Create => {
@@ -58,11 +55,7 @@ pub(crate) fn act(
         }
         Action::Patch(part, kind) => {
             let name = place.name.as_deref().unwrap_or_default();
-            let code = if store.get(&place.key(name)).is_some() {
-                200
-            } else {
-                201
-            };
+            let code = if store.get(&place.key(name)).is_some() { 200 } else { 201 };
             patching::patch(store, writer, place, *part, (*kind, body))
                 .map(|object| show(code, &object))
         }
@@ -73,23 +66,20 @@ pub(crate) fn act(
         Action::DeleteCollection(options, selection) => {
             let options = delete_options(options, body)?;
             let page = delete_all(store, now, place, &options, selection)?;
-            Ok(Answer {
-                code: 200,
-                body: render::list(view, place.resource, &page, now),
-            })
+            Ok(Answer { code: 200, body: render::list(view, place.resource, &page, now) })
         }
-        Action::MintToken if request.persist == Persist::DryRun => Err(Refusal::not_implemented(
-            "dry runs of token requests are not done",
-        )),
-        Action::MintToken => tokens
-            .mint(store, writer, place, body)
-            .map(|body| Answer { code: 201, body }),
-        Action::ReviewToken if request.persist == Persist::DryRun => Err(Refusal::not_implemented(
-            "dry runs of token reviews are not done",
-        )),
-        Action::ReviewToken => tokens
-            .review(store, now, body)
-            .map(|body| Answer { code: 201, body }),
+        Action::MintToken if request.persist == Persist::DryRun => {
+            Err(Refusal::not_implemented("dry runs of token requests are not done"))
+        }
+        Action::MintToken => {
+            tokens.mint(store, writer, place, body).map(|body| Answer { code: 201, body })
+        }
+        Action::ReviewToken if request.persist == Persist::DryRun => {
+            Err(Refusal::not_implemented("dry runs of token reviews are not done"))
+        }
+        Action::ReviewToken => {
+            tokens.review(store, now, body).map(|body| Answer { code: 201, body })
+        }
     }
 }
 
@@ -102,11 +92,9 @@ fn delete(
 ) -> Result<Answer, Refusal> {
     let body = match deletes::delete(store, now, place, options)? {
         Deleted::Going(object) => render::object(view, place.resource, &object, now),
-        Deleted::Gone { uid } => status::deleted(
-            place.resource,
-            place.name.as_deref().unwrap_or_default(),
-            &uid,
-        ),
+        Deleted::Gone { uid } => {
+            status::deleted(place.resource, place.name.as_deref().unwrap_or_default(), &uid)
+        }
     };
     Ok(Answer { code: 200, body })
 }
@@ -124,19 +112,11 @@ fn delete_all(
         .map(|(key, object)| (key.name.clone(), Arc::clone(object)))
         .collect();
     for (name, _) in &selected {
-        let place = Place {
-            name: Some(name.clone()),
-            ..place.clone()
-        };
+        let place = Place { name: Some(name.clone()), ..place.clone() };
         deletes::delete(store, now, &place, options)?;
     }
     let items = selected.into_iter().map(|(_, object)| object).collect();
-    Ok(Listing {
-        version: store.version(),
-        items,
-        next: None,
-        remaining: None,
-    })
+    Ok(Listing { version: store.version(), items, next: None, remaining: None })
 }
 
 /// The options of the body over those of the query.
@@ -145,18 +125,10 @@ fn delete_options(query: &DeleteOptions, body: &Value) -> Result<DeleteOptions, 
         return Ok(query.clone());
     }
     if !body.is_object() {
-        return Err(Refusal::bad_request(
-            "the body of a deletion is not a DeleteOptions object",
-        ));
+        return Err(Refusal::bad_request("the body of a deletion is not a DeleteOptions object"));
     }
-    if body
-        .get("dryRun")
-        .and_then(Value::as_array)
-        .is_some_and(|list| !list.is_empty())
-    {
-        return Err(Refusal::not_implemented(
-            "dryRun of a deletion is read from the query only",
-        ));
+    if body.get("dryRun").and_then(Value::as_array).is_some_and(|list| !list.is_empty()) {
+        return Err(Refusal::not_implemented("dryRun of a deletion is read from the query only"));
     }
     let text = |at: &str| body.pointer(at).and_then(Value::as_str).map(str::to_owned);
     let grace = match body.get("gracePeriodSeconds") {

@@ -69,10 +69,7 @@ const TOKEN_REQUEST: Fields = &[
     (
         3,
         "status",
-        Kind::Message(&[
-            (1, "token", Kind::Text),
-            (2, "expirationTimestamp", Kind::Message(&[])),
-        ]),
+        Kind::Message(&[(1, "token", Kind::Text), (2, "expirationTimestamp", Kind::Message(&[]))]),
     ),
 ];
 
@@ -96,10 +93,7 @@ pub(crate) fn read(body: &[u8]) -> Result<Value, Refusal> {
         Some("ServiceAccount") => SERVICE_ACCOUNT,
         Some("TokenRequest") => TOKEN_REQUEST,
         _ => {
-            let why = format!(
-                "{} is not read as protobuf here; send JSON",
-                type_meta["kind"]
-            );
+            let why = format!("{} is not read as protobuf here; send JSON", type_meta["kind"]);
             return Err(Refusal::new(Reason::UnsupportedMediaType, why));
         }
     };
@@ -149,8 +143,7 @@ fn list(slot: &mut Value) -> &mut Vec<Value> {
     if !slot.is_array() {
         *slot = json!([]);
     }
-    slot.as_array_mut()
-        .expect("it was made a list one line above")
+    slot.as_array_mut().expect("it was made a list one line above")
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Refusal> {
@@ -211,10 +204,8 @@ impl<'a> Wire<'a> {
     fn varint(&mut self) -> Result<u64, Refusal> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
-            let (byte, rest) = self
-                .0
-                .split_first()
-                .ok_or_else(|| malformed("it ends inside a number"))?;
+            let (byte, rest) =
+                self.0.split_first().ok_or_else(|| malformed("it ends inside a number"))?;
             self.0 = rest;
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
@@ -236,13 +227,7 @@ mod tests {
 
     fn body(kind: &str, raw: &[u8]) -> Vec<u8> {
         let type_meta = [field(1, b"v1"), field(2, kind.as_bytes())].concat();
-        [
-            MAGIC.to_vec(),
-            field(1, &type_meta),
-            field(2, raw),
-            field(3, b""),
-        ]
-        .concat()
+        [MAGIC.to_vec(), field(1, &type_meta), field(2, raw), field(3, b"")].concat()
     }
 
     #[test]
@@ -261,12 +246,7 @@ mod tests {
 
     #[test]
     fn a_token_request_is_read() {
-        let spec = [
-            field(1, b"istio-ca"),
-            field(1, b"b"),
-            vec![4 << 3, 0x90, 0x1c],
-        ]
-        .concat();
+        let spec = [field(1, b"istio-ca"), field(1, b"b"), vec![4 << 3, 0x90, 0x1c]].concat();
         let request = read(&body("TokenRequest", &field(2, &spec))).unwrap();
         let want = json!({"audiences": ["istio-ca", "b"], "expirationSeconds": 3600});
         assert_eq!(request["spec"], want);
@@ -280,10 +260,7 @@ mod tests {
             (b"{}".to_vec(), Reason::BadRequest),
             (whole[..whole.len() - 3].to_vec(), Reason::BadRequest),
             (body("Namespace", &[0xff; 12]), Reason::BadRequest),
-            (
-                body("Namespace", &field(1, &field(1, &[0xff]))),
-                Reason::BadRequest,
-            ),
+            (body("Namespace", &field(1, &field(1, &[0xff]))), Reason::BadRequest),
             (body("Namespace", &[1 << 3, 1]), Reason::BadRequest),
             (body("Pod", b""), Reason::UnsupportedMediaType),
             (unknown, Reason::NotImplemented),

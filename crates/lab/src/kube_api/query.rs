@@ -12,10 +12,7 @@ impl Query {
     pub(crate) fn parse(raw: &str) -> Result<Query, Refusal> {
         let pairs = raw.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((
-                decode(&name.replace('+', " "))?,
-                decode(&value.replace('+', " "))?,
-            ))
+            Ok((decode(&name.replace('+', " "))?, decode(&value.replace('+', " "))?))
         });
         pairs.collect::<Result<_, _>>().map(Query)
     }
@@ -23,17 +20,13 @@ impl Query {
     /// The value, where there is one that is not empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(key, _)| key == name);
-        found
-            .map(|(_, value)| value.as_str())
-            .filter(|value| !value.is_empty())
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// The value as a number.
     pub(crate) fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Refusal> {
         let wrong = |value: &str| Refusal::bad_request(format!("{name}={value} is not a number"));
-        self.get(name)
-            .map(|value| value.parse().map_err(|_| wrong(value)))
-            .transpose()
+        self.get(name).map(|value| value.parse().map_err(|_| wrong(value))).transpose()
     }
 
     /// The value as a switch: `None` when it is not given.
@@ -42,9 +35,9 @@ impl Query {
             None => Ok(None),
             Some("true" | "1") => Ok(Some(true)),
             Some("false" | "0") => Ok(Some(false)),
-            Some(value) => Err(Refusal::bad_request(format!(
-                "{name}={value} is neither true nor false"
-            ))),
+            Some(value) => {
+                Err(Refusal::bad_request(format!("{name}={value} is neither true nor false")))
+            }
         }
     }
 }
@@ -61,11 +54,7 @@ pub(crate) fn decode(text: &str) -> Result<String, Refusal> {
             continue;
         }
         let (digits, after) = rest.split_at_checked(2).ok_or_else(wrong)?;
-        let hex = |digit: u8| {
-            char::from(digit)
-                .to_digit(16)
-                .and_then(|d| u8::try_from(d).ok())
-        };
+        let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok());
         let (high, low) = hex(digits[0]).zip(hex(digits[1])).ok_or_else(wrong)?;
         bytes.push(high << 4 | low);
         rest = after;

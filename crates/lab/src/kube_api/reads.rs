@@ -61,12 +61,9 @@ pub(crate) fn out_of_reach(version: u64, why: OutOfReach) -> Refusal {
 /// Refuses a read that must not be older than a version which has not come.
 pub(crate) fn fresh_enough(store: &Store, at: At) -> Result<(), Refusal> {
     match at {
-        At::NotOlderThan(version) if version > store.version() => Err(out_of_reach(
-            version,
-            OutOfReach::TooNew {
-                newest: store.version(),
-            },
-        )),
+        At::NotOlderThan(version) if version > store.version() => {
+            Err(out_of_reach(version, OutOfReach::TooNew { newest: store.version() }))
+        }
         _ => Ok(()),
     }
 }
@@ -78,11 +75,7 @@ pub(crate) fn list(
     options: &ListOptions,
 ) -> Result<Listing, Refusal> {
     fresh_enough(store, options.at)?;
-    let from = options
-        .continue_token
-        .as_deref()
-        .map(Continue::parse)
-        .transpose()?;
+    let from = options.continue_token.as_deref().map(Continue::parse).transpose()?;
     let version = match (&from, options.at) {
         (Some(from), _) => from.version,
         (None, At::Exactly(version)) => version,
@@ -94,11 +87,7 @@ pub(crate) fn list(
         .map_err(|why| out_of_reach(version, why))?;
     let start = match from {
         None => Bound::Unbounded,
-        Some(from) => Bound::Excluded(Key {
-            storage,
-            namespace: from.namespace,
-            name: from.name,
-        }),
+        Some(from) => Bound::Excluded(Key { storage, namespace: from.namespace, name: from.name }),
     };
     let mut selected = snapshot
         .range((start, Bound::Unbounded))
@@ -107,19 +96,11 @@ pub(crate) fn list(
     let page: Vec<_> = selected.by_ref().take(limit).collect();
     let rest = selected.count();
     let next = page.last().filter(|_| rest > 0).map(|(key, _)| {
-        Continue {
-            version,
-            namespace: key.namespace.clone(),
-            name: key.name.clone(),
-        }
-        .token()
+        Continue { version, namespace: key.namespace.clone(), name: key.name.clone() }.token()
     });
     Ok(Listing {
         version,
-        items: page
-            .into_iter()
-            .map(|(_, object)| Arc::clone(object))
-            .collect(),
+        items: page.into_iter().map(|(_, object)| Arc::clone(object)).collect(),
         next,
         remaining: (rest > 0 && options.selection.is_empty()).then_some(rest),
     })

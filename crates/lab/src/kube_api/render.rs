@@ -72,11 +72,5 @@ fn row<'a>(
         Include::Metadata => metadata_only(stored),
         Include::Object => resource.show(stored),
     };
-    (
-        Row {
-            object: stored,
-            now,
-        },
-        included,
-    )
+    (Row { object: stored, now }, included)
 }

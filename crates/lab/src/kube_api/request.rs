@@ -14,11 +14,8 @@ use super::status::{Reason, Refusal};
 /// Reads everything but the body.
 pub(crate) fn parse(parts: &Parts) -> Result<Route, Refusal> {
     let path = parts.uri.path();
-    let segments: Vec<String> = path
-        .split('/')
-        .filter(|s| !s.is_empty())
-        .map(decode)
-        .collect::<Result<_, _>>()?;
+    let segments: Vec<String> =
+        path.split('/').filter(|s| !s.is_empty()).map(decode).collect::<Result<_, _>>()?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let (group, version, rest) = match segments.as_slice() {
         ["version"] => return document(parts, Document::Version),
@@ -32,10 +29,7 @@ pub(crate) fn parse(parts: &Parts) -> Result<Route, Refusal> {
         ["api", version, rest @ ..] => ("", *version, rest),
         ["apis", group, version, rest @ ..] => (*group, *version, rest),
         _ => {
-            return Err(Refusal::new(
-                Reason::NotFound,
-                format!("there is no path {path}"),
-            ));
+            return Err(Refusal::new(Reason::NotFound, format!("there is no path {path}")));
         }
     };
     if rest.is_empty() {
@@ -43,18 +37,12 @@ pub(crate) fn parse(parts: &Parts) -> Result<Route, Refusal> {
         return document(parts, Document::Resources { group, version });
     }
     let (place, subresource) = locate(group, version, rest)?;
-    request(parts, place, subresource)
-        .map(Box::new)
-        .map(Route::Api)
+    request(parts, place, subresource).map(Box::new).map(Route::Api)
 }
 
 fn document(parts: &Parts, document: Document) -> Result<Route, Refusal> {
     if parts.method != Method::GET {
-        let why = format!(
-            "{} is not done on {}, only GET",
-            parts.method,
-            parts.uri.path()
-        );
+        let why = format!("{} is not done on {}, only GET", parts.method, parts.uri.path());
         return Err(Refusal::new(Reason::MethodNotAllowed, why));
     }
     Ok(Route::Document(document))
@@ -67,9 +55,7 @@ fn locate<'a>(
 ) -> Result<(Place, Option<&'a str>), Refusal> {
     let (namespace, plural, name, subresource) = match rest {
         ["watch", ..] => {
-            return Err(Refusal::not_implemented(
-                "watch paths are not served; use ?watch=true",
-            ));
+            return Err(Refusal::not_implemented("watch paths are not served; use ?watch=true"));
         }
         ["namespaces"] => (None, "namespaces", None, None),
         ["namespaces", name] => (None, "namespaces", Some(*name), None),
@@ -88,22 +74,12 @@ fn locate<'a>(
     };
     let resource = find(group, version, plural).ok_or_else(|| unknown(group, version, plural))?;
     if resource.namespaced() != namespace.is_some() && (namespace.is_some() || name.is_some()) {
-        let scope = if resource.namespaced() {
-            "in a namespace"
-        } else {
-            "in no namespace"
-        };
-        let why = format!(
-            "{} are {scope}, the path says otherwise",
-            resource.qualified()
-        );
+        let scope = if resource.namespaced() { "in a namespace" } else { "in no namespace" };
+        let why = format!("{} are {scope}, the path says otherwise", resource.qualified());
         return Err(Refusal::new(Reason::NotFound, why));
     }
-    let place = Place {
-        resource,
-        namespace: namespace.map(str::to_owned),
-        name: name.map(str::to_owned),
-    };
+    let place =
+        Place { resource, namespace: namespace.map(str::to_owned), name: name.map(str::to_owned) };
     Ok((place, subresource))
 }
 
@@ -143,10 +119,7 @@ fn request(parts: &Parts, place: Place, subresource: Option<&str>) -> Result<Api
     };
     let manager = options::manager(&query, text(&parts.headers, &header::USER_AGENT), &action)?;
     Ok(ApiRequest {
-        view: negotiate::view(
-            text(&parts.headers, &header::ACCEPT),
-            query.get("includeObject"),
-        )?,
+        view: negotiate::view(text(&parts.headers, &header::ACCEPT), query.get("includeObject"))?,
         persist: options::persist(&query)?,
         place,
         action,
@@ -171,11 +144,7 @@ fn below_object(
         if parts.method != Method::POST {
             return Err(not_allowed(&path, parts.method.as_str(), served.verbs));
         }
-        return Ok((
-            Part::Main,
-            Action::MintToken,
-            negotiate::body_format(content_type)?,
-        ));
+        return Ok((Part::Main, Action::MintToken, negotiate::body_format(content_type)?));
     }
     let verb = verb(&parts.method, place, false)?;
     if !served.verbs.contains(&verb) {
@@ -203,10 +172,7 @@ fn verb(method: &Method, place: &Place, watch: bool) -> Result<Verb, Refusal> {
                 (false, true) => "all namespaces at once",
                 (false, false) => "a collection",
             };
-            let why = format!(
-                "{method} is not done on {what} of {}",
-                place.resource.qualified()
-            );
+            let why = format!("{method} is not done on {what} of {}", place.resource.qualified());
             return Err(Refusal::new(Reason::MethodNotAllowed, why));
         }
     })
@@ -239,16 +205,10 @@ fn action(
             Action::DeleteCollection(options::delete(query)?, options::selection(query, place)?)
         }
         Verb::Patch => {
-            let force = if query.switch("force")? == Some(true) {
-                Force::Yes
-            } else {
-                Force::No
-            };
+            let force = if query.switch("force")? == Some(true) { Force::Yes } else { Force::No };
             let (kind, format) = negotiate::patch_kind(content_type, force)?;
             if force == Force::Yes && kind != PatchKind::Apply(force) {
-                return Err(Refusal::bad_request(
-                    "force=true is for server-side apply only",
-                ));
+                return Err(Refusal::bad_request("force=true is for server-side apply only"));
             }
             return Ok((Action::Patch(Part::Main, kind), format));
         }
@@ -262,10 +222,7 @@ fn action(
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -146,31 +146,23 @@ impl Resource {
 
     /// The object as clients of this version see it.
     pub(crate) fn show(&self, stored: &Value) -> Value {
-        self.form
-            .map_or_else(|| stored.clone(), |form| (form.show)(stored))
+        self.form.map_or_else(|| stored.clone(), |form| (form.show)(stored))
     }
 
     /// The object as it is kept.
     pub(crate) fn to_stored(&self, shown: &Value) -> Value {
-        self.form
-            .map_or_else(|| shown.clone(), |form| (form.store)(shown))
+        self.form.map_or_else(|| shown.clone(), |form| (form.store)(shown))
     }
 }
 
 /// `v1` for the core group, else `group/version`.
 pub(crate) fn group_version(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    }
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
 /// The row for a group, version and plural name.
 pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    RESOURCES
-        .iter()
-        .find(|r| r.group == group && r.version == version && r.plural == plural)
+    RESOURCES.iter().find(|r| r.group == group && r.version == version && r.plural == plural)
 }
 
 /// All resources, in the order in which discovery lists them.

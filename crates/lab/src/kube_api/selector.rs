@@ -38,9 +38,7 @@ impl LabelSelector {
     pub(crate) fn matches(&self, object: &Value) -> bool {
         let labels = object.pointer("/metadata/labels");
         self.0.iter().all(|requirement| {
-            let value = labels
-                .and_then(|l| l.get(&requirement.key))
-                .and_then(Value::as_str);
+            let value = labels.and_then(|l| l.get(&requirement.key)).and_then(Value::as_str);
             requirement.test.holds(value)
         })
     }
@@ -108,28 +106,17 @@ fn requirement(part: &str) -> Result<Requirement, String> {
     };
     let key = key.trim();
     names::label_key(key).map_err(|why| format!("key \"{key}\": {why}"))?;
-    Ok(Requirement {
-        key: key.to_owned(),
-        test,
-    })
+    Ok(Requirement { key: key.to_owned(), test })
 }
 
 fn set_form<'a>(left: &'a str, values: &str) -> Result<(&'a str, Test), String> {
-    let values = values
-        .strip_suffix(')')
-        .ok_or("text after the closing parenthesis")?;
-    let values: Vec<String> = values
-        .split(',')
-        .map(label_value)
-        .collect::<Result<_, _>>()?;
+    let values = values.strip_suffix(')').ok_or("text after the closing parenthesis")?;
+    let values: Vec<String> = values.split(',').map(label_value).collect::<Result<_, _>>()?;
     let mut words = left.split_whitespace();
     match (words.next(), words.next(), words.next()) {
         (Some(key), Some("in"), None) => Ok((key, Test::In(values))),
         (Some(key), Some("notin"), None) => Ok((key, Test::NotIn(values))),
-        _ => Err(format!(
-            "\"{}\" is neither \"key in\" nor \"key notin\"",
-            left.trim()
-        )),
+        _ => Err(format!("\"{}\" is neither \"key in\" nor \"key notin\"", left.trim())),
     }
 }
 
@@ -141,8 +128,7 @@ fn label_value(text: &str) -> Result<String, String> {
 
 fn number(text: &str) -> Result<i64, String> {
     let text = text.trim();
-    text.parse()
-        .map_err(|_| format!("\"{text}\" is not a whole number"))
+    text.parse().map_err(|_| format!("\"{text}\" is not a whole number"))
 }
 
 /// A conjunction of comparisons of fields with values. The empty one matches everything.
@@ -177,11 +163,7 @@ impl FieldSelector {
                 let why = format!("field selector \"{text}\": field \"{field}\" is not selectable");
                 return Err(Refusal::bad_request(why));
             }
-            tests.push(FieldTest {
-                field: field.to_owned(),
-                value: value.to_owned(),
-                equal,
-            });
+            tests.push(FieldTest { field: field.to_owned(), value: value.to_owned(), equal });
         }
         Ok(FieldSelector(tests))
     }
@@ -189,11 +171,7 @@ impl FieldSelector {
     /// The selector that a path with a name in it stands for.
     pub(crate) fn and_name(mut self, name: &str) -> FieldSelector {
         let (field, value) = ("metadata.name".to_owned(), name.to_owned());
-        self.0.push(FieldTest {
-            field,
-            value,
-            equal: Equal::Yes,
-        });
+        self.0.push(FieldTest { field, value, equal: Equal::Yes });
         self
     }
 
@@ -201,10 +179,7 @@ impl FieldSelector {
     pub(crate) fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|test| {
             let pointer = format!("/{}", test.field.replace('.', "/"));
-            let value = object
-                .pointer(&pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default();
+            let value = object.pointer(&pointer).and_then(Value::as_str).unwrap_or_default();
             (value == test.value) == (test.equal == Equal::Yes)
         })
     }
@@ -295,11 +270,7 @@ mod tests {
             "a b",
         ] {
             let refusal = LabelSelector::parse(text).unwrap_err();
-            assert!(
-                refusal.message.contains(text),
-                "{text}: {}",
-                refusal.message
-            );
+            assert!(refusal.message.contains(text), "{text}: {}", refusal.message);
         }
     }
 

@@ -38,10 +38,9 @@ fn visit(shape: &Shape, value: &Value, field: &str, causes: &mut Vec<Cause>) {
         (Shape::Flag, value) => value.is_boolean(),
         (Shape::Number, value) => value.is_i64(),
         (Shape::Port, value) => value.as_u64().is_some_and(is_port),
-        (Shape::PortText, value) => value
-            .as_str()
-            .and_then(|v| v.parse().ok())
-            .is_some_and(is_port),
+        (Shape::PortText, value) => {
+            value.as_str().and_then(|v| v.parse().ok()).is_some_and(is_port)
+        }
         (Shape::OneOf(words), value) => value.as_str().is_some_and(|v| words.contains(&v)),
         (Shape::Texts, value) => return visit(&Shape::List(&Shape::Text), value, field, causes),
         (Shape::List(shape), Value::Array(items)) => {
@@ -85,11 +84,7 @@ fn is_port(number: u64) -> bool {
 }
 
 fn join(field: &str, key: &str) -> String {
-    if field.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{field}.{key}")
-    }
+    if field.is_empty() { key.to_owned() } else { format!("{field}.{key}") }
 }
 
 fn wanted(shape: &Shape) -> String {

@@ -67,29 +67,17 @@ pub(crate) struct Cause {
 impl Cause {
     /// A value that is not allowed at `field`.
     pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Cause {
-        Cause {
-            reason: "FieldValueInvalid",
-            field: field.into(),
-            message: message.into(),
-        }
+        Cause { reason: "FieldValueInvalid", field: field.into(), message: message.into() }
     }
 
     /// A value that must be there and is not.
     pub(crate) fn required(field: impl Into<String>, message: impl Into<String>) -> Cause {
-        Cause {
-            reason: "FieldValueRequired",
-            field: field.into(),
-            message: message.into(),
-        }
+        Cause { reason: "FieldValueRequired", field: field.into(), message: message.into() }
     }
 
     /// A change that may not be made.
     pub(crate) fn forbidden(field: impl Into<String>, message: impl Into<String>) -> Cause {
-        Cause {
-            reason: "FieldValueForbidden",
-            field: field.into(),
-            message: message.into(),
-        }
+        Cause { reason: "FieldValueForbidden", field: field.into(), message: message.into() }
     }
 }
 
@@ -106,12 +94,7 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// A refusal that is about the request itself and not about one object.
     pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Refusal {
-        Refusal {
-            reason,
-            message: message.into(),
-            about: None,
-            causes: Vec::new(),
-        }
+        Refusal { reason, message: message.into(), about: None, causes: Vec::new() }
     }
 
     /// The request cannot be understood.
@@ -149,19 +132,9 @@ impl Refusal {
 
     /// Fields of the object are wrong; each cause names one.
     pub(crate) fn invalid(resource: &'static Resource, name: &str, causes: Vec<Cause>) -> Refusal {
-        let list: Vec<_> = causes
-            .iter()
-            .map(|c| format!("{}: {}", c.field, c.message))
-            .collect();
-        let message = format!(
-            "{} \"{name}\" is invalid: {}",
-            resource.kind,
-            list.join("; ")
-        );
-        Refusal {
-            causes,
-            ..Refusal::new(Reason::Invalid, message).about(resource, name)
-        }
+        let list: Vec<_> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+        let message = format!("{} \"{name}\" is invalid: {}", resource.kind, list.join("; "));
+        Refusal { causes, ..Refusal::new(Reason::Invalid, message).about(resource, name) }
     }
 
     /// Names the object that the refusal is about.
@@ -185,11 +158,7 @@ impl Refusal {
         let mut details = json!({});
         if let Some((resource, name)) = &self.about {
             // Failures about fields name the kind, all others the plural: clients print either.
-            let kind = if self.reason == Reason::Invalid {
-                resource.kind
-            } else {
-                resource.plural
-            };
+            let kind = if self.reason == Reason::Invalid { resource.kind } else { resource.plural };
             details = json!({ "name": name, "group": resource.group, "kind": kind });
         }
         if !self.causes.is_empty() {
@@ -228,12 +197,7 @@ mod tests {
         assert_eq!(status["reason"], "Invalid");
         assert_eq!(status["details"]["name"], "web");
         assert_eq!(status["details"]["causes"][0]["field"], "spec.containers");
-        assert!(
-            status["message"]
-                .as_str()
-                .unwrap()
-                .contains("spec.containers")
-        );
+        assert!(status["message"].as_str().unwrap().contains("spec.containers"));
     }
 
     #[test]

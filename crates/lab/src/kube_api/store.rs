@@ -94,12 +94,7 @@ impl Store {
             Some(object) => self.objects.insert(key.clone(), Arc::clone(object)),
             None => self.objects.remove(&key),
         };
-        self.history.push_back(Change {
-            version: self.version,
-            key,
-            before,
-            after,
-        });
+        self.history.push_back(Change { version: self.version, key, before, after });
         while self.history.len() > self.history_limit {
             if let Some(dropped) = self.history.pop_front() {
                 self.floor = dropped.version;
@@ -114,11 +109,7 @@ impl Store {
         namespace: Option<&'a str>,
     ) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
         let namespace_start = namespace.unwrap_or_default().to_owned();
-        let first = Key {
-            storage,
-            namespace: namespace_start,
-            name: String::new(),
-        };
+        let first = Key { storage, namespace: namespace_start, name: String::new() };
         self.objects.range(first..).take_while(move |(key, _)| {
             key.storage == storage && namespace.is_none_or(|n| key.namespace == n)
         })
@@ -126,11 +117,7 @@ impl Store {
 
     /// Everything in a namespace, of every resource.
     pub(crate) fn content(&self, namespace: &str) -> Vec<Key> {
-        self.objects
-            .keys()
-            .filter(|key| key.namespace == namespace)
-            .cloned()
-            .collect()
+        self.objects.keys().filter(|key| key.namespace == namespace).cloned().collect()
     }
 
     /// The objects as they were at `version`, found by undoing what came later.
@@ -143,12 +130,7 @@ impl Store {
         self.reach(version)?;
         let now = self.objects(storage, namespace);
         let mut snapshot: Snapshot = now.map(|(k, o)| (k.clone(), Arc::clone(o))).collect();
-        for change in self
-            .history
-            .iter()
-            .rev()
-            .take_while(|change| change.version > version)
-        {
+        for change in self.history.iter().rev().take_while(|change| change.version > version) {
             let here = change.key.storage == storage
                 && namespace.is_none_or(|namespace| change.key.namespace == namespace);
             match (&change.before, here) {
@@ -170,9 +152,7 @@ impl Store {
         version: u64,
     ) -> Result<impl Iterator<Item = &Change>, OutOfReach> {
         self.reach(version)?;
-        let start = self
-            .history
-            .partition_point(|change| change.version <= version);
+        let start = self.history.partition_point(|change| change.version <= version);
         Ok(self.history.range(start..))
     }
 
@@ -180,9 +160,7 @@ impl Store {
         if version < self.floor {
             Err(OutOfReach::TooOld { oldest: self.floor })
         } else if version > self.version {
-            Err(OutOfReach::TooNew {
-                newest: self.version,
-            })
+            Err(OutOfReach::TooNew { newest: self.version })
         } else {
             Ok(())
         }
@@ -196,11 +174,7 @@ mod tests {
     use super::*;
 
     fn key(name: &str) -> Key {
-        Key {
-            storage: "pods",
-            namespace: "n".to_owned(),
-            name: name.to_owned(),
-        }
+        Key { storage: "pods", namespace: "n".to_owned(), name: name.to_owned() }
     }
 
     fn names(snapshot: &Snapshot) -> Vec<&str> {
@@ -218,10 +192,7 @@ mod tests {
         let snapshot = store.snapshot("pods", None, then).unwrap();
         assert_eq!(names(&snapshot), ["a"]);
         assert_eq!(snapshot[&key("a")]["v"], 1);
-        assert_eq!(
-            names(&store.snapshot("pods", Some("n"), store.version()).unwrap()),
-            ["b"]
-        );
+        assert_eq!(names(&store.snapshot("pods", Some("n"), store.version()).unwrap()), ["b"]);
         assert!(store.snapshot("pods", Some("m"), then).unwrap().is_empty());
     }
 
@@ -233,14 +204,8 @@ mod tests {
         }
         assert_eq!(store.version(), 5);
         assert_eq!(store.changes_since(3).unwrap().count(), 2);
-        assert_eq!(
-            store.changes_since(2).err(),
-            Some(OutOfReach::TooOld { oldest: 3 })
-        );
-        assert_eq!(
-            store.changes_since(6).err(),
-            Some(OutOfReach::TooNew { newest: 5 })
-        );
+        assert_eq!(store.changes_since(2).err(), Some(OutOfReach::TooOld { oldest: 3 }));
+        assert_eq!(store.changes_since(6).err(), Some(OutOfReach::TooNew { newest: 5 }));
         assert_eq!(store.changes_since(5).unwrap().count(), 0);
     }
 }

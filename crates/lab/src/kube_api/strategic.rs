@@ -59,10 +59,7 @@ fn merge_object(target: &mut Value, changes: &Map<String, Value>) -> Result<(), 
 }
 
 fn items_of<'a>(key: &str, value: &'a Value) -> Result<&'a [Value], PatchError> {
-    value
-        .as_array()
-        .map(Vec::as_slice)
-        .ok_or_else(|| malformed(format!("{key} is not a list")))
+    value.as_array().map(Vec::as_slice).ok_or_else(|| malformed(format!("{key} is not a list")))
 }
 
 fn retain(fields: &mut Map<String, Value>, changes: &Map<String, Value>) -> Result<(), PatchError> {
@@ -89,9 +86,7 @@ fn merge_field(
             merge_object(fields.entry(key).or_insert(Value::Null), changes)?;
         }
         Value::Array(changes) => {
-            let current = fields
-                .entry(key)
-                .or_insert_with(|| Value::Array(Vec::new()));
+            let current = fields.entry(key).or_insert_with(|| Value::Array(Vec::new()));
             let items = match current.take() {
                 Value::Array(items) => items,
                 _ => Vec::new(),
@@ -133,21 +128,15 @@ fn merge_keyed(
     let whole = |change: &&Value| change.get("$patch").is_some_and(|d| d == "replace");
     if changes.iter().any(|change| whole(&change)) {
         // One item says that the list is not merged: the others are the new list.
-        let rest = changes
-            .iter()
-            .filter(|change| !whole(change) || change.get(key).is_some());
+        let rest = changes.iter().filter(|change| !whole(change) || change.get(key).is_some());
         return Ok(rest.filter_map(Value::as_object).map(plain).collect());
     }
     for change in changes {
         let (Some(wanted), Some(fields)) = (change.get(key), change.as_object()) else {
-            return Err(malformed(format!(
-                "an item of {field} has no {key} to merge by"
-            )));
+            return Err(malformed(format!("an item of {field} has no {key} to merge by")));
         };
         let found = items.iter().position(|item| item.get(key) == Some(wanted));
-        let delete = change
-            .get("$patch")
-            .is_some_and(|directive| directive == "delete");
+        let delete = change.get("$patch").is_some_and(|directive| directive == "delete");
         match (found, delete) {
             (Some(index), true) => {
                 items.remove(index);
@@ -166,13 +155,8 @@ fn merge_keyed(
 
 /// The patch as a value: without the directives at its top.
 fn plain(changes: &Map<String, Value>) -> Value {
-    let kept = changes
-        .iter()
-        .filter(|(key, value)| !key.starts_with('$') && !value.is_null());
-    Value::Object(
-        kept.map(|(key, value)| (key.clone(), value.clone()))
-            .collect(),
-    )
+    let kept = changes.iter().filter(|(key, value)| !key.starts_with('$') && !value.is_null());
+    Value::Object(kept.map(|(key, value)| (key.clone(), value.clone())).collect())
 }
 
 fn drop_values(fields: &mut Map<String, Value>, field: &str, values: &[Value]) {
@@ -235,11 +219,7 @@ mod tests {
             json!({"m": {"$patch": "replace", "b": 2}}),
             json!({"m": {"b": 2}}),
         );
-        check(
-            json!({"m": {"a": 1}, "n": 1}),
-            json!({"m": {"$patch": "delete"}}),
-            json!({"n": 1}),
-        );
+        check(json!({"m": {"a": 1}, "n": 1}), json!({"m": {"$patch": "delete"}}), json!({"n": 1}));
         check(
             json!({"volume": {"name": "v", "emptyDir": {}}}),
             json!({"volume": {"$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/"}}}),
@@ -269,20 +249,12 @@ mod tests {
             json!({"containers": [{"$patch": "replace"}, {"name": "log", "image": "l:1"}]}),
             json!({"containers": [log]}),
         );
-        check(
-            json!({}),
-            json!({"containers": [log]}),
-            json!({"containers": [log]}),
-        );
+        check(json!({}), json!({"containers": [log]}), json!({"containers": [log]}));
     }
 
     #[test]
     fn other_lists_are_replaced_and_sets_grow() {
-        check(
-            json!({"args": [1, 2]}),
-            json!({"args": [3]}),
-            json!({"args": [3]}),
-        );
+        check(json!({"args": [1, 2]}), json!({"args": [3]}), json!({"args": [3]}));
         check(
             json!({"finalizers": ["a"]}),
             json!({"finalizers": ["a", "b"]}),
@@ -319,10 +291,7 @@ mod tests {
             json!({"$retainKeys": "a"}),
         ] {
             let result = merge(&mut json!({"containers": []}), &patch);
-            assert!(
-                matches!(result, Err(PatchError::Malformed(_))),
-                "{patch}: {result:?}"
-            );
+            assert!(matches!(result, Err(PatchError::Malformed(_))), "{patch}: {result:?}");
         }
     }
 }

@@ -70,10 +70,7 @@ pub(crate) fn watch(
     };
     let now = Instant::now();
     // A timer cannot be set to fire without a pause.
-    let every = shared
-        .limits
-        .bookmark_interval
-        .max(Duration::from_millis(1));
+    let every = shared.limits.bookmark_interval.max(Duration::from_millis(1));
     let mut bookmark_timer = interval_at(now + every, every);
     bookmark_timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let watch = Watch {

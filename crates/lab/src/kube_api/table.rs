@@ -36,20 +36,12 @@ pub(crate) struct Column {
 
 impl Column {
     pub(crate) const fn text(name: &'static str, priority: u8, cell: fn(&Row) -> Value) -> Column {
-        Column {
-            name,
-            format: "",
-            priority,
-            cell,
-        }
+        Column { name, format: "", priority, cell }
     }
 
     /// The same column, in wide output only.
     pub(crate) const fn wide(self) -> Column {
-        Column {
-            priority: 1,
-            ..self
-        }
+        Column { priority: 1, ..self }
     }
 
     fn definition(&self) -> Value {
@@ -61,17 +53,12 @@ impl Column {
 }
 
 /// The column every table begins with.
-pub(crate) const NAME: Column = Column {
-    name: "Name",
-    format: "name",
-    priority: 0,
-    cell: |row| meta::name(row.object).into(),
-};
+pub(crate) const NAME: Column =
+    Column { name: "Name", format: "name", priority: 0, cell: |row| meta::name(row.object).into() };
 
 /// How old the object is.
-pub(crate) const AGE: Column = Column::text("Age", 0, |row| {
-    row.age_of(meta::text(row.object, "/metadata/creationTimestamp"))
-});
+pub(crate) const AGE: Column =
+    Column::text("Age", 0, |row| row.age_of(meta::text(row.object, "/metadata/creationTimestamp")));
 
 /// How much of the object goes along with each row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,10 +150,7 @@ mod tests {
             .iter()
             .map(|c| c["name"].clone())
             .collect();
-        assert_eq!(
-            names,
-            ["Name", "Ready", "Status", "Restarts", "Age", "IP", "Node"]
-        );
+        assert_eq!(names, ["Name", "Ready", "Status", "Restarts", "Age", "IP", "Node"]);
         assert_eq!(
             table["rows"][0]["cells"],
             json!(["web", "1/1", "Running", "2", "60s", "10.0.0.1", "n1"])

@@ -57,10 +57,7 @@ impl TokenBook {
         of_kind(request, "TokenRequest")?;
         let wanted = Wanted::read(request)
             .map_err(|cause| Refusal::invalid(place.resource, name, vec![cause]))?;
-        let pod = wanted
-            .pod
-            .map(|pod| bind(store, place, name, &pod))
-            .transpose()?;
+        let pod = wanted.pod.map(|pod| bind(store, place, name, &pod)).transpose()?;
         self.grants.retain(|_, grant| grant.expires > writer.now);
         if self.grants.len() >= TOKENS {
             let why = format!("{TOKENS} tokens are alive, more are not minted");
@@ -105,11 +102,7 @@ impl TokenBook {
             let cause = Cause::invalid("spec.audiences", "must be a list of strings");
             Refusal::invalid(&token_reviews::TOKEN_REVIEWS, "", vec![cause])
         })?;
-        let asked = if asked.is_empty() {
-            vec![API_AUDIENCE.to_owned()]
-        } else {
-            asked
-        };
+        let asked = if asked.is_empty() { vec![API_AUDIENCE.to_owned()] } else { asked };
         let status = match self.judge(store, now, token, &asked) {
             Ok(status) => status,
             Err(why) => json!({ "authenticated": false, "user": {}, "error": why }),
@@ -127,42 +120,26 @@ impl TokenBook {
         token: &str,
         asked: &[String],
     ) -> Result<Value, String> {
-        let grant = self
-            .grants
-            .get(token)
-            .ok_or("the token is not one of this API")?;
+        let grant = self.grants.get(token).ok_or("the token is not one of this API")?;
         if grant.expires <= now {
-            return Err(format!(
-                "the token expired at {}",
-                meta::timestamp(grant.expires)
-            ));
+            return Err(format!("the token expired at {}", meta::timestamp(grant.expires)));
         }
         let (namespace, name) = (&grant.account.namespace, &grant.account.name);
-        if store
-            .get(&grant.account)
-            .is_none_or(|now| meta::uid(now) != grant.account_uid)
-        {
+        if store.get(&grant.account).is_none_or(|now| meta::uid(now) != grant.account_uid) {
             return Err(format!("service account {namespace}/{name} is gone"));
         }
         if let Some(pod) = &grant.pod
-            && store
-                .get(&pod.key)
-                .is_none_or(|now| meta::uid(now) != pod.uid)
+            && store.get(&pod.key).is_none_or(|now| meta::uid(now) != pod.uid)
         {
             return Err(format!(
                 "pod {namespace}/{}, to which the token is bound, is gone",
                 pod.key.name
             ));
         }
-        let audiences: Vec<&String> = asked
-            .iter()
-            .filter(|audience| grant.audiences.contains(audience))
-            .collect();
+        let audiences: Vec<&String> =
+            asked.iter().filter(|audience| grant.audiences.contains(audience)).collect();
         if audiences.is_empty() {
-            return Err(format!(
-                "the token is for {:?}, not for {asked:?}",
-                grant.audiences
-            ));
+            return Err(format!("the token is for {:?}, not for {asked:?}", grant.audiences));
         }
         Ok(json!({
             "authenticated": true, "audiences": audiences,
@@ -185,9 +162,7 @@ fn of_kind(request: &Value, kind: &str) -> Result<(), Refusal> {
     if request.is_object() && own == kind {
         return Ok(());
     }
-    Err(Refusal::bad_request(format!(
-        "the body is not an object of kind {kind}"
-    )))
+    Err(Refusal::bad_request(format!("the body is not an object of kind {kind}")))
 }
 
 fn extra(pod: Option<&BoundPod>) -> Value {
@@ -219,23 +194,9 @@ mod tests {
     fn a_token_ends_at_its_time() {
         let (entropy, mut store) = (Entropy::open().unwrap(), Store::new(10));
         let now = meta::parse_timestamp("2026-01-01T00:00:00Z").unwrap();
-        let writer = Writer {
-            entropy: &entropy,
-            now,
-            manager: "test",
-        };
-        let namespaces = Place {
-            resource: &NAMESPACES,
-            namespace: None,
-            name: None,
-        };
-        create(
-            &mut store,
-            writer,
-            &namespaces,
-            &json!({ "metadata": { "name": "n" } }),
-        )
-        .unwrap();
+        let writer = Writer { entropy: &entropy, now, manager: "test" };
+        let namespaces = Place { resource: &NAMESPACES, namespace: None, name: None };
+        create(&mut store, writer, &namespaces, &json!({ "metadata": { "name": "n" } })).unwrap();
         let account = Place {
             resource: &SERVICE_ACCOUNTS,
             namespace: Some("n".to_owned()),
@@ -244,10 +205,7 @@ mod tests {
         let mut book = TokenBook::default();
         let request = json!({ "spec": { "audiences": ["a"], "expirationSeconds": 600 } });
         let token = book.mint(&store, writer, &account, &request).unwrap();
-        assert_eq!(
-            token["status"]["expirationTimestamp"],
-            "2026-01-01T00:10:00Z"
-        );
+        assert_eq!(token["status"]["expirationTimestamp"], "2026-01-01T00:10:00Z");
         let review = json!({"spec": {"token": token["status"]["token"], "audiences": ["a"]}});
         let judged = |after: i64| {
             let then = now + Duration::seconds(after);

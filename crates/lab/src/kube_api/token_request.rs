@@ -42,13 +42,10 @@ impl Wanted {
         let (default, least, most) = LIFETIME;
         let seconds = match &spec["expirationSeconds"] {
             Value::Null => default,
-            value => value
-                .as_i64()
-                .filter(|s| (least..=most).contains(s))
-                .ok_or_else(|| {
-                    let why = format!("must be a number of seconds from {least} to {most}");
-                    Cause::invalid("spec.expirationSeconds", why)
-                })?,
+            value => value.as_i64().filter(|s| (least..=most).contains(s)).ok_or_else(|| {
+                let why = format!("must be a number of seconds from {least} to {most}");
+                Cause::invalid("spec.expirationSeconds", why)
+            })?,
         };
         let pod = match &spec["boundObjectRef"] {
             Value::Null => None,
@@ -61,16 +58,9 @@ impl Wanted {
                 return Err(Cause::invalid("spec.boundObjectRef.kind", why));
             }
         };
-        let audiences = if audiences.is_empty() {
-            vec![API_AUDIENCE.to_owned()]
-        } else {
-            audiences
-        };
-        Ok(Wanted {
-            audiences,
-            seconds,
-            pod,
-        })
+        let audiences =
+            if audiences.is_empty() { vec![API_AUDIENCE.to_owned()] } else { audiences };
+        Ok(Wanted { audiences, seconds, pod })
     }
 }
 
@@ -78,10 +68,7 @@ impl Wanted {
 pub(crate) fn texts(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::Null => Some(Vec::new()),
-        Value::Array(items) => items
-            .iter()
-            .map(|i| i.as_str().map(str::to_owned))
-            .collect(),
+        Value::Array(items) => items.iter().map(|i| i.as_str().map(str::to_owned)).collect(),
         _ => None,
     }
 }
@@ -93,14 +80,8 @@ pub(crate) fn bind(
     account: &str,
     wanted: &WantedPod,
 ) -> Result<BoundPod, Refusal> {
-    let key = Key {
-        storage: pods::STORAGE,
-        name: wanted.name.clone(),
-        ..place.key("")
-    };
-    let pod = store
-        .get(&key)
-        .ok_or_else(|| Refusal::not_found(&pods::PODS, &wanted.name))?;
+    let key = Key { storage: pods::STORAGE, name: wanted.name.clone(), ..place.key("") };
+    let pod = store.get(&key).ok_or_else(|| Refusal::not_found(&pods::PODS, &wanted.name))?;
     let uid = meta::uid(pod);
     if !wanted.uid.is_empty() && wanted.uid != uid {
         let why = format!("its uid is {uid}, the token is asked for {}", wanted.uid);
@@ -110,29 +91,14 @@ pub(crate) fn bind(
     if own != account {
         let field = "spec.boundObjectRef.name";
         let cause = Cause::invalid(field, format!("the pod runs as {own}, not as {account}"));
-        return Err(Refusal::invalid(
-            &service_accounts::SERVICE_ACCOUNTS,
-            account,
-            vec![cause],
-        ));
+        return Err(Refusal::invalid(&service_accounts::SERVICE_ACCOUNTS, account, vec![cause]));
     }
     let node = meta::text(pod, "/spec/nodeName");
     let node = (!node.is_empty()).then(|| {
-        let key = Key {
-            storage: nodes::STORAGE,
-            namespace: String::new(),
-            name: node.to_owned(),
-        };
-        (
-            node.to_owned(),
-            store.get(&key).map(|node| meta::uid(node).to_owned()),
-        )
+        let key = Key { storage: nodes::STORAGE, namespace: String::new(), name: node.to_owned() };
+        (node.to_owned(), store.get(&key).map(|node| meta::uid(node).to_owned()))
     });
-    Ok(BoundPod {
-        uid: uid.to_owned(),
-        key,
-        node,
-    })
+    Ok(BoundPod { uid: uid.to_owned(), key, node })
 }
 
 /// The token itself.
@@ -153,9 +119,5 @@ pub(crate) fn written(grant: &Grant, writer: Writer) -> Result<String, Refusal> 
     });
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let header = part(json!({ "alg": "RS256", "typ": "JWT" }));
-    Ok(format!(
-        "{header}.{}.{}",
-        part(claims),
-        writer.entropy.secret()?
-    ))
+    Ok(format!("{header}.{}.{}", part(claims), writer.entropy.secret()?))
 }

@@ -87,10 +87,7 @@ impl Cursor {
         store
             .objects(self.resource.storage, self.namespace.as_deref())
             .filter(|(_, object)| self.selection.matches(object))
-            .map(|(_, object)| Event {
-                kind: EventKind::Added,
-                object: Arc::clone(object),
-            })
+            .map(|(_, object)| Event { kind: EventKind::Added, object: Arc::clone(object) })
             .collect()
     }
 
@@ -112,18 +109,12 @@ impl Cursor {
     fn event(&self, change: &Change) -> Option<Event> {
         let key = &change.key;
         let here = key.storage == self.resource.storage
-            && self
-                .namespace
-                .as_ref()
-                .is_none_or(|namespace| key.namespace == *namespace);
+            && self.namespace.as_ref().is_none_or(|namespace| key.namespace == *namespace);
         if !here {
             return None;
         }
         let matching = |object: &Option<Arc<Value>>| {
-            object
-                .as_ref()
-                .filter(|object| self.selection.matches(object))
-                .cloned()
+            object.as_ref().filter(|object| self.selection.matches(object)).cloned()
         };
         let (kind, object) = match (matching(&change.before), matching(&change.after)) {
             (None, None) => return None,
@@ -140,10 +131,7 @@ impl Cursor {
             "kind": self.resource.kind, "apiVersion": self.resource.api_version(),
             "metadata": { "resourceVersion": self.version.to_string(), "creationTimestamp": null },
         });
-        Event {
-            kind: EventKind::Bookmark,
-            object: Arc::new(object),
-        }
+        Event { kind: EventKind::Bookmark, object: Arc::new(object) }
     }
 
     fn end_of_state(&self) -> Event {
@@ -174,34 +162,18 @@ mod tests {
 
     fn place() -> Place {
         let resource = find("", "v1", "pods").unwrap();
-        Place {
-            resource,
-            namespace: Some("n".to_owned()),
-            name: None,
-        }
+        Place { resource, namespace: Some("n".to_owned()), name: None }
     }
 
     fn options(labels: &str, start: Start) -> WatchOptions {
         let labels = LabelSelector::parse(labels).unwrap();
-        let selection = Selection {
-            labels,
-            ..Selection::default()
-        };
+        let selection = Selection { labels, ..Selection::default() };
         let timeout = Duration::from_secs(1);
-        WatchOptions {
-            selection,
-            start,
-            bookmarks: Bookmarks::Yes,
-            timeout,
-        }
+        WatchOptions { selection, start, bookmarks: Bookmarks::Yes, timeout }
     }
 
     fn key(namespace: &str, name: &str) -> Key {
-        Key {
-            storage: "pods",
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }
+        Key { storage: "pods", namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
     fn pod(app: &str) -> Value {

@@ -17,13 +17,8 @@ use super::status::Refusal;
 use super::store::Store;
 
 /// Metadata that clients send along and only the server sets.
-pub(crate) const SERVER_SET: [&str; 5] = [
-    "uid",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "generation",
-];
+pub(crate) const SERVER_SET: [&str; 5] =
+    ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
 
 /// Who writes and when.
 #[derive(Debug, Clone, Copy)]
@@ -79,14 +74,9 @@ pub(crate) fn insert(
     let key = place.key(meta::name(&object));
     enter_namespace(store, place, &mut object)?;
     let metadata = meta::metadata_mut(&mut object);
-    SERVER_SET
-        .iter()
-        .for_each(|field| drop(metadata.remove(*field)));
+    SERVER_SET.iter().for_each(|field| drop(metadata.remove(*field)));
     metadata.insert("uid".to_owned(), writer.entropy.uuid()?.into());
-    metadata.insert(
-        "creationTimestamp".to_owned(),
-        meta::timestamp(writer.now).into(),
-    );
+    metadata.insert("creationTimestamp".to_owned(), meta::timestamp(writer.now).into());
     if object.get("spec").is_some() {
         meta::metadata_mut(&mut object).insert("generation".to_owned(), 1.into());
     }
@@ -128,9 +118,7 @@ fn furnish(store: &mut Store, writer: Writer, namespace: &str) -> Result<(), Ref
 /// The name from the path, the body or its prefix.
 pub(crate) fn name_it(writer: Writer, place: &Place, object: &mut Value) -> Result<(), Refusal> {
     if !meta::resource_version(object).is_empty() {
-        return Err(Refusal::bad_request(
-            "an object to be created has no resourceVersion yet",
-        ));
+        return Err(Refusal::bad_request("an object to be created has no resourceVersion yet"));
     }
     let prefix = meta::text(object, "/metadata/generateName").to_owned();
     if meta::name(object).is_empty() && !prefix.is_empty() {
@@ -148,9 +136,7 @@ pub(crate) fn name_it(writer: Writer, place: &Place, object: &mut Value) -> Resu
 /// The object at a place with a name, or that there is none.
 pub(crate) fn existing<'a>(store: &'a Store, place: &Place) -> Result<&'a Arc<Value>, Refusal> {
     let name = place.name.as_deref().unwrap_or_default();
-    store
-        .get(&place.key(name))
-        .ok_or_else(|| Refusal::not_found(place.resource, name))
+    store.get(&place.key(name)).ok_or_else(|| Refusal::not_found(place.resource, name))
 }
 
 /// Replaces the object (PUT).
@@ -162,14 +148,7 @@ pub(crate) fn update(
     body: &Value,
 ) -> Result<Arc<Value>, Refusal> {
     let current = Arc::clone(existing(store, place)?);
-    replace(
-        store,
-        writer,
-        place,
-        part,
-        &current,
-        (body, Written::ByUpdate),
-    )
+    replace(store, writer, place, part, &current, (body, Written::ByUpdate))
 }
 
 /// The end of every change of an existing object.
@@ -187,9 +166,7 @@ pub(crate) fn replace(
     meta::carry_over(current, &mut new, &SERVER_SET);
     keep_other_part(resource, part, current, &mut new);
     if part == Part::Main && new.get("spec").is_some() && new.get("spec") != current.get("spec") {
-        let generation = current
-            .pointer("/metadata/generation")
-            .and_then(Value::as_i64);
+        let generation = current.pointer("/metadata/generation").and_then(Value::as_i64);
         let next = generation.unwrap_or_default() + 1;
         meta::metadata_mut(&mut new).insert("generation".to_owned(), next.into());
     }

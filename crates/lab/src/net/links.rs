@@ -54,11 +54,7 @@ impl Links {
         let opened = opened.await.map_err(|error| failed(error.to_string()))?;
         let (connection, handle, _) = opened.map_err(|error| failed(error.to_string()))?;
         let connection = tokio::spawn(connection);
-        Ok(Self {
-            place: place.name().to_owned(),
-            handle,
-            connection,
-        })
+        Ok(Self { place: place.name().to_owned(), handle, connection })
     }
 
     pub async fn bridge(&self, name: &str) -> Result<(), LinkError> {
@@ -68,18 +64,14 @@ impl Links {
 
     pub async fn veth(&self, name: &str, peer: &str) -> Result<(), LinkError> {
         let request = self.handle.link().add(LinkVeth::new(name, peer).build());
-        self.done(request.execute().await, || {
-            format!("make link pair {name} and {peer}")
-        })
+        self.done(request.execute().await, || format!("make link pair {name} and {peer}"))
     }
 
     pub async fn attach(&self, name: &str, bridge: &str) -> Result<(), LinkError> {
         let controller = self.index(bridge).await?;
         let change = LinkUnspec::new_with_index(self.index(name).await?).controller(controller);
         let request = self.handle.link().change(change.build());
-        self.done(request.execute().await, || {
-            format!("attach {name} to {bridge}")
-        })
+        self.done(request.execute().await, || format!("attach {name} to {bridge}"))
     }
 
     /// Moves a link to another namespace.
@@ -87,17 +79,13 @@ impl Links {
         let fd = netns.as_fd().as_raw_fd();
         let change = LinkUnspec::new_with_index(self.index(name).await?).setns_by_fd(fd);
         let request = self.handle.link().change(change.build());
-        self.done(request.execute().await, || {
-            format!("move {name} to its namespace")
-        })
+        self.done(request.execute().await, || format!("move {name} to its namespace"))
     }
 
     pub async fn rename(&self, name: &str, new: &str) -> Result<(), LinkError> {
         let change = LinkUnspec::new_with_index(self.index(name).await?).name(new);
         let request = self.handle.link().change(change.build());
-        self.done(request.execute().await, || {
-            format!("rename {name} to {new}")
-        })
+        self.done(request.execute().await, || format!("rename {name} to {new}"))
     }
 
     pub async fn up(&self, name: &str) -> Result<(), LinkError> {
@@ -108,13 +96,8 @@ impl Links {
 
     pub async fn address(&self, name: &str, address: IpNetwork) -> Result<(), LinkError> {
         let index = self.index(name).await?;
-        let request = self
-            .handle
-            .address()
-            .add(index, address.ip(), address.prefix());
-        self.done(request.execute().await, || {
-            format!("give {address} to {name}")
-        })
+        let request = self.handle.address().add(index, address.ip(), address.prefix());
+        self.done(request.execute().await, || format!("give {address} to {name}"))
     }
 
     pub async fn route(&self, to: IpNetwork, via: IpAddr) -> Result<(), LinkError> {
@@ -135,12 +118,7 @@ impl Links {
 
     async fn index(&self, name: &str) -> Result<u32, LinkError> {
         let step = || format!("look up link {name}");
-        let mut found = self
-            .handle
-            .link()
-            .get()
-            .match_name(name.to_owned())
-            .execute();
+        let mut found = self.handle.link().get().match_name(name.to_owned()).execute();
         match found.try_next().await {
             Ok(Some(link)) => Ok(link.header.index),
             Ok(None) => Err(self.failed(step(), "there is no such link".into())),
@@ -157,10 +135,6 @@ impl Links {
     }
 
     fn failed(&self, step: String, reason: String) -> LinkError {
-        LinkError {
-            place: self.place.clone(),
-            step,
-            reason,
-        }
+        LinkError { place: self.place.clone(), step, reason }
     }
 }

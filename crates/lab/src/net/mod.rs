@@ -89,11 +89,8 @@ pub(crate) async fn build_node(
 
 async fn route_to_pods(links: &Links, node: u8, family: Family) -> Result<(), LinkError> {
     for pods in plan::pods(node, family) {
-        let via = if pods.is_ipv4() {
-            plan::node_v4(node).into()
-        } else {
-            plan::node_v6(node).into()
-        };
+        let via =
+            if pods.is_ipv4() { plan::node_v4(node).into() } else { plan::node_v6(node).into() };
         links.route(pods, via).await?;
     }
     Ok(())

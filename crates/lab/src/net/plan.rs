@@ -43,10 +43,7 @@ pub(crate) fn node(node: u8) -> [IpNetwork; 2] {
 /// The range of a node's pods, one per family.
 pub(crate) fn pods(node: u8, family: Family) -> Vec<IpNetwork> {
     let v4 = v4_network(Ipv4Addr::new(10, 20, node, 0), 24);
-    let v6 = v6_network(
-        Ipv6Addr::new(0xfd00, 0x20, u16::from(node), 0, 0, 0, 0, 0),
-        64,
-    );
+    let v6 = v6_network(Ipv6Addr::new(0xfd00, 0x20, u16::from(node), 0, 0, 0, 0, 0), 64);
     match family {
         Family::V4 => vec![v4],
         Family::V6 => vec![v6],
@@ -55,22 +52,15 @@ pub(crate) fn pods(node: u8, family: Family) -> Vec<IpNetwork> {
 }
 
 fn on_wire(v4: Ipv4Addr, v6: Ipv6Addr) -> [IpNetwork; 2] {
-    [
-        v4_network(v4, WIRE_V4_PREFIX),
-        v6_network(v6, WIRE_V6_PREFIX),
-    ]
+    [v4_network(v4, WIRE_V4_PREFIX), v6_network(v6, WIRE_V6_PREFIX)]
 }
 
 fn v4_network(address: Ipv4Addr, prefix: u8) -> IpNetwork {
-    Ipv4Network::new_checked(address, prefix)
-        .expect("a prefix of at most 32 bits")
-        .into()
+    Ipv4Network::new_checked(address, prefix).expect("a prefix of at most 32 bits").into()
 }
 
 fn v6_network(address: Ipv6Addr, prefix: u8) -> IpNetwork {
-    Ipv6Network::new_checked(address, prefix)
-        .expect("a prefix of at most 128 bits")
-        .into()
+    Ipv6Network::new_checked(address, prefix).expect("a prefix of at most 128 bits").into()
 }
 
 #[cfg(test)]
@@ -79,24 +69,10 @@ mod tests {
 
     #[test]
     fn addresses_are_the_documented_ones() {
-        assert_eq!(
-            hub().map(|n| n.to_string()),
-            ["172.30.0.1/24", "fd00:30::1/64"]
-        );
-        assert_eq!(
-            node(1).map(|n| n.to_string()),
-            ["172.30.0.11/24", "fd00:30::11/64"]
-        );
-        assert_eq!(
-            node(9).map(|n| n.to_string()),
-            ["172.30.0.19/24", "fd00:30::19/64"]
-        );
-        let text = |family| {
-            pods(2, family)
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-        };
+        assert_eq!(hub().map(|n| n.to_string()), ["172.30.0.1/24", "fd00:30::1/64"]);
+        assert_eq!(node(1).map(|n| n.to_string()), ["172.30.0.11/24", "fd00:30::11/64"]);
+        assert_eq!(node(9).map(|n| n.to_string()), ["172.30.0.19/24", "fd00:30::19/64"]);
+        let text = |family| pods(2, family).iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(text(Family::V4), ["10.20.2.0/24"]);
         assert_eq!(text(Family::V6), ["fd00:20:2::/64"]);
         assert_eq!(text(Family::Dual), ["10.20.2.0/24", "fd00:20:2::/64"]);

@@ -38,10 +38,8 @@ const NO_DAD: [(&str, &str); 2] = [
 ];
 
 /// Nodes forward between their pods and the wire.
-const FORWARD: [(&str, &str); 2] = [
-    ("/proc/sys/net/ipv4/ip_forward", "1"),
-    ("/proc/sys/net/ipv6/conf/all/forwarding", "1"),
-];
+const FORWARD: [(&str, &str); 2] =
+    [("/proc/sys/net/ipv4/ip_forward", "1"), ("/proc/sys/net/ipv6/conf/all/forwarding", "1")];
 
 /// Settings of the hub and of nodes.
 pub(crate) async fn prepare(place: &Place) -> Result<(), SysctlError> {
@@ -64,13 +62,6 @@ async fn write(
             std::fs::write(file, value).map_err(|source| (*file, source))
         })
     });
-    let result = written.await.map_err(|source| SysctlError::Fence {
-        place: name(),
-        source,
-    })?;
-    result.map_err(|(file, source)| SysctlError::Write {
-        place: name(),
-        file,
-        source,
-    })
+    let result = written.await.map_err(|source| SysctlError::Fence { place: name(), source })?;
+    result.map_err(|(file, source)| SysctlError::Write { place: name(), file, source })
 }

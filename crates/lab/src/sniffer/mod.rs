@@ -118,13 +118,9 @@ impl Sniffer {
             source,
         };
         let name = interface.to_owned();
-        let opened = place
-            .inside(move || socket::open(&name, receive_buffer))
-            .await;
-        let opened = opened.map_err(|source| SniffError::Fence {
-            place: place.name().to_owned(),
-            source,
-        })?;
+        let opened = place.inside(move || socket::open(&name, receive_buffer)).await;
+        let opened = opened
+            .map_err(|source| SniffError::Fence { place: place.name().to_owned(), source })?;
         let (tap, flagger) = opened.map_err(failed)?;
         Ok(Self {
             interface: interface.to_owned(),
@@ -163,11 +159,7 @@ impl Window {
         let by_bound = end.bound_drops - self.start.bound_drops;
         if by_kernel + by_bound > 0 {
             let interface = self.interface.clone();
-            return Err(SniffError::Dropped {
-                interface,
-                by_kernel,
-                by_bound,
-            });
+            return Err(SniffError::Dropped { interface, by_kernel, by_bound });
         }
         Ok(Observation::new(self.reader.between(self.start, end)))
     }
@@ -177,10 +169,7 @@ impl Window {
         let send = async {
             loop {
                 if let Err(source) = self.flagger.send(seen.nonce) {
-                    return SniffError::Flag {
-                        interface: self.interface.clone(),
-                        source,
-                    };
+                    return SniffError::Flag { interface: self.interface.clone(), source };
                 }
                 tokio::time::sleep(FLAG_INTERVAL).await;
             }
@@ -230,23 +219,12 @@ mod tests {
         });
         let error = window.close().await.unwrap_err();
         assert!(
-            matches!(
-                error,
-                SniffError::Dropped {
-                    by_kernel: 1..,
-                    by_bound: 0,
-                    ..
-                }
-            ),
+            matches!(error, SniffError::Dropped { by_kernel: 1.., by_bound: 0, .. }),
             "{error}"
         );
 
         let window = sniffer.window().await.unwrap();
-        assert_eq!(
-            window.close().await.unwrap().packets().len(),
-            0,
-            "the next one is sound again"
-        );
+        assert_eq!(window.close().await.unwrap().packets().len(), 0, "the next one is sound again");
         drop(named);
         nix::mount::umount2(&mounted, nix::mount::MntFlags::MNT_DETACH).unwrap();
     }

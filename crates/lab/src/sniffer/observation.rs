@@ -27,9 +27,7 @@ impl Observation {
             (a.contains(&packet.from) && b.contains(&packet.to))
                 || (b.contains(&packet.from) && a.contains(&packet.to))
         };
-        Self {
-            packets: self.packets.iter().filter(joins).cloned().collect(),
-        }
+        Self { packets: self.packets.iter().filter(joins).cloned().collect() }
     }
 
     /// The packets.
@@ -52,9 +50,7 @@ impl Observation {
     /// How many TCP packets from or to `port`.
     #[must_use]
     pub fn tcp_with_port(&self, port: u16) -> usize {
-        self.ports_of_tcp()
-            .filter(|(from, to)| *from == port || *to == port)
-            .count()
+        self.ports_of_tcp().filter(|(from, to)| *from == port || *to == port).count()
     }
 
     /// How many TCP packets neither from nor to `port`.
@@ -78,13 +74,9 @@ impl Observation {
     #[must_use]
     pub fn marker(&self, marker: &[u8]) -> usize {
         let in_streams: usize = self.runs().iter().map(|run| count(run, marker)).sum();
-        let others = self
-            .packets()
-            .filter(|packet| !matches!(packet.transport, Transport::Tcp { .. }));
-        in_streams
-            + others
-                .map(|packet| count(&packet.payload, marker))
-                .sum::<usize>()
+        let others =
+            self.packets().filter(|packet| !matches!(packet.transport, Transport::Tcp { .. }));
+        in_streams + others.map(|packet| count(&packet.payload, marker)).sum::<usize>()
     }
 
     fn ports_of_tcp(&self) -> impl Iterator<Item = (u16, u16)> {
@@ -98,19 +90,11 @@ impl Observation {
     fn runs(&self) -> Vec<Vec<u8>> {
         let mut flows: BTreeMap<Flow, Vec<(u32, &[u8])>> = BTreeMap::new();
         for packet in self.packets() {
-            if let Transport::Tcp {
-                from, to, sequence, ..
-            } = packet.transport
+            if let Transport::Tcp { from, to, sequence, .. } = packet.transport
                 && !packet.payload.is_empty()
             {
-                let flow = (
-                    SocketAddr::new(packet.from, from),
-                    SocketAddr::new(packet.to, to),
-                );
-                flows
-                    .entry(flow)
-                    .or_default()
-                    .push((sequence, &packet.payload));
+                let flow = (SocketAddr::new(packet.from, from), SocketAddr::new(packet.to, to));
+                flows.entry(flow).or_default().push((sequence, &packet.payload));
             }
         }
         flows.into_values().flat_map(join).collect()
@@ -145,10 +129,7 @@ fn count(haystack: &[u8], needle: &[u8]) -> usize {
     if needle.is_empty() {
         return 0;
     }
-    haystack
-        .windows(needle.len())
-        .filter(|window| *window == needle)
-        .count()
+    haystack.windows(needle.len()).filter(|window| *window == needle).count()
 }
 
 #[cfg(test)]
@@ -159,12 +140,7 @@ mod tests {
         Arc::new(Packet {
             from: [10, 20, 1, 2].into(),
             to: [10, 20, 2, 2].into(),
-            transport: Transport::Tcp {
-                from,
-                to,
-                sequence,
-                flags: 0x18,
-            },
+            transport: Transport::Tcp { from, to, sequence, flags: 0x18 },
             payload: payload.to_vec(),
         })
     }
@@ -184,26 +160,10 @@ mod tests {
             ("none", vec![tcp(1, 80, 0, b"nothing")], 0),
             ("one", vec![tcp(1, 80, 0, b"a MARK b")], 1),
             ("twice in one", vec![tcp(1, 80, 0, b"MARKMARK")], 2),
-            (
-                "sent again",
-                vec![tcp(1, 80, 0, b"MARK"), tcp(1, 80, 0, b"MARK")],
-                1,
-            ),
-            (
-                "across segments",
-                vec![tcp(1, 80, 5, b"xMA"), tcp(1, 80, 8, b"RKx")],
-                1,
-            ),
-            (
-                "out of order, wrapped",
-                vec![tcp(1, 80, 1, b"RK"), tcp(1, 80, u32::MAX, b"MA")],
-                1,
-            ),
-            (
-                "a gap between",
-                vec![tcp(1, 80, 5, b"MA"), tcp(1, 80, 9, b"RK")],
-                0,
-            ),
+            ("sent again", vec![tcp(1, 80, 0, b"MARK"), tcp(1, 80, 0, b"MARK")], 1),
+            ("across segments", vec![tcp(1, 80, 5, b"xMA"), tcp(1, 80, 8, b"RKx")], 1),
+            ("out of order, wrapped", vec![tcp(1, 80, 1, b"RK"), tcp(1, 80, u32::MAX, b"MA")], 1),
+            ("a gap between", vec![tcp(1, 80, 5, b"MA"), tcp(1, 80, 9, b"RK")], 0),
             (
                 "two flows, and a datagram",
                 vec![tcp(1, 80, 0, b"MA"), tcp(2, 80, 2, b"RK"), udp(b"MARK")],
@@ -211,11 +171,7 @@ mod tests {
             ),
         ];
         for (name, packets, expected) in cases {
-            assert_eq!(
-                Observation::new(packets).marker(b"MARK"),
-                expected,
-                "{name}"
-            );
+            assert_eq!(Observation::new(packets).marker(b"MARK"), expected, "{name}");
         }
     }
 
@@ -228,14 +184,8 @@ mod tests {
             udp(b""),
         ]);
         assert_eq!((seen.tcp(), seen.non_tcp()), (3, 1));
-        assert_eq!(
-            (seen.tcp_with_port(15_008), seen.tcp_without_port(15_008)),
-            (2, 1)
-        );
-        assert_eq!(
-            seen.ports(),
-            BTreeMap::from([(80, 1), (15_008, 1), (40_000, 1)])
-        );
+        assert_eq!((seen.tcp_with_port(15_008), seen.tcp_without_port(15_008)), (2, 1));
+        assert_eq!(seen.ports(), BTreeMap::from([(80, 1), (15_008, 1), (40_000, 1)]));
         let (a, b) = (IpAddr::from([10, 20, 1, 2]), IpAddr::from([10, 20, 2, 2]));
         assert_eq!(seen.between(&[b], &[a]).packets().len(), 4);
         assert_eq!(seen.between(&[a], &[a]).packets().len(), 0);

@@ -90,18 +90,10 @@ fn ipv4(packet: &[u8]) -> Option<Packet> {
     let end = if total == 0 { packet.len() } else { total };
     let body = packet.get(header_length..end.min(packet.len()))?;
     let fragment_offset = u16::from_be_bytes([header[6], header[7]]) & 0x1fff;
-    let address = |at| {
-        header
-            .get(at..)
-            .and_then(|rest| rest.first_chunk::<4>())
-            .copied()
-    };
+    let address = |at| header.get(at..).and_then(|rest| rest.first_chunk::<4>()).copied();
     let protocol = header[9];
-    let (transport, payload) = if fragment_offset == 0 {
-        transport(protocol, body)
-    } else {
-        other(protocol, body)
-    };
+    let (transport, payload) =
+        if fragment_offset == 0 { transport(protocol, body) } else { other(protocol, body) };
     Some(Packet {
         from: Ipv4Addr::from(address(12)?).into(),
         to: Ipv4Addr::from(address(16)?).into(),
@@ -113,11 +105,7 @@ fn ipv4(packet: &[u8]) -> Option<Packet> {
 fn ipv6(packet: &[u8]) -> Option<Packet> {
     let (header, rest) = packet.split_first_chunk::<40>()?;
     let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    let end = if length == 0 {
-        rest.len()
-    } else {
-        length.min(rest.len())
-    };
+    let end = if length == 0 { rest.len() } else { length.min(rest.len()) };
     let mut body = rest.get(..end)?;
     let mut next = header[6];
     while matches!(next, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS) {
@@ -125,17 +113,9 @@ fn ipv6(packet: &[u8]) -> Option<Packet> {
         next = *body.first()?;
         body = body.get(skip..)?;
     }
-    let address = |at| {
-        header
-            .get(at..)
-            .and_then(|rest| rest.first_chunk::<16>())
-            .copied()
-    };
-    let (transport, payload) = if next == FRAGMENT {
-        other(next, body)
-    } else {
-        transport(next, body)
-    };
+    let address = |at| header.get(at..).and_then(|rest| rest.first_chunk::<16>()).copied();
+    let (transport, payload) =
+        if next == FRAGMENT { other(next, body) } else { transport(next, body) };
     Some(Packet {
         from: Ipv6Addr::from(address(8)?).into(),
         to: Ipv6Addr::from(address(24)?).into(),
@@ -211,12 +191,7 @@ mod tests {
         packet
     }
 
-    const TCP: Transport = Transport::Tcp {
-        from: 40000,
-        to: 80,
-        sequence: 7,
-        flags: 0x18,
-    };
+    const TCP: Transport = Transport::Tcp { from: 40000, to: 80, sequence: 7, flags: 0x18 };
 
     fn ip(frame: &[u8]) -> Packet {
         match parse(frame) {
@@ -240,10 +215,7 @@ mod tests {
     fn tcp_over_ipv6_behind_an_extension_header() {
         let options = [6, 0, 1, 4, 0, 0, 0, 0];
         let body = [&options[..], &tcp_segment(b"marker")].concat();
-        for frame in [
-            ipv6_packet(6, &tcp_segment(b"marker")),
-            ipv6_packet(60, &body),
-        ] {
+        for frame in [ipv6_packet(6, &tcp_segment(b"marker")), ipv6_packet(60, &body)] {
             let packet = ip(&ethernet(0x86dd, &frame));
             assert_eq!(packet.transport, TCP);
             assert_eq!(packet.payload, b"marker");
@@ -255,18 +227,9 @@ mod tests {
     fn udp_and_others() {
         let udp = [0x9c, 0x40, 0, 53, 0, 12, 0, 0, b'a', b'b', b'c', b'd'];
         let packet = ip(&ethernet(0x0800, &ipv4_packet(17, &udp)));
-        assert_eq!(
-            packet.transport,
-            Transport::Udp {
-                from: 40000,
-                to: 53
-            }
-        );
+        assert_eq!(packet.transport, Transport::Udp { from: 40000, to: 53 });
         assert_eq!(packet.payload, b"abcd");
-        assert_eq!(
-            ip(&ethernet(0x0800, &ipv4_packet(1, b"ping"))).transport,
-            Transport::Other(1)
-        );
+        assert_eq!(ip(&ethernet(0x0800, &ipv4_packet(1, b"ping"))).transport, Transport::Other(1));
     }
 
     #[test]
@@ -274,10 +237,7 @@ mod tests {
         let frames = [
             ethernet(0x0800, &ipv4_packet(6, &tcp_segment(b"x"))),
             ethernet(0x86dd, &ipv6_packet(60, &[6, 9, 0, 0, 0, 0, 0, 0])),
-            ethernet(
-                FLAG_ETHERTYPE,
-                &[&FLAG_MAGIC[..], &7u64.to_be_bytes()].concat(),
-            ),
+            ethernet(FLAG_ETHERTYPE, &[&FLAG_MAGIC[..], &7u64.to_be_bytes()].concat()),
         ];
         assert_eq!(parse(&frames[2]), Frame::Flag(7));
         for frame in frames {

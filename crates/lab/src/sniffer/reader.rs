@@ -58,11 +58,7 @@ impl Reader {
         let shared = Arc::clone(&record);
         let read = move || read_all(&tap, &stopped, &shared);
         let thread = thread::Builder::new().name("sniffer".into()).spawn(read)?;
-        Ok(Self {
-            record,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(Self { record, stop: Some(stop), thread: Some(thread) })
     }
 
     /// From now on packets are recorded; to be paired with [`Reader::end`].
@@ -98,11 +94,7 @@ impl Reader {
     }
 
     pub fn between(&self, start: Position, end: Position) -> Vec<Arc<Packet>> {
-        lock(&self.record)
-            .packets
-            .get(start.index..end.index)
-            .unwrap_or_default()
-            .to_vec()
+        lock(&self.record).packets.get(start.index..end.index).unwrap_or_default().to_vec()
     }
 }
 
@@ -133,10 +125,7 @@ fn read_all(tap: &Tap, stopped: &UnixStream, record: &Mutex<Record>) {
             return;
         }
         if let Err(error) = read_ready(tap, &mut buffer, record)
-            && !matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::NetworkDown
-            )
+            && !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NetworkDown)
         {
             tracing::warn!(%error, "sniffer stopped");
             return;
@@ -168,16 +157,8 @@ fn read_ready(tap: &Tap, buffer: &mut [u8], record: &Mutex<Record>) -> io::Resul
 impl Record {
     fn flag(&mut self, nonce: u64) {
         if let Some(waiting) = self.flags.remove(&nonce) {
-            let Self {
-                kernel_drops,
-                bound_drops,
-                ..
-            } = *self;
-            let position = Position {
-                index: self.packets.len(),
-                kernel_drops,
-                bound_drops,
-            };
+            let Self { kernel_drops, bound_drops, .. } = *self;
+            let position = Position { index: self.packets.len(), kernel_drops, bound_drops };
             // Whoever waited may have given up.
             let _ = waiting.send(position);
         }

@@ -54,13 +54,7 @@ pub(crate) fn open(interface: &str, receive_buffer: usize) -> io::Result<(Tap, F
     // A socket of protocol 0 receives nothing, so nothing piles up in it.
     let flagger = packet_socket(0)?;
     bind(flagger.as_raw_fd(), &address)?;
-    Ok((
-        Tap {
-            fd: tap,
-            interface: address.ifindex(),
-        },
-        Flagger { fd: flagger },
-    ))
+    Ok((Tap { fd: tap, interface: address.ifindex() }, Flagger { fd: flagger }))
 }
 
 fn packet_socket(protocol: i32) -> io::Result<OwnedFd> {
@@ -88,9 +82,7 @@ impl Tap {
             ControlMessageOwned::RxqOvfl(drops) => Some(drops),
             _ => None,
         });
-        let ours = message
-            .address
-            .is_some_and(|from| from.ifindex() == self.interface);
+        let ours = message.address.is_some_and(|from| from.ifindex() == self.interface);
         Ok(Read {
             frame: ours.then_some(message.bytes),
             drops,

@@ -58,43 +58,26 @@ impl Api {
     }
 
     pub async fn get_as(&self, path: &str, accept: &str) -> Value {
-        let request = Request::get(path)
-            .header("accept", accept)
-            .body(Full::default())
-            .unwrap();
+        let request = Request::get(path).header("accept", accept).body(Full::default()).unwrap();
         let (code, body) = whole(self.send(request).await).await;
         assert_eq!(code, 200, "{path}: {body}");
         body
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        self.call(
-            Method::POST,
-            path,
-            body.to_string().as_bytes(),
-            "application/json",
-        )
-        .await
+        self.call(Method::POST, path, body.to_string().as_bytes(), "application/json").await
     }
 
     pub async fn put(&self, path: &str, body: &Value) -> (u16, Value) {
-        self.call(
-            Method::PUT,
-            path,
-            body.to_string().as_bytes(),
-            "application/json",
-        )
-        .await
+        self.call(Method::PUT, path, body.to_string().as_bytes(), "application/json").await
     }
 
     pub async fn patch(&self, path: &str, kind: &str, body: &Value) -> (u16, Value) {
-        self.call(Method::PATCH, path, body.to_string().as_bytes(), kind)
-            .await
+        self.call(Method::PATCH, path, body.to_string().as_bytes(), kind).await
     }
 
     pub async fn delete(&self, path: &str) -> (u16, Value) {
-        self.call(Method::DELETE, path, b"", "application/json")
-            .await
+        self.call(Method::DELETE, path, b"", "application/json").await
     }
 
     /// Creates an object that must be accepted.
@@ -108,10 +91,7 @@ impl Api {
         let request = Request::get(path).body(Full::default()).unwrap();
         let response = self.send(request).await;
         assert_eq!(response.status(), 200, "{path}");
-        Watch {
-            body: response.into_body(),
-            buffer: Vec::new(),
-        }
+        Watch { body: response.into_body(), buffer: Vec::new() }
     }
 }
 
@@ -124,9 +104,7 @@ pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Respons
         request.headers_mut().insert("host", "lab".parse().unwrap());
         sender.send_request(request).await.unwrap()
     };
-    tokio::time::timeout(PATIENCE, sending)
-        .await
-        .expect("an answer in time")
+    tokio::time::timeout(PATIENCE, sending).await.expect("an answer in time")
 }
 
 pub async fn whole(response: Response<Incoming>) -> (u16, Value) {
@@ -164,10 +142,7 @@ impl Watch {
     pub async fn told(&mut self) -> (String, String) {
         let event = self.next().await.expect("the watch goes on");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        (
-            text(&event["type"]),
-            text(&event["object"]["metadata"]["name"]),
-        )
+        (text(&event["type"]), text(&event["object"]["metadata"]["name"]))
     }
 }
 
@@ -193,11 +168,6 @@ pub fn on_node(name: &str, node: &str) -> Value {
 }
 
 pub fn names(list: &Value) -> Vec<&str> {
-    let items = list["items"]
-        .as_array()
-        .unwrap_or_else(|| panic!("no items in {list}"));
-    items
-        .iter()
-        .map(|item| item["metadata"]["name"].as_str().unwrap())
-        .collect()
+    let items = list["items"].as_array().unwrap_or_else(|| panic!("no items in {list}"));
+    items.iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
 }

@@ -6,13 +6,7 @@ use serde_json::{Value, json};
 use crate::client::*;
 
 async fn delete_with(api: &Api, path: &str, body: Value) -> (u16, Value) {
-    api.call(
-        Method::DELETE,
-        path,
-        body.to_string().as_bytes(),
-        "application/json",
-    )
-    .await
+    api.call(Method::DELETE, path, body.to_string().as_bytes(), "application/json").await
 }
 
 #[tokio::test]
@@ -25,10 +19,7 @@ async fn a_pod_with_a_node_goes_when_its_kubelet_says_so() {
     assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 30);
     assert!(going["metadata"]["deletionTimestamp"].is_string());
     let (_, again) = api.delete(&path).await;
-    assert_eq!(
-        again["metadata"]["resourceVersion"],
-        going["metadata"]["resourceVersion"]
-    );
+    assert_eq!(again["metadata"]["resourceVersion"], going["metadata"]["resourceVersion"]);
     let (_, sooner) = delete_with(&api, &path, json!({"gracePeriodSeconds": 5})).await;
     assert_eq!(sooner["metadata"]["deletionGracePeriodSeconds"], 5);
     let (code, gone) = api.delete(&format!("{path}?gracePeriodSeconds=0")).await;
@@ -70,9 +61,7 @@ async fn finalizers_hold_an_object() {
     let (_, held) = api.delete(&one).await;
     assert!(held["metadata"]["deletionTimestamp"].is_string());
     assert_eq!(api.get(&one).await.0, 200);
-    let (code, _) = api
-        .patch(&one, MERGE, &json!({"metadata": {"finalizers": null}}))
-        .await;
+    let (code, _) = api.patch(&one, MERGE, &json!({"metadata": {"finalizers": null}})).await;
     assert_eq!(code, 200);
     assert_eq!(api.get(&one).await.0, 404);
 }
@@ -80,8 +69,7 @@ async fn finalizers_hold_an_object() {
 #[tokio::test]
 async fn a_namespace_goes_with_its_content() {
     let api = Api::start().await;
-    api.create("/api/v1/namespaces", &json!({"metadata": {"name": "shop"}}))
-        .await;
+    api.create("/api/v1/namespaces", &json!({"metadata": {"name": "shop"}})).await;
     let pods = "/api/v1/namespaces/shop/pods";
     api.create(pods, &on_node("slow", "n1")).await;
     api.create(pods, &pod("fast")).await;
@@ -90,23 +78,13 @@ async fn a_namespace_goes_with_its_content() {
     assert_eq!(names(&api.get(pods).await.1), ["slow"]);
     let (code, refused) = api.post(pods, &pod("late")).await;
     assert_eq!((code, &refused["reason"]), (403, &json!("Forbidden")));
-    api.delete(&format!("{pods}/slow?gracePeriodSeconds=0"))
-        .await;
+    api.delete(&format!("{pods}/slow?gracePeriodSeconds=0")).await;
     assert_eq!(api.get("/api/v1/namespaces/shop").await.0, 404);
 
-    api.create(
-        "/api/v1/namespaces",
-        &json!({"metadata": {"name": "empty"}}),
-    )
-    .await;
+    api.create("/api/v1/namespaces", &json!({"metadata": {"name": "empty"}})).await;
     let (_, gone) = api.delete("/api/v1/namespaces/empty").await;
     assert_eq!(gone["status"], "Success");
-    assert_eq!(
-        api.get("/api/v1/namespaces/empty/serviceaccounts/default")
-            .await
-            .0,
-        404
-    );
+    assert_eq!(api.get("/api/v1/namespaces/empty/serviceaccounts/default").await.0, 404);
     assert_eq!(api.delete("/api/v1/namespaces/default").await.0, 403);
 }
 

@@ -20,10 +20,7 @@ struct Kubectl {
 
 impl Kubectl {
     async fn new() -> Kubectl {
-        Kubectl {
-            api: Api::start().await,
-            home: tempfile::tempdir().unwrap(),
-        }
+        Kubectl { api: Api::start().await, home: tempfile::tempdir().unwrap() }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -40,31 +37,21 @@ impl Kubectl {
 
     async fn output(&self, arguments: &[&str]) -> Output {
         let output = tokio::time::timeout(PATIENCE, self.command(arguments).output());
-        output
-            .await
-            .unwrap_or_else(|_| panic!("kubectl {arguments:?} does not end"))
-            .expect(NEEDED)
+        output.await.unwrap_or_else(|_| panic!("kubectl {arguments:?} does not end")).expect(NEEDED)
     }
 
     /// What it prints when it succeeds.
     async fn run(&self, arguments: &[&str]) -> String {
         let output = self.output(arguments).await;
         let (out, err) = (text(&output.stdout), text(&output.stderr));
-        assert!(
-            output.status.success(),
-            "kubectl {arguments:?}\n{out}\n{err}"
-        );
+        assert!(output.status.success(), "kubectl {arguments:?}\n{out}\n{err}");
         out
     }
 
     /// What it complains of when it fails.
     async fn fails(&self, arguments: &[&str]) -> String {
         let output = self.output(arguments).await;
-        assert!(
-            !output.status.success(),
-            "kubectl {arguments:?}: {}",
-            text(&output.stdout)
-        );
+        assert!(!output.status.success(), "kubectl {arguments:?}: {}", text(&output.stdout));
         text(&output.stderr)
     }
 
@@ -81,8 +68,7 @@ impl Kubectl {
 
     async fn apply(&self, content: &Value, more: &[&str]) -> String {
         let file = self.file(content);
-        self.run(&[&["apply", "--validate=false", "-f", &file], more].concat())
-            .await
+        self.run(&[&["apply", "--validate=false", "-f", &file], more].concat()).await
     }
 }
 
@@ -94,10 +80,7 @@ fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "these tests are about the real kubectl"
-)]
+#[expect(clippy::disallowed_methods, reason = "these tests are about the real kubectl")]
 fn command(program: &str) -> Command {
     Command::new(program)
 }
@@ -108,77 +91,37 @@ async fn running(api: &Api, name: &str) {
         "phase": "Running", "podIP": "10.0.0.7",
         "containerStatuses": [{"name": "app", "ready": true, "restartCount": 0}],
     }});
-    api.patch(&format!("{PODS}/{name}/status"), MERGE, &status)
-        .await;
+    api.patch(&format!("{PODS}/{name}/status"), MERGE, &status).await;
 }
 
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one command after the other")]
 async fn kubectl_gets_pods_in_every_form() {
     let kubectl = Kubectl::new().await;
     running(&kubectl.api, "web").await;
-    kubectl
-        .api
-        .create(
-            "/api/v1/namespaces/kube-system/pods",
-            &labelled("dns", "dns"),
-        )
-        .await;
+    kubectl.api.create("/api/v1/namespaces/kube-system/pods", &labelled("dns", "dns")).await;
 
     let table = kubectl.run(&["get", "pods"]).await;
     let lines: Vec<_> = table.lines().collect();
-    assert_eq!(
-        words(lines[0]),
-        ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]
-    );
+    assert_eq!(words(lines[0]), ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]);
     assert_eq!(words(lines[1])[..4], ["web", "1/1", "Running", "0"]);
     let wide = kubectl.run(&["get", "po", "-o", "wide"]).await;
     assert_eq!(words(wide.lines().next().unwrap())[5..], ["IP", "NODE"]);
     assert_eq!(words(wide.lines().nth(1).unwrap())[5..], ["10.0.0.7", "n1"]);
     let all = kubectl.run(&["get", "pods", "-A"]).await;
-    assert_eq!(
-        words(all.lines().next().unwrap())[..2],
-        ["NAMESPACE", "NAME"]
-    );
+    assert_eq!(words(all.lines().next().unwrap())[..2], ["NAMESPACE", "NAME"]);
     assert_eq!(all.lines().count(), 3);
-    let selected = kubectl
-        .run(&["get", "pods", "-A", "-l", "app=dns", "-o", "name"])
-        .await;
+    let selected = kubectl.run(&["get", "pods", "-A", "-l", "app=dns", "-o", "name"]).await;
     assert_eq!(selected.trim(), "pod/dns");
     let object = kubectl.json(&["get", "pod", "web"]).await;
-    assert_eq!(
-        (&object["kind"], &object["status"]["podIP"]),
-        (&json!("Pod"), &json!("10.0.0.7"))
-    );
-    assert_eq!(
-        kubectl.json(&["get", "pods"]).await["items"][0]["metadata"]["name"],
-        "web"
-    );
-    assert!(
-        kubectl
-            .run(&["get", "pod", "web", "-o", "yaml"])
-            .await
-            .contains("nodeName: n1")
-    );
+    assert_eq!((&object["kind"], &object["status"]["podIP"]), (&json!("Pod"), &json!("10.0.0.7")));
+    assert_eq!(kubectl.json(&["get", "pods"]).await["items"][0]["metadata"]["name"], "web");
+    assert!(kubectl.run(&["get", "pod", "web", "-o", "yaml"]).await.contains("nodeName: n1"));
     let empty = kubectl.output(&["get", "pods", "-l", "app=none"]).await;
     assert!(text(&empty.stderr).contains("No resources found"));
-    assert!(
-        kubectl
-            .fails(&["get", "pod", "none"])
-            .await
-            .contains("NotFound")
-    );
-    assert!(
-        kubectl
-            .fails(&["get", "services"])
-            .await
-            .contains("services")
-    );
+    assert!(kubectl.fails(&["get", "pod", "none"]).await.contains("NotFound"));
+    assert!(kubectl.fails(&["get", "services"]).await.contains("services"));
     let namespaces = kubectl.run(&["get", "ns"]).await;
-    assert_eq!(
-        words(namespaces.lines().nth(1).unwrap())[..2],
-        ["default", "Active"]
-    );
+    assert_eq!(words(namespaces.lines().nth(1).unwrap())[..2], ["default", "Active"]);
 }
 
 #[tokio::test]
@@ -189,29 +132,17 @@ async fn kubectl_labels_and_annotates() {
     let label =
         async || kubectl.json(&["get", "pod", "web"]).await["metadata"]["labels"][KEY].clone();
 
-    kubectl
-        .run(&["label", "pod", "web", &format!("{KEY}=ambient")])
-        .await;
+    kubectl.run(&["label", "pod", "web", &format!("{KEY}=ambient")]).await;
     assert_eq!(label().await, "ambient");
-    let refused = kubectl
-        .fails(&["label", "pod", "web", &format!("{KEY}=none")])
-        .await;
+    let refused = kubectl.fails(&["label", "pod", "web", &format!("{KEY}=none")]).await;
     assert!(refused.contains("overwrite"), "{refused}");
-    kubectl
-        .run(&["label", "pod", "web", "--overwrite", &format!("{KEY}=none")])
-        .await;
+    kubectl.run(&["label", "pod", "web", "--overwrite", &format!("{KEY}=none")]).await;
     assert_eq!(label().await, "none");
-    kubectl
-        .run(&["label", "pod", "web", &format!("{KEY}-")])
-        .await;
+    kubectl.run(&["label", "pod", "web", &format!("{KEY}-")]).await;
     assert_eq!(label().await, Value::Null);
 
-    kubectl
-        .run(&["label", "namespace", "default", &format!("{KEY}=ambient")])
-        .await;
-    kubectl
-        .run(&["annotate", "pods", "--all", "note=yes"])
-        .await;
+    kubectl.run(&["label", "namespace", "default", &format!("{KEY}=ambient")]).await;
+    kubectl.run(&["annotate", "pods", "--all", "note=yes"]).await;
     let pod = kubectl.json(&["get", "pod", "web"]).await;
     assert_eq!(pod["metadata"]["annotations"]["note"], "yes");
     kubectl.run(&["annotate", "pod", "web", "note-"]).await;
@@ -231,17 +162,9 @@ async fn kubectl_applies_and_deletes_files() {
         assert!(kubectl.apply(&object, &[]).await.contains("created"));
         assert!(kubectl.apply(&object, &[]).await.contains("unchanged"));
     }
-    assert!(
-        kubectl
-            .apply(&policy("ALLOW"), &[])
-            .await
-            .contains("configured")
-    );
+    assert!(kubectl.apply(&policy("ALLOW"), &[]).await.contains("configured"));
     let table = kubectl.run(&["get", "authorizationpolicies"]).await;
-    assert_eq!(
-        words(table.lines().nth(1).unwrap())[..2],
-        ["server", "ALLOW"]
-    );
+    assert_eq!(words(table.lines().nth(1).unwrap())[..2], ["server", "ALLOW"]);
 
     let mut changed = labelled("web", "shop");
     changed["spec"]["containers"][0]["image"] = json!("app:2");
@@ -250,34 +173,17 @@ async fn kubectl_applies_and_deletes_files() {
     assert_eq!(pod["spec"]["containers"][0]["image"], "app:2");
     assert_eq!(pod["metadata"]["labels"]["app"], "shop");
     let last = "kubectl.kubernetes.io/last-applied-configuration";
-    assert!(
-        pod["metadata"]["annotations"][last]
-            .as_str()
-            .unwrap()
-            .contains("app:2")
-    );
+    assert!(pod["metadata"]["annotations"][last].as_str().unwrap().contains("app:2"));
 
     let mut wrong = policy("DENY");
     wrong["spec"]["rules"] = json!([{"form": []}]);
     let file = kubectl.file(&wrong);
-    let refused = kubectl
-        .fails(&["apply", "--validate=false", "-f", &file])
-        .await;
+    let refused = kubectl.fails(&["apply", "--validate=false", "-f", &file]).await;
     assert!(refused.contains("spec.rules[0].form"), "{refused}");
 
     let file = kubectl.file(&policy("DENY"));
-    assert!(
-        kubectl
-            .run(&["delete", "-f", &file])
-            .await
-            .contains("deleted")
-    );
-    assert!(
-        kubectl
-            .run(&["delete", "pod", "web"])
-            .await
-            .contains("deleted")
-    );
+    assert!(kubectl.run(&["delete", "-f", &file]).await.contains("deleted"));
+    assert!(kubectl.run(&["delete", "pod", "web"]).await.contains("deleted"));
     assert_eq!(kubectl.api.get(&format!("{PODS}/web")).await.0, 404);
 }
 
@@ -285,29 +191,19 @@ async fn kubectl_applies_and_deletes_files() {
 async fn kubectl_applies_on_the_server() {
     let kubectl = Kubectl::new().await;
     const SERVER: &[&str] = &["--server-side"];
-    assert!(
-        kubectl
-            .apply(&labelled("web", "web"), SERVER)
-            .await
-            .contains("serverside-applied")
-    );
+    assert!(kubectl.apply(&labelled("web", "web"), SERVER).await.contains("serverside-applied"));
     let mut without = pod("web");
     without["metadata"]["labels"] = json!({"tier": "front"});
     kubectl.apply(&without, SERVER).await;
     let pod = kubectl.json(&["get", "pod", "web"]).await;
     assert_eq!(pod["metadata"]["labels"], json!({"tier": "front"}));
 
-    kubectl
-        .run(&["label", "pod", "web", "--overwrite", "tier=back"])
-        .await;
+    kubectl.run(&["label", "pod", "web", "--overwrite", "tier=back"]).await;
     let file = kubectl.file(&without);
-    let conflict = kubectl
-        .fails(&["apply", "--validate=false", "--server-side", "-f", &file])
-        .await;
+    let conflict =
+        kubectl.fails(&["apply", "--validate=false", "--server-side", "-f", &file]).await;
     assert!(conflict.contains("tier"), "{conflict}");
-    kubectl
-        .apply(&without, &["--server-side", "--force-conflicts"])
-        .await;
+    kubectl.apply(&without, &["--server-side", "--force-conflicts"]).await;
     let pod = kubectl.json(&["get", "pod", "web"]).await;
     assert_eq!(pod["metadata"]["labels"]["tier"], "front");
 }
@@ -316,16 +212,9 @@ async fn kubectl_applies_on_the_server() {
 async fn kubectl_creates_and_deletes_namespaces_and_mints_tokens() {
     let kubectl = Kubectl::new().await;
     kubectl.run(&["create", "namespace", "shop"]).await;
-    kubectl
-        .run(&["create", "serviceaccount", "buyer", "-n", "shop"])
-        .await;
-    let accounts = kubectl
-        .run(&["get", "sa", "-n", "shop", "-o", "name"])
-        .await;
-    assert_eq!(
-        words(&accounts),
-        ["serviceaccount/buyer", "serviceaccount/default"]
-    );
+    kubectl.run(&["create", "serviceaccount", "buyer", "-n", "shop"]).await;
+    let accounts = kubectl.run(&["get", "sa", "-n", "shop", "-o", "name"]).await;
+    assert_eq!(words(&accounts), ["serviceaccount/buyer", "serviceaccount/default"]);
     // `create token` came with kubectl 1.24; this is what it posts.
     let wanted = kubectl.file(&json!({
         "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
@@ -337,21 +226,10 @@ async fn kubectl_creates_and_deletes_namespaces_and_mints_tokens() {
     let review = json!({"spec": {
         "token": minted["status"]["token"], "audiences": ["istio-ca"],
     }});
-    let review = kubectl
-        .api
-        .create("/apis/authentication.k8s.io/v1/tokenreviews", &review)
-        .await;
-    assert_eq!(
-        review["status"]["user"]["username"],
-        "system:serviceaccount:shop:buyer"
-    );
+    let review = kubectl.api.create("/apis/authentication.k8s.io/v1/tokenreviews", &review).await;
+    assert_eq!(review["status"]["user"]["username"], "system:serviceaccount:shop:buyer");
     kubectl.run(&["delete", "namespace", "shop"]).await;
-    assert!(
-        kubectl
-            .fails(&["get", "namespace", "shop"])
-            .await
-            .contains("NotFound")
-    );
+    assert!(kubectl.fails(&["get", "namespace", "shop"]).await.contains("NotFound"));
 }
 
 #[tokio::test]
@@ -360,28 +238,14 @@ async fn kubectl_patches_in_three_ways() {
     kubectl.api.create(PODS, &labelled("web", "web")).await;
     for (kind, patch) in [
         ("merge", r#"{"metadata":{"labels":{"merge":"1"}}}"#),
-        (
-            "json",
-            r#"[{"op":"add","path":"/metadata/labels/json","value":"1"}]"#,
-        ),
-        (
-            "strategic",
-            r#"{"spec":{"containers":[{"name":"app","image":"app:3"}]}}"#,
-        ),
+        ("json", r#"[{"op":"add","path":"/metadata/labels/json","value":"1"}]"#),
+        ("strategic", r#"{"spec":{"containers":[{"name":"app","image":"app:3"}]}}"#),
     ] {
-        kubectl
-            .run(&["patch", "pod", "web", "--type", kind, "-p", patch])
-            .await;
+        kubectl.run(&["patch", "pod", "web", "--type", kind, "-p", patch]).await;
     }
     let pod = kubectl.json(&["get", "pod", "web"]).await;
-    assert_eq!(
-        pod["metadata"]["labels"],
-        json!({"app": "web", "merge": "1", "json": "1"})
-    );
-    assert_eq!(
-        pod["spec"]["containers"],
-        json!([{"name": "app", "image": "app:3"}])
-    );
+    assert_eq!(pod["metadata"]["labels"], json!({"app": "web", "merge": "1", "json": "1"}));
+    assert_eq!(pod["spec"]["containers"], json!([{"name": "app", "image": "app:3"}]));
 }
 
 #[tokio::test]
@@ -393,10 +257,7 @@ async fn kubectl_waits_for_the_kubelet_when_it_deletes_a_pod() {
         loop {
             let event = kubelet.next().await.expect("the watch goes on");
             if event["object"]["metadata"]["deletionTimestamp"].is_string() {
-                break kubectl
-                    .api
-                    .delete(&format!("{PODS}/web?gracePeriodSeconds=0"))
-                    .await;
+                break kubectl.api.delete(&format!("{PODS}/web?gracePeriodSeconds=0")).await;
             }
         }
     };
@@ -418,10 +279,7 @@ async fn kubectl_watches() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut line = async || {
         let line = tokio::time::timeout(PATIENCE, lines.next_line());
-        line.await
-            .expect("a line in time")
-            .unwrap()
-            .unwrap_or_default()
+        line.await.expect("a line in time").unwrap().unwrap_or_default()
     };
     assert_eq!(words(&line().await)[..2], ["NAME", "READY"]);
     assert_eq!(words(&line().await)[..3], ["web", "1/1", "Running"]);
@@ -440,10 +298,7 @@ async fn kubectl_shows_events() {
         "type": "Normal", "reportingController": "sluice", "eventTime": "2026-01-01T00:00:00.000000Z",
         "regarding": {"kind": "Pod", "name": "web", "namespace": "default"},
     });
-    kubectl
-        .api
-        .create("/apis/events.k8s.io/v1/namespaces/default/events", &event)
-        .await;
+    kubectl.api.create("/apis/events.k8s.io/v1/namespaces/default/events", &event).await;
     let table = kubectl.run(&["get", "events"]).await;
     assert_eq!(
         words(table.lines().next().unwrap()),

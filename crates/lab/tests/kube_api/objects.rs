@@ -13,20 +13,8 @@ async fn a_created_object_has_what_the_server_fills_in() {
     let metadata = &created["metadata"];
     assert_eq!(metadata["namespace"], "default");
     assert_eq!(metadata["uid"].as_str().unwrap().len(), 36);
-    assert!(
-        metadata["creationTimestamp"]
-            .as_str()
-            .unwrap()
-            .ends_with('Z')
-    );
-    assert!(
-        metadata["resourceVersion"]
-            .as_str()
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-            > 1
-    );
+    assert!(metadata["creationTimestamp"].as_str().unwrap().ends_with('Z'));
+    assert!(metadata["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap() > 1);
     assert_eq!(metadata["generation"], 1);
     assert_eq!(created["spec"]["serviceAccountName"], "default");
     assert_eq!(created["status"]["phase"], "Pending");
@@ -34,16 +22,8 @@ async fn a_created_object_has_what_the_server_fills_in() {
 
     let mut generated = pod("");
     generated["metadata"] = json!({"generateName": "web-"});
-    let (one, two) = (
-        api.create(PODS, &generated).await,
-        api.create(PODS, &generated).await,
-    );
-    assert!(
-        one["metadata"]["name"]
-            .as_str()
-            .unwrap()
-            .starts_with("web-")
-    );
+    let (one, two) = (api.create(PODS, &generated).await, api.create(PODS, &generated).await);
+    assert!(one["metadata"]["name"].as_str().unwrap().starts_with("web-"));
     assert_ne!(one["metadata"]["name"], two["metadata"]["name"]);
 }
 
@@ -52,18 +32,10 @@ async fn a_namespace_comes_with_its_label_and_service_account() {
     let api = Api::start().await;
     let namespace = json!({"metadata": {"name": "shop"}});
     let created = api.create("/api/v1/namespaces", &namespace).await;
-    assert_eq!(
-        created["metadata"]["labels"]["kubernetes.io/metadata.name"],
-        "shop"
-    );
+    assert_eq!(created["metadata"]["labels"]["kubernetes.io/metadata.name"], "shop");
     assert_eq!(created["status"]["phase"], "Active");
-    let (code, account) = api
-        .get("/api/v1/namespaces/shop/serviceaccounts/default")
-        .await;
-    assert_eq!(
-        (code, &account["metadata"]["name"]),
-        (200, &json!("default"))
-    );
+    let (code, account) = api.get("/api/v1/namespaces/shop/serviceaccounts/default").await;
+    assert_eq!((code, &account["metadata"]["name"]), (200, &json!("default")));
     let (_, all) = api.get("/api/v1/namespaces").await;
     assert_eq!(names(&all), ["default", "kube-system", "shop"]);
 }
@@ -71,31 +43,20 @@ async fn a_namespace_comes_with_its_label_and_service_account() {
 #[tokio::test]
 async fn lists_are_selected() {
     let api = Api::start().await;
-    api.create("/api/v1/namespaces", &json!({"metadata": {"name": "shop"}}))
-        .await;
+    api.create("/api/v1/namespaces", &json!({"metadata": {"name": "shop"}})).await;
     for (name, app, node) in [("a", "web", "n1"), ("b", "db", "n1"), ("c", "web", "n2")] {
         let mut pod = labelled(name, app);
         pod["spec"]["nodeName"] = json!(node);
         api.create(PODS, &pod).await;
     }
-    api.create("/api/v1/namespaces/shop/pods", &labelled("d", "web"))
-        .await;
+    api.create("/api/v1/namespaces/shop/pods", &labelled("d", "web")).await;
     for (path, want) in [
         (PODS.to_owned(), vec!["a", "b", "c"]),
         ("/api/v1/pods".to_owned(), vec!["a", "b", "c", "d"]),
         (format!("{PODS}?labelSelector=app%3Dweb"), vec!["a", "c"]),
-        (
-            "/api/v1/pods?labelSelector=app+in+(web),!x".to_owned(),
-            vec!["a", "c", "d"],
-        ),
-        (
-            "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1".to_owned(),
-            vec!["a", "b"],
-        ),
-        (
-            "/api/v1/pods?fieldSelector=metadata.namespace!=default".to_owned(),
-            vec!["d"],
-        ),
+        ("/api/v1/pods?labelSelector=app+in+(web),!x".to_owned(), vec!["a", "c", "d"]),
+        ("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1".to_owned(), vec!["a", "b"]),
+        ("/api/v1/pods?fieldSelector=metadata.namespace!=default".to_owned(), vec!["d"]),
         (format!("{PODS}?fieldSelector=metadata.name=b"), vec!["b"]),
         (format!("{PODS}?fieldSelector=status.phase=Running"), vec![]),
     ] {
@@ -121,10 +82,7 @@ async fn pages_of_a_list_are_of_one_moment() {
     let (_, second) = api.get(&format!("{PODS}?limit=2&continue={token}")).await;
     assert_eq!(names(&second), ["c"]);
     assert_eq!(second["metadata"].get("continue"), None);
-    assert_eq!(
-        second["metadata"]["resourceVersion"],
-        first["metadata"]["resourceVersion"]
-    );
+    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     let (code, refused) = api.get(&format!("{PODS}?limit=2&continue=zzz")).await;
     assert_eq!((code, &refused["reason"]), (400, &json!("BadRequest")));
 }
@@ -151,14 +109,8 @@ async fn replacing_needs_the_version_that_was_read() {
     let mut changed = created.clone();
     changed["metadata"]["labels"] = json!({"a": "1"});
     let (code, updated) = api.put(&path, &changed).await;
-    assert_eq!(
-        (code, &updated["metadata"]["labels"]["a"]),
-        (200, &json!("1"))
-    );
-    assert_ne!(
-        updated["metadata"]["resourceVersion"],
-        created["metadata"]["resourceVersion"]
-    );
+    assert_eq!((code, &updated["metadata"]["labels"]["a"]), (200, &json!("1")));
+    assert_ne!(updated["metadata"]["resourceVersion"], created["metadata"]["resourceVersion"]);
 
     let (code, stale) = api.put(&path, &changed).await;
     assert_eq!((code, &stale["reason"]), (409, &json!("Conflict")));
@@ -176,10 +128,7 @@ async fn status_is_written_through_its_own_path_only() {
     let api = Api::start().await;
     let mut with_status = pod("web");
     with_status["status"] = json!({"phase": "Running"});
-    assert_eq!(
-        api.create(PODS, &with_status).await["status"]["phase"],
-        "Pending"
-    );
+    assert_eq!(api.create(PODS, &with_status).await["status"]["phase"], "Pending");
     let path = format!("{PODS}/web");
     let running = json!({"status": {"phase": "Running", "podIP": "10.0.0.1"}, "metadata": {"labels": {"a": "b"}}});
     let (_, main) = api.patch(&path, MERGE, &running).await;
@@ -188,16 +137,10 @@ async fn status_is_written_through_its_own_path_only() {
         (&json!("Pending"), &json!("b"))
     );
     let (code, status) = api.patch(&format!("{path}/status"), MERGE, &running).await;
-    assert_eq!(
-        (code, &status["status"]["podIP"]),
-        (200, &json!("10.0.0.1"))
-    );
+    assert_eq!((code, &status["status"]["podIP"]), (200, &json!("10.0.0.1")));
     let wrong = json!({"status": {"phase": "Jogging"}});
     let (code, refused) = api.patch(&format!("{path}/status"), MERGE, &wrong).await;
-    assert_eq!(
-        (code, &refused["details"]["causes"][0]["field"]),
-        (422, &json!("status.phase"))
-    );
+    assert_eq!((code, &refused["details"]["causes"][0]["field"]), (422, &json!("status.phase")));
 }
 
 #[tokio::test]
@@ -206,20 +149,14 @@ async fn metadata_and_tables_on_request() {
     api.create(PODS, &labelled("web", "web")).await;
     let partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
     let object = api.get_as(&format!("{PODS}/web"), partial).await;
-    assert_eq!(
-        (&object["kind"], object.get("spec")),
-        (&json!("PartialObjectMetadata"), None)
-    );
+    assert_eq!((&object["kind"], object.get("spec")), (&json!("PartialObjectMetadata"), None));
     let list = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
     let listed = api.get_as("/api/v1/pods", list).await;
     assert_eq!(listed["kind"], "PartialObjectMetadataList");
     assert_eq!(listed["items"][0]["metadata"]["labels"]["app"], "web");
     let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
     let table = api.get_as(PODS, table).await;
-    assert_eq!(
-        (&table["kind"], &table["apiVersion"]),
-        (&json!("Table"), &json!("meta.k8s.io/v1"))
-    );
+    assert_eq!((&table["kind"], &table["apiVersion"]), (&json!("Table"), &json!("meta.k8s.io/v1")));
     assert_eq!(table["rows"][0]["cells"][0], "web");
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
 }
@@ -227,10 +164,7 @@ async fn metadata_and_tables_on_request() {
 #[tokio::test]
 async fn a_dry_run_leaves_nothing() {
     let api = Api::start().await;
-    assert_eq!(
-        api.post(&format!("{PODS}?dryRun=All"), &pod("web")).await.0,
-        201
-    );
+    assert_eq!(api.post(&format!("{PODS}?dryRun=All"), &pod("web")).await.0, 201);
     assert_eq!(api.get(&format!("{PODS}/web")).await.0, 404);
     api.create(PODS, &pod("web")).await;
     assert_eq!(api.delete(&format!("{PODS}/web?dryRun=All")).await.0, 200);
@@ -255,10 +189,7 @@ async fn events_are_seen_in_both_versions() {
     let core = "/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dweb";
     let (_, core) = api.get(core).await;
     assert_eq!(
-        (
-            &core["items"][0]["message"],
-            &core["items"][0]["apiVersion"]
-        ),
+        (&core["items"][0]["message"], &core["items"][0]["apiVersion"]),
         (&json!("captured"), &json!("v1"))
     );
     // As kube-rs counts a repeated event.
@@ -275,17 +206,10 @@ async fn events_are_seen_in_both_versions() {
 async fn all_listeners_serve_the_same_objects() {
     let bind = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let server = KubeApi::start(vec![bind(), bind()]).await.unwrap();
-    let [first, second] = server.addresses()[..] else {
-        panic!("two addresses")
-    };
-    let one = Api {
-        address: first,
-        server,
-    };
+    let [first, second] = server.addresses()[..] else { panic!("two addresses") };
+    let one = Api { address: first, server };
     one.create(PODS, &pod("web")).await;
-    let request = http::Request::get(format!("{PODS}/web"))
-        .body(Default::default())
-        .unwrap();
+    let request = http::Request::get(format!("{PODS}/web")).body(Default::default()).unwrap();
     let (code, seen): (u16, Value) = whole(send(second, request).await).await;
     assert_eq!((code, &seen["metadata"]["name"]), (200, &json!("web")));
     one.server.shutdown().await;
@@ -295,18 +219,10 @@ async fn all_listeners_serve_the_same_objects() {
 #[tokio::test]
 async fn nodes_are_registered_and_report_their_status() {
     let api = Api::start().await;
-    api.create("/api/v1/nodes", &json!({"metadata": {"name": "n1"}}))
-        .await;
+    api.create("/api/v1/nodes", &json!({"metadata": {"name": "n1"}})).await;
     let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
-    let (code, node) = api
-        .patch("/api/v1/nodes/n1/status", STRATEGIC, &ready)
-        .await;
-    assert_eq!(
-        (code, &node["status"]["conditions"][0]["type"]),
-        (200, &json!("Ready"))
-    );
-    let (code, _) = api
-        .call(Method::GET, "/api/v1/nodes/n1/status", b"", "")
-        .await;
+    let (code, node) = api.patch("/api/v1/nodes/n1/status", STRATEGIC, &ready).await;
+    assert_eq!((code, &node["status"]["conditions"][0]["type"]), (200, &json!("Ready")));
+    let (code, _) = api.call(Method::GET, "/api/v1/nodes/n1/status", b"", "").await;
     assert_eq!(code, 200);
 }

@@ -26,14 +26,7 @@ async fn requests_that_are_refused() {
     };
     let cases = [
         ("POST", PODS, pod("web"), 409, "AlreadyExists", "web"),
-        (
-            "POST",
-            "/api/v1/namespaces/none/pods",
-            pod("new"),
-            404,
-            "NotFound",
-            "none",
-        ),
+        ("POST", "/api/v1/namespaces/none/pods", pod("new"), 404, "NotFound", "none"),
         (
             "POST",
             PODS,
@@ -42,22 +35,8 @@ async fn requests_that_are_refused() {
             "BadRequest",
             "namespace",
         ),
-        (
-            "POST",
-            PODS,
-            with("/metadata/name", json!("Web!")),
-            422,
-            "Invalid",
-            "metadata.name",
-        ),
-        (
-            "POST",
-            PODS,
-            with("/metadata", json!({})),
-            422,
-            "Invalid",
-            "metadata.name",
-        ),
+        ("POST", PODS, with("/metadata/name", json!("Web!")), 422, "Invalid", "metadata.name"),
+        ("POST", PODS, with("/metadata", json!({})), 422, "Invalid", "metadata.name"),
         (
             "POST",
             PODS,
@@ -74,30 +53,9 @@ async fn requests_that_are_refused() {
             "BadRequest",
             "resourceVersion",
         ),
-        (
-            "POST",
-            PODS,
-            with("/metadata", json!([])),
-            400,
-            "BadRequest",
-            "metadata",
-        ),
-        (
-            "POST",
-            PODS,
-            with("/kind", json!("Node")),
-            400,
-            "BadRequest",
-            "kind",
-        ),
-        (
-            "POST",
-            PODS,
-            with("/spec", json!({})),
-            422,
-            "Invalid",
-            "spec.containers",
-        ),
+        ("POST", PODS, with("/metadata", json!([])), 400, "BadRequest", "metadata"),
+        ("POST", PODS, with("/kind", json!("Node")), 400, "BadRequest", "kind"),
+        ("POST", PODS, with("/spec", json!({})), 422, "Invalid", "spec.containers"),
         ("POST", PODS, other_account, 403, "Forbidden", "nobody"),
         ("POST", PODS, json!([1]), 400, "BadRequest", "object"),
         (
@@ -108,14 +66,7 @@ async fn requests_that_are_refused() {
             "Invalid",
             "metadata.name",
         ),
-        (
-            "GET",
-            "/api/v1/services",
-            Value::Null,
-            501,
-            "NotImplemented",
-            "services",
-        ),
+        ("GET", "/api/v1/services", Value::Null, 501, "NotImplemented", "services"),
         (
             "GET",
             "/api/v1/namespaces/default/pods/web/log",
@@ -124,22 +75,8 @@ async fn requests_that_are_refused() {
             "NotImplemented",
             "pods/log",
         ),
-        (
-            "GET",
-            "/openapi/v3",
-            Value::Null,
-            501,
-            "NotImplemented",
-            "validate=false",
-        ),
-        (
-            "POST",
-            "/api/v1/pods",
-            pod("new"),
-            405,
-            "MethodNotAllowed",
-            "POST",
-        ),
+        ("GET", "/openapi/v3", Value::Null, 501, "NotImplemented", "validate=false"),
+        ("POST", "/api/v1/pods", pod("new"), 405, "MethodNotAllowed", "POST"),
         (
             "GET",
             "/apis/authentication.k8s.io/v1/tokenreviews",
@@ -156,37 +93,12 @@ async fn requests_that_are_refused() {
             "BadRequest",
             "spec.hostname",
         ),
-        (
-            "GET",
-            "/api/v1/pods?labelSelector=a+like+b",
-            Value::Null,
-            400,
-            "BadRequest",
-            "a like b",
-        ),
-        (
-            "GET",
-            "/api/v1/namespaces/default/pods/none",
-            Value::Null,
-            404,
-            "NotFound",
-            "none",
-        ),
-        (
-            "GET",
-            "/apis/apps/v1",
-            Value::Null,
-            404,
-            "NotFound",
-            "apps/v1",
-        ),
+        ("GET", "/api/v1/pods?labelSelector=a+like+b", Value::Null, 400, "BadRequest", "a like b"),
+        ("GET", "/api/v1/namespaces/default/pods/none", Value::Null, 404, "NotFound", "none"),
+        ("GET", "/apis/apps/v1", Value::Null, 404, "NotFound", "apps/v1"),
     ];
     for (method, path, body, code, reason, names) in cases {
-        let bytes = if body.is_null() {
-            Vec::new()
-        } else {
-            body.to_string().into_bytes()
-        };
+        let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         let method: Method = method.parse().unwrap();
         let (found, status) = api.call(method, path, &bytes, "application/json").await;
         assert_eq!(
@@ -194,15 +106,8 @@ async fn requests_that_are_refused() {
             (code, Some(reason)),
             "{path} {body}: {status}"
         );
-        assert_eq!(
-            (&status["kind"], &status["code"]),
-            (&json!("Status"), &json!(code)),
-            "{path}"
-        );
-        assert!(
-            status["message"].as_str().unwrap().contains(names),
-            "{path} {body}: {status}"
-        );
+        assert_eq!((&status["kind"], &status["code"]), (&json!("Status"), &json!(code)), "{path}");
+        assert!(status["message"].as_str().unwrap().contains(names), "{path} {body}: {status}");
     }
 }
 
@@ -210,73 +115,37 @@ async fn requests_that_are_refused() {
 async fn the_spec_of_a_pod_does_not_change() {
     let api = Api::start().await;
     api.create(PODS, &pod("web")).await;
-    let (code, refused) = api
-        .patch(
-            &format!("{PODS}/web"),
-            MERGE,
-            &json!({"spec": {"nodeName": "n1"}}),
-        )
-        .await;
-    assert_eq!(
-        (code, &refused["details"]["causes"][0]["field"]),
-        (422, &json!("spec"))
-    );
-    let (code, _) = api
-        .patch(
-            &format!("{PODS}/web"),
-            MERGE,
-            &json!({"metadata": {"name": "x"}}),
-        )
-        .await;
+    let (code, refused) =
+        api.patch(&format!("{PODS}/web"), MERGE, &json!({"spec": {"nodeName": "n1"}})).await;
+    assert_eq!((code, &refused["details"]["causes"][0]["field"]), (422, &json!("spec")));
+    let (code, _) =
+        api.patch(&format!("{PODS}/web"), MERGE, &json!({"metadata": {"name": "x"}})).await;
     assert_eq!(code, 400);
 }
 
 #[tokio::test]
 async fn bodies_that_cannot_be_read() {
-    let limits = Limits {
-        body: 64 * 1024,
-        ..Limits::default()
-    };
+    let limits = Limits { body: 64 * 1024, ..Limits::default() };
     let api = Api::start_with(limits).await;
-    let (code, status) = api
-        .call(Method::POST, PODS, b"{\"kind\": ", "application/json")
-        .await;
+    let (code, status) = api.call(Method::POST, PODS, b"{\"kind\": ", "application/json").await;
     assert_eq!(code, 400);
-    assert!(
-        status["message"].as_str().unwrap().contains("not JSON"),
-        "{status}"
-    );
+    assert!(status["message"].as_str().unwrap().contains("not JSON"), "{status}");
     let (code, _) = api.call(Method::POST, PODS, b"", "application/json").await;
     assert_eq!(code, 400);
-    let (code, _) = api
-        .call(Method::POST, PODS, b"k8s\0", "application/cbor")
-        .await;
+    let (code, _) = api.call(Method::POST, PODS, b"k8s\0", "application/cbor").await;
     assert_eq!(code, 415);
     let deep = "[".repeat(50_000);
-    assert_eq!(
-        api.call(Method::POST, PODS, deep.as_bytes(), "application/json")
-            .await
-            .0,
-        400
-    );
+    assert_eq!(api.call(Method::POST, PODS, deep.as_bytes(), "application/json").await.0, 400);
     let large = vec![b' '; 100 * 1024];
-    let (code, status) = api
-        .call(Method::POST, PODS, &large, "application/json")
-        .await;
-    assert_eq!(
-        (code, &status["reason"]),
-        (413, &json!("RequestEntityTooLarge"))
-    );
+    let (code, status) = api.call(Method::POST, PODS, &large, "application/json").await;
+    assert_eq!((code, &status["reason"]), (413, &json!("RequestEntityTooLarge")));
     // And the server still answers.
     api.create(PODS, &pod("web")).await;
 }
 
 #[tokio::test]
 async fn a_body_that_does_not_come_has_a_deadline() {
-    let limits = Limits {
-        read_deadline: Duration::from_millis(50),
-        ..Limits::default()
-    };
+    let limits = Limits { read_deadline: Duration::from_millis(50), ..Limits::default() };
     let api = Api::start_with(limits).await;
     let mut stream = tokio::net::TcpStream::connect(api.address).await.unwrap();
     let head = format!("POST {PODS} HTTP/1.1\r\nhost: lab\r\ncontent-length: 100\r\n\r\n{{");
@@ -289,25 +158,14 @@ async fn a_body_that_does_not_come_has_a_deadline() {
 
 #[tokio::test]
 async fn headers_that_do_not_come_have_a_deadline() {
-    let limits = Limits {
-        idle_deadline: Duration::from_millis(50),
-        ..Limits::default()
-    };
+    let limits = Limits { idle_deadline: Duration::from_millis(50), ..Limits::default() };
     let api = Api::start_with(limits).await;
     let mut stream = tokio::net::TcpStream::connect(api.address).await.unwrap();
-    stream
-        .write_all(b"GET /version HTTP/1.1\r\nhost:")
-        .await
-        .unwrap();
+    stream.write_all(b"GET /version HTTP/1.1\r\nhost:").await.unwrap();
     let mut rest = Vec::new();
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest));
-    read.await
-        .expect("the connection is closed in time")
-        .unwrap();
-    assert!(
-        rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"),
-        "{rest:?}"
-    );
+    read.await.expect("the connection is closed in time").unwrap();
+    assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"), "{rest:?}");
 }
 
 #[tokio::test]
@@ -319,13 +177,7 @@ async fn a_malformed_policy_names_its_field_and_changes_nothing() {
         "spec": {"action": "DENY", "rules": [{"from": [{"source": {"principal": ["x"]}}]}]},
     });
     let (code, refused) = api.post(path, &policy).await;
-    assert_eq!(
-        (code, &refused["details"]["kind"]),
-        (422, &json!("AuthorizationPolicy"))
-    );
-    assert_eq!(
-        refused["details"]["causes"][0]["field"],
-        "spec.rules[0].from[0].source.principal"
-    );
+    assert_eq!((code, &refused["details"]["kind"]), (422, &json!("AuthorizationPolicy")));
+    assert_eq!(refused["details"]["causes"][0]["field"], "spec.rules[0].from[0].source.principal");
     assert!(names(&api.get(path).await.1).is_empty());
 }

@@ -22,21 +22,14 @@ async fn bound_token(api: &Api, pod: &Value) -> Value {
     }});
     let answer = api.create(ACCOUNT, &request).await;
     assert_eq!(answer["kind"], "TokenRequest");
-    assert!(
-        answer["status"]["expirationTimestamp"]
-            .as_str()
-            .unwrap()
-            .ends_with('Z')
-    );
+    assert!(answer["status"]["expirationTimestamp"].as_str().unwrap().ends_with('Z'));
     answer["status"]["token"].clone()
 }
 
 #[tokio::test]
 async fn a_bound_token_says_who_where_and_ends_with_its_pod() {
     let api = Api::start().await;
-    let node = api
-        .create("/api/v1/nodes", &json!({"metadata": {"name": "n1"}}))
-        .await;
+    let node = api.create("/api/v1/nodes", &json!({"metadata": {"name": "n1"}})).await;
     let pod = api.create(PODS, &on_node("ztunnel", "n1")).await;
     let token = bound_token(&api, &pod).await;
     assert_eq!(token.as_str().unwrap().split('.').count(), 3);
@@ -44,10 +37,7 @@ async fn a_bound_token_says_who_where_and_ends_with_its_pod() {
     let status = review(&api, &token, json!(["other", "istio-ca"])).await;
     assert_eq!(status["authenticated"], true, "{status}");
     assert_eq!(status["audiences"], json!(["istio-ca"]));
-    assert_eq!(
-        status["user"]["username"],
-        "system:serviceaccount:default:default"
-    );
+    assert_eq!(status["user"]["username"], "system:serviceaccount:default:default");
     assert!(
         status["user"]["groups"]
             .as_array()
@@ -55,33 +45,17 @@ async fn a_bound_token_says_who_where_and_ends_with_its_pod() {
             .contains(&json!("system:serviceaccounts:default"))
     );
     let extra = &status["user"]["extra"];
-    assert_eq!(
-        extra["authentication.kubernetes.io/pod-name"],
-        json!(["ztunnel"])
-    );
-    assert_eq!(
-        extra["authentication.kubernetes.io/pod-uid"],
-        json!([pod["metadata"]["uid"]])
-    );
-    assert_eq!(
-        extra["authentication.kubernetes.io/node-name"],
-        json!(["n1"])
-    );
-    assert_eq!(
-        extra["authentication.kubernetes.io/node-uid"],
-        json!([node["metadata"]["uid"]])
-    );
+    assert_eq!(extra["authentication.kubernetes.io/pod-name"], json!(["ztunnel"]));
+    assert_eq!(extra["authentication.kubernetes.io/pod-uid"], json!([pod["metadata"]["uid"]]));
+    assert_eq!(extra["authentication.kubernetes.io/node-name"], json!(["n1"]));
+    assert_eq!(extra["authentication.kubernetes.io/node-uid"], json!([node["metadata"]["uid"]]));
 
     // The same name again is another pod.
-    api.delete(&format!("{PODS}/ztunnel?gracePeriodSeconds=0"))
-        .await;
+    api.delete(&format!("{PODS}/ztunnel?gracePeriodSeconds=0")).await;
     api.create(PODS, &on_node("ztunnel", "n1")).await;
     let status = review(&api, &token, json!(["istio-ca"])).await;
     assert_eq!(status["authenticated"], false);
-    assert!(
-        status["error"].as_str().unwrap().contains("ztunnel"),
-        "{status}"
-    );
+    assert!(status["error"].as_str().unwrap().contains("ztunnel"), "{status}");
 }
 
 #[tokio::test]
@@ -111,9 +85,7 @@ async fn a_token_without_an_audience_is_for_the_api_and_ends_with_its_account() 
     let api = Api::start().await;
     let path = "/api/v1/namespaces/default/serviceaccounts";
     api.create(path, &json!({"metadata": {"name": "a"}})).await;
-    let answer = api
-        .create(&format!("{path}/a/token"), &json!({"spec": {}}))
-        .await;
+    let answer = api.create(&format!("{path}/a/token"), &json!({"spec": {}})).await;
     let token = &answer["status"]["token"];
     assert_eq!(review(&api, token, json!([])).await["authenticated"], true);
     api.delete(&format!("{path}/a")).await;
@@ -125,8 +97,7 @@ async fn requests_for_tokens_that_are_refused() {
     let api = Api::start().await;
     let pod = api.create(PODS, &pod("web")).await;
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
-    api.create(accounts, &json!({"metadata": {"name": "other"}}))
-        .await;
+    api.create(accounts, &json!({"metadata": {"name": "other"}})).await;
     let bound = |name: &str, uid: &Value| json!({"spec": {"boundObjectRef": {"kind": "Pod", "name": name, "uid": uid}}});
     let uid = &pod["metadata"]["uid"];
     for (account, body, code, names) in [
@@ -137,18 +108,8 @@ async fn requests_for_tokens_that_are_refused() {
         ("default", json!([1]), 400, "TokenRequest"),
         ("default", json!({"kind": "Pod"}), 400, "TokenRequest"),
         ("default", json!({"spec": "a"}), 422, "spec"),
-        (
-            "default",
-            json!({"spec": {"expirationSeconds": 10}}),
-            422,
-            "spec.expirationSeconds",
-        ),
-        (
-            "default",
-            json!({"spec": {"audiences": "istio-ca"}}),
-            422,
-            "spec.audiences",
-        ),
+        ("default", json!({"spec": {"expirationSeconds": 10}}), 422, "spec.expirationSeconds"),
+        ("default", json!({"spec": {"audiences": "istio-ca"}}), 422, "spec.audiences"),
         (
             "default",
             json!({"spec": {"boundObjectRef": {"kind": "Secret", "name": "s"}}}),
@@ -156,13 +117,8 @@ async fn requests_for_tokens_that_are_refused() {
             "spec.boundObjectRef.kind",
         ),
     ] {
-        let (found, status) = api
-            .post(&format!("{accounts}/{account}/token"), &body)
-            .await;
+        let (found, status) = api.post(&format!("{accounts}/{account}/token"), &body).await;
         assert_eq!(found, code, "{account} {body}: {status}");
-        assert!(
-            status["message"].as_str().unwrap().contains(names),
-            "{status}"
-        );
+        assert!(status["message"].as_str().unwrap().contains(names), "{status}");
     }
 }

@@ -20,31 +20,21 @@ async fn a_watch_after_a_list_tells_each_change_once() {
     let api = Api::start().await;
     api.create(PODS, &pod("old")).await;
     let (_, list) = api.get(PODS).await;
-    let mut watch = api
-        .watch(&format!(
-            "{PODS}?watch=true&resourceVersion={}",
-            version(&list)
-        ))
-        .await;
+    let mut watch =
+        api.watch(&format!("{PODS}?watch=true&resourceVersion={}", version(&list))).await;
     api.create(PODS, &pod("new")).await;
     let changed = json!({"metadata": {"labels": {"a": "1"}}});
     let (_, patched) = api.patch(&format!("{PODS}/new"), MERGE, &changed).await;
     api.patch(&format!("{PODS}/new"), MERGE, &changed).await;
-    api.create("/api/v1/nodes", &json!({"metadata": {"name": "n1"}}))
-        .await;
+    api.create("/api/v1/nodes", &json!({"metadata": {"name": "n1"}})).await;
     api.delete(&format!("{PODS}/new")).await;
     assert_eq!(watch.told().await, told("ADDED", "new"));
     let modified = watch.next().await.unwrap();
-    assert_eq!(
-        (&modified["type"], &modified["object"]),
-        (&json!("MODIFIED"), &patched)
-    );
+    assert_eq!((&modified["type"], &modified["object"]), (&json!("MODIFIED"), &patched));
     let deleted = watch.next().await.unwrap();
     assert_eq!(deleted["type"], "DELETED");
-    let (at, before): (u64, u64) = (
-        version(&deleted["object"]).parse().unwrap(),
-        version(&patched).parse().unwrap(),
-    );
+    let (at, before): (u64, u64) =
+        (version(&deleted["object"]).parse().unwrap(), version(&patched).parse().unwrap());
     assert!(at > before, "{at} > {before}");
 }
 
@@ -61,12 +51,8 @@ async fn a_watch_without_a_version_begins_with_what_is_there() {
 #[tokio::test]
 async fn selectors_decide_what_is_added_and_deleted() {
     let api = Api::start().await;
-    let mut mesh = api
-        .watch("/api/v1/pods?watch=true&labelSelector=mode%3Dambient")
-        .await;
-    let mut node = api
-        .watch("/api/v1/pods?watch=true&fieldSelector=spec.nodeName%3Dn1")
-        .await;
+    let mut mesh = api.watch("/api/v1/pods?watch=true&labelSelector=mode%3Dambient").await;
+    let mut node = api.watch("/api/v1/pods?watch=true&fieldSelector=spec.nodeName%3Dn1").await;
     api.create(PODS, &on_node("elsewhere", "n2")).await;
     api.create(PODS, &on_node("web", "n1")).await;
     let path = format!("{PODS}/web");
@@ -106,9 +92,7 @@ async fn a_watch_ends_in_time_with_a_bookmark() {
     );
     let mut watch = api.watch(&path).await;
     // A change of something else moves the version that the watcher may go on from.
-    let node = api
-        .create("/api/v1/nodes", &json!({"metadata": {"name": "n1"}}))
-        .await;
+    let node = api.create("/api/v1/nodes", &json!({"metadata": {"name": "n1"}})).await;
     let bookmark = watch.next().await.unwrap();
     assert_eq!(
         (&bookmark["type"], &bookmark["object"]["kind"]),
@@ -120,16 +104,10 @@ async fn a_watch_ends_in_time_with_a_bookmark() {
 
 #[tokio::test]
 async fn bookmarks_come_between_changes() {
-    let limits = Limits {
-        bookmark_interval: Duration::from_millis(20),
-        ..Limits::default()
-    };
+    let limits = Limits { bookmark_interval: Duration::from_millis(20), ..Limits::default() };
     let api = Api::start_with(limits).await;
-    let mut watch = api
-        .watch(&format!(
-            "{PODS}?watch=true&allowWatchBookmarks=true&resourceVersion=0"
-        ))
-        .await;
+    let mut watch =
+        api.watch(&format!("{PODS}?watch=true&allowWatchBookmarks=true&resourceVersion=0")).await;
     assert_eq!(watch.told().await, told("BOOKMARK", ""));
     assert_eq!(watch.told().await, told("BOOKMARK", ""));
 }
@@ -143,28 +121,19 @@ async fn a_streamed_list_ends_with_its_mark() {
     assert_eq!(watch.told().await, told("ADDED", "a"));
     let mark = watch.next().await.unwrap();
     assert_eq!(mark["type"], "BOOKMARK");
-    assert_eq!(
-        mark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
-        "true"
-    );
+    assert_eq!(mark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
     api.create(PODS, &pod("b")).await;
     assert_eq!(watch.told().await, told("ADDED", "b"));
 }
 
 #[tokio::test]
 async fn a_version_that_is_no_longer_kept_is_gone() {
-    let api = Api::start_with(Limits {
-        history: 5,
-        ..Limits::default()
-    })
-    .await;
+    let api = Api::start_with(Limits { history: 5, ..Limits::default() }).await;
     for index in 0..10 {
         api.create(PODS, &pod(&format!("p{index}"))).await;
     }
     for version in [2, 99_999] {
-        let mut watch = api
-            .watch(&format!("{PODS}?watch=true&resourceVersion={version}"))
-            .await;
+        let mut watch = api.watch(&format!("{PODS}?watch=true&resourceVersion={version}")).await;
         let error = watch.next().await.unwrap();
         assert_eq!(error["type"], "ERROR");
         assert_eq!(
@@ -173,11 +142,8 @@ async fn a_version_that_is_no_longer_kept_is_gone() {
         );
         assert_eq!(watch.next().await, None);
     }
-    let (code, old) = api
-        .get(&format!(
-            "{PODS}?resourceVersion=2&resourceVersionMatch=Exact"
-        ))
-        .await;
+    let (code, old) =
+        api.get(&format!("{PODS}?resourceVersion=2&resourceVersionMatch=Exact")).await;
     assert_eq!((code, &old["reason"]), (410, &json!("Expired")));
 }
 
@@ -190,16 +156,9 @@ async fn tables_can_be_watched() {
         .body(Default::default())
         .unwrap();
     let body = http_body_util::BodyExt::collect(api.send(request).await.into_body());
-    let bytes = tokio::time::timeout(PATIENCE, body)
-        .await
-        .unwrap()
-        .unwrap()
-        .to_bytes();
+    let bytes = tokio::time::timeout(PATIENCE, body).await.unwrap().unwrap().to_bytes();
     let event: Value = serde_json::from_slice(&bytes).unwrap();
-    assert_eq!(
-        (&event["type"], &event["object"]["kind"]),
-        (&json!("ADDED"), &json!("Table"))
-    );
+    assert_eq!((&event["type"], &event["object"]["kind"]), (&json!("ADDED"), &json!("Table")));
     assert_eq!(event["object"]["rows"][0]["cells"][0], "web");
 }
 
@@ -207,8 +166,6 @@ async fn tables_can_be_watched() {
 async fn shutdown_ends_open_watches() {
     let api = Api::start().await;
     let mut watch = api.watch(&format!("{PODS}?watch=true")).await;
-    tokio::time::timeout(PATIENCE, api.server.shutdown())
-        .await
-        .expect("a shutdown in time");
+    tokio::time::timeout(PATIENCE, api.server.shutdown()).await.expect("a shutdown in time");
     assert_eq!(watch.next().await, None);
 }

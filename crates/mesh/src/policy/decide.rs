@@ -105,11 +105,7 @@ impl PolicySet {
         if let Some(key) = self.rejected_for(destination) {
             return Decision::Deny(Denial::Rejected(key.clone()));
         }
-        if let Some(key) = destination
-            .policies
-            .iter()
-            .find(|key| !self.by_key.contains_key(*key))
-        {
+        if let Some(key) = destination.policies.iter().find(|key| !self.by_key.contains_key(*key)) {
             return Decision::Deny(Denial::Unknown(key.clone()));
         }
         let mut allows = enforced(Action::Allow).peekable();
@@ -131,14 +127,9 @@ impl PolicySet {
 
     /// Policies of the whole mesh, of the workload's namespace, and those it lists.
     fn applicable(&self, workload: &Workload) -> impl Iterator<Item = &Arc<Policy>> {
-        let of_namespace = self
-            .by_namespace
-            .get(&workload.namespace)
-            .map_or(&[][..], Vec::as_slice);
-        let listed = workload
-            .policies
-            .iter()
-            .filter_map(|key| self.by_key.get(key));
+        let of_namespace =
+            self.by_namespace.get(&workload.namespace).map_or(&[][..], Vec::as_slice);
+        let listed = workload.policies.iter().filter_map(|key| self.by_key.get(key));
         self.global.iter().chain(of_namespace).chain(listed)
     }
 }

@@ -16,10 +16,7 @@ impl PolicyKey {
     #[must_use]
     pub fn new(namespace: &str, name: &str) -> Option<Self> {
         let fine = !name.is_empty() && !name.contains('/') && !namespace.contains('/');
-        fine.then(|| Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        })
+        fine.then(|| Self { namespace: namespace.into(), name: name.into() })
     }
 
     /// Reads `namespace/name`.

@@ -81,24 +81,15 @@ pub(super) struct Match {
 impl Match {
     fn matches(&self, facts: &Facts<'_>) -> bool {
         !self.is_empty()
-            && self
-                .namespaces
-                .holds(|text| text.matches(facts.namespace()))
+            && self.namespaces.holds(|text| text.matches(facts.namespace()))
             && self.principals.holds(|text| {
-                facts
-                    .principal
-                    .as_deref()
-                    .is_some_and(|principal| text.matches(principal))
+                facts.principal.as_deref().is_some_and(|principal| text.matches(principal))
             })
-            && self.service_accounts.holds(|account| {
-                facts
-                    .identity
-                    .is_some_and(|identity| account.matches(identity))
-            })
-            && self.source_ips.holds(|range| range.contains(facts.source))
             && self
-                .destination_ips
-                .holds(|range| range.contains(facts.destination))
+                .service_accounts
+                .holds(|account| facts.identity.is_some_and(|identity| account.matches(identity)))
+            && self.source_ips.holds(|range| range.contains(facts.source))
+            && self.destination_ips.holds(|range| range.contains(facts.destination))
             && self.destination_ports.holds(|port| *port == facts.port)
     }
 
@@ -121,10 +112,7 @@ pub(super) struct Field<T> {
 
 impl<T> Default for Field<T> {
     fn default() -> Self {
-        Self {
-            any_of: Vec::new(),
-            none_of: Vec::new(),
-        }
+        Self { any_of: Vec::new(), none_of: Vec::new() }
     }
 }
 

@@ -79,40 +79,22 @@ impl TryFrom<proto::Authorization> for Policy {
 
     fn try_from(message: proto::Authorization) -> Result<Self, Self::Error> {
         let Some(key) = PolicyKey::new(&message.namespace, &message.name) else {
-            let proto::Authorization {
-                namespace, name, ..
-            } = message;
+            let proto::Authorization { namespace, name, .. } = message;
             return Err(PolicyError::Name { namespace, name });
         };
         let Some(scope) = Scope::parse(message.scope) else {
-            return Err(PolicyError::Scope {
-                policy: key,
-                scope: message.scope,
-            });
+            return Err(PolicyError::Scope { policy: key, scope: message.scope });
         };
         let action = match proto::Action::try_from(message.action) {
             Ok(proto::Action::Allow) => Action::Allow,
             Ok(proto::Action::Deny) => Action::Deny,
             Err(_) => {
-                return Err(PolicyError::Action {
-                    policy: key,
-                    action: message.action,
-                });
+                return Err(PolicyError::Action { policy: key, action: message.action });
             }
         };
-        let enforcement = if message.dry_run {
-            Enforcement::DryRun
-        } else {
-            Enforcement::Enforced
-        };
+        let enforcement = if message.dry_run { Enforcement::DryRun } else { Enforcement::Enforced };
         let rules = Parser { key: &key, action }.rules(message.rules)?;
-        Ok(Self {
-            key,
-            scope,
-            action,
-            enforcement,
-            rules,
-        })
+        Ok(Self { key, scope, action, enforcement, rules })
     }
 }
 
@@ -178,10 +160,7 @@ impl Parser<'_> {
             Some(MatchType::Prefix(text)) => Ok(Text::Prefix(text)),
             Some(MatchType::Suffix(text)) => Ok(Text::Suffix(text)),
             Some(MatchType::Presence(_)) => Ok(Text::Presence),
-            None => Err(PolicyError::Matcher {
-                policy: self.key.clone(),
-                field,
-            }),
+            None => Err(PolicyError::Matcher { policy: self.key.clone(), field }),
         }
     }
 
@@ -197,11 +176,8 @@ impl Parser<'_> {
             field,
             length: bytes.len(),
         })?;
-        let error = || PolicyError::PrefixLength {
-            policy: policy(),
-            field,
-            length: message.length,
-        };
+        let error =
+            || PolicyError::PrefixLength { policy: policy(), field, length: message.length };
         let mut length = u8::try_from(message.length).map_err(|_| error())?;
         if bytes.len() == 16 && address.is_ipv4() {
             // ::ffff:a.b.c.d/n: connections are compared in their IPv4 form, so the range
@@ -215,11 +191,7 @@ impl Parser<'_> {
     }
 
     fn port(&self, field: &'static str, port: u32) -> Result<u16, PolicyError> {
-        u16::try_from(port).map_err(|_| PolicyError::Port {
-            policy: self.key.clone(),
-            field,
-            port,
-        })
+        u16::try_from(port).map_err(|_| PolicyError::Port { policy: self.key.clone(), field, port })
     }
 
     /// Without a namespace the account is one of the policy's own.
@@ -229,10 +201,7 @@ impl Parser<'_> {
         } else {
             message.namespace
         };
-        ServiceAccount {
-            namespace,
-            name: message.service_account,
-        }
+        ServiceAccount { namespace, name: message.service_account }
     }
 }
 

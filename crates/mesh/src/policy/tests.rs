@@ -23,10 +23,7 @@ fn workload(policies: &[&str]) -> Workload {
         canonical_name: "".into(),
         canonical_revision: "".into(),
         owner: "".into(),
-        policies: policies
-            .iter()
-            .map(|key| PolicyKey::parse(key).unwrap())
-            .collect(),
+        policies: policies.iter().map(|key| PolicyKey::parse(key).unwrap()).collect(),
     }
 }
 
@@ -42,9 +39,7 @@ const WEB: &str = "spiffe://cluster.local/ns/front/sa/web";
 const PLAINTEXT: &str = "";
 
 fn text(kind: MatchType) -> proto::StringMatch {
-    proto::StringMatch {
-        match_type: Some(kind),
-    }
+    proto::StringMatch { match_type: Some(kind) }
 }
 
 fn exact(value: &str) -> proto::StringMatch {
@@ -56,10 +51,7 @@ fn presence() -> proto::StringMatch {
 }
 
 fn account(namespace: &str, name: &str) -> proto::ServiceAccountMatch {
-    proto::ServiceAccountMatch {
-        namespace: namespace.into(),
-        service_account: name.into(),
-    }
+    proto::ServiceAccountMatch { namespace: namespace.into(), service_account: name.into() }
 }
 
 fn range(text: &str) -> proto::Address {
@@ -68,19 +60,14 @@ fn range(text: &str) -> proto::Address {
         std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
         std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
     };
-    proto::Address {
-        address,
-        length: length.parse().unwrap(),
-    }
+    proto::Address { address, length: length.parse().unwrap() }
 }
 
 /// A namespace-wide ALLOW policy `shop/p` with these rules, each a list of clauses, each
 /// a list of matches.
 fn rules(rules: Vec<Vec<Vec<proto::Match>>>) -> proto::Authorization {
     let clause = |matches| proto::Clause { matches };
-    let rule = |clauses: Vec<_>| proto::Rule {
-        clauses: clauses.into_iter().map(clause).collect(),
-    };
+    let rule = |clauses: Vec<_>| proto::Rule { clauses: clauses.into_iter().map(clause).collect() };
     proto::Authorization {
         name: "p".into(),
         namespace: "shop".into(),
@@ -103,26 +90,16 @@ fn nothing() -> proto::Authorization {
 }
 
 fn deny(policy: proto::Authorization) -> proto::Authorization {
-    proto::Authorization {
-        action: proto::Action::Deny as i32,
-        ..policy
-    }
+    proto::Authorization { action: proto::Action::Deny as i32, ..policy }
 }
 
 fn named(key: &str, policy: proto::Authorization) -> proto::Authorization {
     let (namespace, name) = key.split_once('/').unwrap();
-    proto::Authorization {
-        namespace: namespace.into(),
-        name: name.into(),
-        ..policy
-    }
+    proto::Authorization { namespace: namespace.into(), name: name.into(), ..policy }
 }
 
 fn scoped(scope: proto::Scope, policy: proto::Authorization) -> proto::Authorization {
-    proto::Authorization {
-        scope: scope as i32,
-        ..policy
-    }
+    proto::Authorization { scope: scope as i32, ..policy }
 }
 
 fn parse(message: proto::Authorization) -> Policy {
@@ -168,11 +145,7 @@ fn p01_global_namespace_and_listed_policies_apply() {
     ];
     for (scope, key, listed, expected) in cases {
         let policy = scoped(scope, named(key, deny(everything())));
-        assert_eq!(
-            decide(vec![policy], listed, &from(WEB)),
-            expected,
-            "{scope:?} {key}"
-        );
+        assert_eq!(decide(vec![policy], listed, &from(WEB)), expected, "{scope:?} {key}");
     }
 }
 
@@ -180,10 +153,7 @@ fn p01_global_namespace_and_listed_policies_apply() {
 fn p01_a_policy_that_changes_its_scope_is_found_by_the_new_one_only() {
     let mut view = View::default();
     view.insert_policy(parse(deny(everything())));
-    view.insert_policy(parse(scoped(
-        proto::Scope::WorkloadSelector,
-        deny(everything()),
-    )));
+    view.insert_policy(parse(scoped(proto::Scope::WorkloadSelector, deny(everything()))));
     assert_eq!(view.authorize(&workload(&[]), &from(WEB)), Decision::Allow);
     view.insert_policy(parse(deny(everything())));
     view.remove_policy(&PolicyKey::parse("shop/p").unwrap());
@@ -205,47 +175,31 @@ fn p02_deny_comes_first_then_allow_then_the_default() {
         (vec![allow_none(), allow_all()], Decision::Allow),
         (vec![allow_all(), deny_all()], denied_by("shop/d")),
         (vec![allow_none(), deny_all()], denied_by("shop/d")),
-        (
-            vec![deny_all(), named("shop/c", deny(everything()))],
-            denied_by("shop/c"),
-        ),
+        (vec![deny_all(), named("shop/c", deny(everything()))], denied_by("shop/c")),
     ];
     for (policies, expected) in cases {
-        assert_eq!(
-            decide(policies.clone(), &[], &from(WEB)),
-            expected,
-            "{policies:?}"
-        );
+        assert_eq!(decide(policies.clone(), &[], &from(WEB)), expected, "{policies:?}");
     }
 }
 
 #[test]
 fn p06_a_policy_without_rules_matches_nothing() {
     assert_eq!(decide(vec![nothing()], &[], &from(WEB)), NOT_ALLOWED);
-    assert_eq!(
-        decide(vec![deny(nothing())], &[], &from(WEB)),
-        Decision::Allow
-    );
+    assert_eq!(decide(vec![deny(nothing())], &[], &from(WEB)), Decision::Allow);
 }
 
 #[test]
 fn p07_a_rule_without_clauses_matches_everything() {
     for who in [WEB, PLAINTEXT] {
         assert_eq!(decide(vec![everything()], &[], &from(who)), Decision::Allow);
-        assert_eq!(
-            decide(vec![deny(everything())], &[], &from(who)),
-            denied_by("shop/p")
-        );
+        assert_eq!(decide(vec![deny(everything())], &[], &from(who)), denied_by("shop/p"));
     }
 }
 
 #[test]
 fn p08_an_empty_clause_matches_and_an_empty_match_never() {
     let empty = proto::Match::default;
-    let hit = || proto::Match {
-        destination_ports: vec![8080],
-        ..Default::default()
-    };
+    let hit = || proto::Match { destination_ports: vec![8080], ..Default::default() };
     let cases = [
         (vec![vec![]], true),
         (vec![vec![empty()]], false),
@@ -262,10 +216,7 @@ fn p08_an_empty_clause_matches_and_an_empty_match_never() {
 
 #[test]
 fn p09_rules_or_clauses_and_matches_or_fields_and_values_or() {
-    let port = |port| proto::Match {
-        destination_ports: vec![port],
-        ..Default::default()
-    };
+    let port = |port| proto::Match { destination_ports: vec![port], ..Default::default() };
     let (yes, no) = (|| port(8080), || port(1));
     let cases = [
         (vec![vec![vec![no()]], vec![vec![yes()]]], true),
@@ -276,11 +227,7 @@ fn p09_rules_or_clauses_and_matches_or_fields_and_values_or() {
         (vec![vec![vec![no(), no()]]], false),
     ];
     for (given, expected) in cases {
-        assert_eq!(
-            parse(rules(given.clone())).matches(&from(WEB)),
-            expected,
-            "{given:?}"
-        );
+        assert_eq!(parse(rules(given.clone())).matches(&from(WEB)), expected, "{given:?}");
     }
     let both = |namespace: &str, ports: &[u32]| proto::Match {
         namespaces: vec![exact("x"), exact(namespace)],
@@ -308,29 +255,19 @@ fn p10_negated_lists_hold_when_no_value_matches() {
     ] {
         assert_eq!(matches(&one, &from(WEB)), expected, "{one:?}");
     }
-    let not_here = proto::Match {
-        not_destination_ips: vec![range("10.0.0.2/32")],
-        ..Default::default()
-    };
+    let not_here =
+        proto::Match { not_destination_ips: vec![range("10.0.0.2/32")], ..Default::default() };
     assert!(!matches(&not_here, &from(WEB)));
-    let not_front = proto::Match {
-        not_service_accounts: vec![account("front", "web")],
-        ..Default::default()
-    };
+    let not_front =
+        proto::Match { not_service_accounts: vec![account("front", "web")], ..Default::default() };
     assert!(!matches(&not_front, &from(WEB)));
     assert!(matches(&not_front, &from(PLAINTEXT)));
 }
 
 #[test]
 fn p11_principals_are_compared_without_the_scheme() {
-    let is = |it| proto::Match {
-        principals: vec![it],
-        ..Default::default()
-    };
-    let is_not = |it| proto::Match {
-        not_principals: vec![it],
-        ..Default::default()
-    };
+    let is = |it| proto::Match { principals: vec![it], ..Default::default() };
+    let is_not = |it| proto::Match { not_principals: vec![it], ..Default::default() };
     let web = || exact("cluster.local/ns/front/sa/web");
     let with_scheme = || exact(WEB);
     for (one, who, expected) in [
@@ -352,37 +289,19 @@ fn p11_principals_are_compared_without_the_scheme() {
 
 #[test]
 fn p11_strict_mutual_tls_is_a_deny_of_what_has_no_principal() {
-    let one = proto::Match {
-        not_principals: vec![presence()],
-        ..Default::default()
-    };
+    let one = proto::Match { not_principals: vec![presence()], ..Default::default() };
     let strict = named("root/strict", scoped(proto::Scope::Global, deny(only(one))));
-    assert_eq!(
-        decide(vec![strict.clone()], &[], &from(PLAINTEXT)),
-        denied_by("root/strict")
-    );
+    assert_eq!(decide(vec![strict.clone()], &[], &from(PLAINTEXT)), denied_by("root/strict"));
     assert_eq!(decide(vec![strict], &[], &from(WEB)), Decision::Allow);
 }
 
 #[test]
 fn p12_text_matchers() {
-    let is = |kind| proto::Match {
-        principals: vec![text(kind)],
-        ..Default::default()
-    };
+    let is = |kind| proto::Match { principals: vec![text(kind)], ..Default::default() };
     for (kind, expected) in [
-        (
-            MatchType::Exact("cluster.local/ns/front/sa/web".into()),
-            true,
-        ),
-        (
-            MatchType::Exact("cluster.local/ns/front/sa/we".into()),
-            false,
-        ),
-        (
-            MatchType::Exact("clusterXlocal/ns/front/sa/web".into()),
-            false,
-        ),
+        (MatchType::Exact("cluster.local/ns/front/sa/web".into()), true),
+        (MatchType::Exact("cluster.local/ns/front/sa/we".into()), false),
+        (MatchType::Exact("clusterXlocal/ns/front/sa/web".into()), false),
         (MatchType::Prefix("cluster.local/ns/front/".into()), true),
         (MatchType::Prefix("luster.local/".into()), false),
         (MatchType::Suffix("/sa/web".into()), true),
@@ -397,14 +316,8 @@ fn p12_text_matchers() {
 
 #[test]
 fn p13_the_namespace_is_empty_without_identity() {
-    let is = |it| proto::Match {
-        namespaces: vec![it],
-        ..Default::default()
-    };
-    let is_not = |it| proto::Match {
-        not_namespaces: vec![it],
-        ..Default::default()
-    };
+    let is = |it| proto::Match { namespaces: vec![it], ..Default::default() };
+    let is_not = |it| proto::Match { not_namespaces: vec![it], ..Default::default() };
     for (one, who, expected) in [
         (is(exact("front")), WEB, true),
         (is(exact("fron")), WEB, false),
@@ -443,56 +356,33 @@ fn p14_service_accounts_are_exact_in_any_trust_domain() {
 
 #[test]
 fn p15_source_ranges_see_the_peers_canonical_address() {
-    let is = |it| proto::Match {
-        source_ips: vec![range(it)],
-        ..Default::default()
-    };
-    let mapped = Connection {
-        source: "[::ffff:10.0.0.1]:1".parse().unwrap(),
-        ..from(WEB)
-    };
+    let is = |it| proto::Match { source_ips: vec![range(it)], ..Default::default() };
+    let mapped = Connection { source: "[::ffff:10.0.0.1]:1".parse().unwrap(), ..from(WEB) };
     for connection in [&from(WEB), &from(PLAINTEXT), &mapped] {
         assert!(matches(&is("10.0.0.0/24"), connection));
         assert!(matches(&is("10.0.0.1/32"), connection));
         assert!(!matches(&is("10.0.0.2/32"), connection));
     }
-    let not = proto::Match {
-        not_source_ips: vec![range("10.0.0.0/8")],
-        ..Default::default()
-    };
+    let not = proto::Match { not_source_ips: vec![range("10.0.0.0/8")], ..Default::default() };
     assert!(!matches(&not, &mapped));
 }
 
 #[test]
 fn p18_the_port_is_the_applications() {
-    let is = |ports: &[u32]| proto::Match {
-        destination_ports: ports.to_vec(),
-        ..Default::default()
-    };
+    let is =
+        |ports: &[u32]| proto::Match { destination_ports: ports.to_vec(), ..Default::default() };
     assert!(matches(&is(&[8080]), &from(WEB)));
     assert!(!matches(&is(&[15008]), &from(WEB)));
 }
 
 #[test]
 fn p20_a_dry_run_is_never_enforced() {
-    let dry = |policy| proto::Authorization {
-        dry_run: true,
-        ..policy
-    };
-    assert_eq!(
-        decide(vec![dry(deny(everything()))], &[], &from(WEB)),
-        Decision::Allow
-    );
-    assert_eq!(
-        decide(vec![dry(nothing())], &[], &from(WEB)),
-        Decision::Allow
-    );
+    let dry = |policy| proto::Authorization { dry_run: true, ..policy };
+    assert_eq!(decide(vec![dry(deny(everything()))], &[], &from(WEB)), Decision::Allow);
+    assert_eq!(decide(vec![dry(nothing())], &[], &from(WEB)), Decision::Allow);
     let policy = parse(dry(deny(everything())));
     assert_eq!(policy.enforcement(), Enforcement::DryRun);
-    assert!(
-        policy.matches(&from(WEB)),
-        "what it would have done can be logged"
-    );
+    assert!(policy.matches(&from(WEB)), "what it would have done can be logged");
 }
 
 #[test]
@@ -501,19 +391,13 @@ fn p23_a_listed_policy_that_is_not_known_denies_after_the_known_denies() {
     let listed = &["shop/later"][..];
     assert_eq!(decide(vec![], listed, &from(WEB)), unknown);
     assert_eq!(decide(vec![everything()], listed, &from(WEB)), unknown);
-    assert_eq!(
-        decide(vec![deny(everything())], listed, &from(WEB)),
-        denied_by("shop/p")
-    );
+    assert_eq!(decide(vec![deny(everything())], listed, &from(WEB)), denied_by("shop/p"));
 }
 
 #[test]
 fn p25_ranges_at_their_edges() {
     let v4 = from(WEB);
-    let v6 = Connection {
-        source: "[2001:db8::1]:1".parse().unwrap(),
-        ..from(WEB)
-    };
+    let v6 = Connection { source: "[2001:db8::1]:1".parse().unwrap(), ..from(WEB) };
     for (text, hits_v4, hits_v6) in [
         ("0.0.0.0/0", true, false),
         ("::/0", false, true),
@@ -527,10 +411,7 @@ fn p25_ranges_at_their_edges() {
         ("::ffff:10.0.0.2/128", false, false),
         ("::ffff:0.0.0.0/96", true, false),
     ] {
-        let one = proto::Match {
-            source_ips: vec![range(text)],
-            ..Default::default()
-        };
+        let one = proto::Match { source_ips: vec![range(text)], ..Default::default() };
         assert_eq!(matches(&one, &v4), hits_v4, "{text} for IPv4");
         assert_eq!(matches(&one, &v6), hits_v6, "{text} for IPv6");
     }
@@ -552,91 +433,47 @@ fn p25_a_range_that_is_none_is_refused_with_policy_and_field() {
             "policy shop/p: prefix length 300 in not_source_ips is longer than the address",
         ),
         (
-            proto::Address {
-                address: vec![1, 2, 3],
-                length: 8,
-            },
+            proto::Address { address: vec![1, 2, 3], length: 8 },
             "policy shop/p: address of 3 bytes in not_source_ips, 4 or 16 expected",
         ),
     ] {
-        let one = proto::Match {
-            not_source_ips: vec![address],
-            ..Default::default()
-        };
-        assert_eq!(
-            Policy::try_from(only(one)).unwrap_err().to_string(),
-            expected
-        );
+        let one = proto::Match { not_source_ips: vec![address], ..Default::default() };
+        assert_eq!(Policy::try_from(only(one)).unwrap_err().to_string(), expected);
     }
     // A range around the mapped addresses and more has no IPv4 form.
-    let one = proto::Match {
-        source_ips: vec![range("::ffff:10.0.0.0/95")],
-        ..Default::default()
-    };
+    let one = proto::Match { source_ips: vec![range("::ffff:10.0.0.0/95")], ..Default::default() };
     assert!(matches!(
         Policy::try_from(only(one)),
-        Err(PolicyError::PrefixLength {
-            field: "source_ips",
-            length: 95,
-            ..
-        })
+        Err(PolicyError::PrefixLength { field: "source_ips", length: 95, .. })
     ));
 }
 
 #[test]
 fn what_is_not_known_is_refused_not_guessed() {
     let policy = || PolicyKey::parse("shop/p").unwrap();
-    let port = proto::Match {
-        destination_ports: vec![65536],
-        ..Default::default()
-    };
+    let port = proto::Match { destination_ports: vec![65536], ..Default::default() };
     let kind = proto::Match {
         principals: vec![proto::StringMatch { match_type: None }],
         ..Default::default()
     };
     for (message, expected) in [
         (
-            proto::Authorization {
-                scope: 3,
-                ..everything()
-            },
-            PolicyError::Scope {
-                policy: policy(),
-                scope: 3,
-            },
+            proto::Authorization { scope: 3, ..everything() },
+            PolicyError::Scope { policy: policy(), scope: 3 },
         ),
         (
-            proto::Authorization {
-                action: 2,
-                ..everything()
-            },
-            PolicyError::Action {
-                policy: policy(),
-                action: 2,
-            },
+            proto::Authorization { action: 2, ..everything() },
+            PolicyError::Action { policy: policy(), action: 2 },
         ),
         (
             named("shop/", everything()),
-            PolicyError::Name {
-                namespace: "shop".into(),
-                name: String::new(),
-            },
+            PolicyError::Name { namespace: "shop".into(), name: String::new() },
         ),
         (
             only(port),
-            PolicyError::Port {
-                policy: policy(),
-                field: "destination_ports",
-                port: 65536,
-            },
+            PolicyError::Port { policy: policy(), field: "destination_ports", port: 65536 },
         ),
-        (
-            only(kind),
-            PolicyError::Matcher {
-                policy: policy(),
-                field: "principals",
-            },
-        ),
+        (only(kind), PolicyError::Matcher { policy: policy(), field: "principals" }),
     ] {
         assert_eq!(Policy::try_from(message).unwrap_err(), expected);
     }
@@ -646,18 +483,9 @@ fn what_is_not_known_is_refused_not_guessed() {
 fn an_unknown_extension_makes_a_policy_stricter() {
     let with = |destination_ports| proto::Match {
         destination_ports,
-        extensions: vec![proto::Extension {
-            name: "x".into(),
-            config: None,
-        }],
+        extensions: vec![proto::Extension { name: "x".into(), config: None }],
         ..Default::default()
     };
-    assert_eq!(
-        decide(vec![only(with(vec![8080]))], &[], &from(WEB)),
-        NOT_ALLOWED
-    );
-    assert_eq!(
-        decide(vec![deny(only(with(vec![8080])))], &[], &from(WEB)),
-        denied_by("shop/p")
-    );
+    assert_eq!(decide(vec![only(with(vec![8080]))], &[], &from(WEB)), NOT_ALLOWED);
+    assert_eq!(decide(vec![deny(only(with(vec![8080])))], &[], &from(WEB)), denied_by("shop/p"));
 }

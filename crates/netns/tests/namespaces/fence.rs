@@ -38,10 +38,7 @@ fn a_panicking_job_leaves_no_worker_in_the_wrong_namespace() {
             assert_eq!(between_jobs, home);
             assert_eq!(fence.run(&good, here).unwrap(), good.id().ino);
         }
-        assert!(
-            !threads_in(bad.id().ino) && !threads_in(good.id().ino),
-            "with {workers} workers"
-        );
+        assert!(!threads_in(bad.id().ino) && !threads_in(good.id().ino), "with {workers} workers");
     }
 }
 
@@ -58,9 +55,7 @@ fn threads_in(inode: u64) -> bool {
 fn a_panicking_callback_costs_no_worker() {
     let (fence, pod) = (Fence::new(1).unwrap(), scratch());
     for _ in 0..3 {
-        fence
-            .submit(&pod, || (), |_| resume_unwind(Box::new("callback")))
-            .unwrap();
+        fence.submit(&pod, || (), |_| resume_unwind(Box::new("callback"))).unwrap();
         assert_eq!(fence.run(&pod, here).unwrap(), pod.id().ino);
     }
 }
@@ -86,11 +81,7 @@ fn jobs_for_many_namespaces_do_not_mix() {
             let job = move || {
                 let seen = here();
                 // Every fifth round goes wrong, among all those that do not.
-                if round % 5 == 4 {
-                    resume_unwind(Box::new("now and then"))
-                } else {
-                    seen
-                }
+                if round % 5 == 4 { resume_unwind(Box::new("now and then")) } else { seen }
             };
             let done = move |result| sender.send((expected, result)).unwrap();
             fence.submit(pod, job, done).unwrap();
@@ -129,9 +120,7 @@ fn a_finished_job_does_not_keep_its_namespace_alive() {
 fn descriptors_of(inode: u64) -> usize {
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
     let links = descriptors.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
-    links
-        .filter(|link| link.as_os_str() == format!("net:[{inode}]").as_str())
-        .count()
+    links.filter(|link| link.as_os_str() == format!("net:[{inode}]").as_str()).count()
 }
 
 #[test]

@@ -54,11 +54,7 @@ fn another_kind_behind_a_bind_mount_is_refused() {
 fn a_missing_path_is_named() {
     let error = PodNetns::open(Path::new("/run/netns/no-such-pod")).unwrap_err();
     assert!(matches!(error, NetnsError::Open { .. }));
-    assert!(
-        error
-            .to_string()
-            .starts_with("open network namespace /run/netns/no-such-pod: ")
-    );
+    assert!(error.to_string().starts_with("open network namespace /run/netns/no-such-pod: "));
 }
 
 #[test]
@@ -68,10 +64,7 @@ fn a_deleted_namespace_cannot_be_opened() {
     let path = named.path().to_owned();
     assert_eq!(PodNetns::open(&path).unwrap().id(), named.netns().id());
     drop(named);
-    assert!(matches!(
-        PodNetns::open(&path),
-        Err(NetnsError::Open { .. })
-    ));
+    assert!(matches!(PodNetns::open(&path), Err(NetnsError::Open { .. })));
     // What an unclean end leaves behind: the file without the namespace on it.
     File::create(&path).unwrap();
     refused(PodNetns::open(&path));
@@ -82,11 +75,7 @@ fn one_namespace_has_one_identity() {
     let pod = scratch();
     let again = PodNetns::from_fd(std::os::fd::AsFd::as_fd(&pod).try_clone_to_owned().unwrap());
     assert_eq!(again.unwrap().id(), pod.id());
-    let inside = Fence::new(1)
-        .unwrap()
-        .run(&pod, PodNetns::current)
-        .unwrap()
-        .unwrap();
+    let inside = Fence::new(1).unwrap().run(&pod, PodNetns::current).unwrap().unwrap();
     assert_eq!(inside.id(), pod.id());
     assert_ne!(PodNetns::current().unwrap().id(), pod.id());
 }
@@ -102,14 +91,7 @@ fn cookies_tell_namespaces_apart() {
 #[test]
 fn a_reused_inode_is_another_namespace() {
     let gone = scratch().id();
-    let next = NetnsId {
-        cookie: scratch().id().cookie,
-        ..gone
-    };
+    let next = NetnsId { cookie: scratch().id().cookie, ..gone };
     assert_ne!(gone, next);
-    assert_ne!(
-        gone.to_string(),
-        next.to_string(),
-        "and a log tells them apart"
-    );
+    assert_ne!(gone.to_string(), next.to_string(), "and a log tells them apart");
 }

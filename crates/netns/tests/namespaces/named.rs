@@ -11,9 +11,7 @@ use crate::support::Folder;
 fn mounts_below(path: &Path) -> usize {
     let all = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let points = all.lines().map(|line| line.split(' ').nth(4).unwrap());
-    points
-        .filter(|point| Path::new(point).starts_with(path))
-        .count()
+    points.filter(|point| Path::new(point).starts_with(path)).count()
 }
 
 #[test]
@@ -22,14 +20,8 @@ fn dropping_and_releasing_leave_nothing() {
     let folder = parent.path().join("netns");
     let named = NamedNetns::create(&folder, "pod").unwrap();
     assert_eq!(named.path(), folder.join("pod"));
-    assert_eq!(
-        PodNetns::open(named.path()).unwrap().id(),
-        named.netns().id()
-    );
-    assert!(
-        mounts_below(&folder) >= 2,
-        "the folder's mount and the namespace's"
-    );
+    assert_eq!(PodNetns::open(named.path()).unwrap().id(), named.netns().id());
+    assert!(mounts_below(&folder) >= 2, "the folder's mount and the namespace's");
     drop(named);
     assert!(!folder.join("pod").exists());
     release_folder(&folder).unwrap();
@@ -64,24 +56,16 @@ fn releasing_takes_the_names_of_what_is_still_there() {
     let named = NamedNetns::create(parent.path(), "pod").unwrap();
     release_folder(parent.path()).unwrap();
     assert_eq!(mounts_below(parent.path()), 0);
-    assert!(matches!(
-        PodNetns::open(named.path()),
-        Err(NetnsError::NotNetns { .. })
-    ));
+    assert!(matches!(PodNetns::open(named.path()), Err(NetnsError::NotNetns { .. })));
 }
 
 #[test]
 fn a_name_is_given_once() {
     let parent = Folder::new();
     let first = NamedNetns::create(parent.path(), "pod").unwrap();
-    let error = NamedNetns::create(parent.path(), "pod")
-        .unwrap_err()
-        .to_string();
+    let error = NamedNetns::create(parent.path(), "pod").unwrap_err().to_string();
     assert!(error.contains("pod") && error.contains("exists"), "{error}");
-    assert_eq!(
-        PodNetns::open(first.path()).unwrap().id(),
-        first.netns().id()
-    );
+    assert_eq!(PodNetns::open(first.path()).unwrap().id(), first.netns().id());
     drop(first);
     drop(NamedNetns::create(parent.path(), "pod").unwrap());
     release_folder(parent.path()).unwrap();
@@ -105,10 +89,7 @@ fn many_makers_at_once_share_one_folder() {
             let folder = parent.path();
             scope.spawn(move || {
                 let named = NamedNetns::create(folder, &format!("pod-{maker}")).unwrap();
-                assert_eq!(
-                    PodNetns::open(named.path()).unwrap().id(),
-                    named.netns().id()
-                );
+                assert_eq!(PodNetns::open(named.path()).unwrap().id(), named.netns().id());
             });
         }
     });

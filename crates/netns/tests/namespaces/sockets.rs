@@ -18,45 +18,27 @@ struct Pod {
 
 impl Pod {
     fn new() -> Self {
-        let pod = Self {
-            fence: Fence::new(1).unwrap(),
-            netns: scratch(),
-        };
+        let pod = Self { fence: Fence::new(1).unwrap(), netns: scratch() };
         run(&pod.fence, &pod.netns, "ip link set lo up");
         pod
     }
 
     fn try_listen(&self, addr: &str) -> io::Result<TcpListener> {
-        let listen = Listen {
-            addr: addr.parse().unwrap(),
-            backlog: 16,
-            mark: Some(0x539),
-        };
-        self.fence
-            .run(&self.netns, move || listen_tcp(&listen))
-            .unwrap()
+        let listen = Listen { addr: addr.parse().unwrap(), backlog: 16, mark: Some(0x539) };
+        self.fence.run(&self.netns, move || listen_tcp(&listen)).unwrap()
     }
 
     /// A listener whose `accept` waits, but not for ever.
     fn listen(&self, addr: &str) -> TcpListener {
         let listener = self.try_listen(addr).unwrap();
         listener.set_nonblocking(false).unwrap();
-        SockRef::from(&listener)
-            .set_read_timeout(Some(PATIENCE))
-            .unwrap();
+        SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).unwrap();
         listener
     }
 
     fn dial(&self, to: &str) -> io::Result<TcpStream> {
-        let dial = Dial {
-            to: to.parse().unwrap(),
-            mark: None,
-            from: None,
-        };
-        let socket = self
-            .fence
-            .run(&self.netns, move || dial_socket(&dial))
-            .unwrap()?;
+        let dial = Dial { to: to.parse().unwrap(), mark: None, from: None };
+        let socket = self.fence.run(&self.netns, move || dial_socket(&dial)).unwrap()?;
         socket.connect_timeout(&dial.to.into(), PATIENCE)?;
         Ok(socket.into())
     }
@@ -101,10 +83,7 @@ fn a_listener_is_ready_for_an_event_loop() {
     let flags = FdFlag::from_bits_retain(fcntl(&listener, FcntlArg::F_GETFD).unwrap());
     assert!(flags.contains(FdFlag::FD_CLOEXEC));
     assert_eq!(SockRef::from(&listener).mark().unwrap(), 0x539);
-    assert!(
-        !SockRef::from(&listener).reuse_port().unwrap(),
-        "nobody may share the port"
-    );
+    assert!(!SockRef::from(&listener).reuse_port().unwrap(), "nobody may share the port");
 }
 
 #[test]
@@ -116,27 +95,15 @@ fn a_dual_stack_listener_serves_both_families_alone() {
         talk(&mut client, &mut listener.accept().unwrap().0);
     }
     for addr in ["0.0.0.0:15001", "127.0.0.1:15001", "[::1]:15001"] {
-        assert_eq!(
-            pod.try_listen(addr).unwrap_err().kind(),
-            ErrorKind::AddrInUse,
-            "{addr}"
-        );
+        assert_eq!(pod.try_listen(addr).unwrap_err().kind(), ErrorKind::AddrInUse, "{addr}");
     }
 }
 
 #[test]
 fn a_dialling_socket_carries_its_mark_and_does_not_block() {
     let pod = Pod::new();
-    let dial = Dial {
-        to: "127.0.0.1:1".parse().unwrap(),
-        mark: Some(0x539),
-        from: None,
-    };
-    let socket = pod
-        .fence
-        .run(&pod.netns, move || dial_socket(&dial))
-        .unwrap()
-        .unwrap();
+    let dial = Dial { to: "127.0.0.1:1".parse().unwrap(), mark: Some(0x539), from: None };
+    let socket = pod.fence.run(&pod.netns, move || dial_socket(&dial)).unwrap().unwrap();
     assert_eq!(socket.mark().unwrap(), 0x539);
     assert!(socket.tcp_nodelay().unwrap());
     assert!(socket.nonblocking().unwrap());
@@ -180,10 +147,7 @@ fn without_a_redirect_the_original_destination_is_the_socket_itself() {
     let proxy = pod.listen("127.0.0.1:15001");
     let _client = pod.dial("127.0.0.1:15001").unwrap();
     let (accepted, _) = proxy.accept().unwrap();
-    assert_eq!(
-        original_dst(&accepted).unwrap().0,
-        proxy.local_addr().unwrap()
-    );
+    assert_eq!(original_dst(&accepted).unwrap().0, proxy.local_addr().unwrap());
 }
 
 #[test]
@@ -196,10 +160,9 @@ fn unknown_connections_have_no_original_destination() {
 
 #[test]
 fn a_foreign_source_address_can_be_used() {
-    for (own, foreign, family, at_once) in [
-        ("10.1.1.1", "198.51.100.7", "-4", ""),
-        ("fd11::1", "fd99::7", "-6", " nodad"),
-    ] {
+    for (own, foreign, family, at_once) in
+        [("10.1.1.1", "198.51.100.7", "-4", ""), ("fd11::1", "fd99::7", "-6", " nodad")]
+    {
         let pod = Pod::new();
         let address = format!("ip {family} addr add {own} dev lo{at_once}");
         run(&pod.fence, &pod.netns, &address);
@@ -208,20 +171,10 @@ fn a_foreign_source_address_can_be_used() {
         let server = pod.listen(&to.to_string());
         // The kernel makes an IPv6 address reachable in its own time, duplicate detection
         // or not.
-        eventually("the address is reachable", || {
-            pod.dial(&to.to_string()).is_ok()
-        });
+        eventually("the address is reachable", || pod.dial(&to.to_string()).is_ok());
         server.accept().unwrap();
-        let dial = Dial {
-            to,
-            mark: None,
-            from: Some(SocketAddr::new(foreign, 0)),
-        };
-        let socket = pod
-            .fence
-            .run(&pod.netns, move || dial_socket(&dial))
-            .unwrap()
-            .unwrap();
+        let dial = Dial { to, mark: None, from: Some(SocketAddr::new(foreign, 0)) };
+        let socket = pod.fence.run(&pod.netns, move || dial_socket(&dial)).unwrap().unwrap();
         // Only now: with the route in place the address would not be foreign any more.
         let answers = format!("ip {family} route add local {foreign} dev lo");
         run(&pod.fence, &pod.netns, &answers);
@@ -235,18 +188,12 @@ fn a_foreign_source_address_can_be_used() {
 #[test]
 fn clients_of_one_address_reach_more_destinations_than_there_are_ports() {
     for (client, servers) in [
-        (
-            "127.0.0.9",
-            ["127.0.0.1:80", "127.0.0.2:80", "127.0.0.3:80"],
-        ),
+        ("127.0.0.9", ["127.0.0.1:80", "127.0.0.2:80", "127.0.0.3:80"]),
         ("::1", ["[::1]:80", "[::1]:81", "[::1]:82"]),
     ] {
         let pod = Pod::new();
         let ports = "/proc/sys/net/ipv4/ip_local_port_range";
-        pod.fence
-            .run(&pod.netns, move || std::fs::write(ports, "40000 40001"))
-            .unwrap()
-            .unwrap();
+        pod.fence.run(&pod.netns, move || std::fs::write(ports, "40000 40001")).unwrap().unwrap();
         let listeners = servers.map(|server| pod.listen(server));
         let clients = servers.map(|server| {
             let dial = Dial {

@@ -28,10 +28,7 @@ pub fn run(fence: &Fence, netns: &PodNetns, command: &str) {
     run_with(fence, netns, command, "");
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "these tests run ip and nft themselves"
-)]
+#[expect(clippy::disallowed_methods, reason = "these tests run ip and nft themselves")]
 pub fn run_with(fence: &Fence, netns: &PodNetns, command: &str, stdin: &str) {
     let words: Vec<String> = command.split(' ').map(str::to_owned).collect();
     let stdin = stdin.to_owned();
@@ -42,12 +39,7 @@ pub fn run_with(fence: &Fence, netns: &PodNetns, command: &str, stdin: &str) {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("start {}: {error}", words[0]));
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(stdin.as_bytes())
-            .unwrap();
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
     };
     let output = fence.run(netns, job).unwrap();

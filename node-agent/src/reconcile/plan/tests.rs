@@ -10,10 +10,7 @@ fn wanted() -> Enrollment {
 
 /// Other rules than those in place.
 fn others() -> Options {
-    Options {
-        in_skip: [8080].into(),
-        ..options()
-    }
+    Options { in_skip: [8080].into(), ..options() }
 }
 
 /// A pod in `state` that tells its peers what belongs to the state.
@@ -25,10 +22,7 @@ fn in_state(state: State) -> Pod {
     let inside = !matches!(state, State::Unknown | State::Outside);
     Pod {
         facts: Some(facts),
-        attachment: Some(Attachment {
-            container_id: "c1".into(),
-            ips: vec![],
-        }),
+        attachment: Some(Attachment { container_id: "c1".into(), ips: vec![] }),
         state,
         applied: inside.then(options),
         ..Pod::new()
@@ -59,22 +53,12 @@ fn in_and_out() -> Vec<Case> {
         case("captured and well", Captured, wanted(), Action::Idle),
         case("un-labelled", Captured, SKIP, Action::Withdraw),
         case("peers are told first", Withdrawn, SKIP, Action::AwaitPeers),
-        case(
-            "then un-redirect",
-            PeersKnow,
-            SKIP,
-            Action::Drain(options()),
-        ),
+        case("then un-redirect", PeersKnow, SKIP, Action::Drain(options())),
         case("then drain", Draining, SKIP, Action::AwaitDrained),
         case("then delete", Drained, SKIP, Action::Remove),
         case("re-labelled at once", Withdrawn, wanted(), repair.clone()),
         case("re-labelled later", PeersKnow, wanted(), repair.clone()),
-        case(
-            "re-labelled while draining",
-            Draining,
-            wanted(),
-            repair.clone(),
-        ),
+        case("re-labelled while draining", Draining, wanted(), repair.clone()),
         case("re-labelled at the last moment", Drained, wanted(), repair),
     ]
 }
@@ -85,13 +69,7 @@ fn captured_and(
     wanted: Enrollment,
     plan: Action,
 ) -> Case {
-    (
-        name,
-        with(State::Captured, change),
-        wanted,
-        Ack::Serving,
-        plan,
-    )
+    (name, with(State::Captured, change), wanted, Ack::Serving, plan)
 }
 
 fn same(_: &mut Pod) {}
@@ -128,29 +106,14 @@ fn captured_pods() -> Vec<Case> {
 
 fn captured_pods_and_gaps() -> Vec<Case> {
     let skip = Enrollment::Skip;
-    let typo = || {
-        skip(Reason::BadLabel {
-            of: "pod",
-            value: "x".into(),
-        })
-    };
+    let typo = || skip(Reason::BadLabel { of: "pod", value: "x".into() });
     let unseen = skip(Reason::NamespaceUnknown);
     vec![
         captured_and("label mistyped", same, typo(), Action::Idle),
-        captured_and(
-            "mistyped, time to look",
-            due,
-            typo(),
-            Action::Verify(options()),
-        ),
+        captured_and("mistyped, time to look", due, typo(), Action::Verify(options())),
         captured_and("namespace out of view", same, unseen, Action::Idle),
         captured_and("address gone", same, skip(Reason::NoAddress), Action::Idle),
-        captured_and(
-            "containers ended",
-            same,
-            skip(Reason::Ended),
-            Action::Forget,
-        ),
+        captured_and("containers ended", same, skip(Reason::Ended), Action::Forget),
     ]
 }
 
@@ -160,13 +123,7 @@ fn captured_pods_and_ztunnel() -> Vec<Case> {
     let repair = Action::Repair(options());
     vec![
         ("refused by ztunnel", well(), wanted(), refused, repair),
-        (
-            "its snapshot will tell",
-            well(),
-            wanted(),
-            Ack::Unknown,
-            Action::Idle,
-        ),
+        ("its snapshot will tell", well(), wanted(), Ack::Unknown, Action::Idle),
     ]
 }
 
@@ -186,25 +143,10 @@ fn other_pods() -> Vec<Case> {
     vec![
         other_and("started unseen", untold(), wanted(), Action::Look),
         other_and("started unseen, unwanted", untold(), SKIP, Action::Idle),
-        other_and(
-            "gone while captured",
-            gone(Captured),
-            wanted(),
-            Action::Forget,
-        ),
+        other_and("gone while captured", gone(Captured), wanted(), Action::Forget),
         other_and("gone, never captured", gone(Outside), SKIP, Action::Forget),
-        other_and(
-            "ended, never captured",
-            in_state(Outside),
-            ended(),
-            Action::Idle,
-        ),
-        other_and(
-            "ended, nobody looked",
-            in_state(Unknown),
-            ended(),
-            Action::Forget,
-        ),
+        other_and("ended, never captured", in_state(Outside), ended(), Action::Idle),
+        other_and("ended, nobody looked", in_state(Unknown), ended(), Action::Forget),
         other_and("claims to be captured", claiming(), SKIP, clear),
         other_and("claims it, unseen", claiming(), unseen, Action::Idle),
         other_and("leaves, rules unknown", unknown_rules, SKIP, Action::Remove),

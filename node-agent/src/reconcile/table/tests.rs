@@ -5,24 +5,15 @@ use crate::reconcile::captured_annotations;
 use crate::testing::{options, pod};
 
 fn settings() -> Settings {
-    Settings {
-        excluded_namespaces: BTreeSet::new(),
-        options: options(),
-    }
+    Settings { excluded_namespaces: BTreeSet::new(), options: options() }
 }
 
 fn namespace(mode: Option<&str>) -> NamespaceFacts {
-    NamespaceFacts {
-        name: "shop".into(),
-        dataplane_mode: mode.map(str::to_owned),
-    }
+    NamespaceFacts { name: "shop".into(), dataplane_mode: mode.map(str::to_owned) }
 }
 
 fn attachment(container: &str) -> Attachment {
-    Attachment {
-        container_id: container.into(),
-        ips: vec!["10.9.0.5".parse().unwrap()],
-    }
+    Attachment { container_id: container.into(), ips: vec!["10.9.0.5".parse().unwrap()] }
 }
 
 fn names(uids: Vec<PodUid>) -> Vec<String> {
@@ -73,10 +64,7 @@ fn what_an_earlier_life_knew_is_in_the_first_list_or_gone() {
     for name in ["a", "b"] {
         table.restore(&pod(name).uid, attachment("c1"));
     }
-    assert_eq!(
-        table.plan(&pod("a").uid, &settings(), &Ack::Unknown),
-        Action::Look
-    );
+    assert_eq!(table.plan(&pod("a").uid, &settings(), &Ack::Unknown), Action::Look);
     let woken = names(table.observe(Fact::Pods(vec![pod("a")])));
     assert_eq!(woken.len(), 2);
     assert!(table.get(&pod("b").uid).unwrap().ending);

@@ -64,43 +64,24 @@ fn a_session_starts_with_the_snapshot_one_request_at_a_time() {
 
     let (session, lines) = play(session, vec![packet(ACK), packet(ACK)]);
     let kept = "answered None Serve(PodUid(\"a\")) Ok(())".to_owned();
-    assert_eq!(
-        lines,
-        [
-            kept,
-            send(SNAPSHOT_SENT),
-            "answered None Snapshot Ok(())".into()
-        ]
-    );
+    assert_eq!(lines, [kept, send(SNAPSHOT_SENT), "answered None Snapshot Ok(())".into()]);
     assert!(session.is_live());
 }
 
 #[test]
 fn an_add_carries_its_namespace_and_its_owner() {
     let netns = PodNetns::current().unwrap();
-    let info = WorkloadInfo {
-        name: "n".into(),
-        namespace: "s".into(),
-        service_account: "a".into(),
-    };
+    let info =
+        WorkloadInfo { name: "n".into(), namespace: "s".into(), service_account: "a".into() };
     let add = Command::add(&uid("u"), info, netns.clone()).unwrap();
-    assert_eq!(
-        add.bytes,
-        b"\x0a\x0e\x0a\x01u\x12\x09\x0a\x01n\x12\x01s\x1a\x01a"
-    );
+    assert_eq!(add.bytes, b"\x0a\x0e\x0a\x01u\x12\x09\x0a\x01n\x12\x01s\x1a\x01a");
     assert_eq!(add.netns.unwrap().id(), netns.id());
 }
 
 #[test]
 fn orders_wait_for_the_answer_before_them() {
-    let (first, second) = (
-        Command::del(&uid("a")).unwrap(),
-        Command::del(&uid("b")).unwrap(),
-    );
-    let orders = vec![
-        Event::Order(Ticket(1), first),
-        Event::Order(Ticket(2), second),
-    ];
+    let (first, second) = (Command::del(&uid("a")).unwrap(), Command::del(&uid("b")).unwrap());
+    let orders = vec![Event::Order(Ticket(1), first), Event::Order(Ticket(2), second)];
     let (session, lines) = play(live(), orders);
     assert_eq!(lines, [send(DEL_A)]);
 
@@ -115,20 +96,12 @@ fn orders_before_the_snapshot_come_after_it() {
     let events = vec![order, packet(HELLO), Event::Snapshot(vec![]), packet(ACK)];
     let (_, lines) = play(Session::default(), events);
     let acked = "answered None Snapshot Ok(())".to_owned();
-    assert_eq!(
-        lines,
-        ["snapshot?".into(), send(SNAPSHOT_SENT), acked, send(DEL_A)]
-    );
+    assert_eq!(lines, ["snapshot?".into(), send(SNAPSHOT_SENT), acked, send(DEL_A)]);
 }
 
 #[test]
 fn a_refused_pod_does_not_end_the_snapshot() {
-    let start = vec![
-        packet(HELLO),
-        Event::Snapshot(vec![keep("a")]),
-        packet(NACK),
-        packet(ACK),
-    ];
+    let start = vec![packet(HELLO), Event::Snapshot(vec![keep("a")]), packet(NACK), packet(ACK)];
     let (session, lines) = play(Session::default(), start);
     assert_eq!(lines[2], "answered None Serve(PodUid(\"a\")) Err(\"no\")");
     assert!(session.is_live());
@@ -146,18 +119,11 @@ fn whoever_breaks_the_protocol_is_cut_off() {
             Event::Packet(HELLO.to_vec(), vec![surplus()])
         }),
         ("answer without ack", waiting(), packet(b"\x12\x00")),
-        (
-            "answer with a descriptor",
-            waiting(),
-            Event::Packet(ACK.to_vec(), vec![surplus()]),
-        ),
+        ("answer with a descriptor", waiting(), Event::Packet(ACK.to_vec(), vec![surplus()])),
     ];
     for (name, session, event) in cases {
         let (_, lines) = play(session, vec![event]);
-        assert!(
-            matches!(&lines[..], [end] if end.starts_with("end: ")),
-            "{name}: {lines:?}"
-        );
+        assert!(matches!(&lines[..], [end] if end.starts_with("end: ")), "{name}: {lines:?}");
     }
 }
 

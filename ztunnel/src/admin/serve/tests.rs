@@ -25,12 +25,7 @@ struct Running {
 
 fn start() -> Running {
     let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-    let servers = bind(&Settings {
-        admin: any,
-        metrics: any,
-        ready: any,
-    })
-    .unwrap();
+    let servers = bind(&Settings { admin: any, metrics: any, ready: any }).unwrap();
     let [admin, metrics, ready] = [&servers.admin, &servers.metrics, &servers.ready]
         .map(|listener| listener.local_addr().unwrap());
     let (writer, view) = source::channel();
@@ -44,23 +39,9 @@ fn start() -> Running {
         workloads: crate::workloads::Handle::ended(),
         config: serde_json::json!({ "nodeName": "n1" }),
     };
-    let shared = Admin {
-        readiness: readiness.clone(),
-        registry,
-        dump,
-        quit: quit.clone(),
-    };
+    let shared = Admin { readiness: readiness.clone(), registry, dump, quit: quit.clone() };
     let task = tokio::spawn(servers.run(Arc::new(shared), stop.clone()));
-    Running {
-        admin,
-        metrics,
-        ready,
-        readiness,
-        writer,
-        quit,
-        stop,
-        task,
-    }
+    Running { admin, metrics, ready, readiness, writer, quit, stop, task }
 }
 
 fn certificates() -> Certificates {
@@ -70,15 +51,8 @@ fn certificates() -> Certificates {
         alt_hostname: None,
     })
     .unwrap();
-    let settings = CaSettings {
-        cluster: "c".to_owned(),
-        ttl: Duration::from_secs(3600),
-    };
-    Certificates::new(CaClient::new(
-        &channel,
-        Token::from_setting(Some("secret")),
-        settings,
-    ))
+    let settings = CaSettings { cluster: "c".to_owned(), ttl: Duration::from_secs(3600) };
+    Certificates::new(CaClient::new(&channel, Token::from_setting(Some("secret")), settings))
 }
 
 /// Status and body.
@@ -93,33 +67,20 @@ async fn ask(addr: SocketAddr, method: &str, path: &str) -> (u16, String) {
     };
     let answer = timeout(LIMIT, talk).await.expect("an answer in time");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (
-        head.split(' ').nth(1).unwrap().parse().unwrap(),
-        body.to_owned(),
-    )
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 #[tokio::test]
 async fn readiness_names_what_is_waited_for() {
     let running = start();
-    running
-        .readiness
-        .report(Part::Agent, vec!["pod shop/a: port taken".to_owned()]);
-    running
-        .readiness
-        .report(Part::ControlPlane, vec!["workloads".to_owned()]);
+    running.readiness.report(Part::Agent, vec!["pod shop/a: port taken".to_owned()]);
+    running.readiness.report(Part::ControlPlane, vec!["workloads".to_owned()]);
     let (status, body) = ask(running.ready, "GET", "/healthz/ready").await;
     assert_eq!(status, 500);
-    assert_eq!(
-        body,
-        "waiting for workloads\nwaiting for pod shop/a: port taken\n"
-    );
+    assert_eq!(body, "waiting for workloads\nwaiting for pod shop/a: port taken\n");
     running.readiness.report(Part::Agent, Vec::new());
     running.readiness.report(Part::ControlPlane, Vec::new());
-    assert_eq!(
-        ask(running.ready, "GET", "/healthz/ready").await,
-        (200, "ready\n".to_owned())
-    );
+    assert_eq!(ask(running.ready, "GET", "/healthz/ready").await, (200, "ready\n".to_owned()));
 }
 
 #[tokio::test]
@@ -185,15 +146,8 @@ async fn strangers_get_an_answer_and_an_ended_server_none() {
 async fn a_taken_port_is_named() {
     let running = start();
     let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-    let settings = Settings {
-        admin: any,
-        metrics: any,
-        ready: running.ready,
-    };
+    let settings = Settings { admin: any, metrics: any, ready: running.ready };
     let text = bind(&settings).expect_err("the port is taken").to_string();
-    assert!(
-        text.contains(&running.ready.to_string()) && text.contains("readiness"),
-        "{text}"
-    );
+    assert!(text.contains(&running.ready.to_string()) && text.contains("readiness"), "{text}");
     assert!(text.contains("ss -ltnp"), "{text}");
 }

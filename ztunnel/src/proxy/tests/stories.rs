@@ -17,11 +17,7 @@ async fn connected(
 ) -> (TcpStream, TcpStream, SocketAddr) {
     let (near, (far, peer)) =
         soon(async { (dial.await.unwrap(), app.accept().await.unwrap()) }).await;
-    (
-        near,
-        far,
-        SocketAddr::new(peer.ip().to_canonical(), peer.port()),
-    )
+    (near, far, SocketAddr::new(peer.ip().to_canonical(), peer.port()))
 }
 
 /// A byte there and a byte back.
@@ -36,28 +32,13 @@ async fn exchange(near: &mut TcpStream, far: &mut TcpStream) {
 async fn two_captured_pods_speak_through_a_tunnel_and_the_server_sees_the_client() {
     let (world, client, server) = World::started().await;
     let app = world.server.listen(8080);
-    for (to, from) in [
-        (world.server.v4, world.client.v4),
-        (world.server.v6, world.client.v6),
-    ] {
+    for (to, from) in [(world.server.v4, world.client.v4), (world.server.v6, world.client.v6)] {
         let dial = world.client.dial(SocketAddr::new(to, 8080));
         let (mut near, mut far, peer) = connected(dial, &app).await;
         assert_eq!(peer.ip(), from);
         exchange(&mut near, &mut far).await;
-        assert_eq!(
-            client.connections(),
-            Connections {
-                inbound: 0,
-                outbound: 1
-            }
-        );
-        assert_eq!(
-            server.connections(),
-            Connections {
-                inbound: 1,
-                outbound: 0
-            }
-        );
+        assert_eq!(client.connections(), Connections { inbound: 0, outbound: 1 });
+        assert_eq!(server.connections(), Connections { inbound: 1, outbound: 0 });
         near.shutdown().await.unwrap();
         assert_eq!(soon(far.read(&mut [0])).await.unwrap(), 0);
         far.write_all(b"last words").await.unwrap();
@@ -80,10 +61,7 @@ async fn plaintext_from_outside_arrives_with_the_callers_address() {
     world.publish(&[]);
     let server = world.start(&world.server).await.unwrap();
     let app = world.server.listen(8080);
-    for (to, from) in [
-        (world.server.v4, world.client.v4),
-        (world.server.v6, world.client.v6),
-    ] {
+    for (to, from) in [(world.server.v4, world.client.v4), (world.server.v6, world.client.v6)] {
         let dial = world.client.dial_uncaptured(SocketAddr::new(to, 8080));
         let (mut near, mut far, peer) = connected(dial, &app).await;
         assert_eq!(peer.ip(), from);
@@ -280,16 +258,8 @@ async fn a_port_that_an_application_holds_is_named() {
     let world = World::new();
     let _app = world.server.listen(15006);
     let error = world.start(&world.server).await.unwrap_err();
-    assert!(
-        matches!(&error, ProxyError::Listen { port: 15006, .. }),
-        "{error}"
-    );
-    assert!(
-        error
-            .to_string()
-            .starts_with("pod shop/server: listen on port 15006:"),
-        "{error}"
-    );
+    assert!(matches!(&error, ProxyError::Listen { port: 15006, .. }), "{error}");
+    assert!(error.to_string().starts_with("pod shop/server: listen on port 15006:"), "{error}");
     // The others are free again, and the client is not concerned.
     world.server.listen(15001);
     world.start(&world.client).await.unwrap();
@@ -298,10 +268,7 @@ async fn a_port_that_an_application_holds_is_named() {
 /// Writes until nobody takes any more.
 async fn fill(end: &mut TcpStream) {
     let chunk = vec![0; 1 << 20];
-    while timeout(Duration::from_millis(300), end.write_all(&chunk))
-        .await
-        .is_ok()
-    {}
+    while timeout(Duration::from_millis(300), end.write_all(&chunk)).await.is_ok() {}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

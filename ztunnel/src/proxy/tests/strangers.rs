@@ -16,21 +16,15 @@ async fn peer(world: &World) -> SendRequest<Bytes> {
     let tcp = world.client.dial_uncaptured(to).await.unwrap();
     let credentials = world.ca.credentials(&world.client.identity());
     let accepted = [world.server.identity()];
-    let (stream, _) = tls::connect(&credentials, &accepted, tcp, to.ip(), PATIENCE)
-        .await
-        .unwrap();
+    let (stream, _) = tls::connect(&credentials, &accepted, tcp, to.ip(), PATIENCE).await.unwrap();
     let (send, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     send
 }
 
 async fn ask(send: &SendRequest<Bytes>, method: Method, uri: &str) -> StatusCode {
-    let request = Request::builder()
-        .method(method)
-        .version(Version::HTTP_2)
-        .uri(uri)
-        .body(())
-        .unwrap();
+    let request =
+        Request::builder().method(method).version(Version::HTTP_2).uri(uri).body(()).unwrap();
     let mut send = send.clone().ready().await.unwrap();
     let (answer, _stream) = send.send_request(request, false).unwrap();
     soon(answer).await.unwrap().status()
@@ -42,34 +36,18 @@ async fn a_request_leads_into_this_pod_or_nowhere() {
     let app = world.server.listen(8080);
     let send = peer(&world).await;
     let cases = [
-        (
-            Method::GET,
-            "https://10.77.0.2:8080/",
-            StatusCode::BAD_REQUEST,
-        ),
-        (
-            Method::POST,
-            "https://10.77.0.2:8080/",
-            StatusCode::BAD_REQUEST,
-        ),
+        (Method::GET, "https://10.77.0.2:8080/", StatusCode::BAD_REQUEST),
+        (Method::POST, "https://10.77.0.2:8080/", StatusCode::BAD_REQUEST),
         (Method::CONNECT, "10.77.0.1:8080", StatusCode::BAD_REQUEST),
         (Method::CONNECT, "127.0.0.1:8080", StatusCode::BAD_REQUEST),
         (Method::CONNECT, "[::1]:8080", StatusCode::BAD_REQUEST),
-        (
-            Method::CONNECT,
-            "169.254.169.254:80",
-            StatusCode::BAD_REQUEST,
-        ),
+        (Method::CONNECT, "169.254.169.254:80", StatusCode::BAD_REQUEST),
         (Method::CONNECT, "[fd77::2]:8080", StatusCode::BAD_REQUEST),
         (Method::CONNECT, "server.shop:8080", StatusCode::BAD_REQUEST),
         (Method::CONNECT, "10.77.0.2:15001", StatusCode::BAD_REQUEST),
         (Method::CONNECT, "10.77.0.2:15006", StatusCode::BAD_REQUEST),
         (Method::CONNECT, "10.77.0.2:15008", StatusCode::BAD_REQUEST),
-        (
-            Method::CONNECT,
-            "10.77.0.2:8081",
-            StatusCode::SERVICE_UNAVAILABLE,
-        ),
+        (Method::CONNECT, "10.77.0.2:8081", StatusCode::SERVICE_UNAVAILABLE),
         (Method::CONNECT, "10.77.0.2:8080", StatusCode::OK),
     ];
     for (method, uri, expected) in cases {
@@ -110,9 +88,7 @@ async fn rubbish_on_the_tunnel_port_is_hung_up_on() {
     let (world, _client, _server) = World::started().await;
     let to = SocketAddr::new(world.server.v4, 15008);
     let mut tcp = world.client.dial_uncaptured(to).await.unwrap();
-    tcp.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-        .await
-        .unwrap();
+    tcp.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
     // A TLS alert or a reset, but never an answer to the request.
     let _ = soon(tcp.read_to_end(&mut answer)).await;

@@ -27,9 +27,7 @@ use crate::tls::test_ca::TestCa;
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, what)
-        .await
-        .expect("it did not happen in time")
+    timeout(PATIENCE, what).await.expect("it did not happen in time")
 }
 
 /// The connection is reset, as soon as it is there or later, and nothing is heard on it.
@@ -96,10 +94,7 @@ impl TestPod {
     }
 
     /// Runs a program inside the pod.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "tests build their own namespaces"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "tests build their own namespaces")]
     pub(super) fn run(&self, program: &'static str, args: &[&str]) {
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         let text = format!("{program} {args:?}");
@@ -122,32 +117,15 @@ impl TestPod {
     }
 
     fn address(&self) {
-        self.run(
-            "ip",
-            &["address", "add", &format!("{}/24", self.v4), "dev", "eth0"],
-        );
-        self.run(
-            "ip",
-            &[
-                "address",
-                "add",
-                &format!("{}/64", self.v6),
-                "dev",
-                "eth0",
-                "nodad",
-            ],
-        );
+        self.run("ip", &["address", "add", &format!("{}/24", self.v4), "dev", "eth0"]);
+        self.run("ip", &["address", "add", &format!("{}/64", self.v6), "dev", "eth0", "nodad"]);
         self.run("ip", &["link", "set", "eth0", "up"]);
     }
 
     /// An application of the pod listens.
     pub(super) fn listen(&self, port: u16) -> TcpListener {
         let addr = SocketAddr::new("::".parse().unwrap(), port);
-        let listen = Listen {
-            addr,
-            backlog: 64,
-            mark: None,
-        };
+        let listen = Listen { addr, backlog: 64, mark: None };
         let job = move || listen_tcp(&listen);
         let std = self.fence.run(&self.netns, job).unwrap().unwrap();
         TcpListener::from_std(std).unwrap()
@@ -164,13 +142,7 @@ impl TestPod {
     }
 
     async fn dial_marked(&self, to: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
-        let job = move || {
-            dial_socket(&Dial {
-                to,
-                mark,
-                from: None,
-            })
-        };
+        let job = move || dial_socket(&Dial { to, mark, from: None });
         let socket = self.fence.run(&self.netns, job).unwrap()?;
         soon(TcpSocket::from_std_stream(socket.into()).connect(to)).await
     }
@@ -217,16 +189,11 @@ impl World {
         let fence = Fence::new(2).unwrap();
         let client = TestPod::new("client", 1, &fence);
         let server = TestPod::new("server", 2, &fence);
-        let other_end = format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            server.netns.as_fd().as_raw_fd()
-        );
+        let other_end =
+            format!("/proc/{}/fd/{}", std::process::id(), server.netns.as_fd().as_raw_fd());
         client.run(
             "ip",
-            &[
-                "link", "add", "eth0", "type", "veth", "peer", "eth0", "netns", &other_end,
-            ],
+            &["link", "add", "eth0", "type", "veth", "peer", "eth0", "netns", &other_end],
         );
         for pod in [&client, &server] {
             pod.address();
@@ -235,13 +202,7 @@ impl World {
         let (writer, view) = channel();
         let ca = TestCa::new();
         let context = context(&ca, view, fence);
-        Self {
-            client,
-            server,
-            ca,
-            context,
-            writer,
-        }
+        Self { client, server, ca, context, writer }
     }
 
     /// Both pods with their proxies, known to the mesh.
@@ -292,19 +253,14 @@ pub(super) fn deny(principal: Option<&Identity>) -> Authorization {
         match_type: Some(MatchType::Exact(identity.principal())),
     };
     let clauses = principal.map(|identity| Clause {
-        matches: vec![Match {
-            principals: vec![exact(identity)],
-            ..Match::default()
-        }],
+        matches: vec![Match { principals: vec![exact(identity)], ..Match::default() }],
     });
     Authorization {
         name: "deny".to_owned(),
         namespace: "shop".to_owned(),
         scope: Scope::Namespace.into(),
         action: Action::Deny.into(),
-        rules: vec![Rule {
-            clauses: clauses.into_iter().collect(),
-        }],
+        rules: vec![Rule { clauses: clauses.into_iter().collect() }],
         ..Authorization::default()
     }
 }

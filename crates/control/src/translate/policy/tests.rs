@@ -6,11 +6,7 @@ use super::*;
 use crate::testing::names;
 
 fn facts(key: &str, spec: Value) -> PolicyFacts {
-    PolicyFacts {
-        key: PolicyKey::parse(key).unwrap(),
-        dry_run: None,
-        spec,
-    }
+    PolicyFacts { key: PolicyKey::parse(key).unwrap(), dry_run: None, spec }
 }
 
 fn sent(key: &str, spec: Value) -> SentPolicy {
@@ -23,32 +19,21 @@ fn sent(key: &str, spec: Value) -> SentPolicy {
 /// The single clause of the single rule of a policy with this rule.
 fn clause(rule: &Value) -> Vec<proto::Match> {
     let sent = sent("shop/p", json!({ "rules": [rule] }));
-    let [rule] = &sent.message.rules[..] else {
-        panic!("one rule, not {:?}", sent.message)
-    };
-    let [clause] = &rule.clauses[..] else {
-        panic!("one clause, not {rule:?}")
-    };
+    let [rule] = &sent.message.rules[..] else { panic!("one rule, not {:?}", sent.message) };
+    let [clause] = &rule.clauses[..] else { panic!("one clause, not {rule:?}") };
     clause.matches.clone()
 }
 
 fn problem(spec: Value) -> String {
-    policy(&names(), &facts("shop/p", spec))
-        .unwrap_err()
-        .to_string()
+    policy(&names(), &facts("shop/p", spec)).unwrap_err().to_string()
 }
 
 fn exact(value: &str) -> proto::StringMatch {
-    proto::StringMatch {
-        match_type: Some(MatchType::Exact(value.into())),
-    }
+    proto::StringMatch { match_type: Some(MatchType::Exact(value.into())) }
 }
 
 fn v4(a: u8, b: u8, c: u8, d: u8, length: u32) -> proto::Address {
-    proto::Address {
-        address: vec![a, b, c, d],
-        length,
-    }
+    proto::Address { address: vec![a, b, c, d], length }
 }
 
 #[test]
@@ -72,10 +57,7 @@ fn p03_selector_and_namespace_give_the_scope() {
 #[test]
 fn a_selector_asks_for_all_its_labels() {
     let labels = |pairs: &[(&str, &str)]| {
-        pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect::<BTreeMap<_, _>>()
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>()
     };
     let selector = Selector(labels(&[("app", "cart"), ("tier", "back")]));
     assert!(selector.selects(&labels(&[("app", "cart"), ("tier", "back"), ("x", "y")])));
@@ -87,34 +69,19 @@ fn a_selector_asks_for_all_its_labels() {
 #[test]
 fn p04_p05_what_is_not_for_us_is_not_sent() {
     for (spec, reason) in [
-        (
-            json!({ "action": "AUDIT" }),
-            NotSent::Action("AUDIT".into()),
-        ),
+        (json!({ "action": "AUDIT" }), NotSent::Action("AUDIT".into())),
         (
             json!({ "action": "CUSTOM", "provider": { "name": "opa" } }),
             NotSent::Action("CUSTOM".into()),
         ),
-        (
-            json!({ "targetRefs": [{ "kind": "Gateway", "name": "w" }] }),
-            NotSent::TargetRefs,
-        ),
-        (
-            json!({ "targetRef": { "kind": "Gateway", "name": "w" } }),
-            NotSent::TargetRefs,
-        ),
+        (json!({ "targetRefs": [{ "kind": "Gateway", "name": "w" }] }), NotSent::TargetRefs),
+        (json!({ "targetRef": { "kind": "Gateway", "name": "w" } }), NotSent::TargetRefs),
     ] {
         let got = policy(&names(), &facts("shop/p", spec)).unwrap();
         assert_eq!(got, Translated::NotSent(reason));
     }
-    assert_eq!(
-        sent("shop/p", json!({})).message.action(),
-        proto::Action::Allow
-    );
-    assert_eq!(
-        sent("shop/p", json!({ "action": "DENY" })).message.action(),
-        proto::Action::Deny
-    );
+    assert_eq!(sent("shop/p", json!({})).message.action(), proto::Action::Allow);
+    assert_eq!(sent("shop/p", json!({ "action": "DENY" })).message.action(), proto::Action::Deny);
 }
 
 #[test]
@@ -142,14 +109,8 @@ fn from_to_and_when_are_clauses_of_alternatives() {
             ],
         }] }),
     );
-    let [rule] = &sent.message.rules[..] else {
-        panic!("one rule")
-    };
-    let sizes: Vec<_> = rule
-        .clauses
-        .iter()
-        .map(|clause| clause.matches.len())
-        .collect();
+    let [rule] = &sent.message.rules[..] else { panic!("one rule") };
+    let sizes: Vec<_> = rule.clauses.iter().map(|clause| clause.matches.len()).collect();
     assert_eq!(sizes, [2, 1, 1, 1]);
     let first = &rule.clauses[0].matches[0];
     assert_eq!(first.principals, [exact("a")]);
@@ -158,10 +119,7 @@ fn from_to_and_when_are_clauses_of_alternatives() {
         namespace: namespace.into(),
         service_account: "web".into(),
     };
-    assert_eq!(
-        rule.clauses[0].matches[1].service_accounts,
-        [account("shop"), account("front")]
-    );
+    assert_eq!(rule.clauses[0].matches[1].service_accounts, [account("shop"), account("front")]);
     assert_eq!(rule.clauses[1].matches[0].destination_ports, [80]);
     assert_eq!(rule.clauses[1].matches[0].not_destination_ports, [81]);
     assert_eq!(rule.clauses[2].matches[0].source_ips, [v4(10, 0, 0, 0, 8)]);
@@ -182,11 +140,7 @@ fn p12_stars() {
         ("**", Suffix("*".into())),
     ] {
         let matches = clause(&json!({ "from": [{ "source": { "namespaces": [text] } }] }));
-        assert_eq!(
-            matches[0].namespaces[0].match_type,
-            Some(expected),
-            "{text}"
-        );
+        assert_eq!(matches[0].namespaces[0].match_type, Some(expected), "{text}");
     }
 }
 
@@ -196,13 +150,7 @@ fn addresses_and_ranges() {
         ("10.0.0.1", v4(10, 0, 0, 1, 32)),
         ("10.0.0.1/8", v4(10, 0, 0, 1, 8)),
         ("0.0.0.0/0", v4(0, 0, 0, 0, 0)),
-        (
-            "::1",
-            proto::Address {
-                address: [[0; 15].as_slice(), &[1]].concat(),
-                length: 128,
-            },
-        ),
+        ("::1", proto::Address { address: [[0; 15].as_slice(), &[1]].concat(), length: 128 }),
     ] {
         let matches = clause(&json!({ "from": [{ "source": { "ipBlocks": [text] } }] }));
         assert_eq!(matches[0].source_ips, [expected], "{text}");
@@ -221,11 +169,7 @@ fn p16_http_parts_make_an_allow_rule_go() {
     ] {
         let sent = sent("shop/p", json!({ "rules": [rule, {}] }));
         assert_eq!(sent.message.rules.len(), 1, "{rule}");
-        assert_eq!(
-            (&sent.dropped[..], &sent.narrowed[..]),
-            (&[0][..], &[][..]),
-            "{rule}"
-        );
+        assert_eq!((&sent.dropped[..], &sent.narrowed[..]), (&[0][..], &[][..]), "{rule}");
     }
 }
 
@@ -233,17 +177,10 @@ fn p16_http_parts_make_an_allow_rule_go() {
 fn p16_of_a_deny_rule_the_rest_is_enforced() {
     let deny = |rule: &Value| sent("shop/p", json!({ "action": "DENY", "rules": [rule] }));
     let clauses = |sent: &SentPolicy| -> Vec<usize> {
-        sent.message.rules[0]
-            .clauses
-            .iter()
-            .map(|clause| clause.matches.len())
-            .collect()
+        sent.message.rules[0].clauses.iter().map(|clause| clause.matches.len()).collect()
     };
     for (rule, expected) in [
-        (
-            json!({ "to": [{ "operation": { "ports": ["80"], "methods": ["GET"] } }] }),
-            vec![1],
-        ),
+        (json!({ "to": [{ "operation": { "ports": ["80"], "methods": ["GET"] } }] }), vec![1]),
         (
             json!({ "to": [{ "operation": { "ports": ["80"] } },
                            { "operation": { "methods": ["GET"] } }] }),
@@ -266,11 +203,7 @@ fn p16_of_a_deny_rule_the_rest_is_enforced() {
         assert_eq!(sent.narrowed, [0], "{rule}");
     }
     let nothing_left = deny(&json!({ "to": [{ "operation": { "methods": ["GET"] } }] }));
-    assert_eq!(
-        nothing_left.message.rules,
-        [],
-        "it must not become a rule that denies all"
-    );
+    assert_eq!(nothing_left.message.rules, [], "it must not become a rule that denies all");
     assert_eq!(nothing_left.dropped, [0]);
 }
 
@@ -280,42 +213,27 @@ fn p17_conditions_of_the_transport_layer() {
         (
             "source.ip",
             "10.0.0.0/8",
-            proto::Match {
-                source_ips: vec![v4(10, 0, 0, 0, 8)],
-                ..Default::default()
-            },
+            proto::Match { source_ips: vec![v4(10, 0, 0, 0, 8)], ..Default::default() },
         ),
         (
             "source.namespace",
             "n",
-            proto::Match {
-                namespaces: vec![exact("n")],
-                ..Default::default()
-            },
+            proto::Match { namespaces: vec![exact("n")], ..Default::default() },
         ),
         (
             "source.principal",
             "p",
-            proto::Match {
-                principals: vec![exact("p")],
-                ..Default::default()
-            },
+            proto::Match { principals: vec![exact("p")], ..Default::default() },
         ),
         (
             "destination.ip",
             "10.0.0.1",
-            proto::Match {
-                destination_ips: vec![v4(10, 0, 0, 1, 32)],
-                ..Default::default()
-            },
+            proto::Match { destination_ips: vec![v4(10, 0, 0, 1, 32)], ..Default::default() },
         ),
         (
             "destination.port",
             "80",
-            proto::Match {
-                destination_ports: vec![80],
-                ..Default::default()
-            },
+            proto::Match { destination_ports: vec![80], ..Default::default() },
         ),
     ] {
         let matches = clause(&json!({ "when": [{ "key": key, "values": [value] }] }));
@@ -326,19 +244,11 @@ fn p17_conditions_of_the_transport_layer() {
 #[test]
 fn p20_the_dry_run_annotation_is_carried() {
     for (value, expected) in [(None, false), (Some("false"), false), (Some("true"), true)] {
-        let facts = PolicyFacts {
-            dry_run: value.map(str::to_owned),
-            ..facts("shop/p", json!({}))
-        };
-        let Translated::Sent(sent) = policy(&names(), &facts).unwrap() else {
-            panic!("sent")
-        };
+        let facts = PolicyFacts { dry_run: value.map(str::to_owned), ..facts("shop/p", json!({})) };
+        let Translated::Sent(sent) = policy(&names(), &facts).unwrap() else { panic!("sent") };
         assert_eq!(sent.message.dry_run, expected);
     }
-    let facts = PolicyFacts {
-        dry_run: Some("maybe".into()),
-        ..facts("shop/p", json!({}))
-    };
+    let facts = PolicyFacts { dry_run: Some("maybe".into()), ..facts("shop/p", json!({})) };
     assert!(policy(&names(), &facts).is_err());
 }
 
@@ -348,29 +258,14 @@ fn a_mistake_is_named_with_its_rule() {
     let ports =
         |value: &str| json!({ "rules": [{ "to": [{ "operation": { "ports": [value] } }] }] });
     for (spec, expected) in [
-        (
-            source("ipBlocks", "10.0.0.0/33"),
-            "rules[1]: \"10.0.0.0/33\" is neither",
-        ),
-        (
-            source("ipBlocks", "fe80::1%eth0"),
-            "rules[1]: \"fe80::1%eth0\" is neither",
-        ),
-        (
-            source("serviceAccounts", "a/b/c"),
-            "rules[1]: service account \"a/b/c\"",
-        ),
-        (
-            source("principal", "typo"),
-            "rules[1]: it cannot be read: unknown field `principal`",
-        ),
+        (source("ipBlocks", "10.0.0.0/33"), "rules[1]: \"10.0.0.0/33\" is neither"),
+        (source("ipBlocks", "fe80::1%eth0"), "rules[1]: \"fe80::1%eth0\" is neither"),
+        (source("serviceAccounts", "a/b/c"), "rules[1]: service account \"a/b/c\""),
+        (source("principal", "typo"), "rules[1]: it cannot be read: unknown field `principal`"),
         (ports("0"), "rules[0]: \"0\" is not a port"),
         (ports("http"), "rules[0]: \"http\" is not a port"),
         (ports("65536"), "rules[0]: \"65536\" is not a port"),
-        (
-            json!({ "rules": [{ "when": [{ "key": "source.ip" }] }] }),
-            "rules[0]: condition",
-        ),
+        (json!({ "rules": [{ "when": [{ "key": "source.ip" }] }] }), "rules[0]: condition"),
         (json!({ "rules": [3] }), "rules[0]: it cannot be read"),
         (json!({ "action": "DENIE" }), "action \"DENIE\" is none of"),
         (json!({ "rules": "all" }), "its spec cannot be read"),
@@ -381,9 +276,6 @@ fn a_mistake_is_named_with_its_rule() {
         ),
     ] {
         let text = problem(spec);
-        assert!(
-            text.starts_with(expected),
-            "{text:?} should start with {expected:?}"
-        );
+        assert!(text.starts_with(expected), "{text:?} should start with {expected:?}");
     }
 }

@@ -14,17 +14,11 @@ fn world(addresses: &[(&str, &str)]) -> World {
 }
 
 fn resource(content: &str) -> Resource {
-    Resource::new(&Workload {
-        name: content.into(),
-        ..Default::default()
-    })
+    Resource::new(&Workload { name: content.into(), ..Default::default() })
 }
 
 fn request(kind: Kind) -> DeltaDiscoveryRequest {
-    DeltaDiscoveryRequest {
-        type_url: kind.url().to_owned(),
-        ..Default::default()
-    }
+    DeltaDiscoveryRequest { type_url: kind.url().to_owned(), ..Default::default() }
 }
 
 fn holding(held: &[(&str, &str)]) -> DeltaDiscoveryRequest {
@@ -39,21 +33,12 @@ fn holding(held: &[(&str, &str)]) -> DeltaDiscoveryRequest {
 }
 
 fn ack(nonce: &str) -> DeltaDiscoveryRequest {
-    DeltaDiscoveryRequest {
-        response_nonce: nonce.to_owned(),
-        ..request(Kind::Address)
-    }
+    DeltaDiscoveryRequest { response_nonce: nonce.to_owned(), ..request(Kind::Address) }
 }
 
 fn nack(nonce: &str) -> DeltaDiscoveryRequest {
-    let status = Status {
-        message: "bad address".into(),
-        ..Default::default()
-    };
-    DeltaDiscoveryRequest {
-        error_detail: Some(status),
-        ..ack(nonce)
-    }
+    let status = Status { message: "bad address".into(), ..Default::default() };
+    DeltaDiscoveryRequest { error_detail: Some(status), ..ack(nonce) }
 }
 
 /// A client that has subscribed to addresses.
@@ -116,19 +101,10 @@ fn what_happens_while_an_answer_is_awaited_is_sent_once_and_together() {
     let mut client = subscribed(request(Kind::Address));
     next(&mut client, &world(&[("a", "1"), ("gone", "1")]));
     for n in 0..100 {
-        assert_eq!(
-            next(
-                &mut client,
-                &world(&[("a", &n.to_string()), ("short", "1")])
-            ),
-            None
-        );
+        assert_eq!(next(&mut client, &world(&[("a", &n.to_string()), ("short", "1")])), None);
     }
     client.on(ack("1")).unwrap();
-    assert_eq!(
-        next(&mut client, &world(&[("a", "99")])),
-        sent(&["a"], &["gone"], "2")
-    );
+    assert_eq!(next(&mut client, &world(&[("a", "99")])), sent(&["a"], &["gone"], "2"));
 }
 
 #[test]
@@ -136,18 +112,8 @@ fn a_rejection_is_reported_and_stops_nothing() {
     let mut client = subscribed(request(Kind::Address));
     next(&mut client, &world(&[("a", "1")]));
     let detail = "bad address".to_owned();
-    assert_eq!(
-        client.on(nack("1")),
-        Ok(Heard::Rejected {
-            kind: Kind::Address,
-            detail
-        })
-    );
-    assert_eq!(
-        next(&mut client, &world(&[("a", "1")])),
-        None,
-        "not sent again unchanged"
-    );
+    assert_eq!(client.on(nack("1")), Ok(Heard::Rejected { kind: Kind::Address, detail }));
+    assert_eq!(next(&mut client, &world(&[("a", "1")])), None, "not sent again unchanged");
     let changed = world(&[("a", "1"), ("b", "1")]);
     assert_eq!(next(&mut client, &changed), sent(&["b"], &[], "2"));
 }
@@ -156,13 +122,7 @@ fn a_rejection_is_reported_and_stops_nothing() {
 fn an_answer_to_something_else_is_no_answer() {
     let mut client = subscribed(request(Kind::Address));
     next(&mut client, &world(&[]));
-    for wrong in [
-        ack("0"),
-        ack("17"),
-        ack(""),
-        nack("2"),
-        request(Kind::Address),
-    ] {
+    for wrong in [ack("0"), ack("17"), ack(""), nack("2"), request(Kind::Address)] {
         assert_eq!(client.on(wrong), Ok(Heard::Nothing));
         assert!(client.awaiting(Kind::Address));
     }
@@ -177,11 +137,7 @@ fn after_a_reconnect_only_the_difference_is_sent() {
     let now = world(&[("a", "1"), ("b", "2"), ("new", "1")]);
     assert_eq!(next(&mut client, &now), sent(&["b", "new"], &["gone"], "1"));
     let mut client = subscribed(holding(&[("a", "1"), ("b", "2"), ("new", "1")]));
-    assert_eq!(
-        next(&mut client, &now),
-        sent(&[], &[], "1"),
-        "empty, but it is the first"
-    );
+    assert_eq!(next(&mut client, &now), sent(&[], &[], "1"), "empty, but it is the first");
 }
 
 #[test]
@@ -213,14 +169,9 @@ fn single_resources_are_not_offered_and_unknown_types_not_answered() {
         let error = client.on(refused).unwrap_err().to_string();
         assert!(error.contains(Kind::Address.url()), "{error}");
     }
-    let wildcard = DeltaDiscoveryRequest {
-        resource_names_subscribe: names(&["*"]),
-        ..request(Kind::Address)
-    };
+    let wildcard =
+        DeltaDiscoveryRequest { resource_names_subscribe: names(&["*"]), ..request(Kind::Address) };
     assert_eq!(client.on(wildcard), Ok(Heard::Subscribed(Kind::Address)));
-    let unknown = DeltaDiscoveryRequest {
-        type_url: "x".into(),
-        ..Default::default()
-    };
+    let unknown = DeltaDiscoveryRequest { type_url: "x".into(), ..Default::default() };
     assert_eq!(client.on(unknown), Ok(Heard::Unknown("x".into())));
 }

@@ -21,37 +21,20 @@ fn open() -> Other {
     let (outbox, responses) = mpsc::channel(OUTBOX);
     let stop = CancellationToken::new();
     let caller = Caller {
-        account: Account {
-            namespace: "sluice-system".into(),
-            name: "ztunnel".into(),
-        },
+        account: Account { namespace: "sluice-system".into(), name: "ztunnel".into() },
         pod: "ztunnel-1".into(),
         node: "n1".into(),
     };
-    let session = Session {
-        caller,
-        worlds: seen,
-        outbox,
-        stop: stop.clone(),
-    };
+    let session = Session { caller, worlds: seen, outbox, stop: stop.clone() };
     let task = tokio::spawn(session.run(ReceiverStream::new(inbox)));
-    Other {
-        worlds,
-        requests,
-        responses,
-        stop,
-        task,
-    }
+    Other { worlds, requests, responses, stop, task }
 }
 
 impl Other {
     fn show(&self, addresses: &[&str]) {
         let mut world = World::default();
         for name in addresses {
-            let message = Workload {
-                name: (*name).into(),
-                ..Default::default()
-            };
+            let message = Workload { name: (*name).into(), ..Default::default() };
             world.addresses.insert(name, Resource::new(&message));
         }
         self.worlds.send_replace(Some(Arc::new(world)));

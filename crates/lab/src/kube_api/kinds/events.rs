@@ -60,20 +60,12 @@ const RENAMED: [(&str, &str); 7] = [
 
 fn show(stored: &Value) -> Value {
     rename(stored, "events.k8s.io/v1", |key| {
-        RENAMED
-            .iter()
-            .find(|(core, _)| *core == key)
-            .map(|(_, new)| *new)
+        RENAMED.iter().find(|(core, _)| *core == key).map(|(_, new)| *new)
     })
 }
 
 fn store(shown: &Value) -> Value {
-    rename(shown, "v1", |key| {
-        RENAMED
-            .iter()
-            .find(|(_, new)| *new == key)
-            .map(|(core, _)| *core)
-    })
+    rename(shown, "v1", |key| RENAMED.iter().find(|(_, new)| *new == key).map(|(core, _)| *core))
 }
 
 fn rename(event: &Value, version: &str, to: impl Fn(&str) -> Option<&'static str>) -> Value {
@@ -81,10 +73,8 @@ fn rename(event: &Value, version: &str, to: impl Fn(&str) -> Option<&'static str
         return event.clone();
     };
     let renamed = |key: &str| to(key).unwrap_or(key).to_owned();
-    let mut event: Map<String, Value> = fields
-        .iter()
-        .map(|(key, value)| (renamed(key), value.clone()))
-        .collect();
+    let mut event: Map<String, Value> =
+        fields.iter().map(|(key, value)| (renamed(key), value.clone())).collect();
     if event.contains_key("apiVersion") {
         event.insert("apiVersion".to_owned(), json!(version));
     }
@@ -96,29 +86,20 @@ const COLUMNS: &[Column] = &[
     Column::text("Type", 0, |row| meta::text(row.object, "/type").into()),
     Column::text("Reason", 0, |row| meta::text(row.object, "/reason").into()),
     Column::text("Object", 0, about),
-    Column::text("Message", 0, |row| {
-        meta::text(row.object, "/message").trim().into()
-    }),
+    Column::text("Message", 0, |row| meta::text(row.object, "/message").trim().into()),
     NAME.wide(),
 ];
 
 fn last_seen(row: &Row) -> Value {
-    let times = [
-        "/series/lastObservedTime",
-        "/lastTimestamp",
-        "/eventTime",
-        "/metadata/creationTimestamp",
-    ];
+    let times =
+        ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"];
     let seen = times.iter().find_map(|at| row.object.pointer(at)?.as_str());
     row.age_of(seen.unwrap_or_default())
 }
 
 fn about(row: &Row) -> Value {
     let kind = meta::text(row.object, "/involvedObject/kind").to_lowercase();
-    json!(format!(
-        "{kind}/{}",
-        meta::text(row.object, "/involvedObject/name")
-    ))
+    json!(format!("{kind}/{}", meta::text(row.object, "/involvedObject/name")))
 }
 
 #[cfg(test)]

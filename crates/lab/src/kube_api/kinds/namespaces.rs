@@ -38,19 +38,12 @@ pub(crate) const NAMESPACES: Resource = Resource {
     admit: any_place,
 };
 
-const COLUMNS: &[Column] = &[
-    NAME,
-    Column::text("Status", 0, |row| {
-        meta::text(row.object, "/status/phase").into()
-    }),
-    AGE,
-];
+const COLUMNS: &[Column] =
+    &[NAME, Column::text("Status", 0, |row| meta::text(row.object, "/status/phase").into()), AGE];
 
 fn defaults(namespace: &mut Value) {
     let name = meta::name(namespace).to_owned();
-    let labels = meta::metadata_mut(namespace)
-        .entry("labels")
-        .or_insert(Value::Null);
+    let labels = meta::metadata_mut(namespace).entry("labels").or_insert(Value::Null);
     if labels.is_null() || labels.is_object() {
         meta::map_mut(labels).insert("kubernetes.io/metadata.name".to_owned(), name.into());
     }

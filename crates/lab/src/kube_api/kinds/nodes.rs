@@ -39,14 +39,8 @@ pub(crate) const NODES: Resource = Resource {
 const COLUMNS: &[Column] = &[NAME, Column::text("Status", 0, ready), AGE];
 
 fn ready(row: &Row) -> Value {
-    let conditions = row
-        .object
-        .pointer("/status/conditions")
-        .and_then(Value::as_array);
-    let ready = conditions
-        .into_iter()
-        .flatten()
-        .find(|condition| condition["type"] == "Ready");
+    let conditions = row.object.pointer("/status/conditions").and_then(Value::as_array);
+    let ready = conditions.into_iter().flatten().find(|condition| condition["type"] == "Ready");
     match ready.map(|condition| meta::text(condition, "/status")) {
         Some("True") => json!("Ready"),
         Some(_) => json!("NotReady"),

@@ -45,10 +45,7 @@ fn defaults(pod: &mut Value) {
     let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else {
         return;
     };
-    let account = spec
-        .get("serviceAccount")
-        .cloned()
-        .unwrap_or_else(|| json!("default"));
+    let account = spec.get("serviceAccount").cloned().unwrap_or_else(|| json!("default"));
     meta::default_field(spec, "serviceAccountName", account);
     meta::default_field(spec, "restartPolicy", "Always");
     meta::default_field(spec, "dnsPolicy", "ClusterFirst");
@@ -59,10 +56,7 @@ const CONTAINER: Shape = Shape::Open(&[
     ("name", Shape::Text),
     ("image", Shape::Text),
     ("env", Shape::List(&Shape::Open(&[("name", Shape::Text)]))),
-    (
-        "ports",
-        Shape::List(&Shape::Open(&[("containerPort", Shape::Port)])),
-    ),
+    ("ports", Shape::List(&Shape::Open(&[("containerPort", Shape::Port)]))),
     ("args", Shape::Texts),
     ("command", Shape::Texts),
 ]);
@@ -83,21 +77,12 @@ const SHAPE: Shape = Shape::Open(&[
     (
         "status",
         Shape::Open(&[
-            (
-                "phase",
-                Shape::OneOf(&["Pending", "Running", "Succeeded", "Failed", "Unknown"]),
-            ),
+            ("phase", Shape::OneOf(&["Pending", "Running", "Succeeded", "Failed", "Unknown"])),
             ("podIP", Shape::Text),
             ("hostIP", Shape::Text),
             ("podIPs", Shape::List(&Shape::Open(&[("ip", Shape::Text)]))),
-            (
-                "conditions",
-                Shape::List(&Shape::Open(&[("type", Shape::Text)])),
-            ),
-            (
-                "containerStatuses",
-                Shape::List(&Shape::Open(&[("name", Shape::Text)])),
-            ),
+            ("conditions", Shape::List(&Shape::Open(&[("type", Shape::Text)]))),
+            ("containerStatuses", Shape::List(&Shape::Open(&[("name", Shape::Text)]))),
         ]),
     ),
 ]);
@@ -107,10 +92,7 @@ fn check(pod: &Value) -> Vec<Cause> {
     let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
     let containers = containers.map(Vec::as_slice).unwrap_or_default();
     if containers.is_empty() {
-        causes.push(Cause::required(
-            "spec.containers",
-            "at least one container is needed",
-        ));
+        causes.push(Cause::required("spec.containers", "at least one container is needed"));
     }
     for (index, container) in containers.iter().enumerate() {
         for field in ["name", "image"] {
@@ -119,15 +101,9 @@ fn check(pod: &Value) -> Vec<Cause> {
                 causes.push(Cause::required(field, "must not be empty"));
             }
         }
-        if containers[..index]
-            .iter()
-            .any(|other| other["name"] == container["name"])
-        {
+        if containers[..index].iter().any(|other| other["name"] == container["name"]) {
             let field = format!("spec.containers[{index}].name");
-            causes.push(Cause::invalid(
-                field,
-                "is the name of an earlier container too",
-            ));
+            causes.push(Cause::invalid(field, "is the name of an earlier container too"));
         }
     }
     causes
@@ -138,23 +114,15 @@ fn check_change(old: &Value, new: &Value) -> Vec<Cause> {
     let fixed = |pod: &Value| {
         let mut spec = pod["spec"].clone();
         if let Some(fields) = spec.as_object_mut() {
-            for field in [
-                "tolerations",
-                "activeDeadlineSeconds",
-                "terminationGracePeriodSeconds",
-            ] {
+            for field in ["tolerations", "activeDeadlineSeconds", "terminationGracePeriodSeconds"] {
                 fields.remove(field);
             }
         }
         for list in ["containers", "initContainers"] {
             let containers = spec.get_mut(list).and_then(Value::as_array_mut);
-            containers
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_object_mut)
-                .for_each(|c| {
-                    c.remove("image");
-                });
+            containers.into_iter().flatten().filter_map(Value::as_object_mut).for_each(|c| {
+                c.remove("image");
+            });
         }
         spec
     };
@@ -192,9 +160,7 @@ pub(crate) fn grace(pod: &Value, asked: Option<i64>) -> i64 {
         // Nobody runs it, so nobody would report that it ended.
         return 0;
     }
-    let own = pod
-        .pointer("/spec/terminationGracePeriodSeconds")
-        .and_then(Value::as_i64);
+    let own = pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
     asked.or(own).unwrap_or(GRACE).max(0)
 }
 
@@ -204,38 +170,21 @@ const COLUMNS: &[Column] = &[
     Column::text("Status", 0, status),
     Column::text("Restarts", 0, restarts),
     AGE,
-    Column::text("IP", 1, |row| {
-        or_none(meta::text(row.object, "/status/podIP"))
-    }),
-    Column::text("Node", 1, |row| {
-        or_none(meta::text(row.object, "/spec/nodeName"))
-    }),
+    Column::text("IP", 1, |row| or_none(meta::text(row.object, "/status/podIP"))),
+    Column::text("Node", 1, |row| or_none(meta::text(row.object, "/spec/nodeName"))),
 ];
 
 fn or_none(text: &str) -> Value {
-    if text.is_empty() {
-        json!("<none>")
-    } else {
-        json!(text)
-    }
+    if text.is_empty() { json!("<none>") } else { json!(text) }
 }
 
 fn container_statuses(pod: &Value) -> impl Iterator<Item = &Value> {
-    pod.pointer("/status/containerStatuses")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
+    pod.pointer("/status/containerStatuses").and_then(Value::as_array).into_iter().flatten()
 }
 
 fn ready(row: &Row) -> Value {
-    let all = row
-        .object
-        .pointer("/spec/containers")
-        .and_then(Value::as_array)
-        .map_or(0, Vec::len);
-    let ready = container_statuses(row.object)
-        .filter(|status| status["ready"] == true)
-        .count();
+    let all = row.object.pointer("/spec/containers").and_then(Value::as_array).map_or(0, Vec::len);
+    let ready = container_statuses(row.object).filter(|status| status["ready"] == true).count();
     json!(format!("{ready}/{all}"))
 }
 
@@ -243,11 +192,8 @@ fn status(row: &Row) -> Value {
     if meta::is_terminating(row.object) {
         return json!("Terminating");
     }
-    let waiting = container_statuses(row.object).find_map(|status| {
-        status
-            .pointer("/state/waiting/reason")
-            .and_then(Value::as_str)
-    });
+    let waiting = container_statuses(row.object)
+        .find_map(|status| status.pointer("/state/waiting/reason").and_then(Value::as_str));
     let reason = meta::text(row.object, "/status/reason");
     let phase = meta::text(row.object, "/status/phase");
     json!(waiting.unwrap_or(if reason.is_empty() { phase } else { reason }))
@@ -271,14 +217,8 @@ mod tests {
         let cases = [
             (json!({}), "spec.containers"),
             (json!({"spec": {"containers": []}}), "spec.containers"),
-            (
-                json!({"spec": {"containers": [{"image": "i"}]}}),
-                "spec.containers[0].name",
-            ),
-            (
-                json!({"spec": {"containers": [{"name": "a"}]}}),
-                "spec.containers[0].image",
-            ),
+            (json!({"spec": {"containers": [{"image": "i"}]}}), "spec.containers[0].name"),
+            (json!({"spec": {"containers": [{"name": "a"}]}}), "spec.containers[0].image"),
             (
                 json!({"spec": {"containers": [{"name": "a", "image": 7}]}}),
                 "spec.containers[0].image",

@@ -61,18 +61,12 @@ const OPERATION: Shape = Shape::Closed(&[
     ("notPaths", Shape::Texts),
 ]);
 
-const CONDITION: Shape = Shape::Closed(&[
-    ("key", Shape::Text),
-    ("values", Shape::Texts),
-    ("notValues", Shape::Texts),
-]);
+const CONDITION: Shape =
+    Shape::Closed(&[("key", Shape::Text), ("values", Shape::Texts), ("notValues", Shape::Texts)]);
 
 const RULE: Shape = Shape::Closed(&[
     ("from", Shape::List(&Shape::Closed(&[("source", SOURCE)]))),
-    (
-        "to",
-        Shape::List(&Shape::Closed(&[("operation", OPERATION)])),
-    ),
+    ("to", Shape::List(&Shape::Closed(&[("operation", OPERATION)]))),
     ("when", Shape::List(&CONDITION)),
 ]);
 
@@ -84,17 +78,11 @@ const TARGET: Shape = Shape::Closed(&[
 ]);
 
 const SPEC: Shape = Shape::Closed(&[
-    (
-        "selector",
-        Shape::Closed(&[("matchLabels", Shape::TextMap)]),
-    ),
+    ("selector", Shape::Closed(&[("matchLabels", Shape::TextMap)])),
     ("targetRef", TARGET),
     ("targetRefs", Shape::List(&TARGET)),
     ("rules", Shape::List(&RULE)),
-    (
-        "action",
-        Shape::OneOf(&["ALLOW", "DENY", "AUDIT", "CUSTOM"]),
-    ),
+    ("action", Shape::OneOf(&["ALLOW", "DENY", "AUDIT", "CUSTOM"])),
     ("provider", Shape::Closed(&[("name", Shape::Text)])),
 ]);
 
@@ -109,12 +97,7 @@ const SHAPE: Shape = Shape::Closed(&[
 fn check(policy: &Value) -> Vec<Cause> {
     let mut causes = shape::check(&SHAPE, policy);
     let rules = policy.pointer("/spec/rules").and_then(Value::as_array);
-    for (rule, conditions) in rules
-        .into_iter()
-        .flatten()
-        .map(|rule| &rule["when"])
-        .enumerate()
-    {
+    for (rule, conditions) in rules.into_iter().flatten().map(|rule| &rule["when"]).enumerate() {
         for (index, condition) in conditions.as_array().into_iter().flatten().enumerate() {
             if meta::text(condition, "/key").is_empty() {
                 let field = format!("spec.rules[{rule}].when[{index}].key");
@@ -160,10 +143,7 @@ mod tests {
         let cases = [
             (json!({"spec": {"action": "BLOCK"}}), "spec.action"),
             (json!({"spec": {"rules": {}}}), "spec.rules"),
-            (
-                json!({"spec": {"rules": [{"form": []}]}}),
-                "spec.rules[0].form",
-            ),
+            (json!({"spec": {"rules": [{"form": []}]}}), "spec.rules[0].form"),
             (
                 json!({"spec": {"rules": [{"from": [{"source": {"principal": ["a"]}}]}]}}),
                 "spec.rules[0].from[0].source.principal",
@@ -192,10 +172,7 @@ mod tests {
         ];
         for (policy, field) in cases {
             let causes = check(&policy);
-            assert!(
-                causes.iter().any(|cause| cause.field == field),
-                "{policy}: {causes:?}"
-            );
+            assert!(causes.iter().any(|cause| cause.field == field), "{policy}: {causes:?}");
         }
     }
 }
