@@ -17,6 +17,9 @@ use crate::state::{ProcessId, State};
 /// How long a killed process may take to be gone.
 const END_OF_KILLED: Duration = Duration::from_secs(5);
 
+/// How often, and how far apart, the removal of the folder is tried.
+const FOLDER_TRIES: usize = 50;
+const FOLDER_PAUSE: Duration = Duration::from_millis(60);
 /// More mounts on one path than any accident stacks up.
 const MAX_STACKED: usize = 16;
 
@@ -80,7 +83,25 @@ pub(crate) fn remove(folder: &Path, state: &State) {
     let children: Vec<_> = state.children.iter().map(|child| child.process).collect();
     children.iter().for_each(|process| kill_with_group(*process));
     wait_gone(&children);
-    // The deepest first: the folder of namespaces is itself a mount point.
+    // A call that was under way on another thread when the lab fell may still make a file
+    // between two looks; it ends by itself.
+    for pause in [Some(FOLDER_PAUSE); FOLDER_TRIES].into_iter().chain([None]) {
+        unmount(folder);
+        let Err(error) = fs::remove_dir_all(folder) else { return };
+        if !folder.exists() {
+            return;
+        }
+        match pause {
+            Some(pause) => std::thread::sleep(pause),
+            None => {
+                tracing::warn!(folder = %folder.display(), %error, "the lab's folder stays");
+            }
+        }
+    }
+}
+
+/// The deepest first: the folder of namespaces is itself a mount point.
+fn unmount(folder: &Path) {
     let mut mounts = mounts_below(folder);
     mounts.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
     for mount in mounts {
@@ -89,11 +110,6 @@ pub(crate) fn remove(folder: &Path, state: &State) {
                 break;
             }
         }
-    }
-    if let Err(error) = fs::remove_dir_all(folder)
-        && folder.exists()
-    {
-        tracing::warn!(folder = %folder.display(), %error, "the lab's folder stays");
     }
 }
 

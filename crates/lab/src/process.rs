@@ -132,7 +132,7 @@ pub(crate) async fn run(place: Option<&Place>, job: Job) -> Result<Ran, ProcessE
     let mut command = job.command();
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = start(place, command, &job.name()).await?;
-    let group = child.id();
+    let mut group = Group(child.id());
     let stdin = child.stdin.take();
     let input = job.stdin.clone();
     let feed = async move {
@@ -143,15 +143,25 @@ pub(crate) async fn run(place: Option<&Place>, job: Job) -> Result<Ran, ProcessE
     };
     let whole = async { tokio::join!(feed, child.wait_with_output()).1 };
     let Ok(ended) = tokio::time::timeout(job.deadline, whole).await else {
-        kill_group(group);
         return Err(ProcessError::Deadline { program: job.name(), deadline: job.deadline });
     };
+    group.0 = None;
     let output = ended.map_err(|source| ProcessError::Wait { program: job.name(), source })?;
     Ok(Ran {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
+}
+
+/// A process and what it has started, killed together when nobody waits for them any more:
+/// the process alone would leave its children to write into a lab that is being removed.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        kill_group(self.0);
+    }
 }
 
 /// Starts a process that goes on, writing all it says to the end of `log`.
