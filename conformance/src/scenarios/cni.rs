@@ -4,6 +4,7 @@ use lab::TryAgain;
 
 use crate::observe;
 use crate::scenario::{Scenario, expect, scenario};
+use crate::scenarios::faults::part;
 use crate::world::{MODE_LABEL, World, in_namespace};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -28,9 +29,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 async fn agent_absent(world: &World) -> anyhow::Result<()> {
-    let Some(agent) = world.lab.node(1).agent() else {
-        return Ok(());
-    };
+    let agent = part(world.lab.node(1).agent())?;
     agent.stop().await?;
     let refused =
         world.lab.create_pod(in_namespace("door", "waits", 1).try_again(TryAgain::Never)).await;
@@ -48,9 +47,7 @@ async fn agent_absent(world: &World) -> anyhow::Result<()> {
 }
 
 async fn ztunnel_absent(world: &World) -> anyhow::Result<()> {
-    let Some(ztunnel) = world.lab.node(1).ztunnel() else {
-        return Ok(());
-    };
+    let ztunnel = part(world.lab.node(1).ztunnel())?;
     ztunnel.stop().await?;
     let spec = in_namespace("door", "labelled", 1).label(MODE_LABEL, "ambient");
     let refused = world.lab.create_pod(spec.clone().try_again(TryAgain::Never)).await;
