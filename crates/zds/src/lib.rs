@@ -42,10 +42,10 @@ pub use contract::{
 pub use given::{GivenListener, ListenAt, MAX_LISTENERS};
 pub use message::{
     Ack, AddWorkload, DelWorkload, FEATURE_LISTENERS, Hello, KeepWorkload, ListenerEntry,
-    ListenerKind, SnapshotSent, Version, WorkloadInfo,
-    WorkloadRequest, WorkloadResponse, workload_request, workload_response,
+    ListenerKind, SnapshotSent, Version, WorkloadInfo, WorkloadRequest, WorkloadResponse,
+    workload_request, workload_response,
 };
 pub use wire::{
-    GiveBack, MAX_MESSAGE, Request, Returned, Violation, Workload, decode_hello, decode_request, decode_response,
-    encode,
+    GiveBack, MAX_MESSAGE, Request, Returned, Violation, Workload, decode_hello, decode_request,
+    decode_response, encode,
 };

@@ -6,8 +6,8 @@ use prost::Message;
 
 use crate::given::{GivenListener, ListenAt, places};
 use crate::message::{
-    AddWorkload, FEATURE_LISTENERS, Hello, Version, WorkloadInfo, WorkloadRequest, WorkloadResponse,
-    workload_request::Payload, workload_response,
+    AddWorkload, FEATURE_LISTENERS, Hello, Version, WorkloadInfo, WorkloadRequest,
+    WorkloadResponse, workload_request::Payload, workload_response,
 };
 
 /// Both ends read into a buffer of this size; a larger packet is an error.

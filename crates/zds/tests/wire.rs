@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use zds::{
     Ack, AddWorkload, DelWorkload, FEATURE_LISTENERS, GiveBack, Hello, KeepWorkload, ListenAt,
     ListenerKind, MAX_LISTENERS, MAX_MESSAGE, Request, Returned, SnapshotSent, Version, Violation,
-    WorkloadInfo, WorkloadRequest, WorkloadResponse, decode_hello, decode_request,
-    decode_response, encode, workload_request, workload_response,
+    WorkloadInfo, WorkloadRequest, WorkloadResponse, decode_hello, decode_request, decode_response,
+    encode, workload_request, workload_response,
 };
 
 const HELLO: &[u8] = b"\x08\x01";
@@ -267,10 +267,7 @@ fn a_refusal_gives_nothing_back() {
     let error = decode_response(REFUSAL, fds(1)).unwrap_err();
     assert!(matches!(error, Violation::DescriptorCount { kind: "ack with an error", .. }));
     let listeners = vec![dns().entry()];
-    for ack in [
-        Ack { listeners, ..refusal("no") },
-        Ack { has_netns: true, ..refusal("no") },
-    ] {
+    for ack in [Ack { listeners, ..refusal("no") }, Ack { has_netns: true, ..refusal("no") }] {
         let error = decode_response(&ack_with(ack), vec![]).unwrap_err();
         assert!(matches!(error, Violation::RefusalWithListeners), "{error}");
     }
@@ -288,11 +285,8 @@ fn a_listener_that_is_none_is_refused() {
         let ack = ack_with(Ack { listeners: vec![entry], ..Ack::default() });
         let error = decode_response(&ack, fds(1)).unwrap_err();
         assert!(matches!(error, Violation::UnknownListener { kind: "ack", .. }), "{error}");
-        let add = AddWorkload {
-            uid: "u1".into(),
-            workload_info: Some(info()),
-            listeners: vec![entry],
-        };
+        let add =
+            AddWorkload { uid: "u1".into(), workload_info: Some(info()), listeners: vec![entry] };
         let error = violation(&request(workload_request::Payload::Add(add)), 2);
         assert!(matches!(error, Violation::UnknownListener { kind: "add", .. }), "{error}");
     }

@@ -9,6 +9,7 @@
 //! ```
 
 mod agent;
+mod answer;
 mod event;
 mod handle;
 mod manager;
@@ -16,6 +17,6 @@ mod metrics;
 mod session;
 
 pub use event::PodState;
-pub use handle::{Handle, Pods, Settings};
+pub use handle::{Handle, Handover, Pods, Settings};
 pub use manager::Manager;
 pub use metrics::Metrics;
