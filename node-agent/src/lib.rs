@@ -19,6 +19,7 @@ pub mod enrollment;
 pub mod facts;
 mod inside;
 pub mod kube;
+pub mod listeners;
 pub mod plugin_server;
 pub mod pod_netns;
 pub mod reconcile;

@@ -17,6 +17,7 @@ use super::plugin_call::{plugin_call, read_reply};
 use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, eventually, options, programs};
 use crate::enrollment::Settings;
 use crate::facts::PodUid;
+use crate::listeners::{Doorman, Opener};
 use crate::pod_netns::{Locator, Store};
 use crate::reconcile::{self, Effects, Pace, Reconciler, State};
 use crate::rules::Rules;
@@ -40,6 +41,9 @@ pub const PACE: Pace = Pace {
     verify_interval: Duration::from_millis(500),
 };
 
+/// How long connections wait for a ztunnel.
+pub const HOLD: Duration = Duration::from_secs(1);
+
 impl Node {
     /// Starts an agent whose run directory is `folder`.
     pub async fn start(folder: &std::path::Path, api: &FakeApi) -> Self {
@@ -53,7 +57,7 @@ impl Node {
         metrics.1.register(&mut registry);
         metrics.2.register(&mut registry);
         let fence = Fence::new(4).unwrap();
-        let link = ztunnel_link::ZtunnelLink::new(metrics.0);
+        let link = ztunnel_link::ZtunnelLink::new(metrics.0, Opener::new(fence.clone()));
         let effects = Effects {
             rules: Rules::new(programs(), fence.clone(), Handle::current()),
             link: link.clone(),
@@ -98,7 +102,8 @@ impl Node {
             (self.reconciler.clone(), self.link.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             if reconciler.start().await {
-                zds.run(link, stop).await;
+                let doorman = Doorman::new(link.clone(), HOLD).run(stop.clone());
+                tokio::join!(zds.run(link, stop), doorman);
             }
         });
     }
