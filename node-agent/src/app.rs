@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{Admin, Condition, Readiness};
 use crate::config::Config;
 use crate::kube::KubeApi;
-use crate::listeners::{Doorman, Opener};
+use crate::listeners::{self, Doorman, Opener};
 use crate::pod_netns::{Locator, Store};
 use crate::reconcile::{Effects, Fact, Reconciler};
 use crate::rules::Rules;
@@ -31,6 +31,7 @@ const LAST_STEPS: Duration = Duration::from_secs(3);
 #[derive(Default)]
 struct Metrics {
     link: ztunnel_link::Metrics,
+    listeners: listeners::Metrics,
     reconcile: reconcile::Metrics,
     plugin: plugin_server::Metrics,
 }
@@ -39,6 +40,7 @@ impl Metrics {
     fn registry(&self) -> Registry {
         let mut registry = Registry::default();
         self.link.register(&mut registry);
+        self.listeners.register(&mut registry);
         self.reconcile.register(&mut registry);
         self.plugin.register(&mut registry);
         registry
@@ -114,7 +116,9 @@ async fn act(
     if reconciler.start().await {
         admin.readiness.fulfil(Condition::Kube);
         tasks.spawn(report_ztunnel(link.clone(), admin.readiness.clone(), stop.clone()));
-        tasks.spawn(Doorman::new(link.clone(), config.listener_hold).run(stop.clone()));
+        let doorman = Doorman::new(config.listener_hold, metrics.listeners.clone());
+        let (changes, unserved) = (link.changes(), link.clone());
+        tasks.spawn(doorman.run(changes, move || unserved.unserved(), stop.clone()));
         tasks.spawn(ztunnels.run(link, stop.clone()));
     }
     tracing::info!(node = config.node, "node agent runs");

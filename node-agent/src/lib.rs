@@ -15,6 +15,7 @@
 pub mod admin;
 pub mod app;
 pub mod config;
+pub mod descriptors;
 pub mod enrollment;
 pub mod facts;
 mod inside;

@@ -2,7 +2,7 @@
 //! the agent's: connections wait for the next ztunnel.
 
 use futures_util::future::{join_all, try_join_all};
-use lab::{AppErrorKind, Node, Part, Pod};
+use lab::{AppErrorKind, Conversation, Node, Part, Pod};
 use tokio::time::Instant;
 
 use super::faults::part;
@@ -107,8 +107,9 @@ async fn upgrade(world: &World) -> anyhow::Result<()> {
         for [old, new] in [[old, new], [new, old]] {
             let marker = format!("upgraded-marker-{}-end", node.name());
             let ((), load) = watched(world, &pods, &marker, async {
+                let talk = pods.client.connect(pods.server.addr(APP_PORT)).await?;
                 settled(world, &pods).await?;
-                replace(old, new).await?;
+                replace(old, new, Some(talk)).await?;
                 settled(world, &pods).await
             })
             .await?;
@@ -120,11 +121,24 @@ async fn upgrade(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The new one is ready before the old one is told to stop, which then drains and ends.
-async fn replace(old: &Part, new: &Part) -> anyhow::Result<()> {
+/// The new one is ready before the old one is told to stop, which then drains and ends. A
+/// connection that it carries goes on meanwhile, and is cut in the end.
+async fn replace(old: &Part, new: &Part, mut talk: Option<Conversation>) -> anyhow::Result<()> {
+    if let Some(talk) = &mut talk {
+        talk.send_line("before").await?;
+    }
     new.start().await?;
     new.ready().await?;
-    let status = old.stop().await?;
+    let while_it_drains = async {
+        let Some(talk) = &mut talk else { return Ok(()) };
+        for _ in 0..10 {
+            talk.send_line("the old ztunnel drains").await?;
+        }
+        talk.end().await.map(drop)
+    };
+    let (status, talked) = tokio::join!(old.stop(), while_it_drains);
+    let status = status?;
+    talked?;
     expect("the old one ends in time and in order", status, std::process::ExitStatus::success)
 }
 
@@ -180,7 +194,7 @@ async fn binds_itself(world: &World) -> anyhow::Result<()> {
     let given = inodes(&pods.client).await?;
 
     // Back to version 1, while the other one is still there.
-    silently(world, &pods, replace(ztunnel, itself)).await?;
+    silently(world, &pods, replace(ztunnel, itself, None)).await?;
     observe::tunnelled(world, &pods.client, &pods.server).await?;
     let own = inodes(&pods.client).await?;
     expect("sockets of its own", format!("{given:?} {own:?}"), |_| own != given)?;
@@ -191,7 +205,7 @@ async fn binds_itself(world: &World) -> anyhow::Result<()> {
     observe::tunnelled(world, &pods.client, &pods.server).await?;
 
     // And up again.
-    silently(world, &pods, replace(itself, ztunnel)).await?;
+    silently(world, &pods, replace(itself, ztunnel, None)).await?;
     observe::tunnelled(world, &pods.client, &pods.server).await?;
     let shared = inodes(&pods.client).await?;
     ztunnel.kill().await?;

@@ -12,7 +12,7 @@ mod doorman;
 mod held;
 mod open;
 
-pub use doorman::Doorman;
+pub use doorman::{Doorman, Metrics};
 pub use held::{HeldListener, ReturnError};
 pub use open::{OpenError, Opener};
 

@@ -14,7 +14,7 @@ use zds::link::Link;
 use super::*;
 use crate::facts::PodUid;
 use crate::testing::{FakeZtunnel, PATIENCE, ScratchPod, eventually};
-use crate::ztunnel_link::{Ack, Metrics, ZtunnelLink, server};
+use crate::ztunnel_link::{self, Ack, ZtunnelLink, server};
 
 const PORTS: [u16; 3] = [zds::port::OUTBOUND, zds::port::INBOUND_PLAIN, zds::port::INBOUND_HBONE];
 
@@ -35,7 +35,7 @@ struct Agent {
 impl Agent {
     fn new() -> Self {
         let opener = Opener::new(Fence::new(1).unwrap());
-        let link = ZtunnelLink::new(Metrics::default(), opener);
+        let link = ZtunnelLink::new(ztunnel_link::Metrics::default(), opener);
         Self { link, stop: CancellationToken::new() }
     }
 
@@ -68,7 +68,9 @@ impl Agent {
     }
 
     fn doorman(&self, hold: Duration) -> JoinHandle<()> {
-        tokio::spawn(Doorman::new(self.link.clone(), hold).run(self.stop.clone()))
+        let (link, stop) = (self.link.clone(), self.stop.clone());
+        let doorman = Doorman::new(hold, super::Metrics::default());
+        tokio::spawn(doorman.run(self.link.changes(), move || link.unserved(), stop))
     }
 }
 

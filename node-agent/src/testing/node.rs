@@ -17,7 +17,7 @@ use super::plugin_call::{plugin_call, read_reply};
 use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, eventually, options, programs};
 use crate::enrollment::Settings;
 use crate::facts::PodUid;
-use crate::listeners::{Doorman, Opener};
+use crate::listeners::{self, Doorman, Opener};
 use crate::pod_netns::{Locator, Store};
 use crate::reconcile::{self, Effects, Pace, Reconciler, State};
 use crate::rules::Rules;
@@ -102,8 +102,10 @@ impl Node {
             (self.reconciler.clone(), self.link.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             if reconciler.start().await {
-                let doorman = Doorman::new(link.clone(), HOLD).run(stop.clone());
-                tokio::join!(zds.run(link, stop), doorman);
+                let doorman = Doorman::new(HOLD, listeners::Metrics::default());
+                let unserved = || link.unserved();
+                let doorman = doorman.run(link.changes(), unserved, stop.clone());
+                tokio::join!(zds.run(link.clone(), stop), doorman);
             }
         });
     }

@@ -9,6 +9,7 @@
 //! A ztunnel that takes listeners gets those that the agent holds of a pod. To one that
 //! does not, everything is as in version 1, and the agent holds none.
 
+mod member;
 mod roster;
 pub(crate) mod server;
 mod session;

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use netns::PodNetns;
 use tokio::sync::{mpsc, oneshot, watch};
-use zds::{GivenListener, Violation, WorkloadInfo};
+use zds::{GivenListener, WorkloadInfo};
 
-use super::session::{Command, Reclaim, Subject, Takes};
+use super::member::Member;
+use super::session::{Command, Subject, Takes};
 use super::{LinkError, Metrics};
 use crate::facts::PodUid;
 use crate::listeners::HeldListener;
-use crate::pod_netns::same;
 
 /// Names one connection of this process' life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,16 +34,6 @@ pub enum Ack {
     Refused(String),
     /// It has not said anything, or there is no ztunnel.
     Unknown,
-}
-
-/// A pod that is to be served.
-#[derive(Clone, Debug)]
-struct Member {
-    info: WorkloadInfo,
-    /// `None` for a pod of an earlier life of the agent that is not found any more.
-    netns: Option<PodNetns>,
-    /// None while the newest ztunnel binds for itself, or has yet to give them back.
-    listeners: Vec<HeldListener>,
 }
 
 #[derive(Debug)]
@@ -108,7 +98,7 @@ impl Roster {
         if takes != Some(Takes::Listeners) {
             member.release();
         }
-        let command = command(uid, &member, takes.unwrap_or(Takes::Netns));
+        let command = member.command(uid, takes.unwrap_or(Takes::Netns));
         self.members.insert(uid.clone(), member);
         self.changed();
         let newest = self.connections.last_mut().ok_or(LinkError::NoZtunnel)?;
@@ -147,7 +137,7 @@ impl Roster {
         let pods = self.members.iter();
         // Messages were checked when the pod was entered; a restored one that does not fit
         // a packet is reported by its own task.
-        (id, pods.filter_map(|(uid, member)| command(uid, member, takes).ok()).collect())
+        (id, pods.filter_map(|(uid, member)| member.command(uid, takes).ok()).collect())
     }
 
     /// What a ztunnel has given back: the agent was restarted, or ztunnel had to bind the
@@ -247,7 +237,7 @@ impl Roster {
                 // One in between that binds for itself had us close them.
                 let reclaims = newest.takes == Takes::Listeners && member.listeners.is_empty();
                 let missed = !serves || reclaims;
-                let command = command(uid, member, newest.takes).ok();
+                let command = member.command(uid, newest.takes).ok();
                 if let Some(command) = command.filter(|c| missed && c.netns.is_some()) {
                     // A full queue means that it does not read; its deadline ends it.
                     let _ = newest.orders.try_send(Order { command, reply: None });
@@ -275,34 +265,5 @@ impl Roster {
     /// Whether the newest ztunnel has the whole picture.
     pub(super) fn is_live(&self) -> bool {
         self.connections.last().is_some_and(|newest| newest.live)
-    }
-}
-
-impl Member {
-    fn is_in(&self, netns: &PodNetns) -> bool {
-        self.netns.as_ref().is_some_and(|known| same(known.id(), netns.id()))
-    }
-
-    /// Closes our listeners for a ztunnel that binds its own. An older one may still
-    /// accept from them, so they are made to share their ports first.
-    fn release(&mut self) {
-        for held in self.listeners.drain(..) {
-            if let Err(error) = netns::share_port(&held) {
-                tracing::warn!(at = %held.at(), %error, "port is not free for the next ztunnel");
-            }
-        }
-    }
-}
-
-/// What a ztunnel is told about a pod.
-fn command(uid: &PodUid, member: &Member, takes: Takes) -> Result<Command, Violation> {
-    match (&member.netns, takes) {
-        (Some(netns), Takes::Netns) => Command::add(uid, member.info.clone(), netns.clone()),
-        (Some(netns), Takes::Listeners) => {
-            let (info, listeners) = (member.info.clone(), member.listeners.clone());
-            Command::add_with(uid, info, netns.clone(), listeners)
-        }
-        (None, Takes::Netns) => Command::keep(uid, Reclaim::NotAsked),
-        (None, Takes::Listeners) => Command::keep(uid, Reclaim::Asked),
     }
 }

@@ -14,6 +14,7 @@ mod event;
 mod handle;
 mod manager;
 mod metrics;
+mod progress;
 mod session;
 
 pub use event::PodState;

@@ -22,10 +22,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netns::NetnsId;
 use zds::{GiveBack, WorkloadInfo};
 
 use super::event::{Action, Event, Pod, PodState, Request};
+use super::progress::{Answer, Pending, Running, Starting, Then};
 use crate::proxy::Listeners;
 
 /// See the module's diagram.
@@ -42,42 +42,6 @@ enum Phase {
     Disconnected,
     Snapshot { seen: BTreeSet<String> },
     Live,
-}
-
-#[derive(Debug)]
-struct Running {
-    info: WorkloadInfo,
-    id: NetnsId,
-}
-
-#[derive(Debug)]
-struct Pending<N> {
-    pod: Pod<N>,
-    reason: String,
-}
-
-#[derive(Debug)]
-struct Starting<N> {
-    pod: Pod<N>,
-    /// The agent waits for the outcome.
-    answer: Answer,
-    /// What to do once it has started.
-    then: Then<N>,
-    /// Why it failed before.
-    reason: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Owed(GiveBack),
-    NotOwed,
-}
-
-#[derive(Debug)]
-enum Then<N> {
-    Run,
-    Stop,
-    Replace(Pod<N>),
 }
 
 impl<N: Clone> Session<N> {

@@ -1,5 +1,7 @@
 use std::os::fd::OwnedFd;
 
+use netns::NetnsId;
+
 use super::*;
 use crate::proxy::{Claim, GivenListener};
 
