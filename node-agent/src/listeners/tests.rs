@@ -13,7 +13,8 @@ use zds::link::Link;
 
 use super::*;
 use crate::facts::PodUid;
-use crate::testing::{FakeZtunnel, PATIENCE, ScratchPod, eventually};
+use crate::reconcile::State;
+use crate::testing::{FakeApi, FakeZtunnel, Node, PATIENCE, ScratchPod, eventually};
 use crate::ztunnel_link::{self, Ack, ZtunnelLink, server};
 
 const PORTS: [u16; 3] = [zds::port::OUTBOUND, zds::port::INBOUND_PLAIN, zds::port::INBOUND_HBONE];
@@ -304,4 +305,54 @@ fn a_held_listener_tells_where_it_is() {
     let held = runtime.block_on(opener.open(&netns)).unwrap();
     assert_eq!(held.iter().map(|held| held.at().port).collect::<Vec<_>>(), PORTS);
     assert!(matches!(runtime.block_on(opener.open(&netns)), Err(OpenError::Taken(15001))));
+}
+
+/// A whole agent with a pod that is about to be captured.
+async fn node(folder: &std::path::Path) -> (Node, FakeApi, ScratchPod) {
+    let (api, pod) = (FakeApi::new(), ScratchPod::new());
+    api.add_pod("web", Some("10.9.0.5"));
+    let node = Node::start(folder, &api).await;
+    (node, api, pod)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_last_from_capture_to_release_and_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (node, api, pod) = node(folder.path()).await;
+    let ztunnel = node.taking_ztunnel(Arc::default()).await;
+    node.call(plugin_api::Verb::Add, "web", &pod).await;
+    api.label("web", Some("ambient"));
+    node.reaches("web", State::Captured).await;
+    let inodes = ztunnel.inodes("uid-web");
+    assert_eq!(inodes.len(), 3);
+
+    let told = Arc::clone(&ztunnel.told);
+    node.stop().await;
+    drop(ztunnel);
+    let node = Node::start(folder.path(), &api).await;
+    let ztunnel = node.taking_ztunnel(told).await;
+    node.reaches("web", State::Captured).await;
+    drop(ztunnel);
+    let next = node.taking_ztunnel(Arc::default()).await;
+    assert_eq!(next.inodes("uid-web"), inodes, "the agent had them back");
+
+    api.label("web", None);
+    node.reaches("web", State::Outside).await;
+    assert_eq!(pod.run("ss -Htln"), "", "nothing listens any more");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_that_are_lacking_are_opened_at_the_next_look() {
+    let folder = tempfile::tempdir().unwrap();
+    let (node, api, pod) = node(folder.path()).await;
+    let ztunnel = node.taking_ztunnel(Arc::default()).await;
+    let taken = bind_shared(&pod).unwrap();
+    node.call(plugin_api::Verb::Add, "web", &pod).await;
+    api.label("web", Some("ambient"));
+    node.reaches("web", State::Captured).await;
+    assert!(ztunnel.serves("uid-web") && ztunnel.inodes("uid-web").is_empty());
+    drop(taken);
+    eventually("the agent opens them", || async { ztunnel.inodes("uid-web").len() == 3 }).await;
+    node.stop().await;
 }

@@ -57,7 +57,7 @@ impl Reconciler {
             }
             Action::Verify(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
-                let drifts = effects.verify(&netns, options).await?;
+                let drifts = effects.verify(&facts, &netns, options).await?;
                 self.verified(&facts, &drifts);
                 Ok(())
             }

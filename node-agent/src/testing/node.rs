@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use netns::{Fence, PodNetns};
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::plugin_call::{plugin_call, read_reply};
-use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, eventually, options, programs};
+use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, Told, eventually, options, programs};
 use crate::enrollment::Settings;
 use crate::facts::PodUid;
 use crate::listeners::{self, Doorman, Opener};
@@ -114,6 +115,14 @@ impl Node {
     pub async fn ztunnel(&self, refuse: Option<&str>) -> FakeZtunnel {
         let path = self.folder.join("ztunnel.sock");
         let ztunnel = FakeZtunnel::connect(&path, refuse).await;
+        eventually("ztunnel has the snapshot", || async { self.link.is_live() }).await;
+        ztunnel
+    }
+
+    /// Like [`Node::ztunnel`], of one that takes listeners.
+    pub async fn taking_ztunnel(&self, told: Arc<Mutex<Told>>) -> FakeZtunnel {
+        let link = zds::link::Link::connect(&self.folder.join("ztunnel.sock")).await.unwrap();
+        let ztunnel = FakeZtunnel::taking(link, told);
         eventually("ztunnel has the snapshot", || async { self.link.is_live() }).await;
         ztunnel
     }

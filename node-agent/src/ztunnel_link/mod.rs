@@ -103,7 +103,7 @@ impl ZtunnelLink {
         info: WorkloadInfo,
         netns: PodNetns,
     ) -> Result<(), LinkError> {
-        let lacking = self.lock().lacks_listeners(uid, &netns);
+        let lacking = self.lacks_listeners(uid, &netns);
         let opened = if lacking { self.open(uid, &netns).await? } else { Vec::new() };
         let (connection, command) = self.lock().enter(uid, info, netns, opened)?;
         order(&connection, command).await
@@ -148,6 +148,13 @@ impl ZtunnelLink {
     #[must_use]
     pub fn netns(&self, uid: &PodUid) -> Option<PodNetns> {
         self.lock().netns(uid)
+    }
+
+    /// Whether we should hold a pod's listeners and do not: somebody else had a port when
+    /// they were to be opened, or a ztunnel has not given them back.
+    #[must_use]
+    pub fn lacks_listeners(&self, uid: &PodUid, netns: &PodNetns) -> bool {
+        self.lock().lacks_listeners(uid, netns)
     }
 
     /// The listeners that we hold and no ztunnel serves.
