@@ -4,6 +4,7 @@
 //! The names and defaults are those of Istio's ztunnel. A setting for something that this
 //! version does not have is an error: whoever set it counts on it.
 
+mod identity;
 mod parse;
 mod raw;
 mod unsupported;
@@ -15,9 +16,10 @@ use std::time::Duration;
 
 use mesh::Identity;
 
+use crate::identity::ExtraHeaders;
 use crate::source::NodeInfo;
 use crate::telemetry::log::{self, Layout};
-use crate::tls::{ControlSettings, RootSource};
+use crate::tls::{self, ControlSettings, RootSource};
 use crate::{admin, hbone, proxy, workloads};
 use raw::Reader;
 
@@ -39,6 +41,10 @@ pub struct Config {
     pub token: Option<String>,
     /// How long a certificate shall live.
     pub certificate_ttl: Duration,
+    /// Headers of the operator's own for the certificate service.
+    pub ca_headers: ExtraHeaders,
+    /// Versions, cryptography, revocation.
+    pub tls: tls::Settings,
     /// The session with the node agent.
     pub workloads: workloads::Settings,
     /// Listeners and tunnels of the pods.
@@ -121,6 +127,8 @@ impl Config {
                 Duration::from_secs(24 * 3600),
                 parse::positive_duration,
             ),
+            ca_headers: identity::ca_headers(&mut reader),
+            tls: identity::tls(&mut reader),
             workloads: workloads(&mut reader),
             proxy: proxy(&mut reader),
             admin: admin(&mut reader),
@@ -161,20 +169,13 @@ fn control(reader: &mut Reader<'_>, names: [&'static str; 3]) -> ControlSettings
     let default = http::Uri::from_static(default);
     ControlSettings {
         address: reader.value(address, default, parse::https),
-        root: reader.value(root, RootSource::File(PathBuf::from(DEFAULT_ROOT)), root_source),
+        root: reader.value(
+            root,
+            RootSource::File(PathBuf::from(DEFAULT_ROOT)),
+            identity::root_source,
+        ),
         alt_hostname: reader.text(hostname),
     }
-}
-
-fn root_source(text: &str) -> Result<RootSource, String> {
-    if text == "SYSTEM" {
-        return Err("the system's roots are not supported by this version, name a file".to_owned());
-    }
-    Ok(if text.contains("-----BEGIN") {
-        RootSource::Pem(text.to_owned())
-    } else {
-        RootSource::File(PathBuf::from(text))
-    })
 }
 
 fn workloads(reader: &mut Reader<'_>) -> workloads::Settings {
