@@ -28,7 +28,7 @@ use crate::proxy::ProxyContext;
 use crate::source::{self, Caller, ViewHandle, ViewWriter, XdsClient};
 use crate::telemetry::Telemetry;
 use crate::telemetry::log::Log;
-use crate::tls::{Policy, RootSource, TlsError};
+use crate::tls::{RootSource, Terms, TlsError};
 use crate::workloads::{self, Handle, Manager};
 
 /// What the end may take beyond the termination deadline.
@@ -125,10 +125,11 @@ impl App {
         let token = Token::from_setting(config.token.as_deref());
         let (writer, view) = source::channel();
 
-        let policy = Policy::new(&config.tls, &mut registry)?;
-        let certificates = build_certificates(config, &token, &policy)?;
-        let trust = Trust::new(config, &certificates, &policy);
-        let xds = build_xds(config, token, writer, &policy, &mut registry, &readiness)?;
+        let terms = Terms::new(&config.tls, &mut registry)?;
+        let certificates = build_certificates(config, &token, &terms)?;
+        certificates.register(&mut registry);
+        let trust = Trust::new(config, &certificates, &terms);
+        let xds = build_xds(config, token, writer, &terms, &mut registry, &readiness)?;
         let context = build_proxy(config, &view, &certificates, fence, &mut registry);
         let (manager, handle) = build_workloads(config, context, &mut registry, &readiness)?;
         let dump = Dump { view, certificates, workloads: handle, config: summary };
@@ -196,18 +197,18 @@ fn hide_memory() -> Result<(), AppError> {
 
 /// What keeps trust as the files of the operator have it.
 struct Trust {
-    policy: Policy,
+    terms: Terms,
     certificates: Certificates,
     root: Option<PathBuf>,
 }
 
 impl Trust {
-    fn new(config: &Config, certificates: &Certificates, policy: &Policy) -> Self {
+    fn new(config: &Config, certificates: &Certificates, terms: &Terms) -> Self {
         let root = match &config.ca.root {
             RootSource::File(path) => Some(path.clone()),
             RootSource::Pem(_) | RootSource::System => None,
         };
-        Self { policy: policy.clone(), certificates: certificates.clone(), root }
+        Self { terms: terms.clone(), certificates: certificates.clone(), root }
     }
 
     async fn run(self, stop: CancellationToken) {
@@ -216,7 +217,7 @@ impl Trust {
                 follow_root(self.certificates, file, stop.clone()).await;
             }
         };
-        tokio::join!(root, self.policy.revocation.run(stop.clone()));
+        tokio::join!(root, self.terms.revocation.run(stop.clone()));
         stop.cancelled().await;
     }
 }
@@ -224,28 +225,28 @@ impl Trust {
 fn build_certificates(
     config: &Config,
     token: &Token,
-    policy: &Policy,
+    terms: &Terms,
 ) -> Result<Certificates, AppError> {
     let channel = ControlChannel::new(config.ca.clone())
         .map_err(|source| AppError::Channel { name: "CA_ADDRESS", source })?
-        .with_cryptography(&policy.cryptography);
+        .with_cryptography(&terms.cryptography);
     let settings = CaSettings { cluster: config.node.cluster.clone(), ttl: config.certificate_ttl };
     let ca = CaClient::new(&channel, token.clone(), settings).with_headers(&config.ca_headers);
-    Ok(Certificates::with_policy(ca, policy))
+    Ok(Certificates::with_terms(ca, terms))
 }
 
 fn build_xds(
     config: &Config,
     token: Token,
     writer: ViewWriter,
-    policy: &Policy,
+    terms: &Terms,
     registry: &mut Registry,
     readiness: &Readiness,
 ) -> Result<XdsClient, AppError> {
     let address = config.xds.address.to_string();
     let channel = ControlChannel::new(config.xds.clone())
         .map_err(|source| AppError::Channel { name: "XDS_ADDRESS", source })?
-        .with_cryptography(&policy.cryptography);
+        .with_cryptography(&terms.cryptography);
     let metrics = source::Metrics::register(registry);
     let caller = Caller { node: config.node.clone(), token };
     Ok(XdsClient::new(address, channel, caller, writer, metrics, readiness.clone()))

@@ -82,6 +82,7 @@ impl Config {
             "caAddress": self.ca.address.to_string(),
             "token": token,
             "secretTtlSeconds": self.certificate_ttl.as_secs(),
+            "tls": self.tls.summary(),
             "inpodUds": self.workloads.socket,
             "packetMark": self.proxy.packet_mark,
             "workerThreads": self.worker_threads,

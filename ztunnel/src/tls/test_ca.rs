@@ -16,7 +16,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
 
-use super::{Credentials, Policy, provider};
+use super::{Credentials, Terms, provider};
 
 type TestIssuer = Arc<CertifiedIssuer<'static, KeyPair>>;
 
@@ -113,6 +113,7 @@ impl TestCa {
             return Err("told to refuse".to_owned());
         }
         let mut csr = CertificateSigningRequestParams::from_pem(csr).unwrap();
+        csr.params.serial_number = Some(SerialNumber::from(self.asked() as u64));
         csr.params.not_before = OffsetDateTime::now_utc() - Duration::seconds(1);
         csr.params.not_after = OffsetDateTime::now_utc() + self.life;
         let roots = self.root_pem() + &self.more_roots.lock().unwrap();
@@ -135,13 +136,13 @@ impl TestCa {
         uris: &[&str],
         change: impl FnOnce(&mut CertificateParams),
     ) -> Credentials {
-        self.credentials_under(&Policy::default(), uris, change)
+        self.credentials_under(&Terms::default(), uris, change)
     }
 
-    /// The same with another policy than the default.
+    /// The same on other terms than the default.
     pub(crate) fn credentials_under(
         &self,
-        policy: &Policy,
+        terms: &Terms,
         uris: &[&str],
         change: impl FnOnce(&mut CertificateParams),
     ) -> Credentials {
@@ -149,7 +150,7 @@ impl TestCa {
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let signer = provider().key_provider.load_private_key(der).unwrap();
         let key = CertifiedKey::new(vec![certificate.der().clone()], signer);
-        Credentials::new(key, self.roots(), mesh_domain(), policy).unwrap()
+        Credentials::new(key, self.roots(), mesh_domain(), terms).unwrap()
     }
 
     pub(crate) fn leaf(
