@@ -5,9 +5,9 @@
 //! administration servers last, so that the end can be watched.
 
 mod fence;
+mod trust;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,15 +21,14 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin, Dump, Part, Readiness, Servers};
 use crate::config::Config;
-use crate::identity::{
-    CaClient, CaSettings, Certificates, ChannelError, ControlChannel, Token, follow_root,
-};
+use crate::identity::{CaClient, CaSettings, Certificates, ChannelError, ControlChannel, Token};
 use crate::proxy::ProxyContext;
 use crate::source::{self, Caller, ViewHandle, ViewWriter, XdsClient};
 use crate::telemetry::Telemetry;
 use crate::telemetry::log::Log;
-use crate::tls::{RootSource, Terms, TlsError};
+use crate::tls::{Terms, TlsError};
 use crate::workloads::{self, Handle, Manager};
+use trust::{Trust, hide_memory};
 
 /// What the end may take beyond the termination deadline.
 const END_SLACK: Duration = Duration::from_secs(2);
@@ -187,38 +186,6 @@ impl App {
         while parts.join_next().await.is_some() {}
         info!("ztunnel ends");
         Ok(())
-    }
-}
-
-/// Keys are in our memory: no core dumps, and no reading of it by others of our user.
-fn hide_memory() -> Result<(), AppError> {
-    nix::sys::prctl::set_dumpable(false).map_err(|errno| AppError::Memory(errno.into()))
-}
-
-/// What keeps trust as the files of the operator have it.
-struct Trust {
-    terms: Terms,
-    certificates: Certificates,
-    root: Option<PathBuf>,
-}
-
-impl Trust {
-    fn new(config: &Config, certificates: &Certificates, terms: &Terms) -> Self {
-        let root = match &config.ca.root {
-            RootSource::File(path) => Some(path.clone()),
-            RootSource::Pem(_) | RootSource::System => None,
-        };
-        Self { terms: terms.clone(), certificates: certificates.clone(), root }
-    }
-
-    async fn run(self, stop: CancellationToken) {
-        let root = async {
-            if let Some(file) = self.root {
-                follow_root(self.certificates, file, stop.clone()).await;
-            }
-        };
-        tokio::join!(root, self.terms.revocation.run(stop.clone()));
-        stop.cancelled().await;
     }
 }
 

@@ -9,6 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use mesh::Identity;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use proptest::prelude::*;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::net::{TcpListener, TcpStream};
@@ -225,5 +226,15 @@ async fn the_dump_has_certificates_in_istioctls_shape_and_no_keys() {
     let debug = format!("{store:?} {lease:?} {certified:?} {:?}", certified.credentials());
     for text in [dump.to_string(), debug] {
         assert!(!text.contains("PRIVATE") && !text.contains("key:"), "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_answer_of_a_ca_makes_us_panic(answer in prop::collection::vec("\\PC{0,60}", 0..4)) {
+        let owner = identity("cart");
+        let request = KeyRequest::new(&owner).unwrap();
+        let surroundings = Surroundings { terms: &Terms::default(), earlier_roots: &[] };
+        prop_assert!(request.certify(&answer, &surroundings).is_err());
     }
 }

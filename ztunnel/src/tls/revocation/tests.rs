@@ -3,10 +3,14 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use proptest::prelude::*;
 use rcgen::SerialNumber;
+use rustls::pki_types::CertificateRevocationListDer;
+use rustls::pki_types::pem::PemObject;
 use time::{Duration, OffsetDateTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -168,4 +172,24 @@ fn a_stale_list_stays_in_force_and_is_told_about() {
     assert!(metrics(&registry).contains("sluice_crl_stale_lists 1"));
     let (_, leaf) = ca.leaf(&[], |params| params.serial_number = Some(SerialNumber::from(7u64)));
     assert!(revocation.revoked(&[leaf.der().clone()], &ca.roots()).is_some());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_reading_a_file_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Lists::parse(&bytes);
+    }
+
+    #[test]
+    fn no_changed_byte_makes_reading_a_list_panic(place in any::<usize>(), byte in any::<u8>()) {
+        static LIST: LazyLock<Vec<u8>> = LazyLock::new(|| {
+            let pem = TestCa::new().revocation_list(&[1, 2, 3], next_week());
+            let der = CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).unwrap();
+            der.to_vec()
+        });
+        let mut list = LIST.clone();
+        let place = place % list.len();
+        list[place] = byte;
+        let _ = Lists::parse(&list);
+    }
 }
