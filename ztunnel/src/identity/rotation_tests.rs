@@ -90,7 +90,7 @@ async fn no_step_of_a_rotation_of_the_root_refuses_a_connection() {
 }
 
 #[tokio::test]
-async fn a_changed_root_file_renews_certificates_and_a_touched_one_does_not() {
+async fn a_changed_root_file_renews_certificates() {
     let ca = TestCa::new();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("root-cert.pem");
@@ -147,6 +147,41 @@ async fn an_expired_certificate_is_told_from_one_that_never_was() {
     assert!(text.contains("sluice_certificates_missing 1"), "{text}");
     ca.refuse(0);
     certificate(&lease).await;
+}
+
+#[tokio::test]
+async fn a_connection_is_served_before_pods_that_only_start_and_eight_at_a_time() {
+    let ca = TestCa::new();
+    ca.hold();
+    let store = store(&ca);
+    let leases: Vec<_> = (0..20).map(|n| store.lease(&identity(&format!("n{n}")))).collect();
+    let waiting = async |expected| {
+        while store.waiting() != expected {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, waiting(12)).await.unwrap();
+    let connection = certificate(&leases[19]);
+    tokio::pin!(connection);
+    let answered = async {
+        // Until the connection has moved to the front of the queue.
+        while !store.is_urgent() {
+            tokio::task::yield_now().await;
+        }
+        ca.let_through(9);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _ = &mut connection => {}
+        () = answered => {}
+    }
+    let signed = ca.signed();
+    assert_eq!(signed.len(), 9, "{signed:?}");
+    assert_eq!(signed[8], identity("n19").to_string(), "{signed:?}");
+    ca.let_through(11);
+    for lease in &leases {
+        certificate(lease).await;
+    }
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ impl Issuer {
             #[cfg(test)]
             Self::Local(ca) => {
                 let key = super::certified::KeyRequest::new(identity)?;
+                ca.pass().await;
                 let chain = ca.answer(key.csr()).map_err(|reason| IdentityError::Rejected {
                     identity: identity.clone(),
                     reason,
@@ -153,6 +154,18 @@ impl Certificates {
     /// there are stay in use until then.
     pub fn renew_all(&self, within: Duration) {
         self.shared.office.renewals.send_replace(within);
+    }
+
+    /// Who waits for a call to the CA.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.office.queue.waiting()
+    }
+
+    /// Does a connection wait among them?
+    #[cfg(test)]
+    pub(super) fn is_urgent(&self) -> bool {
+        self.shared.office.queue.is_urgent()
     }
 
     /// What is kept, for people; without keys.

@@ -15,6 +15,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
+use tokio::sync::Semaphore;
 
 use super::{Credentials, Terms, provider};
 
@@ -28,6 +29,9 @@ pub(crate) struct TestCa {
     more_roots: Arc<Mutex<String>>,
     asked: Arc<AtomicUsize>,
     refusals: Arc<AtomicUsize>,
+    gate: Arc<Semaphore>,
+    /// Whom it has signed, in order.
+    signed: Arc<Mutex<Vec<String>>>,
     life: Duration,
 }
 
@@ -48,6 +52,8 @@ impl TestCa {
             more_roots: Arc::default(),
             asked: Arc::default(),
             refusals: Arc::default(),
+            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            signed: Arc::default(),
             life: Duration::hours(1),
         }
     }
@@ -60,6 +66,26 @@ impl TestCa {
     /// Refuses the next requests.
     pub(crate) fn refuse(&self, requests: usize) {
         self.refusals.store(requests, Ordering::SeqCst);
+    }
+
+    /// Answers nobody more until [`TestCa::let_through`].
+    pub(crate) fn hold(&self) {
+        self.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    /// Answers so many more.
+    pub(crate) fn let_through(&self, requests: usize) {
+        self.gate.add_permits(requests);
+    }
+
+    /// Waits until an answer may be given.
+    pub(crate) async fn pass(&self) {
+        self.gate.acquire().await.unwrap().forget();
+    }
+
+    /// Whom it has signed, in order.
+    pub(crate) fn signed(&self) -> Vec<String> {
+        self.signed.lock().unwrap().clone()
     }
 
     /// Requests so far.
@@ -116,6 +142,11 @@ impl TestCa {
         csr.params.serial_number = Some(SerialNumber::from(self.asked() as u64));
         csr.params.not_before = OffsetDateTime::now_utc() - Duration::seconds(1);
         csr.params.not_after = OffsetDateTime::now_utc() + self.life;
+        let name = csr.params.subject_alt_names.iter().find_map(|name| match name {
+            SanType::URI(uri) => Some(uri.to_string()),
+            _ => None,
+        });
+        self.signed.lock().unwrap().extend(name);
         let roots = self.root_pem() + &self.more_roots.lock().unwrap();
         Ok(vec![csr.signed_by(&self.issuer()).unwrap().pem(), roots])
     }
