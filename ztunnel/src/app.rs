@@ -5,6 +5,7 @@
 //! administration servers last, so that the end can be watched.
 
 mod fence;
+mod trust;
 
 use std::io;
 use std::sync::Arc;
@@ -25,7 +26,9 @@ use crate::proxy::ProxyContext;
 use crate::source::{self, Caller, ViewHandle, ViewWriter, XdsClient};
 use crate::telemetry::Telemetry;
 use crate::telemetry::log::Log;
+use crate::tls::{Terms, TlsError};
 use crate::workloads::{self, Handle, Manager};
+use trust::{Trust, hide_memory};
 
 /// What the end may take beyond the termination deadline.
 const END_SLACK: Duration = Duration::from_secs(2);
@@ -60,6 +63,12 @@ pub enum AppError {
         /// What is wrong.
         source: ChannelError,
     },
+    /// The settings of TLS are unusable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Other processes could read our keys.
+    #[error("keep memory private (PR_SET_DUMPABLE): {0}")]
+    Memory(#[source] io::Error),
     /// Signals cannot be watched.
     #[error("watch signals: {0}")]
     Signals(#[source] io::Error),
@@ -97,6 +106,7 @@ struct App {
     servers: Servers,
     admin: Arc<Admin>,
     xds: XdsClient,
+    trust: Trust,
     manager: Manager,
     readiness: Readiness,
     termination_deadline: Duration,
@@ -104,6 +114,7 @@ struct App {
 
 impl App {
     fn build(config: &Config, log: &Log, quit: CancellationToken) -> Result<Self, AppError> {
+        hide_memory()?;
         let fence = fence::build_fence()?;
         let servers = admin::bind(&config.admin)?;
         let mut registry = Registry::default();
@@ -113,8 +124,11 @@ impl App {
         let token = Token::from_setting(config.token.as_deref());
         let (writer, view) = source::channel();
 
-        let certificates = build_certificates(config, &token)?;
-        let xds = build_xds(config, token, writer, &mut registry, &readiness)?;
+        let terms = Terms::new(&config.tls, &mut registry)?;
+        let certificates = build_certificates(config, &token, &terms)?;
+        certificates.register(&mut registry);
+        let trust = Trust::new(config, &certificates, &terms);
+        let xds = build_xds(config, token, writer, &terms, &mut registry, &readiness)?;
         let context = build_proxy(config, &view, &certificates, fence, &mut registry);
         let (manager, handle) = build_workloads(config, context, &mut registry, &readiness)?;
         let dump = Dump { view, certificates, workloads: handle, config: summary };
@@ -123,6 +137,7 @@ impl App {
             servers,
             admin: Arc::new(admin),
             xds,
+            trust,
             manager,
             readiness,
             termination_deadline: config.termination_deadline,
@@ -133,7 +148,7 @@ impl App {
     async fn run(self, quit: CancellationToken) -> Result<(), AppError> {
         let (xds_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
         let mut parts = JoinSet::new();
-        let (servers, xds) = (self.servers, self.xds);
+        let (servers, xds, trust) = (self.servers, self.xds, self.trust);
         parts.spawn({
             let (admin, stop) = (Arc::clone(&self.admin), admin_stop.clone());
             async move {
@@ -146,6 +161,13 @@ impl App {
             async move {
                 xds.run(stop).await;
                 "the control plane client"
+            }
+        });
+        parts.spawn({
+            let stop = xds_stop.clone();
+            async move {
+                trust.run(stop).await;
+                "the watch over roots and revocation lists"
             }
         });
         let manager = tokio::select! {
@@ -167,23 +189,31 @@ impl App {
     }
 }
 
-fn build_certificates(config: &Config, token: &Token) -> Result<Certificates, AppError> {
+fn build_certificates(
+    config: &Config,
+    token: &Token,
+    terms: &Terms,
+) -> Result<Certificates, AppError> {
     let channel = ControlChannel::new(config.ca.clone())
-        .map_err(|source| AppError::Channel { name: "CA_ADDRESS", source })?;
+        .map_err(|source| AppError::Channel { name: "CA_ADDRESS", source })?
+        .with_cryptography(&terms.cryptography);
     let settings = CaSettings { cluster: config.node.cluster.clone(), ttl: config.certificate_ttl };
-    Ok(Certificates::new(CaClient::new(&channel, token.clone(), settings)))
+    let ca = CaClient::new(&channel, token.clone(), settings).with_headers(&config.ca_headers);
+    Ok(Certificates::with_terms(ca, terms))
 }
 
 fn build_xds(
     config: &Config,
     token: Token,
     writer: ViewWriter,
+    terms: &Terms,
     registry: &mut Registry,
     readiness: &Readiness,
 ) -> Result<XdsClient, AppError> {
     let address = config.xds.address.to_string();
     let channel = ControlChannel::new(config.xds.clone())
-        .map_err(|source| AppError::Channel { name: "XDS_ADDRESS", source })?;
+        .map_err(|source| AppError::Channel { name: "XDS_ADDRESS", source })?
+        .with_cryptography(&terms.cryptography);
     let metrics = source::Metrics::register(registry);
     let caller = Caller { node: config.node.clone(), token };
     Ok(XdsClient::new(address, channel, caller, writer, metrics, readiness.clone()))

@@ -4,6 +4,7 @@
 //! The names and defaults are those of Istio's ztunnel. A setting for something that this
 //! version does not have is an error: whoever set it counts on it.
 
+mod identity;
 mod inpod;
 mod parse;
 mod raw;
@@ -16,9 +17,10 @@ use std::time::Duration;
 
 use mesh::Identity;
 
+use crate::identity::ExtraHeaders;
 use crate::source::NodeInfo;
 use crate::telemetry::log::{self, Layout};
-use crate::tls::{ControlSettings, RootSource};
+use crate::tls::{self, ControlSettings, RootSource};
 use crate::{admin, hbone, proxy, workloads};
 use raw::Reader;
 
@@ -40,6 +42,10 @@ pub struct Config {
     pub token: Option<String>,
     /// How long a certificate shall live.
     pub certificate_ttl: Duration,
+    /// Headers of the operator's own for the certificate service.
+    pub ca_headers: ExtraHeaders,
+    /// Versions, cryptography, revocation.
+    pub tls: tls::Settings,
     /// The session with the node agent.
     pub workloads: workloads::Settings,
     /// Listeners and tunnels of the pods.
@@ -77,6 +83,7 @@ impl Config {
             "caAddress": self.ca.address.to_string(),
             "token": token,
             "secretTtlSeconds": self.certificate_ttl.as_secs(),
+            "tls": self.tls.summary(),
             "inpodUds": self.workloads.socket,
             "packetMark": self.proxy.packet_mark,
             "workerThreads": self.worker_threads,
@@ -122,6 +129,8 @@ impl Config {
                 Duration::from_secs(24 * 3600),
                 parse::positive_duration,
             ),
+            ca_headers: identity::ca_headers(&mut reader),
+            tls: identity::tls(&mut reader),
             workloads: inpod::workloads(&mut reader),
             proxy: proxy(&mut reader),
             admin: admin(&mut reader),
@@ -162,20 +171,13 @@ fn control(reader: &mut Reader<'_>, names: [&'static str; 3]) -> ControlSettings
     let default = http::Uri::from_static(default);
     ControlSettings {
         address: reader.value(address, default, parse::https),
-        root: reader.value(root, RootSource::File(PathBuf::from(DEFAULT_ROOT)), root_source),
+        root: reader.value(
+            root,
+            RootSource::File(PathBuf::from(DEFAULT_ROOT)),
+            identity::root_source,
+        ),
         alt_hostname: reader.text(hostname),
     }
-}
-
-fn root_source(text: &str) -> Result<RootSource, String> {
-    if text == "SYSTEM" {
-        return Err("the system's roots are not supported by this version, name a file".to_owned());
-    }
-    Ok(if text.contains("-----BEGIN") {
-        RootSource::Pem(text.to_owned())
-    } else {
-        RootSource::File(PathBuf::from(text))
-    })
 }
 
 fn proxy(reader: &mut Reader<'_>) -> proxy::Settings {

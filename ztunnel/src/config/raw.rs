@@ -87,6 +87,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A mistake in a value that must not be shown.
+    pub(super) fn secret_mistake(&mut self, name: &str, reason: &str) {
+        self.mistakes.push(format!("{name}: {reason}"));
+    }
+
+    /// Names and values of variables whose names begin with `prefix`.
+    pub(super) fn family(&self, prefix: &str) -> Vec<(String, String)> {
+        let family = self.raw.0.iter().filter(|(name, _)| name.starts_with(prefix));
+        family.map(|(name, value)| (name.clone(), value.trim().to_owned())).collect()
+    }
+
     /// Variables whose names begin with `prefix`.
     pub(super) fn with_prefix(&self, prefix: &str) -> Vec<String> {
         self.raw.0.keys().filter(|name| name.starts_with(prefix)).cloned().collect()

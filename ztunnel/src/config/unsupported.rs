@@ -3,7 +3,7 @@
 use super::raw::Reader;
 
 /// A setting, the value that asks for nothing we lack, and what it is about.
-const SETTINGS: [(&str, &str, &str); 24] = [
+const SETTINGS: [(&str, &str, &str); 21] = [
     ("ENABLE_PROXY", "true", "a ztunnel that proxies nothing"),
     ("INPOD_ENABLED", "true", "working outside of pods' namespaces"),
     ("PROXY_MODE", "shared", "the dedicated mode, one proxy per workload,"),
@@ -13,9 +13,6 @@ const SETTINGS: [(&str, &str, &str); 24] = [
     ("LOCAL_XDS_PATH", "", "a mesh view from a file"),
     ("FAKE_CA", "false", "made-up certificates"),
     ("UNSTABLE_ENABLE_SOCKS5", "false", "the SOCKS listener"),
-    ("CRL_PATH", "", "revocation lists"),
-    ("TLS12_ENABLED", "false", "TLS 1.2"),
-    ("COMPLIANCE_POLICY", "", "choosing cryptography by policy"),
     ("ENABLE_ORIG_SRC", "true", "hiding the client's address from the application"),
     ("KEEPALIVE_ENABLED", "true", "switching TCP keep-alive"),
     ("KEEPALIVE_TIME", "180s", "another TCP keep-alive"),
@@ -31,9 +28,8 @@ const SETTINGS: [(&str, &str, &str); 24] = [
 ];
 
 /// The same for families of names.
-const PREFIXES: [(&str, &str); 3] = [
+const PREFIXES: [(&str, &str); 2] = [
     ("XDS_HEADER_", "headers of one's own to the control plane"),
-    ("CA_HEADER_", "headers of one's own to the certificate service"),
     ("ISTIO_METAJSON_", "metadata of one's own"),
 ];
 

@@ -26,7 +26,7 @@ use crate::telemetry::{
     ConnectionGuard, ConnectionOpen, Direction, Endpoint, Failure, Reporter, ResponseFlags,
     Security,
 };
-use crate::tls::{self, TlsError};
+use crate::tls::{self, TlsError, Watched};
 
 /// Why there is no connection to a peer.
 #[derive(Debug, thiserror::Error)]
@@ -182,7 +182,7 @@ fn end<const N: usize>(
 fn dial_peer(
     pod: &Arc<PodShared>,
     key: &PoolKey,
-) -> impl Future<Output = Result<tokio_rustls::client::TlsStream<TcpStream>, PeerError>>
+) -> impl Future<Output = Result<Watched<tokio_rustls::client::TlsStream<TcpStream>>, PeerError>>
 + Send
 + 'static
 + use<> {
@@ -196,16 +196,18 @@ fn dial_peer(
         let credentials = certified.credentials();
         let ip = key.destination.ip();
         let secured = tls::connect(credentials, &key.accepted, tcp, ip, HANDSHAKE_DEADLINE);
-        Ok(secured.await.map_err(PeerError::Tls)?.0)
+        let (stream, peer) = secured.await.map_err(PeerError::Tls)?;
+        Ok(peer.watch(stream))
     }
 }
 
 fn open_failure(error: &OpenError<PeerError>) -> Failure {
     let flags = match error {
-        OpenError::Dial(error) => match **error {
+        OpenError::Dial(error) => match &**error {
             PeerError::Identity(_) | PeerError::IdentityDeadline => ResponseFlags::IdentityError,
             PeerError::Dial(DialError::Deadline { .. }) => ResponseFlags::NetworkPolicy,
             PeerError::Dial(_) => ResponseFlags::Connect,
+            PeerError::Tls(error) if error.is_revoked() => ResponseFlags::CertRevoked,
             PeerError::Tls(_) => ResponseFlags::TlsFailure,
         },
         OpenError::Handshake(_) => ResponseFlags::H2HandshakeFailure,
