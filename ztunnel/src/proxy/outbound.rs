@@ -88,6 +88,7 @@ fn facts(
             identity: Some(pod.lease.identity().clone()),
         },
         dst,
+        service: None,
         hbone_addr: None,
         security: Security::Plain,
     }

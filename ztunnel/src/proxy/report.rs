@@ -73,6 +73,7 @@ pub(super) fn inbound(
             workload: known.map(|(_, workload)| Arc::clone(workload)),
             identity: Some(pod.lease.identity().clone()),
         },
+        service: None,
         hbone_addr,
         security,
     }
