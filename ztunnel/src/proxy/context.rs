@@ -19,6 +19,15 @@ pub enum Ipv6 {
     Disabled,
 }
 
+/// Is a client told whose answer it gets?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseBaggage {
+    /// Yes: its logs and metrics can name the server.
+    Sent,
+    /// No.
+    Withheld,
+}
+
 /// Settings of the proxies.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -30,6 +39,8 @@ pub struct Settings {
     pub packet_mark: u32,
     /// Address families.
     pub ipv6: Ipv6,
+    /// What answers say about the server.
+    pub response_baggage: ResponseBaggage,
     /// Sizes and times of tunnels.
     pub hbone: hbone::Settings,
 }
@@ -41,6 +52,7 @@ impl Default for Settings {
             trust_domain: "cluster.local".to_owned(),
             packet_mark: zds::PACKET_MARK.value,
             ipv6: Ipv6::Enabled,
+            response_baggage: ResponseBaggage::Sent,
             hbone: hbone::Settings::default(),
         }
     }

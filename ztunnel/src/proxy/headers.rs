@@ -1,5 +1,7 @@
-//! What goes along with a tunnel, for those who watch. Nothing in it is proved, and
-//! nothing here reads it.
+//! What goes along with a tunnel, for those who watch. Nothing in it is proved, and no
+//! decision is made from it.
+
+mod claims;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -8,14 +10,20 @@ use http::header::{FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use mesh::Workload;
 
+use super::context::ResponseBaggage;
 use crate::tls::random;
 
+pub(super) use claims::{Claims, claims};
+
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+/// The network that a client is in, when there is a gateway between us.
+const NETWORK: HeaderName = HeaderName::from_static("x-forwarded-network");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Headers of a request on behalf of `client` at `addr`.
 pub(super) fn request(client: &Workload, addr: SocketAddr) -> HeaderMap {
-    let mut headers = response(client);
+    let mut headers = HeaderMap::new();
+    insert(&mut headers, BAGGAGE, &baggage(client));
     insert(&mut headers, FORWARDED, &format!("for=\"{addr}\""));
     if let Some(trace) = traceparent() {
         insert(&mut headers, TRACEPARENT, &trace);
@@ -24,9 +32,11 @@ pub(super) fn request(client: &Workload, addr: SocketAddr) -> HeaderMap {
 }
 
 /// Headers of the answer on behalf of `server`.
-pub(super) fn response(server: &Workload) -> HeaderMap {
+pub(super) fn response(server: &Workload, wanted: ResponseBaggage) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    insert(&mut headers, BAGGAGE, &baggage(server));
+    if wanted == ResponseBaggage::Sent {
+        insert(&mut headers, BAGGAGE, &baggage(server));
+    }
     headers
 }
 
@@ -46,7 +56,9 @@ fn baggage(workload: &Workload) -> String {
         ("service.name", &workload.canonical_name),
         ("service.version", &workload.canonical_revision),
     ];
-    let known = members.iter().filter(|(_, value)| !value.is_empty());
+    // A value with a comma in it would be two members to whoever reads it.
+    let fine = |value: &str| !value.is_empty() && value.bytes().all(claims::plain);
+    let known = members.iter().filter(|(_, value)| fine(value));
     known.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
@@ -87,6 +99,13 @@ mod tests {
             owner: "".into(),
             policies: vec![],
         };
+        let odd = Workload { cluster: "a,k8s.pod.name=b".into(), ..workload.clone() };
+        let headers = request(&odd, "10.0.0.1:1".parse().unwrap());
+        assert_eq!(
+            headers["baggage"],
+            "k8s.namespace.name=shop,k8s.pod.name=cart-1,service.name=cart"
+        );
+        assert!(response(&workload, ResponseBaggage::Withheld).is_empty());
         let headers = request(&workload, "[fd00::1]:4000".parse().unwrap());
         assert_eq!(
             headers["baggage"],

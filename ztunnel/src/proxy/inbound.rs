@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::StatusCode;
-use mesh::Identity;
+use mesh::{Identity, Network, View};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
@@ -14,11 +14,11 @@ use super::admission::Known;
 use super::app_socket::AppSocket;
 use super::pod::{Life, PodShared};
 use super::refusal::Refusal;
-use super::report::{Counted, canonical, client, failure, inbound, refused, stranger};
+use super::report::{Counted, canonical, claimed, client, failure, inbound, refused, stranger};
 use super::target::target;
 use super::{HANDSHAKE_DEADLINE, KNOWLEDGE_WAIT, headers};
 use crate::hbone::{Flow, Incoming, PumpError, ServerTunnel, TunnelStream, pump};
-use crate::telemetry::{Failure, ResponseFlags};
+use crate::telemetry::{Endpoint, Failure, ResponseFlags};
 use crate::tls;
 
 /// Who is at the other end of a tunnel, and at which of our addresses it arrived.
@@ -109,7 +109,7 @@ async fn stream(pod: Arc<PodShared>, peer: Peer, incoming: Incoming) {
         }
     };
     let (view, workload) = &known;
-    let src = client(Some(view), &workload.network, peer.addr, Some(&peer.identity));
+    let src = source(view, &workload.network, &peer, &incoming);
     let dst = connection.destination;
     let facts = inbound(&pod, Some(&known), src, dst, Some(peer.local));
     let guard = pod.context.telemetry.open(facts);
@@ -126,6 +126,18 @@ async fn stream(pod: Arc<PodShared>, peer: Peer, incoming: Incoming) {
         offence = pod.offence(&connection, &mut changes) => Err(offence.failure()),
     };
     guard.close(result);
+}
+
+/// Who asks, for those who watch.
+fn source(view: &View, network: &Network, peer: &Peer, incoming: &Incoming) -> Endpoint {
+    match headers::claims(incoming.headers(), network, &peer.identity) {
+        Ok(None) => return client(Some(view), network, peer.addr, Some(&peer.identity)),
+        Ok(Some(claims)) => return claimed(claims, peer.addr, &peer.identity),
+        Err(error) => {
+            tracing::debug!(peer = %peer.identity, %error, "what a gateway passed on is no use");
+        }
+    }
+    Endpoint { identity: Some(peer.identity.clone()), ..stranger(peer.addr) }
 }
 
 /// Is it for this pod, and is it allowed? A refusal comes with the destination, as far
@@ -159,7 +171,7 @@ async fn connect(
         }
     };
     let stream = incoming
-        .accept(headers::response(workload))
+        .accept(headers::response(workload, pod.context.settings.response_baggage))
         .map_err(|error| failure(ResponseFlags::None, &error))?;
     Ok((app, stream))
 }

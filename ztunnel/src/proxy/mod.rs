@@ -32,7 +32,7 @@ mod tests;
 use std::io;
 use std::time::Duration;
 
-pub use context::{Ipv6, ProxyContext, Settings};
+pub use context::{Ipv6, ProxyContext, ResponseBaggage, Settings};
 pub use pod::{Connections, Drain, Pod, PodProxy};
 
 /// How long a TCP connection may take to be answered.
