@@ -23,8 +23,8 @@ use crate::config::Config;
 use crate::identity::{CaClient, CaSettings, Certificates, ChannelError, ControlChannel, Token};
 use crate::proxy::ProxyContext;
 use crate::source::{self, Caller, ViewHandle, ViewWriter, XdsClient};
-use crate::telemetry::Telemetry;
 use crate::telemetry::log::Log;
+use crate::telemetry::{Telemetry, register_process};
 use crate::workloads::{self, Handle, Manager};
 
 /// What the end may take beyond the termination deadline.
@@ -115,10 +115,13 @@ impl App {
 
         let certificates = build_certificates(config, &token)?;
         let xds = build_xds(config, token, writer, &mut registry, &readiness)?;
-        let context = build_proxy(config, &view, &certificates, fence, &mut registry);
+        register_process(&mut registry, Some(tokio::runtime::Handle::current()));
+        let telemetry = Telemetry::with_settings(&mut registry, config.telemetry);
+        let context = build_proxy(config, &view, &certificates, fence, telemetry.clone());
         let (manager, handle) = build_workloads(config, context, &mut registry, &readiness)?;
-        let dump = Dump { view, certificates, workloads: handle, config: summary };
-        let admin = Admin { readiness: readiness.clone(), registry, dump, quit };
+        let dump = Dump { view, certificates, workloads: handle, telemetry, config: summary };
+        let levels = log.levels();
+        let admin = Admin { readiness: readiness.clone(), registry, dump, levels, quit };
         Ok(Self {
             servers,
             admin: Arc::new(admin),
@@ -194,9 +197,8 @@ fn build_proxy(
     view: &ViewHandle,
     certificates: &Certificates,
     fence: Fence,
-    registry: &mut Registry,
+    telemetry: Telemetry,
 ) -> Arc<ProxyContext> {
-    let telemetry = Telemetry::new(registry);
     let settings = config.proxy.clone();
     ProxyContext::new(view.clone(), certificates.clone(), telemetry, fence, settings)
 }

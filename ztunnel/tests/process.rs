@@ -102,7 +102,7 @@ fn alone_on_a_node_it_says_what_it_waits_for_and_ends_in_good_order() {
     let metrics = ztunnel.answer(15020, "GET /metrics");
     assert!(metrics.contains("workload_manager_active_proxy_count 0"), "{metrics}");
     let dump = ztunnel.answer(15000, "GET /config_dump");
-    assert!(dump.contains("\"nodeName\": \"n1\""), "{dump}");
+    assert!(dump.contains("\"localNode\": \"n1\""), "{dump}");
 
     ztunnel.terminate();
     let (status, log) = ztunnel.ended();

@@ -15,7 +15,8 @@ mod workload;
 
 pub use identity::{Identity, IdentityError};
 pub use policy::{
-    Action, Connection, Decision, Denial, Enforcement, Policy, PolicyError, PolicyKey, Scope,
+    Action, Connection, Decision, Denial, Enforcement, FieldListing, MatchListing, Policy,
+    PolicyError, PolicyKey, Scope, TextListing,
 };
 pub use view::{LocalWorkload, View};
 pub use workload::{Network, Protocol, Uid, Workload, WorkloadError};

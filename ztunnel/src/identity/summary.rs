@@ -1,5 +1,7 @@
 //! What the configuration dump tells about certificates.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use mesh::Identity;
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
@@ -28,6 +30,8 @@ pub struct Summary {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateSummary {
+    /// The certificate as PEM, and that once more in base64, as Istio's dump has it.
+    pub pem: String,
     /// In decimal.
     pub serial_number: String,
     /// RFC 3339.
@@ -64,7 +68,13 @@ fn summarize(certificate: &CertificateDer<'_>) -> Option<CertificateSummary> {
     let text = |time: x509_parser::time::ASN1Time| {
         OffsetDateTime::from_unix_timestamp(time.timestamp()).ok()?.format(&Rfc3339).ok()
     };
+    let body = BASE64.encode(certificate);
+    let lines: Vec<_> =
+        (0..body.len()).step_by(64).map(|at| &body[at..body.len().min(at + 64)]).collect();
+    let pem =
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
     Some(CertificateSummary {
+        pem: BASE64.encode(pem),
         serial_number: parsed.serial.to_string(),
         valid_from: text(parsed.validity().not_before)?,
         expiration_time: text(parsed.validity().not_after)?,
