@@ -2,9 +2,10 @@
 //! and shapes are those of Istio's ztunnel. Written straight from the view: there may be a
 //! hundred thousand workloads.
 
-mod mesh_json;
 mod pods;
 mod policy_json;
+mod service_json;
+mod workload_json;
 
 use std::time::Duration;
 
@@ -17,9 +18,10 @@ use crate::identity::{Certificates, Summary};
 use crate::source::ViewHandle;
 use crate::telemetry::Telemetry;
 use crate::workloads;
-use mesh_json::{ServiceJson, WorkloadJson};
 use pods::{PodStates, pod_states};
 use policy_json::PolicyJson;
+use service_json::ServiceJson;
+use workload_json::WorkloadJson;
 
 /// The manager answers between two events; one of them may be a pod that is slow to stop.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -106,8 +108,10 @@ fn workloads(view: &View) -> Vec<WorkloadJson<'_>> {
     all.into_iter().map(|workload| WorkloadJson::of(workload)).collect()
 }
 
-fn services(_view: &View) -> Vec<ServiceJson<'_>> {
-    Vec::new()
+fn services(view: &View) -> Vec<ServiceJson<'_>> {
+    let mut all: Vec<_> = view.services().collect();
+    all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    all.into_iter().map(|service| ServiceJson::of(service, view)).collect()
 }
 
 fn policies(view: &View) -> Vec<PolicyJson<'_>> {
@@ -115,3 +119,6 @@ fn policies(view: &View) -> Vec<PolicyJson<'_>> {
     all.sort_unstable_by(|a, b| a.key().cmp(b.key()));
     all.into_iter().map(|policy| PolicyJson::of(policy)).collect()
 }
+
+#[cfg(test)]
+mod tests;

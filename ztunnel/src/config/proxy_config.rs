@@ -57,7 +57,7 @@ pub(super) fn settings(
     if let Some(text) = mesh.filter(given) {
         match serde_yaml_ng::from_str::<MeshConfig>(text) {
             Ok(mesh) => {
-                all.extend(mesh.default_config.into_iter().flat_map(|c| c.named(MESH_FILE)))
+                all.extend(mesh.default_config.into_iter().flat_map(|c| c.named(MESH_FILE)));
             }
             Err(error) => mistakes.push(format!("{MESH_FILE}: {error}")),
         }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use http::header::{FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue};
-use mesh::Workload;
+use mesh::{Service, Workload, WorkloadKind};
 
 use super::context::ResponseBaggage;
 use crate::tls::random;
@@ -20,11 +20,14 @@ const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const NETWORK: HeaderName = HeaderName::from_static("x-forwarded-network");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Headers of a request on behalf of `client` at `addr`.
-pub(super) fn request(client: &Workload, addr: SocketAddr) -> HeaderMap {
+/// Headers of a request on behalf of `client` at `addr`, that dialled `service`.
+pub(super) fn request(client: &Workload, addr: SocketAddr, service: Option<&Service>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     insert(&mut headers, BAGGAGE, &baggage(client));
-    insert(&mut headers, FORWARDED, &format!("for=\"{addr}\""));
+    let host = service.map(|service| service.key.hostname());
+    let host = host.filter(|host| host.bytes().all(claims::plain));
+    let host = host.map(|host| format!(";host={host}")).unwrap_or_default();
+    insert(&mut headers, FORWARDED, &format!("for=\"{addr}\"{host}"));
     if let Some(trace) = traceparent() {
         insert(&mut headers, TRACEPARENT, &trace);
     }
@@ -49,12 +52,21 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 }
 
 fn baggage(workload: &Workload) -> String {
-    let members: [(&str, &str); 5] = [
+    let owner = if workload.owner.is_empty() { &workload.name } else { &workload.owner };
+    let kind = match workload.kind {
+        WorkloadKind::Deployment => "k8s.deployment.name",
+        WorkloadKind::CronJob => "k8s.cronjob.name",
+        WorkloadKind::Job => "k8s.job.name",
+        WorkloadKind::Pod => "k8s.pod.name",
+    };
+    let members: [(&str, &str); 7] = [
         ("k8s.cluster.name", &workload.cluster),
         ("k8s.namespace.name", &workload.namespace),
-        ("k8s.pod.name", &workload.name),
+        (kind, owner),
         ("service.name", &workload.canonical_name),
         ("service.version", &workload.canonical_revision),
+        ("cloud.region", &workload.locality.region),
+        ("cloud.availability_zone", &workload.locality.zone),
     ];
     // A value with a comma in it would be two members to whoever reads it.
     let fine = |value: &str| !value.is_empty() && value.bytes().all(claims::plain);
@@ -79,42 +91,56 @@ fn traceparent() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::{Identity, Protocol};
+    use mesh::{Identity, Locality, ServiceKey};
+
+    fn cart() -> Workload {
+        let identity = Identity::new("", "shop", "cart").unwrap();
+        Workload { canonical_name: "cart".into(), ..Workload::new("u", "shop", "cart-1", identity) }
+    }
 
     #[test]
     fn a_request_says_whose_it_is() {
-        let workload = Workload {
-            uid: "u".into(),
-            name: "cart-1".into(),
-            namespace: "shop".into(),
-            identity: Identity::new("", "shop", "cart").unwrap(),
-            network: "".into(),
-            addresses: vec![],
-            protocol: Protocol::Hbone,
-            host_network: false,
-            node: "".into(),
-            cluster: "Kubernetes".into(),
-            canonical_name: "cart".into(),
-            canonical_revision: "".into(),
-            owner: "".into(),
-            policies: vec![],
-        };
-        let odd = Workload { cluster: "a,k8s.pod.name=b".into(), ..workload.clone() };
-        let headers = request(&odd, "10.0.0.1:1".parse().unwrap());
+        let headers = request(&cart(), "[fd00::1]:4000".parse().unwrap(), None);
         assert_eq!(
             headers["baggage"],
-            "k8s.namespace.name=shop,k8s.pod.name=cart-1,service.name=cart"
-        );
-        assert!(response(&workload, ResponseBaggage::Withheld).is_empty());
-        let headers = request(&workload, "[fd00::1]:4000".parse().unwrap());
-        assert_eq!(
-            headers["baggage"],
-            "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop,k8s.pod.name=cart-1,\
+            "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop,k8s.deployment.name=cart-1,\
              service.name=cart"
         );
         assert_eq!(headers["forwarded"], "for=\"[fd00::1]:4000\"");
         let trace = headers["traceparent"].to_str().unwrap();
         let parts: Vec<usize> = trace.split('-').map(str::len).collect();
         assert_eq!(parts, [2, 32, 16, 2], "{trace}");
+    }
+
+    #[test]
+    fn a_request_says_what_was_dialled() {
+        let service = Service::new(ServiceKey::new("shop", "cart.shop.svc").unwrap());
+        let headers = request(&cart(), "10.0.0.1:1".parse().unwrap(), Some(&service));
+        assert_eq!(headers["forwarded"], "for=\"10.0.0.1:1\";host=cart.shop.svc");
+    }
+
+    #[test]
+    fn an_answer_says_whose_it_is_where_that_is_wanted() {
+        let locality = Locality { region: "r".into(), zone: "z".into(), ..Locality::default() };
+        let server = Workload {
+            kind: WorkloadKind::CronJob,
+            owner: "tidy".into(),
+            canonical_revision: "v1".into(),
+            locality: locality.into(),
+            ..cart()
+        };
+        assert_eq!(
+            response(&server, ResponseBaggage::Sent)["baggage"],
+            "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop,k8s.cronjob.name=tidy,\
+             service.name=cart,service.version=v1,cloud.region=r,cloud.availability_zone=z"
+        );
+        assert!(response(&server, ResponseBaggage::Withheld).is_empty());
+    }
+
+    #[test]
+    fn a_name_cannot_pass_for_another_member() {
+        let odd = Workload { cluster: "a,k8s.pod.name=b".into(), ..cart() };
+        let baggage = &response(&odd, ResponseBaggage::Sent)["baggage"];
+        assert_eq!(baggage, "k8s.namespace.name=shop,k8s.deployment.name=cart-1,service.name=cart");
     }
 }

@@ -111,8 +111,10 @@ async fn tunnel(
         security: Security::MutualTls,
         ..facts(pod, Some(source), client, dst)
     });
-    let connect =
-        Connect { authority: to.authority.to_string(), headers: headers::request(source, client) };
+    let connect = Connect {
+        authority: to.authority.to_string(),
+        headers: headers::request(source, client, None),
+    };
     let key = PoolKey {
         source: pod.lease.identity().clone(),
         accepted: to.expected,

@@ -30,7 +30,7 @@ macro_rules! access_event {
                 src.cluster = cluster(src),
                 dst.addr = %dst.addr,
                 dst.hbone_addr = connection.hbone_addr.map(tracing::field::display),
-                dst.service = connection.service.as_ref().map(|service| &*service.hostname),
+                dst.service = connection.service.as_ref().map(|service| service.key.hostname()),
                 dst.workload = name(dst),
                 dst.namespace = namespace(dst),
                 dst.identity = identity(dst).as_deref(),

@@ -16,16 +16,15 @@ pub enum DryRun {
     WouldAllow(PolicyKey),
 }
 
-/// Evaluates the dry-run policies; `None` where none applies, or none says anything. The
-/// order is that of the policies in force: DENY first. Pure.
-pub fn dry_run<'a>(
-    applicable: impl Iterator<Item = &'a Policy> + Clone,
-    connection: &Connection,
-) -> Option<DryRun> {
-    let tried = |action| {
-        let tried = applicable.clone().filter(|p| p.enforcement() == Enforcement::DryRun);
-        tried.filter(move |policy| policy.action() == action)
+/// Evaluates the dry-run ones of the policies that apply; `None` where none says anything.
+/// The order is that of the policies in force: DENY first. Pure.
+#[must_use]
+pub fn dry_run(applicable: &[&Policy], connection: &Connection) -> Option<DryRun> {
+    let of = |enforcement, action| {
+        let all = applicable.iter().filter(move |policy| policy.enforcement() == enforcement);
+        all.filter(move |policy| policy.action() == action)
     };
+    let tried = |action| of(Enforcement::DryRun, action);
     if let Some(policy) = tried(Action::Deny).find(|policy| policy.matches(connection)) {
         return Some(DryRun::WouldDeny(policy.key().clone()));
     }
@@ -33,9 +32,9 @@ pub fn dry_run<'a>(
     if let Some(policy) = tried(Action::Allow).find(|policy| policy.matches(connection)) {
         return Some(DryRun::WouldAllow(policy.key().clone()));
     }
-    let in_force = applicable.clone().filter(|p| p.enforcement() == Enforcement::Enforced);
-    let mut allows = in_force.filter(|policy| policy.action() == Action::Allow);
-    if allows.any(|policy| policy.matches(connection)) { None } else { Some(DryRun::WouldNotAllow) }
+    let mut in_force = of(Enforcement::Enforced, Action::Allow);
+    let allowed = in_force.any(|policy| policy.matches(connection));
+    (!allowed).then_some(DryRun::WouldNotAllow)
 }
 
 /// The level of the lines about policies.
@@ -94,7 +93,7 @@ impl PolicyLog {
 fn evaluate(view: &View, destination: &Workload, connection: &Connection) -> Option<DryRun> {
     let applicable: Vec<&Policy> =
         view.applicable_policies(destination).map(|policy| &**policy).collect();
-    dry_run(applicable.iter().copied(), connection)
+    dry_run(&applicable, connection)
 }
 
 macro_rules! policy_lines {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh::{Identity, Workload};
+use mesh::{Identity, Service, Workload};
 
 /// Which end of a connection this ztunnel speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,17 +53,6 @@ pub struct Endpoint {
     pub identity: Option<Identity>,
 }
 
-/// The service that was dialled.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ServiceFacts {
-    /// Its hostname, `cart.shop.svc.cluster.local`.
-    pub hostname: Arc<str>,
-    /// Its namespace.
-    pub namespace: Arc<str>,
-    /// Its short name.
-    pub name: Arc<str>,
-}
-
 /// The facts of a connection when it begins.
 #[derive(Clone, Debug)]
 pub struct ConnectionOpen {
@@ -76,7 +65,7 @@ pub struct ConnectionOpen {
     /// What was dialled.
     pub dst: Endpoint,
     /// The service by which it was dialled, if by one.
-    pub service: Option<ServiceFacts>,
+    pub service: Option<Arc<Service>>,
     /// The peer ztunnel's address, when a tunnel carries the connection.
     pub hbone_addr: Option<SocketAddr>,
     /// How the bytes travel.

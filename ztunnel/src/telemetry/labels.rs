@@ -3,12 +3,12 @@
 use std::fmt::{Error, Write};
 use std::sync::Arc;
 
-use mesh::{Identity, Workload};
+use mesh::{Identity, Service, ServiceKey, Workload};
 use prometheus_client::encoding::{
     EncodeLabel, EncodeLabelSet, EncodeLabelValue, LabelSetEncoder, LabelValueEncoder,
 };
 
-use super::{ConnectionOpen, Direction, Endpoint, Reporter, ResponseFlags, Security, ServiceFacts};
+use super::{ConnectionOpen, Direction, Endpoint, Reporter, ResponseFlags, Security};
 
 /// A label's value; Istio writes `unknown` where there is none. Values are capped: some
 /// come from peers.
@@ -32,8 +32,21 @@ pub(super) struct Known {
     reporter: Reporter,
     security: Security,
     source: End,
-    service: Option<ServiceFacts>,
+    service: Option<Dialled>,
     destination: End,
+}
+
+/// The labels of the service that was dialled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Dialled {
+    key: ServiceKey,
+    name: Arc<str>,
+}
+
+impl Dialled {
+    fn of(service: &Service) -> Self {
+        Self { key: service.key.clone(), name: Arc::clone(&service.name) }
+    }
 }
 
 /// The labels of one end. Istio's `app` and `version` are the canonical service and its
@@ -63,8 +76,8 @@ impl End {
             namespace: text(|workload| &workload.namespace),
             principal: endpoint.identity.clone(),
             cluster: text(|workload| &workload.cluster),
-            region: None,
-            zone: None,
+            region: text(|workload| &workload.locality.region),
+            zone: text(|workload| &workload.locality.zone),
         }
     }
 }
@@ -75,7 +88,7 @@ impl TcpLabels {
             reporter: connection.reporter,
             security: connection.security,
             source: End::of(&connection.src),
-            service: connection.service.clone(),
+            service: connection.service.as_deref().map(Dialled::of),
             destination: End::of(&connection.dst),
         }))
     }
@@ -149,8 +162,8 @@ impl Known {
         put.value("source_app", &source.canonical_service)?;
         put.value("source_version", &source.canonical_revision)?;
         put.value("source_cluster", &source.cluster)?;
-        put.option("destination_service", service.map(|it| &*it.hostname))?;
-        put.option("destination_service_namespace", service.map(|it| &*it.namespace))?;
+        put.option("destination_service", service.map(|it| it.key.hostname()))?;
+        put.option("destination_service_namespace", service.map(|it| it.key.namespace()))?;
         put.option("destination_service_name", service.map(|it| &*it.name))?;
         put.value("destination_workload", &destination.workload)?;
         put.value("destination_canonical_service", &destination.canonical_service)?;

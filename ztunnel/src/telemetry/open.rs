@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mesh::ServiceKey;
+
 use super::connection::Record;
 use super::{Direction, Security};
 
@@ -20,8 +22,8 @@ pub struct OpenConnection {
     pub src: SocketAddr,
     /// What was dialled.
     pub dst: SocketAddr,
-    /// The hostname of the service that was dialled.
-    pub service: Option<Arc<str>>,
+    /// The service by which it was dialled.
+    pub service: Option<ServiceKey>,
     /// Where the tunnel that carries it ends.
     pub hbone_addr: Option<SocketAddr>,
     /// How the bytes travel.
@@ -63,7 +65,7 @@ impl OpenConnections {
                 direction: facts.direction,
                 src: facts.src.addr,
                 dst: facts.dst.addr,
-                service: facts.service.as_ref().map(|service| Arc::clone(&service.hostname)),
+                service: facts.service.as_ref().map(|service| service.key.clone()),
                 hbone_addr: facts.hbone_addr,
                 security: facts.security,
             });

@@ -1,7 +1,7 @@
 use std::io::{self, Write};
 use std::sync::Mutex;
 
-use mesh::{Identity, Protocol};
+use mesh::{Identity, Locality, Protocol, Service, ServiceKey};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -49,21 +49,19 @@ pub(super) fn logged(layout: Layout, act: impl FnOnce()) -> Vec<String> {
 }
 
 pub(super) fn workload(name: &str, account: &str) -> Arc<Workload> {
+    let uid = format!("Kubernetes//Pod/shop/{name}");
     Arc::new(Workload {
-        uid: format!("Kubernetes//Pod/shop/{name}").into(),
-        name: name.into(),
-        namespace: "shop".into(),
-        identity: Identity::new("", "shop", account).unwrap(),
-        network: "".into(),
-        addresses: Vec::new(),
         protocol: Protocol::Hbone,
-        host_network: false,
         node: "n1".into(),
-        cluster: "Kubernetes".into(),
         canonical_name: account.into(),
         canonical_revision: "v1".into(),
+        locality: Arc::new(Locality {
+            region: "r1".into(),
+            zone: "z1".into(),
+            ..Locality::default()
+        }),
         owner: account.into(),
-        policies: Vec::new(),
+        ..Workload::new(&uid, "shop", name, Identity::new("", "shop", account).unwrap())
     })
 }
 
@@ -190,12 +188,9 @@ pub(super) fn text(registry: &Registry) -> String {
 }
 
 /// The service by which the cart was dialled.
-fn service() -> ServiceFacts {
-    ServiceFacts {
-        hostname: "cart.shop.svc.cluster.local".into(),
-        namespace: "shop".into(),
-        name: "cart".into(),
-    }
+fn service() -> Arc<Service> {
+    let key = ServiceKey::new("shop", "cart.shop.svc.cluster.local").unwrap();
+    Arc::new(Service { name: "cart".into(), ..Service::new(key) })
 }
 
 /// The value of the one series of `name` whose labels include all of `labels`.
@@ -229,8 +224,8 @@ fn metrics_have_istios_names_and_labels() {
         destination_principal=\"spiffe://cluster.local/ns/shop/sa/cart\",\
         destination_app=\"cart\",destination_version=\"v1\",\
         destination_cluster=\"Kubernetes\",request_protocol=\"tcp\",response_flags=\"-\",\
-        connection_security_policy=\"mutual_tls\",source_region=\"unknown\",\
-        source_zone=\"unknown\",destination_region=\"unknown\",destination_zone=\"unknown\"";
+        connection_security_policy=\"mutual_tls\",source_region=\"r1\",\
+        source_zone=\"z1\",destination_region=\"r1\",destination_zone=\"z1\"";
     for (name, value) in [
         ("istio_tcp_connections_opened_total", 1),
         ("istio_tcp_connections_closed_total", 1),

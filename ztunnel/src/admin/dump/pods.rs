@@ -90,7 +90,7 @@ impl Connection {
     /// Toward a pod, the target is an application's port, and what was dialled may be
     /// known by its name. Away from it, what was dialled is reached through a peer.
     fn of(open: &OpenConnection) -> Self {
-        let service = open.service.as_deref().map(str::to_owned);
+        let service = open.service.as_ref().map(|service| service.hostname().to_owned());
         let (original_dst, actual_dst) = match open.direction {
             Direction::Inbound => (service, open.dst),
             Direction::Outbound => {

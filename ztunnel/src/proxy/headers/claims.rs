@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use http::header::{FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue};
-use mesh::{Identity, Network, Workload};
+use mesh::{Identity, Locality, Network, Workload};
 
 use super::{BAGGAGE, NETWORK};
 
@@ -92,21 +92,16 @@ impl Baggage {
         }
         let text = |value: Option<String>| -> Arc<str> { value.unwrap_or_default().into() };
         let name = text(self.workload);
+        let locality =
+            Locality { region: text(self.region), zone: text(self.zone), ..Locality::default() };
         Ok(Workload {
-            uid: "".into(),
-            name: Arc::clone(&name),
-            namespace: identity.namespace().into(),
-            identity: identity.clone(),
             network: network.into(),
-            addresses: Vec::new(),
-            protocol: mesh::Protocol::Hbone,
-            host_network: false,
-            node: "".into(),
+            locality: Arc::new(locality),
             cluster: text(self.cluster),
             canonical_name: text(self.service),
             canonical_revision: text(self.revision),
-            owner: name,
-            policies: Vec::new(),
+            owner: Arc::clone(&name),
+            ..Workload::new("", identity.namespace(), &name, identity.clone())
         })
     }
 }

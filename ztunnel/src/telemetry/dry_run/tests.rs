@@ -45,7 +45,8 @@ fn table() {
     use Action::{Allow, Deny};
     use Enforcement::{DryRun as Tried, Enforced};
     let would_deny = |name: &str| format!("WouldDeny({:?})", key(name));
-    let cases: [(&[(&str, Action, Enforcement, &str)], String); 9] = [
+    type Given<'a> = &'a [(&'a str, Action, Enforcement, &'a str)];
+    let cases: [(Given<'_>, String); 9] = [
         (&[], "None".into()),
         (&[("a", Deny, Enforced, "bank")], "None".into()),
         (&[("a", Deny, Tried, "shop")], "None".into()),
@@ -61,7 +62,7 @@ fn table() {
     ];
     for (policies, expected) in cases {
         let all: Vec<_> = policies.iter().map(|(n, a, e, ns)| policy(n, *a, *e, ns)).collect();
-        let found = dry_run(all.iter(), &from_bank());
+        let found = dry_run(&all.iter().collect::<Vec<_>>(), &from_bank());
         let found = found.map_or("None".to_owned(), |found| format!("{found:?}"));
         assert_eq!(found, expected, "{policies:?}");
     }

@@ -30,6 +30,7 @@ fn a_client_behind_a_gateway_is_who_it_says() {
     let names = [&workload.owner, &workload.cluster, &workload.canonical_revision];
     assert_eq!(names.map(|name| &**name), ["web", "c2", "v2"]);
     assert_eq!(*workload.network, *"far");
+    assert_eq!([&*workload.locality.region, &workload.locality.zone], ["r1", "z1"]);
     assert_eq!(workload.identity, identity(), "that one is proved");
 }
 
