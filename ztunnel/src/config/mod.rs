@@ -40,10 +40,6 @@ pub struct Config {
     pub node: NodeInfo,
     /// The pod that we run in, when Kubernetes tells.
     pub own_pod: Option<OwnPod>,
-    /// The domain that names of services end in.
-    pub cluster_domain: String,
-    /// Where services are looked for, after the client's own namespace.
-    pub preferred_service_namespace: Option<String>,
     /// Where the mesh view comes from.
     pub xds: ControlSettings,
     /// Where certificates come from.
@@ -100,17 +96,13 @@ impl Config {
         let config = Self {
             node: node::node(&mut reader),
             own_pod: node::own_pod(&mut reader, &proxy.trust_domain),
-            cluster_domain: reader
-                .text("CLUSTER_DOMAIN")
-                .unwrap_or_else(|| "cluster.local".to_owned()),
-            preferred_service_namespace: reader.text("PREFERED_SERVICE_NAMESPACE"),
             xds: control(&mut reader, ["XDS_ADDRESS", "XDS_ROOT_CA", "ALT_XDS_HOSTNAME"]),
             ca: control(&mut reader, ["CA_ADDRESS", "CA_ROOT_CA", "ALT_CA_HOSTNAME"]),
             token: reader.text("AUTH_TOKEN"),
             certificate_ttl: reader.value(
                 "SECRET_TTL",
                 Duration::from_secs(24 * 3600),
-                duration::positive_duration,
+                parse::positive_duration,
             ),
             workloads: workloads(&mut reader),
             proxy,
@@ -220,7 +212,7 @@ fn hbone(reader: &mut Reader<'_>, default: &hbone::Settings) -> hbone::Settings 
         idle_release: reader.value(
             "POOL_UNUSED_RELEASE_TIMEOUT",
             default.idle_release,
-            duration::positive_duration,
+            parse::positive_duration,
         ),
         ..default.clone()
     };

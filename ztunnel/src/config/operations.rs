@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::duration::positive_duration;
 use super::parse::{self, Flag};
 use super::raw::Reader;
 use crate::admin;
@@ -14,15 +13,28 @@ pub(super) fn admin(reader: &mut Reader<'_>) -> admin::Settings {
     let v6 = reader.flag("IPV6_ENABLED", Flag::On) == Flag::On;
     let any: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let port = reader.value("proxyAdminPort", zds::port::ADMIN, parse::positive);
-    let v4_loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let v6_loopback = v6.then(|| SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
     let metrics = reader.value("statsPort", zds::port::METRICS, parse::positive);
-    admin::Settings {
-        admin: v4_loopback,
-        admin_v6: v6_loopback,
-        metrics: SocketAddr::new(any, metrics),
-        ready: SocketAddr::new(any, zds::port::READY),
+    let chosen = reader.text("ADMIN_ADDR").is_some();
+    let admin = own_address(reader, "ADMIN_ADDR", (Ipv4Addr::LOCALHOST.into(), port));
+    if !admin.ip().is_loopback() {
+        reader
+            .mistake("ADMIN_ADDR", "who can reach it can end ztunnel: a loopback address expected");
     }
+    admin::Settings {
+        admin,
+        // Who asks for `localhost` may mean either.
+        admin_v6: (v6 && !chosen).then(|| SocketAddr::from((Ipv6Addr::LOCALHOST, port))),
+        metrics: own_address(reader, "STATS_ADDR", (any, metrics)),
+        ready: own_address(reader, "READINESS_ADDR", (any, zds::port::READY)),
+    }
+}
+
+/// Two ztunnels of one node are in one network namespace when they are host processes:
+/// during an upgrade the new one needs other ports for operators.
+fn own_address(reader: &mut Reader<'_>, name: &'static str, default: (IpAddr, u16)) -> SocketAddr {
+    reader.value(name, default.into(), |text| {
+        text.parse().map_err(|_| "an address with port, as 127.0.0.1:15000, expected".to_owned())
+    })
 }
 
 pub(super) fn log(reader: &mut Reader<'_>) -> log::Settings {
@@ -47,7 +59,7 @@ pub(super) fn telemetry(reader: &mut Reader<'_>) -> telemetry::Settings {
     };
     let series = SeriesLimits {
         most: reader.value("METRICS_MAX_LABEL_SETS", default.most, parse::positive),
-        idle: reader.value("METRICS_IDLE_LABEL_SETS", default.idle, positive_duration),
+        idle: reader.value("METRICS_IDLE_LABEL_SETS", default.idle, parse::positive_duration),
     };
     telemetry::Settings { series, policy_log }
 }
@@ -61,5 +73,5 @@ pub(super) fn termination_deadline(reader: &mut Reader<'_>) -> Duration {
         Ok(Duration::from_secs(seconds))
     };
     let grace = reader.value("TERMINATION_GRACE_PERIOD_SECONDS", default, from_grace);
-    reader.value("CONNECTION_TERMINATION_DEADLINE", grace, super::duration::duration)
+    reader.value("CONNECTION_TERMINATION_DEADLINE", grace, parse::duration)
 }

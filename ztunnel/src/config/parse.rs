@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use http::Uri;
 
+pub(super) use super::duration::{duration, positive_duration};
+
 /// A setting that is on or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flag {

@@ -108,6 +108,8 @@ fn every_mistake_names_its_setting() {
         ("ZTUNNEL_RESOURCE_CPU_REQUEST", "-1"),
         ("AUTHZ_POLICY_INFO_LOGGING", "some"),
         ("METRICS_MAX_LABEL_SETS", "0"),
+        ("ADMIN_ADDR", "0.0.0.0:15000"),
+        ("READINESS_ADDR", "15021"),
         ("METRICS_IDLE_LABEL_SETS", "0s"),
         ("CONNECTION_TERMINATION_DEADLINE", "5"),
         ("TERMINATION_GRACE_PERIOD_SECONDS", "30s"),
@@ -205,15 +207,19 @@ fn what_operators_see_can_be_set() {
         ("METRICS_MAX_LABEL_SETS", "7"),
         ("METRICS_IDLE_LABEL_SETS", "1h30m"),
         ("ENABLE_RESPONSE_BAGGAGE", "false"),
-        ("CLUSTER_DOMAIN", "example.org"),
-        ("PREFERED_SERVICE_NAMESPACE", "shared"),
+        ("ADMIN_ADDR", "127.0.0.1:16000"),
+        ("STATS_ADDR", "127.0.0.1:16020"),
+        ("READINESS_ADDR", "[::1]:16021"),
     ]);
     assert_eq!(config.telemetry.policy_log, telemetry::PolicyLog::Info);
     assert_eq!(config.telemetry.series.most, 7);
     assert_eq!(config.telemetry.series.idle, Duration::from_secs(5400));
     assert_eq!(config.proxy.response_baggage, proxy::ResponseBaggage::Withheld);
-    assert_eq!(config.cluster_domain, "example.org");
-    assert_eq!(config.preferred_service_namespace.as_deref(), Some("shared"));
+    let admin = config.admin;
+    assert_eq!(admin.admin.to_string(), "127.0.0.1:16000");
+    assert_eq!(admin.admin_v6, None);
+    assert_eq!(admin.metrics.to_string(), "127.0.0.1:16020");
+    assert_eq!(admin.ready.to_string(), "[::1]:16021");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::raw::Reader;
 
 /// A setting, the value that asks for nothing we lack, and what it is about.
-const SETTINGS: [(&str, &str, &str); 20] = [
+const SETTINGS: [(&str, &str, &str); 21] = [
     ("ENABLE_PROXY", "true", "a ztunnel that proxies nothing"),
     ("INPOD_ENABLED", "true", "working outside of pods' namespaces"),
     ("PROXY_MODE", "shared", "the dedicated mode, one proxy per workload,"),
@@ -22,6 +22,7 @@ const SETTINGS: [(&str, &str, &str); 20] = [
     ("KEEPALIVE_INTERVAL", "180s", "another TCP keep-alive"),
     ("KEEPALIVE_RETRIES", "9", "another TCP keep-alive"),
     ("USER_TIMEOUT_ENABLED", "false", "TCP user timeouts"),
+    ("PREFERED_SERVICE_NAMESPACE", "", "services"),
     ("ISTIO_META_DNS_CAPTURE", "false", "the DNS proxy"),
     ("ISTIO_META_DNS_PROXY_ADDR", "", "the DNS proxy"),
 ];

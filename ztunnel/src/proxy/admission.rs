@@ -20,8 +20,22 @@ impl PodShared {
         self.settled(Ok).await
     }
 
-    /// Waits until a connection toward this pod can be judged, and judges it.
+    /// Waits until a connection toward this pod can be judged, and judges it. The first
+    /// judgement is told to those who watch policies.
     pub(super) async fn admit(&self, connection: &mesh::Connection) -> Result<Known, Refusal> {
+        let judged = self.judge(connection).await;
+        let (known, decision) = match &judged {
+            Ok(known) => (Some(known.clone()), Decision::Allow),
+            Err(Refusal::Denied(denial)) => (self.lookup().ok(), Decision::Deny(denial.clone())),
+            Err(_) => return judged,
+        };
+        if let Some((view, workload)) = known {
+            self.context.telemetry.judged(&view, &workload, connection, &decision);
+        }
+        judged
+    }
+
+    async fn judge(&self, connection: &mesh::Connection) -> Result<Known, Refusal> {
         self.settled(|(view, workload)| match view.authorize(&workload, connection) {
             Decision::Allow => Ok((view, workload)),
             Decision::Deny(denial) => Err(Refusal::Denied(denial)),
@@ -39,7 +53,7 @@ impl PodShared {
         while changes.changed().await.is_ok() {
             // Only a policy cuts what was allowed. That the workload is missing for a
             // moment, or for good because the pod is ending, does not.
-            if let Err(refusal @ Refusal::Denied(_)) = self.admit(connection).await {
+            if let Err(refusal @ Refusal::Denied(_)) = self.judge(connection).await {
                 return refusal;
             }
         }

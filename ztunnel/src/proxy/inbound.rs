@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::StatusCode;
 use mesh::{Identity, Network, View};
@@ -18,7 +19,7 @@ use super::report::{Counted, canonical, claimed, client, failure, inbound, refus
 use super::target::target;
 use super::{HANDSHAKE_DEADLINE, KNOWLEDGE_WAIT, headers};
 use crate::hbone::{Flow, Incoming, PumpError, ServerTunnel, TunnelStream, pump};
-use crate::telemetry::{Endpoint, Failure, ResponseFlags};
+use crate::telemetry::{Endpoint, Failure, ResponseFlags, Step};
 use crate::tls;
 
 /// Who is at the other end of a tunnel, and at which of our addresses it arrived.
@@ -58,6 +59,7 @@ async fn handshake(pod: &PodShared, tcp: TcpStream) -> Result<(Tunnel, Identity)
         .await
         .map_err(|_| Refusal::NoCertificate("the CA did not answer in time".to_owned()))?
         .map_err(|error| Refusal::NoCertificate(error.to_string()))?;
+    let begun = Instant::now();
     let unproved = |error: &dyn std::fmt::Display| Refusal::Handshake(error.to_string());
     let (stream, identity) = tls::accept(certified.credentials(), tcp, HANDSHAKE_DEADLINE)
         .await
@@ -66,6 +68,7 @@ async fn handshake(pod: &PodShared, tcp: TcpStream) -> Result<(Tunnel, Identity)
     let tunnel = ServerTunnel::accept(stream, settings, HANDSHAKE_DEADLINE)
         .await
         .map_err(|error| unproved(&error))?;
+    pod.context.telemetry.took(Step::HandshakeServer, begun.elapsed());
     Ok((tunnel, identity))
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::StatusCode;
 use mesh::Workload;
@@ -22,7 +23,7 @@ use crate::identity::IdentityError;
 use crate::route::{Passthrough, PassthroughReason, Route, Tunnel, route};
 use crate::telemetry::{
     ConnectionGuard, ConnectionOpen, Direction, Endpoint, Failure, Reporter, ResponseFlags,
-    Security,
+    Security, Step,
 };
 use crate::tls::{self, TlsError};
 
@@ -163,8 +164,11 @@ fn dial_peer(
         let tcp = pod.dialer.dial_peer(key.destination).await.map_err(PeerError::Dial)?;
         let credentials = certified.credentials();
         let ip = key.destination.ip();
+        let begun = Instant::now();
         let secured = tls::connect(credentials, &key.accepted, tcp, ip, HANDSHAKE_DEADLINE);
-        Ok(secured.await.map_err(PeerError::Tls)?.0)
+        let (stream, _) = secured.await.map_err(PeerError::Tls)?;
+        pod.context.telemetry.took(Step::HandshakeClient, begun.elapsed());
+        Ok(stream)
     }
 }
 

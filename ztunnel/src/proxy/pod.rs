@@ -78,7 +78,12 @@ impl PodProxy {
         .map_err(|source| ProxyError::Identity { pod: name.clone(), source })?;
         let listeners = bind(context, &pod.netns).await.map_err(|error| error.of(&name))?;
         let shared = Arc::new(PodShared {
-            dialer: Dialer::new(context.fence.clone(), pod.netns, context.settings.packet_mark),
+            dialer: Dialer::new(
+                context.fence.clone(),
+                pod.netns,
+                context.settings.packet_mark,
+                context.telemetry.clone(),
+            ),
             lease: context.certificates.lease(&identity),
             pool: Pool::new(context.settings.hbone.clone()),
             context: Arc::clone(context),

@@ -17,9 +17,9 @@ pub enum Step {
     ConnectApplication,
     /// TCP to the port 15008 of a peer.
     ConnectPeer,
-    /// TLS and the beginning of HTTP/2, as the one who dialled.
+    /// TLS, as the one who dialled; HTTP/2 begins without waiting.
     HandshakeClient,
-    /// The same, as the one who was dialled.
+    /// TLS and the beginning of HTTP/2, as the one who was dialled.
     HandshakeServer,
 }
 
