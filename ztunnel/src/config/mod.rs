@@ -6,6 +6,7 @@
 
 mod parse;
 mod raw;
+mod source;
 mod unsupported;
 
 use std::fmt;
@@ -15,13 +16,14 @@ use std::time::Duration;
 
 use mesh::Identity;
 
-use crate::source::NodeInfo;
+use crate::source::{NodeInfo, Scope};
 use crate::telemetry::log::{self, Layout};
 use crate::tls::{ControlSettings, RootSource};
 use crate::{admin, hbone, proxy, workloads};
 use raw::Reader;
 
 pub use raw::Raw;
+pub use source::Source;
 
 /// Where Istio's charts mount the roots of the control plane.
 const DEFAULT_ROOT: &str = "./var/run/secrets/istio/root-cert.pem";
@@ -32,7 +34,7 @@ pub struct Config {
     /// Who we are to the control plane.
     pub node: NodeInfo,
     /// Where the mesh view comes from.
-    pub xds: ControlSettings,
+    pub source: Source,
     /// Where certificates come from.
     pub ca: ControlSettings,
     /// Path of our token, or the token itself; none: the place where Kubernetes mounts it.
@@ -72,7 +74,9 @@ impl Config {
             "instanceIp": self.node.instance_ip,
             "network": *self.proxy.network,
             "trustDomain": self.proxy.trust_domain,
-            "xdsAddress": self.xds.address.to_string(),
+            "xdsAddress": self.source.xds.as_ref().map(|xds| xds.address.to_string()),
+            "xdsOnDemand": self.source.rules.scope == Scope::OnDemand,
+            "xdsMassRemoval": format!("{:?}", self.source.rules.mass_removal),
             "caAddress": self.ca.address.to_string(),
             "token": token,
             "secretTtlSeconds": self.certificate_ttl.as_secs(),
@@ -113,7 +117,9 @@ impl Config {
         let mut reader = Reader::new(raw);
         let config = Self {
             node: node(&mut reader),
-            xds: control(&mut reader, ["XDS_ADDRESS", "XDS_ROOT_CA", "ALT_XDS_HOSTNAME"]),
+            source: source::source(&mut reader, |reader| {
+                control(reader, ["XDS_ADDRESS", "XDS_ROOT_CA", "ALT_XDS_HOSTNAME"])
+            }),
             ca: control(&mut reader, ["CA_ADDRESS", "CA_ROOT_CA", "ALT_CA_HOSTNAME"]),
             token: reader.text("AUTH_TOKEN"),
             certificate_ttl: reader.value(
@@ -144,6 +150,7 @@ fn node(reader: &mut Reader<'_>) -> NodeInfo {
         pod_namespace: reader.text("POD_NAMESPACE").unwrap_or_default(),
         // Control planes want some address; this one says nothing.
         instance_ip: reader.text("INSTANCE_IP").unwrap_or_else(|| "1.1.1.1".to_owned()),
+        metadata: source::metadata(reader),
     }
 }
 
@@ -155,8 +162,8 @@ fn control(reader: &mut Reader<'_>, names: [&'static str; 3]) -> ControlSettings
     } else {
         "https://localhost:15012"
     };
-    if reader.is_empty(address) {
-        reader.mistake(address, "a ztunnel without control plane is not supported by this version");
+    if address == "CA_ADDRESS" && reader.is_empty(address) {
+        reader.mistake(address, "a ztunnel without certificates is not supported by this version");
     }
     let default = http::Uri::from_static(default);
     ControlSettings {

@@ -92,6 +92,15 @@ impl<'a> Reader<'a> {
         self.raw.0.keys().filter(|name| name.starts_with(prefix)).cloned().collect()
     }
 
+    /// The same with values: what follows the prefix, and the text. Empty ones are none.
+    pub(super) fn pairs(&self, prefix: &str) -> Vec<(String, String)> {
+        let values = self.raw.0.iter().filter_map(|(name, text)| {
+            let (name, text) = (name.strip_prefix(prefix)?, text.trim());
+            (!name.is_empty() && !text.is_empty()).then(|| (name.to_owned(), text.to_owned()))
+        });
+        values.collect()
+    }
+
     /// Warnings and mistakes.
     pub(super) fn finish(self) -> (Vec<String>, Vec<String>) {
         let strangers = self.raw.0.keys().filter(|name| !self.asked.contains(name.as_str()));

@@ -17,7 +17,7 @@ fn the_node_name_is_all_that_must_be_set() {
     let config = with(&[]);
     assert_eq!(config.node.node, "n1");
     assert_eq!(config.node.cluster, "Kubernetes");
-    assert_eq!(config.xds.address.to_string(), "https://localhost:15012/");
+    assert_eq!(config.source.xds.as_ref().unwrap().address.to_string(), "https://localhost:15012/");
     assert_eq!(config.workloads.socket, PathBuf::from(zds::DEFAULT_SOCKET));
     assert_eq!(config.proxy.trust_domain, "cluster.local");
     assert_eq!(config.proxy.packet_mark, 0x539);
@@ -52,11 +52,11 @@ fn settings_of_a_lab_node_are_understood() {
         ("HTTP2_FRAME_SIZE", "65536"),
         ("POOL_UNUSED_RELEASE_TIMEOUT", "500ms"),
     ]);
-    assert_eq!(config.xds.address.host(), Some("172.30.0.1"));
+    assert_eq!(config.source.xds.as_ref().unwrap().address.host(), Some("172.30.0.1"));
     assert_eq!(config.ca.address.scheme_str(), Some("https"));
-    assert_eq!(config.xds.root, RootSource::File("/run/root.pem".into()));
+    assert_eq!(config.source.xds.as_ref().unwrap().root, RootSource::File("/run/root.pem".into()));
     assert_eq!(config.ca.root, RootSource::Pem("-----BEGIN CERTIFICATE-----".into()));
-    assert_eq!(config.xds.alt_hostname.as_deref(), Some("istiod.istio-system.svc"));
+    assert_eq!(config.source.xds.as_ref().unwrap().alt_hostname.as_deref(), Some("istiod.istio-system.svc"));
     assert_eq!(config.node.cluster, "c2");
     assert_eq!(config.proxy.trust_domain, "example.org");
     assert_eq!(config.proxy.ipv6, proxy::Ipv6::Disabled);
@@ -117,7 +117,7 @@ fn every_mistake_names_its_setting() {
 
 #[test]
 fn all_mistakes_are_told_at_once() {
-    let mistakes = parse(&[("LOG_FORMAT", "xml"), ("SECRET_TTL", "x"), ("XDS_ON_DEMAND", "true")])
+    let mistakes = parse(&[("LOG_FORMAT", "xml"), ("SECRET_TTL", "x"), ("FAKE_CA", "true")])
         .unwrap_err();
     assert_eq!(mistakes.each().len(), 4, "{mistakes}");
 }
@@ -125,12 +125,9 @@ fn all_mistakes_are_told_at_once() {
 #[test]
 fn what_is_missing_in_this_version_is_an_error_and_not_ignored() {
     for (name, value) in [
-        ("LOCAL_XDS_PATH", "/etc/mesh.yaml"),
-        ("XDS_ON_DEMAND", "true"),
         ("PROXY_MODE", "dedicated"),
         ("FAKE_CA", "true"),
         ("ENABLE_ORIG_SRC", "false"),
-        ("XDS_HEADER_X", "y"),
         ("KEEPALIVE_TIME", "10s"),
     ] {
         let mistakes = parse(&[NODE, (name, value)]).expect_err(name);
