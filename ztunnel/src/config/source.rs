@@ -174,7 +174,10 @@ mod tests {
             ("XDS_ADDRESS", &[("XDS_ADDRESS", "")]),
             ("LOCAL_XDS_PATH", &[("LOCAL_XDS_PATH", "/x"), ("LOCAL_XDS", "y")]),
             ("XDS_ON_DEMAND", &[("XDS_ON_DEMAND", "true")]),
-            ("XDS_ON_DEMAND", &[("XDS_ON_DEMAND", "true"), dns, ("XDS_ADDRESS", ""), ("LOCAL_XDS", "y")]),
+            (
+                "XDS_ON_DEMAND",
+                &[("XDS_ON_DEMAND", "true"), dns, ("XDS_ADDRESS", ""), ("LOCAL_XDS", "y")],
+            ),
             ("XDS_MASS_REMOVAL", &[("XDS_MASS_REMOVAL", "maybe")]),
             ("XDS_MASS_REMOVAL_HOLD", &[("XDS_MASS_REMOVAL_HOLD", "0s")]),
             ("XDS_HEADER_authorization", &[("XDS_HEADER_authorization", "Bearer x")]),

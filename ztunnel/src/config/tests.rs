@@ -56,7 +56,10 @@ fn settings_of_a_lab_node_are_understood() {
     assert_eq!(config.ca.address.scheme_str(), Some("https"));
     assert_eq!(config.source.xds.as_ref().unwrap().root, RootSource::File("/run/root.pem".into()));
     assert_eq!(config.ca.root, RootSource::Pem("-----BEGIN CERTIFICATE-----".into()));
-    assert_eq!(config.source.xds.as_ref().unwrap().alt_hostname.as_deref(), Some("istiod.istio-system.svc"));
+    assert_eq!(
+        config.source.xds.as_ref().unwrap().alt_hostname.as_deref(),
+        Some("istiod.istio-system.svc")
+    );
     assert_eq!(config.node.cluster, "c2");
     assert_eq!(config.proxy.trust_domain, "example.org");
     assert_eq!(config.proxy.ipv6, proxy::Ipv6::Disabled);
@@ -117,8 +120,8 @@ fn every_mistake_names_its_setting() {
 
 #[test]
 fn all_mistakes_are_told_at_once() {
-    let mistakes = parse(&[("LOG_FORMAT", "xml"), ("SECRET_TTL", "x"), ("FAKE_CA", "true")])
-        .unwrap_err();
+    let mistakes =
+        parse(&[("LOG_FORMAT", "xml"), ("SECRET_TTL", "x"), ("FAKE_CA", "true")]).unwrap_err();
     assert_eq!(mistakes.each().len(), 4, "{mistakes}");
 }
 

@@ -28,9 +28,8 @@ const SETTINGS: [(&str, &str, &str); 21] = [
 ];
 
 /// The same for families of names.
-const PREFIXES: [(&str, &str); 1] = [
-    ("CA_HEADER_", "headers of one's own to the certificate service"),
-];
+const PREFIXES: [(&str, &str); 1] =
+    [("CA_HEADER_", "headers of one's own to the certificate service")];
 
 pub(super) fn check(reader: &mut Reader<'_>) {
     for (name, harmless, about) in SETTINGS {

@@ -74,7 +74,9 @@ impl Applier {
         // One session waits for each of its jobs; one more may be left over from a
         // session that was dropped.
         let (jobs, queue) = sync_channel(2);
-        std::thread::Builder::new().name("xds-apply".to_owned()).spawn(move || work(core, &queue))?;
+        std::thread::Builder::new()
+            .name("xds-apply".to_owned())
+            .spawn(move || work(core, &queue))?;
         Ok(Self { jobs })
     }
 

@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use mesh::{Policy, View, Workload};
+use mesh::{Policy, Service, View, Workload};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_yaml_ng::Value;
@@ -125,14 +125,15 @@ fn build(entries: Entries) -> (View, Mistakes) {
         view.insert_policy(policy);
         Ok(())
     });
-    services(entries.services, &mut view, &mut mistakes);
-    (view, mistakes)
-}
-
-fn services(entries: Vec<Value>, _view: &mut View, mistakes: &mut Mistakes) {
-    each(entries, "services", "hostname", mistakes, |entry: service::Entry| {
-        entry.message().map(drop)
+    each(entries.services, "services", "hostname", &mut mistakes, |entry: service::Entry| {
+        let service = Service::try_from(entry.message()?).map_err(|e| e.to_string())?;
+        if view.service(&service.key).is_some() {
+            return Err("hostname: another service of the namespace has it too".to_owned());
+        }
+        view.insert_service(service);
+        Ok(())
     });
+    (view, mistakes)
 }
 
 /// Reads every entry of a list. `key` is what names one in a mistake.
@@ -145,12 +146,24 @@ fn each<T: DeserializeOwned>(
 ) {
     for (index, entry) in entries.into_iter().enumerate() {
         let name = entry.get(key).and_then(Value::as_str).unwrap_or("nameless").to_owned();
-        let entry: Result<T, _> = serde_yaml_ng::from_value(entry);
-        let result = entry.map_err(|error| error.to_string()).and_then(&mut read);
-        if let Err(reason) = result {
+        if let Err(reason) = parse(&entry).and_then(&mut read) {
             mistakes.0.push(format!("{list}[{index}] {name}: {reason}"));
         }
     }
+}
+
+/// Reads one entry. Only of text does the parser tell the key of a mistake, so the entry
+/// becomes text again; the place in that text means nothing to anybody.
+fn parse<T: DeserializeOwned>(entry: &Value) -> Result<T, String> {
+    let text = serde_yaml_ng::to_string(entry).map_err(|error| error.to_string())?;
+    serde_yaml_ng::from_str(&text).map_err(|error| {
+        let place = error
+            .location()
+            .map(|at| format!(" at line {} column {}", at.line(), at.column()))
+            .unwrap_or_default();
+        let reason = error.to_string();
+        reason.strip_suffix(&place).unwrap_or(&reason).to_owned()
+    })
 }
 
 #[cfg(test)]

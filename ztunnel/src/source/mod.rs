@@ -20,15 +20,19 @@ mod metrics;
 mod node;
 mod session;
 pub mod state;
+#[cfg(test)]
+mod test_control;
 pub mod wire;
 mod xds;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use mesh::{Network, View};
+use futures_util::future::try_join_all;
+use mesh::{GatewayDestination, Network, View};
 use tokio::sync::watch;
 
 use demand::{Demand, address_name};
@@ -153,6 +157,33 @@ impl ViewHandle {
         }
     }
 
+    /// Looks up everything that routing a connection to `ip` needs: what is there, and the
+    /// waypoints and gateways on the way. `namespace` is the client's.
+    ///
+    /// # Errors
+    /// As [`ViewHandle::lookup_address`].
+    pub async fn prepare(
+        &self,
+        namespace: &str,
+        network: &Network,
+        ip: IpAddr,
+    ) -> Result<(), LookupError> {
+        if self.demand().is_none() {
+            return Ok(());
+        }
+        self.lookup_address(network, ip).await?;
+        let view = self.current();
+        let stops = view.map(|view| stops(&view, namespace, network, ip)).unwrap_or_default();
+        try_join_all(stops.iter().map(|stop| self.lookup_stop(stop))).await.map(drop)
+    }
+
+    async fn lookup_stop(&self, stop: &GatewayDestination) -> Result<(), LookupError> {
+        match stop {
+            GatewayDestination::Hostname(key) => self.lookup_name(&key.to_string()).await,
+            GatewayDestination::Address { network, ip } => self.lookup_address(network, *ip).await,
+        }
+    }
+
     fn demand(&self) -> Option<&Demand> {
         self.shared.demand.as_ref()
     }
@@ -162,6 +193,25 @@ impl ViewHandle {
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }
+}
+
+/// Where traffic to `ip` may have to go first.
+fn stops(
+    view: &View,
+    namespace: &str,
+    network: &Network,
+    ip: IpAddr,
+) -> HashSet<GatewayDestination> {
+    let service = view.service_at(namespace, network, ip);
+    let endpoints = service.into_iter().flat_map(|service| view.endpoints(&service.key));
+    let workloads = endpoints.chain(view.by_address(network, ip));
+    let of_workloads = workloads
+        .flat_map(|it| it.waypoint.as_deref().into_iter().chain(it.network_gateway.as_deref()));
+    let of_service = service.into_iter().flat_map(|service| {
+        let weighted = service.weighted_waypoints.iter().map(|(gateway, _)| gateway);
+        service.waypoint.as_ref().into_iter().chain(weighted)
+    });
+    of_workloads.chain(of_service).map(|gateway| gateway.destination.clone()).collect()
 }
 
 #[cfg(test)]

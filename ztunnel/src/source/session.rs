@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use mesh::proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use mesh::proto::ADDRESS_TYPE;
+use mesh::proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::{interval, sleep_until, timeout};

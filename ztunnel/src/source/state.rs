@@ -244,7 +244,9 @@ impl State {
         outcome.changed |= !gone.is_empty();
         gone.iter().for_each(|name| self.forget(url, name));
         if self.rules.scope == Scope::OnDemand && url == ADDRESS_TYPE {
-            outcome.changed |= told.iter().any(|name| self.nothing_at(name));
+            for name in &told {
+                outcome.changed |= self.nothing_at(name);
+            }
             outcome.answered.extend(told);
         }
     }

@@ -126,7 +126,7 @@ impl XdsClient {
 /// after any end of one that lived for long. A control plane that answers and then fails
 /// again and again must not be asked for everything a hundred times a second.
 fn earned_reset(error: &StreamError, progress: bool, lived: Duration) -> bool {
-    (error.benign() && progress) || (progress && lived >= LONGEST_WAIT)
+    progress && (error.benign() || lived >= LONGEST_WAIT)
 }
 
 impl Session {

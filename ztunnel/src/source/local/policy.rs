@@ -143,9 +143,8 @@ fn ranges(key: &str, texts: &[String]) -> Result<Vec<proto::Address>, String> {
 
 fn accounts(key: &str, texts: &[String]) -> Result<Vec<proto::ServiceAccountMatch>, String> {
     let each = texts.iter().map(|text| {
-        let (namespace, name) = text
-            .split_once('/')
-            .ok_or_else(|| format!("{key}: {text:?} is not namespace/name"))?;
+        let (namespace, name) =
+            text.split_once('/').ok_or_else(|| format!("{key}: {text:?} is not namespace/name"))?;
         let (namespace, service_account) = (namespace.to_owned(), name.to_owned());
         Ok(proto::ServiceAccountMatch { namespace, service_account })
     });

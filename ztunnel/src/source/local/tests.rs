@@ -67,13 +67,13 @@ policies:
         ("workloads[1] b: ", "workloadIps"),
         ("workloads[2] c: ", "`ip`"),
         ("workloads[3] nameless: ", "`uid`"),
-        ("workloads[4] e: ", "QUIC"),
+        ("workloads[4] e: ", "protocol: unknown variant `QUIC`"),
         ("workloads[5] a: ", "uid"),
         ("workloads[6] g: ", "waypoint.destination"),
         ("workloads[7] h: ", "nameless"),
         ("services[0] s: ", "vips"),
-        ("services[1] t: ", "80000"),
-        ("policies[0] p: ", "Everywhere"),
+        ("services[1] t: ", "ports"),
+        ("policies[0] p: ", "scope: unknown variant `Everywhere`"),
         ("policies[1] q: ", "sourceIps"),
     ];
     for (entry, word) in expected {

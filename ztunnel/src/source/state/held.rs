@@ -25,10 +25,18 @@ pub(super) struct Held {
 
 #[derive(Debug)]
 struct Entry {
-    /// `None` after a bad version: at the next stream the empty version asks for the
-    /// resource again, or to be told that it is gone.
-    version: Option<Version>,
+    /// Means something only if it is good.
+    version: Version,
     content: Content,
+    latest: Latest,
+}
+
+/// What the latest version is. If unusable, the empty version asks at the next stream for
+/// the resource again, or to be told that it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Latest {
+    Good,
+    Unusable,
 }
 
 /// What the view has under a name, be it good or rejected. The key is the name.
@@ -46,6 +54,12 @@ enum Version {
     Text(Arc<str>),
 }
 
+impl Entry {
+    fn unusable(&self) -> usize {
+        usize::from(self.latest == Latest::Unusable)
+    }
+}
+
 impl Held {
     pub(super) fn len(&self) -> usize {
         self.resources.len()
@@ -54,10 +68,6 @@ impl Held {
     /// How many of them are there in a version that cannot be used.
     pub(super) fn rejected(&self) -> usize {
         self.rejected
-    }
-
-    pub(super) fn contains(&self, name: &str) -> bool {
-        self.resources.contains_key(name)
     }
 
     pub(super) fn content(&self, name: &str) -> Option<Content> {
@@ -71,34 +81,35 @@ impl Held {
 
     /// Notes a good version.
     pub(super) fn accept(&mut self, name: Name, version: &str, content: Content) {
-        let version = Some(self.version(version));
-        self.put(name, Entry { version, content });
+        let version = self.version(version);
+        self.put(name, Entry { version, content, latest: Latest::Good });
     }
 
     /// Notes that the latest version is unusable.
     pub(super) fn reject(&mut self, name: Name, content: Content) {
-        self.put(name, Entry { version: None, content });
+        let version = Version::Number(0);
+        self.put(name, Entry { version, content, latest: Latest::Unusable });
     }
 
     fn put(&mut self, name: Name, entry: Entry) {
-        self.rejected += usize::from(entry.version.is_none());
+        self.rejected += entry.unusable();
         if let Some(old) = self.resources.insert(name, entry) {
-            self.rejected -= usize::from(old.version.is_none());
+            self.rejected -= old.unusable();
         }
     }
 
     pub(super) fn remove(&mut self, name: &str) -> Option<Content> {
         let old = self.resources.remove(name)?;
-        self.rejected -= usize::from(old.version.is_none());
+        self.rejected -= old.unusable();
         Some(old.content)
     }
 
     /// Names and versions, to be told to the control plane.
     pub(super) fn versions(&self) -> BTreeMap<String, String> {
-        let text = |entry: &Entry| match &entry.version {
-            None => String::new(),
-            Some(Version::Number(number)) => number.to_string(),
-            Some(Version::Text(text)) => text.to_string(),
+        let text = |entry: &Entry| match (entry.latest, &entry.version) {
+            (Latest::Unusable, _) => String::new(),
+            (Latest::Good, Version::Number(number)) => number.to_string(),
+            (Latest::Good, Version::Text(text)) => text.to_string(),
         };
         self.resources.iter().map(|(name, entry)| (name.to_string(), text(entry))).collect()
     }

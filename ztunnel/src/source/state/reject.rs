@@ -3,12 +3,12 @@
 
 use mesh::proto::AUTHORIZATION_TYPE;
 use mesh::proto::security::Authorization;
-use mesh::proto::workload::{Address, address};
+use mesh::proto::workload::{Address, Visibility, address};
 use prost::Message;
 
 use super::State;
 use super::held::Content;
-use super::resource::policy_key;
+use super::resource::{policy_key, service_key};
 use crate::source::wire::Body;
 
 impl State {
@@ -40,7 +40,16 @@ impl State {
                 self.view.reject_workload(name, &message);
                 Some(Content::Workload)
             }
-            Some(address::Type::Service(_)) => Some(Content::Service),
+            Some(address::Type::Service(mut message)) => {
+                self.make_place(url, name, Content::Service);
+                let key = service_key(name);
+                if message.namespace != key.namespace() {
+                    // Who may find it is not known either.
+                    message.visibility = Visibility::Public as i32;
+                }
+                self.view.reject_service(&key, &message);
+                Some(Content::Service)
+            }
             None => before,
         }
     }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use mesh::proto::security::Authorization;
 use mesh::proto::workload::{Address, address};
 use mesh::proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE};
-use mesh::{Network, Policy, PolicyError, PolicyKey, Workload, WorkloadError};
+use mesh::{
+    Network, Policy, PolicyError, PolicyKey, Service, ServiceError, ServiceKey, Workload,
+    WorkloadError,
+};
 use prost::Message;
 
 use super::State;
@@ -38,6 +41,9 @@ pub enum Unusable {
     Workload(#[from] WorkloadError),
     /// See there.
     #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// See there.
+    #[error(transparent)]
     Policy(#[from] PolicyError),
     /// Nobody asked for it.
     #[error("type was never subscribed")]
@@ -47,7 +53,7 @@ pub enum Unusable {
 /// A resource that was understood.
 enum Parsed {
     Workload(Workload),
-    Service,
+    Service(Service),
     Policy(Policy),
 }
 
@@ -67,8 +73,9 @@ impl State {
                 self.view.insert_workload(workload);
                 (uid, Content::Workload)
             }
-            Parsed::Service => {
+            Parsed::Service(service) => {
                 self.make_place(url, name, Content::Service);
+                self.view.insert_service(service);
                 (name.into(), Content::Service)
             }
             Parsed::Policy(policy) => {
@@ -94,18 +101,21 @@ impl State {
         match self.held_mut(url).and_then(|held| held.remove(name)) {
             Some(Content::Workload) => self.view.remove_workload(name),
             Some(Content::Policy) => self.view.remove_policy(&policy_key(name)),
-            Some(Content::Service) | None => {}
+            Some(Content::Service) => self.view.remove_service(&service_key(name)),
+            None => {}
         }
     }
 
     /// On demand: the names by which a resource is found at its addresses.
     pub(super) fn address_names(&self, name: &str) -> Vec<String> {
-        let workload = self.view.workload(name);
-        let at = |(network, ip): (&Network, IpAddr)| address_name(network, ip);
-        let of_workload = workload.into_iter().flat_map(|workload| {
-            workload.addresses.iter().map(move |ip| (&workload.network, *ip)).map(at)
-        });
-        of_workload.collect()
+        let workload = self.view.workload(name).into_iter();
+        let of_workload =
+            workload.flat_map(|it| it.addresses.iter().map(|ip| address_name(&it.network, *ip)));
+        let key = ServiceKey::parse(name);
+        let service = key.and_then(|key| self.view.service(&key)).into_iter();
+        let of_service = service
+            .flat_map(|it| it.addresses.iter().map(|at| address_name(&at.network, at.net.ip())));
+        of_workload.chain(of_service).collect()
     }
 
     /// On demand: the control plane says of `network/ip` that nothing is there. What we
@@ -117,11 +127,16 @@ impl State {
         let Ok(ip) = ip.parse::<IpAddr>() else {
             return false;
         };
-        let found = self.view.by_address(&network.into(), ip).map(|it| Arc::clone(&it.uid));
-        if let Some(uid) = &found {
-            self.forget(ADDRESS_TYPE, uid);
-        }
-        found.is_some()
+        let (network, whole) = (Network::from(network), if ip.is_ipv4() { 32 } else { 128 });
+        let there = |service: &&Arc<Service>| {
+            let mut at = service.addresses.iter();
+            at.any(|at| at.network == network && at.net.ip() == ip && at.net.prefix() == whole)
+        };
+        let services = self.view.services().filter(there).map(|it| it.key.to_string());
+        let workload = self.view.by_address(&network, ip).map(|it| it.uid.to_string());
+        let outdated: Vec<_> = services.chain(workload).collect();
+        outdated.iter().for_each(|name| self.forget(ADDRESS_TYPE, name));
+        !outdated.is_empty()
     }
 }
 
@@ -142,7 +157,11 @@ fn parse(url: &str, name: &str, body: Option<&Body>) -> Result<Parsed, Unusable>
             named(&workload.uid)?;
             Ok(Parsed::Workload(workload))
         }
-        address::Type::Service(_) => Ok(Parsed::Service),
+        address::Type::Service(message) => {
+            let service = Service::try_from(message)?;
+            named(&service.key.to_string())?;
+            Ok(Parsed::Service(service))
+        }
     }
 }
 
@@ -152,5 +171,13 @@ pub(super) fn policy_key(name: &str) -> PolicyKey {
     PolicyKey::parse(name)
         .or_else(|| PolicyKey::new("", &name.replace('/', "_")))
         .or_else(|| PolicyKey::new("", "unnamed"))
+        .expect("neither empty nor with a slash")
+}
+
+/// The same for services.
+pub(super) fn service_key(name: &str) -> ServiceKey {
+    ServiceKey::parse(name)
+        .or_else(|| ServiceKey::new("", &name.replace('/', "_")))
+        .or_else(|| ServiceKey::new("", "unnamed"))
         .expect("neither empty nor with a slash")
 }
