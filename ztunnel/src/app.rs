@@ -22,7 +22,8 @@ use crate::admin::{self, Admin, Dump, Part, Readiness, Servers};
 use crate::config::Config;
 use crate::identity::{CaClient, CaSettings, Certificates, ChannelError, ControlChannel, Token};
 use crate::proxy::ProxyContext;
-use crate::source::{self, Caller, ViewHandle, ViewWriter, XdsClient};
+use crate::source::local::LocalError;
+use crate::source::{self, Audience, Caller, Scope, ViewHandle, ViewWriter, XdsClient};
 use crate::telemetry::log::Log;
 use crate::telemetry::{Telemetry, register_process};
 use crate::workloads::{self, Handle, Manager};
@@ -60,6 +61,17 @@ pub enum AppError {
         /// What is wrong.
         source: ChannelError,
     },
+    /// The local mesh view cannot be used.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// A thread could not be started.
+    #[error("start the thread {name}: {source}")]
+    Thread {
+        /// Which one.
+        name: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Signals cannot be watched.
     #[error("watch signals: {0}")]
     Signals(#[source] io::Error),
@@ -96,7 +108,8 @@ pub async fn run(config: Config, log: &Log) -> Result<(), AppError> {
 struct App {
     servers: Servers,
     admin: Arc<Admin>,
-    xds: XdsClient,
+    /// None: the view is the local one.
+    xds: Option<XdsClient>,
     manager: Manager,
     readiness: Readiness,
     termination_deadline: Duration,
@@ -111,10 +124,13 @@ impl App {
         let readiness = Readiness::default();
         let summary = config.summary();
         let token = Token::from_setting(config.token.as_deref());
-        let (writer, view) = source::channel();
+        let (writer, view) = match config.source.rules.scope {
+            Scope::Everything => source::channel(),
+            Scope::OnDemand => source::channel_on_demand(),
+        };
 
         let certificates = build_certificates(config, &token)?;
-        let xds = build_xds(config, token, writer, &mut registry, &readiness)?;
+        let xds = build_source(config, token, writer, &mut registry, &readiness)?;
         register_process(&mut registry, Some(tokio::runtime::Handle::current()));
         let telemetry = Telemetry::with_settings(&mut registry, config.telemetry);
         let context = build_proxy(config, &view, &certificates, fence, telemetry.clone());
@@ -144,13 +160,13 @@ impl App {
                 "administration"
             }
         });
-        parts.spawn({
+        if let Some(xds) = xds {
             let stop = xds_stop.clone();
-            async move {
+            parts.spawn(async move {
                 xds.run(stop).await;
                 "the control plane client"
-            }
-        });
+            });
+        }
         let manager = tokio::select! {
             manager = self.manager.run(&quit) => manager,
             Some(part) = parts.join_next() => {
@@ -177,19 +193,28 @@ fn build_certificates(config: &Config, token: &Token) -> Result<Certificates, Ap
     Ok(Certificates::new(CaClient::new(&channel, token.clone(), settings)))
 }
 
-fn build_xds(
+fn build_source(
     config: &Config,
     token: Token,
     writer: ViewWriter,
     registry: &mut Registry,
     readiness: &Readiness,
-) -> Result<XdsClient, AppError> {
-    let address = config.xds.address.to_string();
-    let channel = ControlChannel::new(config.xds.clone())
-        .map_err(|source| AppError::Channel { name: "XDS_ADDRESS", source })?;
+) -> Result<Option<XdsClient>, AppError> {
+    let source = &config.source;
+    let base = source.local.as_ref().map(source::local::load).transpose()?.unwrap_or_default();
     let metrics = source::Metrics::register(registry);
-    let caller = Caller { node: config.node.clone(), token };
-    Ok(XdsClient::new(address, channel, caller, writer, metrics, readiness.clone()))
+    let Some(settings) = source.xds.clone() else {
+        writer.publish(base);
+        return Ok(None);
+    };
+    let address = settings.address.to_string();
+    let channel = ControlChannel::new(settings)
+        .map_err(|source| AppError::Channel { name: "XDS_ADDRESS", source })?;
+    let caller = Caller { node: config.node.clone(), token, headers: source.headers.clone() };
+    let audience = Audience { writer, metrics, readiness: readiness.clone() };
+    let xds = XdsClient::new(address, channel, caller, audience, source.rules, base)
+        .map_err(|source| AppError::Thread { name: "xds-apply", source })?;
+    Ok(Some(xds))
 }
 
 fn build_proxy(

@@ -11,6 +11,7 @@ mod parse;
 mod proxy_config;
 mod raw;
 mod similar;
+mod source;
 mod summary;
 mod threads;
 mod unsupported;
@@ -29,6 +30,7 @@ use raw::Reader;
 
 pub use node::OwnPod;
 pub use raw::Raw;
+pub use source::Source;
 
 /// Where Istio's charts mount the roots of the control plane.
 const DEFAULT_ROOT: &str = "./var/run/secrets/istio/root-cert.pem";
@@ -41,7 +43,7 @@ pub struct Config {
     /// The pod that we run in, when Kubernetes tells.
     pub own_pod: Option<OwnPod>,
     /// Where the mesh view comes from.
-    pub xds: ControlSettings,
+    pub source: Source,
     /// Where certificates come from.
     pub ca: ControlSettings,
     /// Path of our token, or the token itself; none: the place where Kubernetes mounts it.
@@ -96,7 +98,9 @@ impl Config {
         let config = Self {
             node: node::node(&mut reader),
             own_pod: node::own_pod(&mut reader, &proxy.trust_domain),
-            xds: control(&mut reader, ["XDS_ADDRESS", "XDS_ROOT_CA", "ALT_XDS_HOSTNAME"]),
+            source: source::source(&mut reader, |reader| {
+                control(reader, ["XDS_ADDRESS", "XDS_ROOT_CA", "ALT_XDS_HOSTNAME"])
+            }),
             ca: control(&mut reader, ["CA_ADDRESS", "CA_ROOT_CA", "ALT_CA_HOSTNAME"]),
             token: reader.text("AUTH_TOKEN"),
             certificate_ttl: reader.value(
@@ -127,8 +131,8 @@ fn control(reader: &mut Reader<'_>, names: [&'static str; 3]) -> ControlSettings
     } else {
         "https://localhost:15012"
     };
-    if reader.is_empty(address) {
-        reader.mistake(address, "a ztunnel without control plane is not supported by this version");
+    if address == "CA_ADDRESS" && reader.is_empty(address) {
+        reader.mistake(address, "a ztunnel without certificates is not supported by this version");
     }
     let default = http::Uri::from_static(default);
     ControlSettings {

@@ -23,6 +23,7 @@ pub(super) fn node(reader: &mut Reader<'_>) -> NodeInfo {
         pod_namespace: reader.text("POD_NAMESPACE").unwrap_or_default(),
         // Control planes want some address; this one says nothing.
         instance_ip: reader.text("INSTANCE_IP").unwrap_or_else(|| "1.1.1.1".to_owned()),
+        metadata: super::source::metadata(reader),
     }
 }
 

@@ -136,6 +136,19 @@ impl<'a> Reader<'a> {
         self.raw.names.keys().filter(|name| name.starts_with(prefix)).cloned().collect()
     }
 
+    /// The same with values, and with what stands behind the environment: what follows the
+    /// prefix, and the text. Empty ones are none.
+    pub(super) fn pairs(&mut self, prefix: &'static str) -> Vec<(String, String)> {
+        self.known.families.insert(prefix);
+        let behind = self.behind.iter().map(|(name, behind)| (name, &behind.value));
+        let all: BTreeMap<_, _> = behind.chain(&self.raw.names).collect();
+        let values = all.into_iter().filter_map(|(name, text)| {
+            let (name, text) = (name.strip_prefix(prefix)?, text.trim());
+            (!name.is_empty() && !text.is_empty()).then(|| (name.to_owned(), text.to_owned()))
+        });
+        values.collect()
+    }
+
     /// Warnings and mistakes.
     pub(super) fn finish(self) -> (Vec<String>, Vec<String>) {
         let names = self.raw.names.keys();

@@ -18,15 +18,15 @@ pub(super) struct Known {
 impl Known {
     /// A warning if `name` is nearly one of ours.
     pub(super) fn suspicion(&self, name: &str) -> Option<String> {
-        if name.len() < SHORTEST
-            || self.names.contains(name)
-            || self.families.iter().any(|family| name.starts_with(family))
-        {
+        if name.len() < SHORTEST || self.names.contains(name) {
             return None;
         }
         let meant = |what: &str| format!("{name} is no setting of ours, was {what} meant?");
         if let Some(known) = self.names.iter().find(|known| distance(name, known) <= NEAR) {
             return Some(meant(known));
+        }
+        if self.families.iter().any(|family| name.starts_with(family)) {
+            return None;
         }
         let near = |family: &&&str| nearly_begins(name, family);
         self.families.iter().find(near).map(|family| meant(&format!("{family}...")))

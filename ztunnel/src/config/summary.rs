@@ -5,12 +5,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::Config;
+use crate::source::Scope;
 
 impl Config {
     /// The settings in effect, by Istio's names and without the token.
     #[must_use]
     pub fn summary(&self) -> Value {
-        let hbone = &self.proxy.hbone;
+        let (hbone, xds) = (&self.proxy.hbone, self.source.xds.as_ref());
         json!({
             "localNode": self.node.node,
             "clusterId": self.node.cluster,
@@ -20,8 +21,10 @@ impl Config {
             "ztunnelIdentity": self.own_pod.as_ref().map(|own| own.identity.to_string()),
             "network": *self.proxy.network,
             "trustDomain": self.proxy.trust_domain,
-            "xdsAddress": self.xds.address.to_string(),
-            "altXdsHostname": self.xds.alt_hostname,
+            "xdsAddress": xds.map(|xds| xds.address.to_string()),
+            "altXdsHostname": xds.and_then(|xds| xds.alt_hostname.as_deref()),
+            "xdsOnDemand": self.source.rules.scope == Scope::OnDemand,
+            "xdsMassRemoval": format!("{:?}", self.source.rules.mass_removal),
             "caAddress": self.ca.address.to_string(),
             "altCaHostname": self.ca.alt_hostname,
             "token": self.token(),

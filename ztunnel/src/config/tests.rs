@@ -18,7 +18,7 @@ fn the_node_name_is_all_that_must_be_set() {
     let config = with(&[]);
     assert_eq!(config.node.node, "n1");
     assert_eq!(config.node.cluster, "Kubernetes");
-    assert_eq!(config.xds.address.to_string(), "https://localhost:15012/");
+    assert_eq!(config.source.xds.as_ref().unwrap().address.to_string(), "https://localhost:15012/");
     assert_eq!(config.workloads.socket, PathBuf::from(zds::DEFAULT_SOCKET));
     assert_eq!(config.proxy.trust_domain, "cluster.local");
     assert_eq!(config.proxy.packet_mark, 0x539);
@@ -53,11 +53,14 @@ fn settings_of_a_lab_node_are_understood() {
         ("HTTP2_FRAME_SIZE", "65536"),
         ("POOL_UNUSED_RELEASE_TIMEOUT", "500ms"),
     ]);
-    assert_eq!(config.xds.address.host(), Some("172.30.0.1"));
+    assert_eq!(config.source.xds.as_ref().unwrap().address.host(), Some("172.30.0.1"));
     assert_eq!(config.ca.address.scheme_str(), Some("https"));
-    assert_eq!(config.xds.root, RootSource::File("/run/root.pem".into()));
+    assert_eq!(config.source.xds.as_ref().unwrap().root, RootSource::File("/run/root.pem".into()));
     assert_eq!(config.ca.root, RootSource::Pem("-----BEGIN CERTIFICATE-----".into()));
-    assert_eq!(config.xds.alt_hostname.as_deref(), Some("istiod.istio-system.svc"));
+    assert_eq!(
+        config.source.xds.as_ref().unwrap().alt_hostname.as_deref(),
+        Some("istiod.istio-system.svc")
+    );
     assert_eq!(config.node.cluster, "c2");
     assert_eq!(config.proxy.trust_domain, "example.org");
     assert_eq!(config.proxy.ipv6, proxy::Ipv6::Disabled);
@@ -127,20 +130,17 @@ fn every_mistake_names_its_setting() {
 
 #[test]
 fn all_mistakes_are_told_at_once() {
-    let mistakes = parse(&[("LOG_FORMAT", "xml"), ("SECRET_TTL", "x"), ("XDS_ON_DEMAND", "true")])
-        .unwrap_err();
+    let mistakes =
+        parse(&[("LOG_FORMAT", "xml"), ("SECRET_TTL", "x"), ("FAKE_CA", "true")]).unwrap_err();
     assert_eq!(mistakes.each().len(), 4, "{mistakes}");
 }
 
 #[test]
 fn what_is_missing_in_this_version_is_an_error_and_not_ignored() {
     for (name, value) in [
-        ("LOCAL_XDS_PATH", "/etc/mesh.yaml"),
-        ("XDS_ON_DEMAND", "true"),
         ("PROXY_MODE", "dedicated"),
         ("FAKE_CA", "true"),
         ("ENABLE_ORIG_SRC", "false"),
-        ("XDS_HEADER_X", "y"),
         ("KEEPALIVE_TIME", "10s"),
     ] {
         let mistakes = parse(&[NODE, (name, value)]).expect_err(name);
@@ -167,14 +167,17 @@ fn yaml_stands_behind_the_environment() {
         Config::parse(&Raw::from_pairs(pairs).with_mesh(mesh)).unwrap()
     };
     let config = of(&[]);
-    assert_eq!(config.xds.address.to_string(), "https://istiod.two:15012/");
+    assert_eq!(
+        config.source.xds.as_ref().unwrap().address.to_string(),
+        "https://istiod.two:15012/"
+    );
     assert_eq!(config.ca.address.host(), Some("localhost"), "it is about discovery only");
     assert_eq!(config.admin.admin.to_string(), "127.0.0.1:15999");
     assert_eq!(config.admin.admin_v6.unwrap().to_string(), "[::1]:15999");
     assert_eq!(config.admin.metrics.to_string(), "[::]:15888");
     assert_eq!(config.worker_threads, 3);
     let config = of(&[("XDS_ADDRESS", "istiod.env:15012"), ("ZTUNNEL_WORKER_THREADS", "5")]);
-    assert_eq!(config.xds.address.host(), Some("istiod.env"));
+    assert_eq!(config.source.xds.as_ref().unwrap().address.host(), Some("istiod.env"));
     assert_eq!(config.worker_threads, 5);
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }

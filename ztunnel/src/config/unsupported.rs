@@ -3,14 +3,11 @@
 use super::raw::Reader;
 
 /// A setting, the value that asks for nothing we lack, and what it is about.
-const SETTINGS: [(&str, &str, &str); 21] = [
+const SETTINGS: &[(&str, &str, &str)] = &[
     ("ENABLE_PROXY", "true", "a ztunnel that proxies nothing"),
     ("INPOD_ENABLED", "true", "working outside of pods' namespaces"),
     ("PROXY_MODE", "shared", "the dedicated mode, one proxy per workload,"),
     ("PROXY_WORKLOAD_INFO", "", "the dedicated mode, one proxy per workload,"),
-    ("XDS_ON_DEMAND", "false", "asking for workloads on demand"),
-    ("LOCAL_XDS", "", "a mesh view from a file"),
-    ("LOCAL_XDS_PATH", "", "a mesh view from a file"),
     ("FAKE_CA", "false", "made-up certificates"),
     ("UNSTABLE_ENABLE_SOCKS5", "false", "the SOCKS listener"),
     ("CRL_PATH", "", "revocation lists"),
@@ -28,11 +25,8 @@ const SETTINGS: [(&str, &str, &str); 21] = [
 ];
 
 /// The same for families of names.
-const PREFIXES: [(&str, &str); 3] = [
-    ("XDS_HEADER_", "headers of one's own to the control plane"),
-    ("CA_HEADER_", "headers of one's own to the certificate service"),
-    ("ISTIO_METAJSON_", "metadata of one's own"),
-];
+const PREFIXES: [(&str, &str); 1] =
+    [("CA_HEADER_", "headers of one's own to the certificate service")];
 
 pub(super) fn check(reader: &mut Reader<'_>) {
     for (name, harmless, about) in SETTINGS {

@@ -236,7 +236,10 @@ async fn passthrough(
         pod.context.telemetry.passthrough_unknown_destination();
     }
     let dst = Endpoint { addr, workload: to.peer, identity: None };
-    let guard = pod.context.telemetry.open(facts(pod, Some(source), client, dst));
+    let guard = pod
+        .context
+        .telemetry
+        .open(ConnectionOpen { service: to.service, ..facts(pod, Some(source), client, dst) });
     let remote = match pod.dialer.dial_app(None, addr).await {
         Ok(remote) => remote,
         Err(error) => return guard.close(Err(failure(ResponseFlags::Connect, &error))),

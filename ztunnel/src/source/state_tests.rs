@@ -1,8 +1,35 @@
-use mesh::LocalWorkload;
-use mesh::proto::workload as wds;
+use std::time::Duration;
+
+use mesh::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
+use mesh::proto::security::Authorization;
+use mesh::proto::workload::{self as wds, Address, address};
+use mesh::{LocalWorkload, ServiceKey, Workload};
 use prost_types::Any;
 
 use super::*;
+
+const HOLD: Duration = Duration::from_secs(60);
+const RULES: Rules = Rules { scope: Scope::Everything, mass_removal: MassRemoval::Hold(HOLD) };
+
+fn everything() -> State {
+    State::new(RULES, View::default())
+}
+
+impl State {
+    /// The response as it comes from the wire.
+    fn hear(&mut self, response: DeltaDiscoveryResponse) -> Outcome {
+        self.hear_at(&response, Instant::now())
+    }
+
+    fn hear_at(&mut self, response: &DeltaDiscoveryResponse, now: Instant) -> Outcome {
+        self.on(Envelope::decode(&*response.encode_to_vec()).unwrap(), now)
+    }
+
+    /// What a new stream claims to hold of workloads and services.
+    fn claims(&mut self) -> std::collections::BTreeMap<String, String> {
+        self.opening(Node::default(), &[]).remove(0).initial_resource_versions
+    }
+}
 
 const SERVICE: &str = "shop/cart.shop.svc.cluster.local";
 
@@ -62,10 +89,24 @@ fn bad_workload(name: &str, version: &str) -> Resource {
     resource(&uid, version, any(ADDRESS_TYPE, address.encode_to_vec()))
 }
 
-fn service() -> Resource {
-    let message = wds::Service { hostname: "cart".to_owned(), ..Default::default() };
+fn service_message(vip: [u8; 4]) -> wds::Service {
+    let (namespace, hostname) = SERVICE.split_once('/').unwrap();
+    wds::Service {
+        name: "cart".to_owned(),
+        namespace: namespace.to_owned(),
+        hostname: hostname.to_owned(),
+        addresses: vec![wds::NetworkAddress { address: vip.to_vec(), ..Default::default() }],
+        ..Default::default()
+    }
+}
+
+fn service_resource(version: &str, message: wds::Service) -> Resource {
     let address = Address { r#type: Some(address::Type::Service(message)) };
-    resource(SERVICE, "1", any(ADDRESS_TYPE, address.encode_to_vec()))
+    resource(SERVICE, version, any(ADDRESS_TYPE, address.encode_to_vec()))
+}
+
+fn service() -> Resource {
+    service_resource("1", service_message([10, 96, 0, 1]))
 }
 
 fn policy(name: &str, version: &str) -> Resource {
@@ -102,21 +143,21 @@ fn uids(state: &State) -> Vec<&str> {
 #[test]
 fn the_view_is_complete_when_both_types_were_answered_in_any_order() {
     for order in [[ADDRESS_TYPE, AUTHORIZATION_TYPE], [AUTHORIZATION_TYPE, ADDRESS_TYPE]] {
-        let mut state = State::default();
+        let mut state = everything();
         assert_eq!(state.missing(), ["workloads", "policies"]);
-        let first = state.on(response(order[0], Vec::new(), &[]));
+        let first = state.hear(response(order[0], Vec::new(), &[]));
         assert!(!first.changed && !state.complete());
         assert_eq!(state.missing().len(), 1);
-        let second = state.on(response(order[1], Vec::new(), &[]));
+        let second = state.hear(response(order[1], Vec::new(), &[]));
         assert!(second.changed && state.complete(), "an empty mesh is a complete one");
-        assert!(!state.on(response(order[1], Vec::new(), &[])).changed);
+        assert!(!state.hear(response(order[1], Vec::new(), &[])).changed);
     }
 }
 
 #[test]
 fn an_accepted_response_is_acknowledged_with_its_nonce() {
-    let mut state = State::default();
-    let outcome = state.on(addresses(vec![workload("a", "1", [10, 0, 0, 1])]));
+    let mut state = everything();
+    let outcome = state.hear(addresses(vec![workload("a", "1", [10, 0, 0, 1])]));
     let expected = DeltaDiscoveryRequest {
         type_url: ADDRESS_TYPE.to_owned(),
         response_nonce: "n".to_owned(),
@@ -129,8 +170,8 @@ fn an_accepted_response_is_acknowledged_with_its_nonce() {
 
 #[test]
 fn a_bad_resource_is_named_and_rejected_alone() {
-    let mut state = State::default();
-    let outcome = state.on(addresses(vec![
+    let mut state = everything();
+    let outcome = state.hear(addresses(vec![
         workload("a", "1", [10, 0, 0, 1]),
         bad_workload("b", "1"),
         resource("empty", "1", None),
@@ -154,59 +195,67 @@ fn a_bad_resource_is_named_and_rejected_alone() {
 
 #[test]
 fn a_bad_update_keeps_the_last_good_content_and_asks_for_another() {
-    let mut state = State::default();
-    state.on(addresses(vec![workload("a", "1", [10, 0, 0, 1])]));
-    state.on(addresses(vec![bad_workload("a", "2")]));
+    let mut state = everything();
+    state.hear(addresses(vec![workload("a", "1", [10, 0, 0, 1])]));
+    state.hear(addresses(vec![bad_workload("a", "2")]));
     assert_eq!(uids(&state), ["a"]);
-    let versions = &state.opening(Node::default())[0].initial_resource_versions;
+    let versions = &state.opening(Node::default(), &[])[0].initial_resource_versions;
     assert_eq!(versions["Kubernetes//Pod/shop/a"], "", "not the version that was refused");
 }
 
 #[test]
 fn a_refusal_names_a_bounded_number() {
-    let mut state = State::default();
+    let mut state = everything();
     let bad = (0..100).map(|i| resource(&format!("r{i}"), "1", None)).collect();
-    let detail = state.on(addresses(bad)).reply.error_detail.unwrap();
+    let detail = state.hear(addresses(bad)).reply.error_detail.unwrap();
     assert!(detail.message.ends_with("and 80 more"), "{}", detail.message);
 }
 
 #[test]
 fn removed_resources_leave_the_view() {
-    let mut state = State::default();
-    state.on(addresses(vec![workload("a", "1", [10, 0, 0, 1]), workload("b", "1", [10, 0, 0, 2])]));
-    let outcome = state.on(response(ADDRESS_TYPE, vec![], &["Kubernetes//Pod/shop/a", "unknown"]));
+    let mut state = everything();
+    state.hear(addresses(vec![
+        workload("a", "1", [10, 0, 0, 1]),
+        workload("b", "1", [10, 0, 0, 2]),
+    ]));
+    let outcome =
+        state.hear(response(ADDRESS_TYPE, vec![], &["Kubernetes//Pod/shop/a", "unknown"]));
     assert!(outcome.changed && outcome.reply.error_detail.is_none());
     assert_eq!(uids(&state), ["b"]);
     let ip = "10.0.0.1".parse().unwrap();
     assert!(state.view().by_address(&"".into(), ip).is_none());
 
-    state.on(response(AUTHORIZATION_TYPE, vec![policy("p", "1")], &[]));
+    state.hear(response(AUTHORIZATION_TYPE, vec![policy("p", "1")], &[]));
     assert_eq!(state.view().policies().count(), 1);
-    state.on(response(AUTHORIZATION_TYPE, vec![], &["shop/p"]));
+    state.hear(response(AUTHORIZATION_TYPE, vec![], &["shop/p"]));
     assert_eq!(state.view().policies().count(), 0);
 }
 
 #[test]
 fn a_pod_that_takes_over_an_address_within_one_response_owns_it() {
-    let mut state = State::default();
-    state.on(addresses(vec![workload("old", "1", [10, 0, 0, 1])]));
+    let mut state = everything();
+    state.hear(addresses(vec![workload("old", "1", [10, 0, 0, 1])]));
     let response = response(
         ADDRESS_TYPE,
         vec![workload("new", "1", [10, 0, 0, 1])],
         &["Kubernetes//Pod/shop/old"],
     );
-    state.on(response);
+    state.hear(response);
     let ip = "10.0.0.1".parse().unwrap();
     assert_eq!(&*state.view().by_address(&"".into(), ip).unwrap().name, "new");
 }
 
 #[test]
 fn a_new_stream_tells_what_is_held_and_who_we_are_once() {
-    let mut state = State::default();
-    state.on(addresses(vec![workload("a", "7", [10, 0, 0, 1]), bad_workload("b", "1"), service()]));
-    state.on(response(AUTHORIZATION_TYPE, vec![policy("p", "3")], &[]));
+    let mut state = everything();
+    state.hear(addresses(vec![
+        workload("a", "7", [10, 0, 0, 1]),
+        bad_workload("b", "1"),
+        service(),
+    ]));
+    state.hear(response(AUTHORIZATION_TYPE, vec![policy("p", "3")], &[]));
     let node = Node { id: "me".to_owned(), ..Default::default() };
-    let requests = state.opening(node.clone());
+    let requests = state.opening(node.clone(), &[]);
     assert_eq!(requests.len(), 2);
     assert_eq!(requests[0].node, Some(node));
     assert_eq!(requests[1].node, None);
@@ -225,19 +274,144 @@ fn a_new_stream_tells_what_is_held_and_who_we_are_once() {
     }
 }
 
+fn service_at<'a>(state: &'a State, ip: &str) -> Option<&'a ServiceKey> {
+    let ip = ip.parse().unwrap();
+    state.view().service_at("shop", &"".into(), ip).map(|service| &service.key)
+}
+
 #[test]
-fn services_are_passed_over_and_acknowledged() {
-    let mut state = State::default();
-    let outcome = state.on(addresses(vec![service()]));
-    assert_eq!(outcome.skipped, 1);
-    assert!(outcome.reply.error_detail.is_none());
-    assert_eq!(state.view().workloads().count(), 0);
+fn services_come_change_and_go() {
+    let mut state = everything();
+    let outcome = state.hear(addresses(vec![service()]));
+    assert!(outcome.reply.error_detail.is_none() && outcome.changed);
+    assert_eq!(service_at(&state, "10.96.0.1").unwrap().to_string(), SERVICE);
+    state.hear(addresses(vec![service_resource("2", service_message([10, 96, 0, 2]))]));
+    assert!(service_at(&state, "10.96.0.1").is_none(), "the former address");
+    assert_eq!(state.claims()[SERVICE], "2");
+    state.hear(response(ADDRESS_TYPE, vec![], &[SERVICE]));
+    assert!(service_at(&state, "10.96.0.2").is_none());
+    assert!(state.claims().is_empty());
+}
+
+#[test]
+fn a_rejected_service_refuses_what_goes_to_its_addresses() {
+    let mut state = everything();
+    let mut bad = service_message([10, 96, 0, 1]);
+    bad.ports = vec![wds::Port { service_port: 70_000, ..Default::default() }];
+    let outcome =
+        state.hear(addresses(vec![service_resource("1", bad), workload("a", "1", [10, 0, 0, 1])]));
+    let detail = outcome.reply.error_detail.unwrap().message;
+    assert!(detail.starts_with(&format!("{SERVICE}: ")), "{detail}");
+    assert_eq!(uids(&state), ["a"], "the rest applies");
+    let rejected = |state: &State| {
+        let ip = "10.96.0.1".parse().unwrap();
+        state.view().rejected_service_at("bank", &"".into(), ip).is_some()
+    };
+    assert!(rejected(&state));
+    state.hear(addresses(vec![service()]));
+    assert!(!rejected(&state) && service_at(&state, "10.96.0.1").is_some());
+}
+
+#[test]
+fn a_name_that_is_not_the_key_of_the_content_is_rejected_and_refused() {
+    let mut state = everything();
+    let misnamed = |name: &str, resource: Resource| Resource { name: name.to_owned(), ..resource };
+    let outcome = state.hear(addresses(vec![
+        misnamed("other", workload("a", "1", [10, 0, 0, 1])),
+        misnamed("shop/other", service()),
+    ]));
+    assert_eq!(outcome.rejected.len(), 2, "{outcome:?}");
+    assert!(uids(&state).is_empty() && service_at(&state, "10.96.0.1").is_none());
+    assert!(rejected_at(&state, "10.0.0.1"), "not clear text either");
+    let ip = "10.96.0.1".parse().unwrap();
+    assert!(state.view().rejected_service_at("shop", &"".into(), ip).is_some());
+    state.hear(response(ADDRESS_TYPE, vec![], &["other", "shop/other"]));
+    assert!(!rejected_at(&state, "10.0.0.1"), "removed by its name");
+    assert!(state.view().rejected_service_at("shop", &"".into(), ip).is_none());
+
+    let mut state = everything();
+    state.hear(response(AUTHORIZATION_TYPE, vec![misnamed("bank/p", policy("p", "1"))], &[]));
+    assert!(!admits(&state, "bank") && !admits(&state, "shop"), "nobody knows whom it is about");
+    state.hear(response(AUTHORIZATION_TYPE, vec![], &["bank/p"]));
+    assert!(admits(&state, "bank") && admits(&state, "shop"));
+}
+
+#[test]
+fn a_workload_may_become_a_service_of_the_same_name() {
+    let mut state = everything();
+    let message = wds::Workload {
+        uid: SERVICE.to_owned(),
+        name: "cart".to_owned(),
+        namespace: "shop".to_owned(),
+        ..Default::default()
+    };
+    let address = Address { r#type: Some(address::Type::Workload(message)) };
+    let body = any(ADDRESS_TYPE, address.encode_to_vec());
+    state.hear(addresses(vec![resource(SERVICE, "1", body)]));
+    assert_eq!(uids(&state), ["cart"]);
+    state.hear(addresses(vec![service()]));
+    assert!(uids(&state).is_empty() && service_at(&state, "10.96.0.1").is_some());
+    state.hear(response(ADDRESS_TYPE, vec![], &[SERVICE]));
+    assert!(service_at(&state, "10.96.0.1").is_none());
+}
+
+#[test]
+fn of_duplicates_in_one_response_the_last_counts() {
+    let mut state = everything();
+    let outcome = state.hear(addresses(vec![
+        workload("a", "1", [10, 0, 0, 1]),
+        workload("a", "2", [10, 0, 0, 2]),
+    ]));
+    assert!(outcome.rejected.is_empty());
+    assert_eq!(state.claims()["Kubernetes//Pod/shop/a"], "2");
+    assert!(state.view().by_address(&"".into(), "10.0.0.1".parse().unwrap()).is_none());
+    state.hear(addresses(vec![workload("a", "3", [10, 0, 0, 3]), bad_workload("a", "4")]));
+    assert_eq!(uids(&state), ["a"], "the last good one stays in use");
+    assert_eq!(state.claims()["Kubernetes//Pod/shop/a"], "", "and is asked for again");
+}
+
+#[test]
+fn what_a_response_brings_and_removes_at_once_is_there() {
+    let mut state = everything();
+    let again = |version: &str| workload("a", version, [10, 0, 0, 1]);
+    state.hear(addresses(vec![again("1")]));
+    state.hear(response(ADDRESS_TYPE, vec![again("2")], &["Kubernetes//Pod/shop/a"]));
+    assert_eq!(uids(&state), ["a"]);
+    assert_eq!(state.claims()["Kubernetes//Pod/shop/a"], "2");
+}
+
+#[test]
+fn a_corrupt_resource_spoils_itself_only() {
+    let mut state = everything();
+    let mut envelope =
+        Envelope::decode(&*addresses(vec![workload("a", "1", [10, 0, 0, 1])]).encode_to_vec())
+            .unwrap();
+    envelope.resources.insert(0, bytes::Bytes::from_static(&[0xff; 9]));
+    let outcome = state.on(envelope, Instant::now());
+    assert_eq!(uids(&state), ["a"]);
+    let detail = outcome.reply.error_detail.unwrap().message;
+    assert!(detail.starts_with("resource number 0 of the response: "), "{detail}");
+}
+
+#[test]
+fn an_answer_without_anything_after_a_reconnect_takes_nothing_away() {
+    let mut state = everything();
+    state.hear(addresses(vec![workload("a", "1", [10, 0, 0, 1]), service()]));
+    state.opening(Node::default(), &[]);
+    let outcome = state.hear(addresses(vec![]));
+    assert!(!outcome.changed);
+    assert_eq!(uids(&state), ["a"]);
+    // A control plane that lost its memory sends everything again, and no removal of what
+    // it does not know any more: then it stays.
+    state.opening(Node::default(), &[]);
+    state.hear(addresses(vec![workload("b", "1", [10, 0, 0, 2])]));
+    assert_eq!(uids(&state), ["a", "b"]);
 }
 
 #[test]
 fn a_type_that_nobody_asked_for_is_refused_and_changes_nothing() {
-    let mut state = State::default();
-    let outcome = state.on(response("type.googleapis.com/other", vec![], &[]));
+    let mut state = everything();
+    let outcome = state.hear(response("type.googleapis.com/other", vec![], &[]));
     assert!(outcome.reply.error_detail.is_some());
     assert_eq!(outcome.reply.type_url, "type.googleapis.com/other");
     assert!(!outcome.changed);
@@ -252,8 +426,8 @@ fn rejected_at(state: &State, ip: &str) -> bool {
 
 #[test]
 fn the_addresses_of_a_rejected_workload_are_remembered_until_it_is_good_or_gone() {
-    let mut state = State::default();
-    let outcome = state.on(addresses(vec![
+    let mut state = everything();
+    let outcome = state.hear(addresses(vec![
         strange_workload("a", [10, 0, 0, 1]),
         strange_workload("b", [10, 0, 0, 2]),
     ]));
@@ -262,9 +436,9 @@ fn the_addresses_of_a_rejected_workload_are_remembered_until_it_is_good_or_gone(
     assert!(uids(&state).is_empty());
     assert!(rejected_at(&state, "10.0.0.1") && rejected_at(&state, "10.0.0.2"));
 
-    state.on(addresses(vec![workload("a", "2", [10, 0, 0, 1])]));
+    state.hear(addresses(vec![workload("a", "2", [10, 0, 0, 1])]));
     assert!(!rejected_at(&state, "10.0.0.1"), "now it is good");
-    state.on(response(ADDRESS_TYPE, vec![], &["Kubernetes//Pod/shop/b"]));
+    state.hear(response(ADDRESS_TYPE, vec![], &["Kubernetes//Pod/shop/b"]));
     assert!(!rejected_at(&state, "10.0.0.2"), "now it is gone");
     assert_eq!(uids(&state), ["a"]);
 }
@@ -311,29 +485,202 @@ fn a_rejected_policy_denies_what_it_may_be_about() {
         (resource("shop/p", "1", None), (false, false)),
     ];
     for (bad, expected) in cases {
-        let (mut state, name) = (State::default(), bad.name.clone());
+        let (mut state, name) = (everything(), bad.name.clone());
         let seen = |state: &State| (admits(state, "shop"), admits(state, "bank"));
         let what = format!("{bad:?}");
-        state.on(response(AUTHORIZATION_TYPE, vec![bad], &[]));
+        state.hear(response(AUTHORIZATION_TYPE, vec![bad], &[]));
         assert_eq!(seen(&state), expected, "{what}");
-        state.on(response(AUTHORIZATION_TYPE, vec![], &[&name]));
+        state.hear(response(AUTHORIZATION_TYPE, vec![], &[&name]));
         assert_eq!(seen(&state), (true, true), "gone: {what}");
     }
 }
 
 #[test]
 fn a_bad_version_of_a_policy_leaves_the_good_one_in_force() {
-    let mut state = State::default();
+    let mut state = everything();
     let good = policy("p", "1");
-    state.on(response(AUTHORIZATION_TYPE, vec![good.clone()], &[]));
+    state.hear(response(AUTHORIZATION_TYPE, vec![good.clone()], &[]));
     assert!(!admits(&state, "shop"), "an ALLOW that matches nothing");
     let bad = bad_policy("shop", 0);
-    state.on(response(AUTHORIZATION_TYPE, vec![bad.clone()], &[]));
+    state.hear(response(AUTHORIZATION_TYPE, vec![bad.clone()], &[]));
     assert!(admits(&state, "bank") && !admits(&state, "shop"));
 
-    let mut state = State::default();
-    state.on(response(AUTHORIZATION_TYPE, vec![bad], &[]));
+    let mut state = everything();
+    state.hear(response(AUTHORIZATION_TYPE, vec![bad], &[]));
     assert!(!admits(&state, "bank"));
-    state.on(response(AUTHORIZATION_TYPE, vec![good], &[]));
+    state.hear(response(AUTHORIZATION_TYPE, vec![good], &[]));
     assert!(admits(&state, "bank"), "a good version takes its place");
+}
+
+/// Names of `count` workloads, from `first` on.
+fn many(first: usize, count: usize) -> Vec<String> {
+    (first..first + count).map(|i| format!("Kubernetes//Pod/shop/w{i}")).collect()
+}
+
+fn many_workloads(count: usize) -> Vec<Resource> {
+    let ip = |i: usize| [10, 1, (i / 250) as u8, (i % 250) as u8];
+    (0..count).map(|i| workload(&format!("w{i}"), "1", ip(i))).collect()
+}
+
+fn removal(names: &[String]) -> DeltaDiscoveryResponse {
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    response(ADDRESS_TYPE, vec![], &names)
+}
+
+/// A state of that many workloads, in the middle of a stream.
+fn large(count: usize) -> State {
+    let mut state = everything();
+    state.hear(addresses(many_workloads(count)));
+    assert_eq!(uids(&state).len(), count);
+    state
+}
+
+fn withheld(state: &State) -> usize {
+    state.counts().map(|(_, count)| count.withheld).sum()
+}
+
+#[test]
+fn half_of_a_large_state_and_all_of_a_small_one_go_at_once() {
+    let mut state = large(200);
+    state.hear(removal(&many(0, 100)));
+    assert_eq!((uids(&state).len(), withheld(&state)), (100, 0));
+    let mut state = large(99);
+    state.hear(removal(&many(0, 99)));
+    assert_eq!((uids(&state).len(), withheld(&state)), (0, 0));
+}
+
+#[test]
+fn more_than_half_of_a_large_state_stays_in_use_and_the_rest_of_the_response_applies() {
+    let mut state = large(200);
+    let mut response = removal(&many(0, 101));
+    response.resources = vec![workload("new", "1", [10, 2, 0, 1])];
+    let outcome = state.hear(response);
+    assert_eq!((outcome.withheld, withheld(&state)), (101, 101));
+    assert_eq!(uids(&state).len(), 201);
+    let detail = outcome.reply.error_detail.expect("the control plane is told").message;
+    assert!(detail.contains("removal of 101 resources"), "{detail}");
+    assert_eq!(state.claims().len(), 201, "and asked about all of them after a reconnect");
+}
+
+#[test]
+fn removals_of_a_held_removal_cannot_be_split_to_slip_through() {
+    let mut state = large(200);
+    state.hear(removal(&many(0, 101)));
+    state.hear(removal(&many(101, 99)));
+    assert_eq!((uids(&state).len(), withheld(&state)), (200, 200));
+}
+
+#[test]
+fn what_is_sent_again_is_no_longer_doubted() {
+    let mut state = large(200);
+    state.hear(removal(&many(0, 200)));
+    assert!(state.ask_again_at().is_some());
+    let outcome = state.hear(addresses(many_workloads(200)));
+    assert!(outcome.reply.error_detail.is_none());
+    assert_eq!((uids(&state).len(), withheld(&state)), (200, 0));
+    assert!(state.ask_again_at().is_none());
+}
+
+#[test]
+fn a_reconnect_whose_answer_does_not_repeat_the_removal_settles_it() {
+    let mut state = large(200);
+    state.hear(removal(&many(0, 200)));
+    assert_eq!(state.claims().len(), 200);
+    assert!(state.ask_again_at().is_none(), "it is being asked already");
+    state.hear(addresses(vec![]));
+    assert_eq!((uids(&state).len(), withheld(&state)), (200, 0));
+}
+
+#[test]
+fn a_removal_that_is_repeated_after_the_time_is_believed() {
+    let begin = Instant::now();
+    let mut state = large(200);
+    state.hear_at(&removal(&many(0, 200)), begin);
+    assert_eq!(state.ask_again_at(), Some(begin + HOLD));
+    // Repeated too early: the time runs on from the first.
+    state.opening(Node::default(), &[]);
+    state.hear_at(&removal(&many(0, 200)), begin + HOLD / 2);
+    assert_eq!((uids(&state).len(), state.ask_again_at()), (200, Some(begin + HOLD)));
+    state.opening(Node::default(), &[]);
+    let outcome = state.hear_at(&removal(&many(0, 200)), begin + HOLD);
+    assert!(outcome.changed && outcome.reply.error_detail.is_none());
+    assert_eq!((uids(&state).len(), withheld(&state)), (0, 0));
+    assert!(state.ask_again_at().is_none());
+}
+
+#[test]
+fn a_large_removal_that_comes_with_a_confirmed_one_is_doubted_in_its_turn() {
+    let begin = Instant::now();
+    let mut state = large(300);
+    state.hear_at(&removal(&many(0, 160)), begin);
+    state.opening(Node::default(), &[]);
+    state.hear_at(&removal(&many(0, 300)), begin + HOLD);
+    assert_eq!((uids(&state).len(), withheld(&state)), (140, 140));
+    assert_eq!(state.ask_again_at(), Some(begin + HOLD * 2));
+}
+
+#[test]
+fn policies_are_held_on_their_own() {
+    let mut state = large(200);
+    let policies: Vec<_> = (0..100).map(|i| policy(&format!("p{i}"), "1")).collect();
+    state.hear(response(AUTHORIZATION_TYPE, policies, &[]));
+    let names: Vec<_> = (0..100).map(|i| format!("shop/p{i}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    state.hear(response(AUTHORIZATION_TYPE, vec![], &names));
+    assert_eq!(state.view().policies().count(), 100);
+    state.hear(removal(&many(0, 10)));
+    assert_eq!((uids(&state).len(), withheld(&state)), (190, 100));
+}
+
+#[test]
+fn holding_can_be_switched_off() {
+    let mut state =
+        State::new(Rules { mass_removal: MassRemoval::Apply, ..RULES }, View::default());
+    state.hear(addresses(many_workloads(200)));
+    state.hear(removal(&many(0, 200)));
+    assert_eq!((uids(&state).len(), withheld(&state)), (0, 0));
+}
+
+fn on_demand_state() -> State {
+    State::new(Rules { scope: Scope::OnDemand, ..RULES }, View::default())
+}
+
+#[test]
+fn on_demand_nothing_is_asked_for_as_a_whole_but_policies() {
+    let mut state = on_demand_state();
+    assert_eq!(state.missing(), ["policies"]);
+    state.hear(addresses(vec![workload("a", "7", [10, 0, 0, 1])]));
+    let requests = state.opening(Node::default(), &["/10.0.0.9".into()]);
+    assert_eq!(requests[0].resource_names_subscribe, ["*", "/10.0.0.9"]);
+    assert_eq!(requests[0].resource_names_unsubscribe, ["*"]);
+    let versions = &requests[0].initial_resource_versions;
+    assert_eq!(versions["Kubernetes//Pod/shop/a"], "7");
+    assert_eq!(versions["/10.0.0.9"], "", "asked for and not received");
+    assert!(requests[1].resource_names_subscribe.is_empty(), "all policies");
+    assert!(requests[1].resource_names_unsubscribe.is_empty());
+    assert!(state.hear(response(AUTHORIZATION_TYPE, vec![], &[])).changed && state.complete());
+}
+
+#[test]
+fn on_demand_an_answer_says_which_names_it_is_about() {
+    let mut state = on_demand_state();
+    let mut aliased = service();
+    aliased.aliases = vec!["alias".to_owned()];
+    let response =
+        response(ADDRESS_TYPE, vec![workload("a", "1", [10, 0, 0, 1]), aliased], &["/10.0.0.9"]);
+    let mut answered = state.hear(response).answered;
+    answered.sort_unstable();
+    let expected =
+        ["/10.0.0.1", "/10.0.0.9", "/10.96.0.1", "Kubernetes//Pod/shop/a", "alias", SERVICE];
+    assert_eq!(answered, expected);
+}
+
+#[test]
+fn on_demand_nothing_at_an_address_is_also_news_of_what_was_there() {
+    let mut state = on_demand_state();
+    state.hear(addresses(vec![workload("a", "1", [10, 0, 0, 1]), service()]));
+    let outcome = state.hear(response(ADDRESS_TYPE, vec![], &["/10.0.0.1", "/10.96.0.1"]));
+    assert!(outcome.changed);
+    assert!(uids(&state).is_empty() && service_at(&state, "10.96.0.1").is_none());
+    assert!(state.claims().is_empty());
 }
