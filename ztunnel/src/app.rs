@@ -7,6 +7,7 @@
 mod fence;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,12 +21,15 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin, Dump, Part, Readiness, Servers};
 use crate::config::Config;
-use crate::identity::{CaClient, CaSettings, Certificates, ChannelError, ControlChannel, Token};
+use crate::identity::{
+    CaClient, CaSettings, Certificates, ChannelError, ControlChannel, Token, follow_root,
+};
 use crate::proxy::ProxyContext;
 use crate::source::local::LocalError;
 use crate::source::{self, Audience, Caller, Scope, ViewHandle, ViewWriter, XdsClient};
 use crate::telemetry::log::Log;
 use crate::telemetry::{Telemetry, register_process};
+use crate::tls::{Policy, RootSource, TlsError};
 use crate::workloads::{self, Handle, Manager};
 
 /// What the end may take beyond the termination deadline.
@@ -72,6 +76,12 @@ pub enum AppError {
         /// What the system said.
         source: io::Error,
     },
+    /// The settings of TLS are unusable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Other processes could read our keys.
+    #[error("keep memory private (PR_SET_DUMPABLE): {0}")]
+    Memory(#[source] io::Error),
     /// Signals cannot be watched.
     #[error("watch signals: {0}")]
     Signals(#[source] io::Error),
@@ -110,6 +120,7 @@ struct App {
     admin: Arc<Admin>,
     /// None: the view is the local one.
     xds: Option<XdsClient>,
+    trust: Trust,
     manager: Manager,
     readiness: Readiness,
     termination_deadline: Duration,
@@ -117,6 +128,7 @@ struct App {
 
 impl App {
     fn build(config: &Config, log: &Log, quit: CancellationToken) -> Result<Self, AppError> {
+        hide_memory()?;
         let fence = fence::build_fence()?;
         let servers = admin::bind(&config.admin)?;
         let mut registry = Registry::default();
@@ -129,8 +141,10 @@ impl App {
             Scope::OnDemand => source::channel_on_demand(),
         };
 
-        let certificates = build_certificates(config, &token)?;
-        let xds = build_source(config, token, writer, &mut registry, &readiness)?;
+        let policy = Policy::new(&config.tls, &mut registry)?;
+        let certificates = build_certificates(config, &token, &policy)?;
+        let trust = Trust::new(config, &certificates, &policy);
+        let xds = build_source(config, token, writer, &policy, &mut registry, &readiness)?;
         register_process(&mut registry, Some(tokio::runtime::Handle::current()));
         let telemetry = Telemetry::with_settings(&mut registry, config.telemetry);
         let context = build_proxy(config, &view, &certificates, fence, telemetry.clone());
@@ -142,6 +156,7 @@ impl App {
             servers,
             admin: Arc::new(admin),
             xds,
+            trust,
             manager,
             readiness,
             termination_deadline: config.termination_deadline,
@@ -152,7 +167,7 @@ impl App {
     async fn run(self, quit: CancellationToken) -> Result<(), AppError> {
         let (xds_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
         let mut parts = JoinSet::new();
-        let (servers, xds) = (self.servers, self.xds);
+        let (servers, xds, trust) = (self.servers, self.xds, self.trust);
         parts.spawn({
             let (admin, stop) = (Arc::clone(&self.admin), admin_stop.clone());
             async move {
@@ -167,6 +182,13 @@ impl App {
                 "the control plane client"
             });
         }
+        parts.spawn({
+            let stop = xds_stop.clone();
+            async move {
+                trust.run(stop).await;
+                "the watch over roots and revocation lists"
+            }
+        });
         let manager = tokio::select! {
             manager = self.manager.run(&quit) => manager,
             Some(part) = parts.join_next() => {
@@ -186,17 +208,56 @@ impl App {
     }
 }
 
-fn build_certificates(config: &Config, token: &Token) -> Result<Certificates, AppError> {
+/// Keys are in our memory: no core dumps, and no reading of it by others of our user.
+fn hide_memory() -> Result<(), AppError> {
+    nix::sys::prctl::set_dumpable(false).map_err(|errno| AppError::Memory(errno.into()))
+}
+
+/// What keeps trust as the files of the operator have it.
+struct Trust {
+    policy: Policy,
+    certificates: Certificates,
+    root: Option<PathBuf>,
+}
+
+impl Trust {
+    fn new(config: &Config, certificates: &Certificates, policy: &Policy) -> Self {
+        let root = match &config.ca.root {
+            RootSource::File(path) => Some(path.clone()),
+            RootSource::Pem(_) | RootSource::System => None,
+        };
+        Self { policy: policy.clone(), certificates: certificates.clone(), root }
+    }
+
+    async fn run(self, stop: CancellationToken) {
+        let root = async {
+            if let Some(file) = self.root {
+                follow_root(self.certificates, file, stop.clone()).await;
+            }
+        };
+        tokio::join!(root, self.policy.revocation.run(stop.clone()));
+        stop.cancelled().await;
+    }
+}
+
+fn build_certificates(
+    config: &Config,
+    token: &Token,
+    policy: &Policy,
+) -> Result<Certificates, AppError> {
     let channel = ControlChannel::new(config.ca.clone())
-        .map_err(|source| AppError::Channel { name: "CA_ADDRESS", source })?;
+        .map_err(|source| AppError::Channel { name: "CA_ADDRESS", source })?
+        .with_cryptography(&policy.cryptography);
     let settings = CaSettings { cluster: config.node.cluster.clone(), ttl: config.certificate_ttl };
-    Ok(Certificates::new(CaClient::new(&channel, token.clone(), settings)))
+    let ca = CaClient::new(&channel, token.clone(), settings).with_headers(&config.ca_headers);
+    Ok(Certificates::with_policy(ca, policy))
 }
 
 fn build_source(
     config: &Config,
     token: Token,
     writer: ViewWriter,
+    policy: &Policy,
     registry: &mut Registry,
     readiness: &Readiness,
 ) -> Result<Option<XdsClient>, AppError> {
@@ -209,7 +270,8 @@ fn build_source(
     };
     let address = settings.address.to_string();
     let channel = ControlChannel::new(settings)
-        .map_err(|source| AppError::Channel { name: "XDS_ADDRESS", source })?;
+        .map_err(|source| AppError::Channel { name: "XDS_ADDRESS", source })?
+        .with_cryptography(&policy.cryptography);
     let caller = Caller { node: config.node.clone(), token, headers: source.headers.clone() };
     let audience = Audience { writer, metrics, readiness: readiness.clone() };
     let xds = XdsClient::new(address, channel, caller, audience, source.rules, base)

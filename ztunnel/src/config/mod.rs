@@ -5,6 +5,7 @@
 //! version does not have is an error: whoever set it counts on it.
 
 mod duration;
+mod identity;
 mod node;
 mod operations;
 mod parse;
@@ -22,9 +23,10 @@ use std::time::Duration;
 
 use mesh::Identity;
 
+use crate::identity::ExtraHeaders;
 use crate::source::NodeInfo;
 use crate::telemetry::{self, log};
-use crate::tls::{ControlSettings, RootSource};
+use crate::tls::{self, ControlSettings, RootSource};
 use crate::{admin, hbone, proxy, workloads};
 use raw::Reader;
 
@@ -50,6 +52,10 @@ pub struct Config {
     pub token: Option<String>,
     /// How long a certificate shall live.
     pub certificate_ttl: Duration,
+    /// Headers of the operator's own for the certificate service.
+    pub ca_headers: ExtraHeaders,
+    /// Versions, cryptography, revocation.
+    pub tls: tls::Settings,
     /// The session with the node agent.
     pub workloads: workloads::Settings,
     /// Listeners and tunnels of the pods.
@@ -108,6 +114,8 @@ impl Config {
                 Duration::from_secs(24 * 3600),
                 parse::positive_duration,
             ),
+            ca_headers: identity::ca_headers(&mut reader),
+            tls: identity::tls(&mut reader),
             workloads: workloads(&mut reader),
             proxy,
             admin: operations::admin(&mut reader),
@@ -137,20 +145,13 @@ fn control(reader: &mut Reader<'_>, names: [&'static str; 3]) -> ControlSettings
     let default = http::Uri::from_static(default);
     ControlSettings {
         address: reader.value(address, default, parse::https),
-        root: reader.value(root, RootSource::File(PathBuf::from(DEFAULT_ROOT)), root_source),
+        root: reader.value(
+            root,
+            RootSource::File(PathBuf::from(DEFAULT_ROOT)),
+            identity::root_source,
+        ),
         alt_hostname: reader.text(hostname),
     }
-}
-
-fn root_source(text: &str) -> Result<RootSource, String> {
-    if text == "SYSTEM" {
-        return Err("the system's roots are not supported by this version, name a file".to_owned());
-    }
-    Ok(if text.contains("-----BEGIN") {
-        RootSource::Pem(text.to_owned())
-    } else {
-        RootSource::File(PathBuf::from(text))
-    })
 }
 
 fn workloads(reader: &mut Reader<'_>) -> workloads::Settings {

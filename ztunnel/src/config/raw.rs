@@ -130,14 +130,20 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Variables whose names begin with `prefix`.
-    pub(super) fn with_prefix(&mut self, prefix: &'static str) -> Vec<String> {
-        self.known.families.insert(prefix);
-        self.raw.names.keys().filter(|name| name.starts_with(prefix)).cloned().collect()
+    /// A mistake in a value that must not be shown.
+    pub(super) fn secret_mistake(&mut self, name: &str, reason: &str) {
+        self.mistakes.push(format!("{name}: {reason}"));
     }
 
-    /// The same with values, and with what stands behind the environment: what follows the
-    /// prefix, and the text. Empty ones are none.
+    /// Names and values of variables whose names begin with `prefix`.
+    pub(super) fn family(&mut self, prefix: &'static str) -> Vec<(String, String)> {
+        self.known.families.insert(prefix);
+        let family = self.raw.names.iter().filter(|(name, _)| name.starts_with(prefix));
+        family.map(|(name, value)| (name.clone(), value.trim().to_owned())).collect()
+    }
+
+    /// The same with what stands behind the environment: what follows the prefix, and the
+    /// text. Empty ones are none.
     pub(super) fn pairs(&mut self, prefix: &'static str) -> Vec<(String, String)> {
         self.known.families.insert(prefix);
         let behind = self.behind.iter().map(|(name, behind)| (name, &behind.value));

@@ -90,7 +90,6 @@ fn every_mistake_names_its_setting() {
         ("XDS_ADDRESS", ""),
         ("XDS_ADDRESS", "http://plain:15010"),
         ("XDS_ADDRESS", "https://"),
-        ("XDS_ROOT_CA", "SYSTEM"),
         ("CA_ADDRESS", "https://a b"),
         ("SECRET_TTL", "0s"),
         ("SECRET_TTL", "24"),

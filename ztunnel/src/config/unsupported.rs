@@ -10,9 +10,6 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("PROXY_WORKLOAD_INFO", "", "the dedicated mode, one proxy per workload,"),
     ("FAKE_CA", "false", "made-up certificates"),
     ("UNSTABLE_ENABLE_SOCKS5", "false", "the SOCKS listener"),
-    ("CRL_PATH", "", "revocation lists"),
-    ("TLS12_ENABLED", "false", "TLS 1.2"),
-    ("COMPLIANCE_POLICY", "", "choosing cryptography by policy"),
     ("ENABLE_ORIG_SRC", "true", "hiding the client's address from the application"),
     ("KEEPALIVE_ENABLED", "true", "switching TCP keep-alive"),
     ("KEEPALIVE_TIME", "180s", "another TCP keep-alive"),
@@ -24,19 +21,10 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("ISTIO_META_DNS_PROXY_ADDR", "", "the DNS proxy"),
 ];
 
-/// The same for families of names.
-const PREFIXES: [(&str, &str); 1] =
-    [("CA_HEADER_", "headers of one's own to the certificate service")];
-
 pub(super) fn check(reader: &mut Reader<'_>) {
     for (name, harmless, about) in SETTINGS {
         if reader.text(name).is_some_and(|text| !text.eq_ignore_ascii_case(harmless)) {
             reader.mistake(name, &format!("{about} is not supported by this version"));
-        }
-    }
-    for (prefix, about) in PREFIXES {
-        for name in reader.with_prefix(prefix) {
-            reader.mistake(&name, &format!("{about} is not supported by this version"));
         }
     }
 }

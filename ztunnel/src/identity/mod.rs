@@ -6,6 +6,9 @@
 //!     └────── certificate() ◄────────┘   the old one stays until it expires
 //! ```
 //!
+//! Each keeper also remembers the roots of earlier answers for as long as peers may have
+//! certificates of them, so that a rotation of the root refuses nobody.
+//!
 //! A certificate is asked for only while somebody holds a lease of its identity, and
 //! forgotten with the last lease.
 
@@ -14,6 +17,13 @@ mod ca;
 mod ca_tests;
 mod certified;
 mod channel;
+mod headers;
+mod keeper;
+mod overlap;
+mod queue;
+mod root_watch;
+#[cfg(test)]
+mod rotation_tests;
 mod store;
 mod summary;
 #[cfg(test)]
@@ -26,6 +36,8 @@ use std::path::PathBuf;
 pub use ca::{CaClient, CaSettings};
 pub use certified::CertifiedIdentity;
 pub use channel::{ChannelError, ControlChannel};
+pub use headers::ExtraHeaders;
+pub use root_watch::follow_root;
 #[cfg(test)]
 pub(crate) use store::Issuer;
 pub use store::{Certificates, Lease};

@@ -20,7 +20,7 @@ use super::target::target;
 use super::{HANDSHAKE_DEADLINE, KNOWLEDGE_WAIT, headers};
 use crate::hbone::{Flow, Incoming, PumpError, ServerTunnel, TunnelStream, pump};
 use crate::telemetry::{Endpoint, Failure, ResponseFlags, Step};
-use crate::tls;
+use crate::tls::{self, Watched};
 
 /// Who is at the other end of a tunnel, and at which of our addresses it arrived.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ pub(super) async fn serve(
     }
 }
 
-type Tunnel = ServerTunnel<TlsStream<TcpStream>>;
+type Tunnel = ServerTunnel<Watched<TlsStream<TcpStream>>>;
 
 async fn handshake(pod: &PodShared, tcp: TcpStream) -> Result<(Tunnel, Identity), Refusal> {
     let certified = timeout(KNOWLEDGE_WAIT, pod.lease.certificate())
@@ -61,11 +61,15 @@ async fn handshake(pod: &PodShared, tcp: TcpStream) -> Result<(Tunnel, Identity)
         .map_err(|error| Refusal::NoCertificate(error.to_string()))?;
     let begun = Instant::now();
     let unproved = |error: &dyn std::fmt::Display| Refusal::Handshake(error.to_string());
-    let (stream, identity) = tls::accept(certified.credentials(), tcp, HANDSHAKE_DEADLINE)
+    let (stream, peer) = tls::accept(certified.credentials(), tcp, HANDSHAKE_DEADLINE)
         .await
-        .map_err(|error| unproved(&error))?;
+        .map_err(|error| match error.is_revoked() {
+            true => Refusal::Revoked(error.to_string()),
+            false => unproved(&error),
+        })?;
+    let identity = peer.identity.clone();
     let settings = &pod.context.settings.hbone;
-    let tunnel = ServerTunnel::accept(stream, settings, HANDSHAKE_DEADLINE)
+    let tunnel = ServerTunnel::accept(peer.watch(stream), settings, HANDSHAKE_DEADLINE)
         .await
         .map_err(|error| unproved(&error))?;
     pod.context.telemetry.took(Step::HandshakeServer, begun.elapsed());

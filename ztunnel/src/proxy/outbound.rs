@@ -27,7 +27,7 @@ use crate::telemetry::{
     ConnectionGuard, ConnectionOpen, Direction, Endpoint, Failure, Reporter, ResponseFlags,
     Security, Step,
 };
-use crate::tls::{self, TlsError};
+use crate::tls::{self, TlsError, Watched};
 
 /// Why there is no connection to a peer.
 #[derive(Debug, thiserror::Error)]
@@ -187,7 +187,7 @@ fn end<const N: usize>(
 fn dial_peer(
     pod: &Arc<PodShared>,
     key: &PoolKey,
-) -> impl Future<Output = Result<tokio_rustls::client::TlsStream<TcpStream>, PeerError>>
+) -> impl Future<Output = Result<Watched<tokio_rustls::client::TlsStream<TcpStream>>, PeerError>>
 + Send
 + 'static
 + use<> {
@@ -202,18 +202,19 @@ fn dial_peer(
         let ip = key.destination.ip();
         let begun = Instant::now();
         let secured = tls::connect(credentials, &key.accepted, tcp, ip, HANDSHAKE_DEADLINE);
-        let (stream, _) = secured.await.map_err(PeerError::Tls)?;
+        let (stream, peer) = secured.await.map_err(PeerError::Tls)?;
         pod.context.telemetry.took(Step::HandshakeClient, begun.elapsed());
-        Ok(stream)
+        Ok(peer.watch(stream))
     }
 }
 
 fn open_failure(error: &OpenError<PeerError>) -> Failure {
     let flags = match error {
-        OpenError::Dial(error) => match **error {
+        OpenError::Dial(error) => match &**error {
             PeerError::Identity(_) | PeerError::IdentityDeadline => ResponseFlags::IdentityError,
             PeerError::Dial(DialError::Deadline { .. }) => ResponseFlags::NetworkPolicy,
             PeerError::Dial(_) => ResponseFlags::Connect,
+            PeerError::Tls(error) if error.is_revoked() => ResponseFlags::CertRevoked,
             PeerError::Tls(_) => ResponseFlags::TlsFailure,
         },
         OpenError::Handshake(_) => ResponseFlags::H2HandshakeFailure,

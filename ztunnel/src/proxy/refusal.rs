@@ -37,6 +37,8 @@ pub(super) enum Refusal {
     NoCertificate(String),
     #[error("peer could not prove who it is: {0}")]
     Handshake(String),
+    #[error("peer's certificate is revoked: {0}")]
+    Revoked(String),
 }
 
 impl From<route::Refusal> for Refusal {
@@ -67,6 +69,7 @@ impl Refusal {
             Self::ForeignTarget(_) => "foreign_target",
             Self::NoCertificate(_) => "no_certificate",
             Self::Handshake(_) => "handshake",
+            Self::Revoked(_) => "revoked",
         }
     }
 
@@ -93,7 +96,8 @@ impl Refusal {
             | Self::OtherNetwork(_)
             | Self::HostnameDestination(_)
             | Self::NoCertificate(_)
-            | Self::Handshake(_) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Handshake(_)
+            | Self::Revoked(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -102,6 +106,7 @@ impl Refusal {
             Self::Denied(_) => ResponseFlags::Deny,
             Self::NoCertificate(_) => ResponseFlags::IdentityError,
             Self::Handshake(_) => ResponseFlags::TlsFailure,
+            Self::Revoked(_) => ResponseFlags::CertRevoked,
             _ => ResponseFlags::None,
         };
         Failure { flags, text: self.to_string() }

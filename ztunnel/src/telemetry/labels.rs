@@ -235,3 +235,9 @@ impl EncodeLabelValue for Direction {
         encoder.write_str(self.as_str())
     }
 }
+
+impl EncodeLabelValue for Reporter {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), Error> {
+        encoder.write_str(self.as_str())
+    }
+}
