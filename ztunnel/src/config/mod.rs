@@ -4,6 +4,7 @@
 //! The names and defaults are those of Istio's ztunnel. A setting for something that this
 //! version does not have is an error: whoever set it counts on it.
 
+mod dns;
 mod parse;
 mod raw;
 mod unsupported;
@@ -192,6 +193,7 @@ fn proxy(reader: &mut Reader<'_>) -> proxy::Settings {
         packet_mark: reader.value("PACKET_MARK", default.packet_mark, packet_mark),
         ipv6: ipv6(reader),
         hbone: hbone(reader, &default.hbone),
+        dns: dns::dns(reader),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::raw::Reader;
 
 /// A setting, the value that asks for nothing we lack, and what it is about.
-const SETTINGS: [(&str, &str, &str); 24] = [
+const SETTINGS: [(&str, &str, &str); 21] = [
     ("ENABLE_PROXY", "true", "a ztunnel that proxies nothing"),
     ("INPOD_ENABLED", "true", "working outside of pods' namespaces"),
     ("PROXY_MODE", "shared", "the dedicated mode, one proxy per workload,"),
@@ -23,9 +23,6 @@ const SETTINGS: [(&str, &str, &str); 24] = [
     ("KEEPALIVE_RETRIES", "9", "another TCP keep-alive"),
     ("USER_TIMEOUT_ENABLED", "false", "TCP user timeouts"),
     ("AUTHZ_POLICY_INFO_LOGGING", "false", "logging policies per connection"),
-    ("PREFERED_SERVICE_NAMESPACE", "", "services"),
-    ("ISTIO_META_DNS_CAPTURE", "false", "the DNS proxy"),
-    ("ISTIO_META_DNS_PROXY_ADDR", "", "the DNS proxy"),
     ("PROXY_CONFIG", "", "settings as YAML"),
     ("ZTUNNEL_CPU_LIMIT", "", "deriving threads from a CPU limit"),
 ];

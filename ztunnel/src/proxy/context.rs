@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mesh::Network;
 use netns::Fence;
 
+use crate::dns;
 use crate::hbone;
 use crate::identity::Certificates;
 use crate::source::ViewHandle;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub ipv6: Ipv6,
     /// Sizes and times of tunnels.
     pub hbone: hbone::Settings,
+    /// Name servers in the pods.
+    pub dns: dns::Settings,
 }
 
 impl Default for Settings {
@@ -42,6 +45,7 @@ impl Default for Settings {
             packet_mark: zds::PACKET_MARK.value,
             ipv6: Ipv6::Enabled,
             hbone: hbone::Settings::default(),
+            dns: dns::Settings::default(),
         }
     }
 }

@@ -22,6 +22,8 @@ use prometheus_client::registry::Registry;
 pub use connection::ConnectionGuard;
 use metrics::Metrics;
 
+use crate::dns;
+
 /// Which end of a connection this ztunnel speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reporter {
@@ -137,12 +139,19 @@ pub struct Refusal {
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     metrics: Arc<Metrics>,
+    dns: dns::Metrics,
 }
 
 impl Telemetry {
-    /// Registers the metrics of connections.
+    /// Registers the metrics of connections and lookups.
     pub fn new(registry: &mut Registry) -> Self {
-        Self { metrics: Arc::new(Metrics::register(registry)) }
+        Self { metrics: Arc::new(Metrics::register(registry)), dns: dns::Metrics::register(registry) }
+    }
+
+    /// The counters of lookups.
+    #[must_use]
+    pub fn dns(&self) -> &dns::Metrics {
+        &self.dns
     }
 
     /// A connection begins.
