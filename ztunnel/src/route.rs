@@ -112,21 +112,11 @@ mod tests {
     use super::*;
 
     fn pod(name: &str, addresses: &[&str], protocol: Protocol) -> Workload {
+        let uid = format!("Kubernetes//Pod/shop/{name}");
         Workload {
-            uid: format!("Kubernetes//Pod/shop/{name}").into(),
-            name: name.into(),
-            namespace: "shop".into(),
-            identity: Identity::new("", "shop", name).unwrap(),
-            network: "".into(),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             protocol,
-            host_network: false,
-            node: "n1".into(),
-            cluster: "Kubernetes".into(),
-            canonical_name: name.into(),
-            canonical_revision: "".into(),
-            owner: "".into(),
-            policies: Vec::new(),
+            ..Workload::new(&uid, "shop", name, Identity::new("", "shop", name).unwrap())
         }
     }
 
