@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mesh::{Health, IpFamilies, Service, View, Visibility, Workload};
+use mesh::{Health, Network, Service, ServiceAddress, View, Workload};
 
 use super::answer::Facts;
 use super::host::{Derivation, aliases, wildcards};
@@ -34,18 +34,16 @@ pub(super) fn find(view: &View, facts: &Facts<'_>, host: &str) -> Option<Found> 
 /// does not change from one time to the next.
 fn best<'a>(view: &'a View, facts: &Facts<'_>, host: &str) -> Option<&'a Arc<Service>> {
     let candidates = view.services_named(host).filter(|service| {
-        let own = *service.key.namespace == *facts.namespace;
-        (own || service.visibility == Visibility::Public) && is_answerable(service, facts)
+        service.visible_to(facts.namespace) && is_answerable(service, facts)
     });
     candidates.min_by_key(|service| {
-        let namespace = &*service.key.namespace;
-        let rank = match namespace {
+        let rank = match service.key.namespace() {
             own if own == facts.namespace => 0,
             preferred if Some(preferred) == facts.preferred_namespace => 1,
             _ if service.canonical => 2,
             _ => 3,
         };
-        (rank, Arc::clone(&service.key.namespace))
+        (rank, service.key.clone())
     })
 }
 
@@ -53,9 +51,17 @@ fn best<'a>(view: &'a View, facts: &Facts<'_>, host: &str) -> Option<&'a Arc<Ser
 /// that is headless. Others (an external name, networks of addresses) are somebody else's
 /// to answer for.
 fn is_answerable(service: &Service, facts: &Facts<'_>) -> bool {
-    let host = &*service.key.hostname;
-    let in_cluster = host.strip_suffix(facts.domain).is_some_and(|rest| rest.ends_with(".svc."));
-    in_cluster || service.addresses.iter().any(|address| address.host().is_some())
+    let rest = service.key.hostname().strip_suffix(facts.domain);
+    rest.is_some_and(|rest| rest.ends_with(".svc.")) || own_addresses(service).next().is_some()
+}
+
+/// Its addresses with their networks, without those that stand for a whole range.
+fn own_addresses(service: &Service) -> impl Iterator<Item = (&Network, IpAddr)> {
+    let alone = |address: &&ServiceAddress| match address.net.ip() {
+        IpAddr::V4(_) => address.net.prefix() == 32,
+        IpAddr::V6(_) => address.net.prefix() == 128,
+    };
+    service.addresses.iter().filter(alone).map(|it| (&it.network, it.net.ip()))
 }
 
 /// The service's addresses of the family that `wanted` asks for, in the order of the
@@ -66,21 +72,18 @@ pub(super) fn addresses(
     service: &Service,
     wanted: u16,
 ) -> Vec<IpAddr> {
-    let excluded = match wanted {
-        kind::A => service.ip_families == IpFamilies::V6,
-        _ => service.ip_families == IpFamilies::V4 || facts.ipv6 == Ipv6::Disabled,
-    };
-    if excluded {
+    if facts.ipv6 == Ipv6::Disabled && wanted == kind::AAAA {
         return Vec::new();
     }
-    let is_wanted = |ip: &IpAddr| ip.is_ipv4() == (wanted == kind::A);
+    // A service of one family has no addresses of the other, but its workloads may.
+    let is_wanted =
+        |ip: &IpAddr| ip.is_ipv4() == (wanted == kind::A) && service.ip_families.allow(*ip);
     let mut random = fastrand::Rng::with_seed(facts.random);
-    if service.addresses.iter().all(|address| address.host().is_none()) {
+    if own_addresses(service).next().is_none() {
         return endpoints(view, facts, service, is_wanted, &mut random);
     }
-    let own = service.addresses.iter().filter(|address| address.network == *facts.network);
-    let mut found: Vec<IpAddr> =
-        own.filter_map(|address| address.host()).filter(is_wanted).collect();
+    let near = own_addresses(service).filter(|(network, _)| *network == facts.network);
+    let mut found: Vec<IpAddr> = near.map(|(_, ip)| ip).filter(is_wanted).collect();
     random.shuffle(&mut found);
     found
 }

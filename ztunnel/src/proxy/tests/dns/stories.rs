@@ -3,15 +3,14 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use mesh::View;
-use netns::PodNetns;
+use mesh::{Service, ServiceAddress, ServiceKey, View};
 use tokio::net::UdpSocket;
 use tokio::io::AsyncWriteExt;
 
 use super::super::world::soon;
-use super::world::{CLOSED, Over, POD, RESOLVERS, Reply, Resolver, World, at, frame, read_frame};
-use crate::dns::{Family, ResolveError, Upstreams};
-use crate::source::ViewHandle;
+use super::world::{CLOSED, Over, POD, RESOLVERS, Resolver, World, at, frame, read_frame};
+use crate::dns::{Family, Mode, ResolveError};
+use crate::source::{ViewHandle, channel};
 
 /// Type and class of a question, and its name as labels on the wire.
 fn question(name: &str, kind: u16) -> Vec<u8> {
@@ -321,4 +320,84 @@ async fn hostnames_are_looked_up_at_our_own_resolvers() {
     let error = soon(names.resolve("no..name", Family::V4)).await.unwrap_err();
     assert!(matches!(error, ResolveError::Malformed { .. }), "{error}");
     assert_eq!(resolver.heard.lock().unwrap().len(), 5, "one of them twice, one not at all");
+}
+
+fn view_with_a_service() -> View {
+    let mut view = View::default();
+    let address = |text: &str| ServiceAddress { network: "".into(), net: text.parse().unwrap() };
+    view.insert_service(Service {
+        addresses: vec![address("10.1.0.1"), address("fd01::1")],
+        ..Service::new(ServiceKey::parse("bank/till.bank.svc.cluster.local").unwrap())
+    });
+    view
+}
+
+#[tokio::test]
+async fn services_are_answered_for_as_by_the_resolver_that_was_asked() {
+    let world = World::new(ViewHandle::fixed(view_with_a_service()), |_| ());
+    let resolver = world.resolver(RESOLVERS[0], echo);
+    let _proxy = world.start().await;
+    for address in RESOLVERS {
+        for (kind, octets) in [(1, &[10, 1, 0, 1][..]), (28, &[0xfd, 1])] {
+            let asked = query(3, "till.bank.shop.svc.cluster.local", kind);
+            let answer = exchange(&world.ask(at(address)), &asked).await;
+            assert_eq!(answer[6..8], [0, 2], "a CNAME and an address");
+            let at_end = &answer[answer.len() - if kind == 1 { 4 } else { 16 }..];
+            assert!(at_end.starts_with(octets), "{answer:?}");
+        }
+    }
+    assert!(resolver.heard.lock().unwrap().is_empty(), "nobody else was asked");
+}
+
+#[tokio::test]
+async fn lookups_wait_for_the_first_view() {
+    let (writer, view) = channel();
+    let world = World::new(view, |_| ());
+    let _proxy = world.start().await;
+    let socket = world.ask(at(CLOSED));
+    socket.send(&query(4, "till.bank", 1)).await.unwrap();
+    writer.publish(view_with_a_service());
+    let answer = receive(&socket).await;
+    assert_eq!((code(&answer), answer[7]), (0, 1));
+}
+
+#[tokio::test]
+async fn without_a_view_there_is_a_failure_at_last() {
+    let (_writer, view) = channel();
+    let world = World::new(view, |_| ());
+    let _proxy = world.start().await;
+    let answer = exchange(&world.ask(at(CLOSED)), &query(4, "till.bank", 1)).await;
+    assert_eq!(code(&answer), 2, "a wrong 'no such host' would be remembered");
+}
+
+#[tokio::test]
+async fn who_asked_nobody_in_particular_gets_our_own_resolvers() {
+    let world = world(&[CLOSED, RESOLVERS[1]]);
+    let resolver = world.resolver(RESOLVERS[1], echo);
+    let _proxy = world.start().await;
+    let asked = query(4, "example.org", 1);
+    for listener in ["127.0.0.1:15053", "[::1]:15053"] {
+        let answer = exchange(&world.ask(listener.parse().unwrap()), &asked).await;
+        assert_eq!(answer, echo(&asked, Over::Udp).unwrap());
+    }
+    assert_eq!(resolver.heard.lock().unwrap().len(), 2, "the next one was tried");
+}
+
+#[tokio::test]
+async fn descriptors_are_only_those_of_the_families_that_the_pod_has() {
+    let world = world(&[]);
+    let sockets = || world.listening(15_053);
+    let proxy = world.start().await;
+    assert_eq!(sockets(), 4, "datagrams and connections, of both families");
+    proxy.stop(crate::proxy::Drain::Immediate).await;
+    assert_eq!(sockets(), 0);
+    world.without_ipv6();
+    let proxy = world.start().await;
+    assert_eq!(sockets(), 2);
+    drop(proxy);
+    let off = World::new(ViewHandle::fixed(View::default()), |settings| {
+        settings.dns.mode = Mode::Off;
+    });
+    let _proxy = off.start().await;
+    assert_eq!(off.listening(15_053), 0);
 }

@@ -128,6 +128,29 @@ impl World {
         self.fence.run(&self.pod, job).unwrap().unwrap();
     }
 
+    /// From now on the pod has no IPv6 on its loopback interface.
+    pub(super) fn without_ipv6(&self) {
+        let job = || std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
+        self.fence.run(&self.pod, job).unwrap().unwrap();
+    }
+
+    /// How many sockets of the pod are bound to this port and connected to nobody.
+    pub(super) fn listening(&self, port: u16) -> usize {
+        let port = format!(":{port:04X} ");
+        let job = move || {
+            let tables = ["udp", "udp6", "tcp", "tcp6"].map(|name| {
+                std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap()
+            });
+            let bound = |line: &&str| {
+                let mut words = line.split_whitespace().skip(1);
+                let local = words.next().is_some_and(|it| format!("{it} ").ends_with(&port));
+                local && words.next().is_some_and(|it| it.ends_with(":0000"))
+            };
+            tables.iter().map(|table| table.lines().filter(bound).count()).sum()
+        };
+        self.fence.run(&self.pod, job).unwrap()
+    }
+
     /// An application of the pod connects.
     pub(super) async fn dial(&self, to: SocketAddr) -> TcpStream {
         let job = move || dial_socket(&Dial { to, mark: None, from: None });
