@@ -16,12 +16,13 @@ use nftables::stmt::{
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
 use self::expr::{
-    address, and, binary, ct, deciding_flags, destination_type, dnat_bit, looked_up, meta, number,
-    one_of, payload, prefix, reference, word,
+    address, and, binary, ct, ct_of_opener, deciding_flags, destination_type, dnat_bit, looked_up,
+    meta, number, one_of, payload, prefix, reference, word,
 };
 use crate::TABLE;
 use crate::model::{
-    Action, ChainName, Element, Hook, HookKind, HookPoint, Match, Rule, Ruleset, Set, SetName,
+    Action, ChainName, Element, Hook, HookKind, HookPoint, Match, OWN_ZONE, Rule, Ruleset, Set,
+    SetName,
 };
 
 /// Input for `nft -j -f -` that puts `ruleset` in the place of whatever our table held,
@@ -186,6 +187,9 @@ fn statement(action: &Action) -> Statement<'static> {
             Statement::Redirect(Some(NAT { addr: None, family: None, port, flags: None }))
         }
         Action::Jump(chain) => Statement::Jump(JumpTarget { target: chain.as_str().into() }),
+        Action::OwnZone => {
+            Statement::Mangle(Mangle { key: ct_of_opener("zone"), value: number(OWN_ZONE) })
+        }
         Action::MarkConnection(mark) => set_bits(ct("mark"), mark.mask, mark.value),
         Action::MarkPacket(mark) => set_bits(meta(MetaKey::Mark), mark.mask, mark.value),
     }

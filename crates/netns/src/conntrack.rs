@@ -41,8 +41,7 @@ const PROTO_DST_PORT: u16 = 3;
 /// conntrack netlink, `EPERM` without `CAP_NET_ADMIN`.
 pub fn original_udp_dst(client: SocketAddr, listener: SocketAddr) -> io::Result<OrigDst> {
     let family = Domain::from(libc::AF_NETLINK);
-    let socket =
-        Socket::new(family, Type::RAW, Some(Protocol::from(libc::NETLINK_NETFILTER)))?;
+    let socket = Socket::new(family, Type::RAW, Some(Protocol::from(libc::NETLINK_NETFILTER)))?;
     socket.set_nonblocking(true)?;
     socket.send(&question(client, listener))?;
     let mut answer = [0; 4096];
@@ -62,11 +61,8 @@ fn question(client: SocketAddr, listener: SocketAddr) -> Vec<u8> {
         attribute(PROTO_DST_PORT, &client.port().to_be_bytes()),
     ]
     .concat();
-    let tuple = [
-        attribute(TUPLE_IP | NESTED, &addresses),
-        attribute(TUPLE_PROTO | NESTED, &ports),
-    ]
-    .concat();
+    let tuple = [attribute(TUPLE_IP | NESTED, &addresses), attribute(TUPLE_PROTO | NESTED, &ports)]
+        .concat();
     let body = attribute(TUPLE_REPLY | NESTED, &tuple);
     let length = u32::try_from(HEADERS + body.len()).expect("some hundred bytes");
     let mut message = Vec::with_capacity(HEADERS + body.len());

@@ -31,8 +31,7 @@ fn port(text: &str) -> Result<u16, String> {
     let expected = zds::port::DNS;
     let mistake = || format!("only port {expected} of localhost is supported by this version");
     let address = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    let address: SocketAddr =
-        address.as_deref().unwrap_or(text).parse().map_err(|_| mistake())?;
+    let address: SocketAddr = address.as_deref().unwrap_or(text).parse().map_err(|_| mistake())?;
     let local = address.ip().is_loopback() && address.port() == expected;
     if local { Ok(expected) } else { Err(mistake()) }
 }

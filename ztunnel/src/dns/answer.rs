@@ -98,7 +98,8 @@ fn decide(message: &[u8], header: Message<'_>, facts: &Facts<'_>) -> Option<Outc
         question,
         rename: found.rename.as_deref().map(|target| encode(target).ok_or(())).transpose().ok()?,
         addresses: addresses(view, facts, &found.service, question.kind),
-        edns: edns.map(|edns| Edns { dnssec_ok: edns.flags().dnssec_ok, payload: edns.max_payload() }),
+        edns: edns
+            .map(|edns| Edns { dnssec_ok: edns.flags().dnssec_ok, payload: edns.max_payload() }),
     };
     Some(Outcome::Answer(reply.encode(facts.transport)))
 }
@@ -156,9 +157,7 @@ impl Reply<'_> {
         let limit = match (transport, &self.edns) {
             (Transport::Tcp, _) => usize::from(u16::MAX),
             (Transport::Udp, None) => PLAIN_UDP,
-            (Transport::Udp, Some(edns)) => {
-                usize::from(edns.payload).clamp(PLAIN_UDP, MOST_UDP)
-            }
+            (Transport::Udp, Some(edns)) => usize::from(edns.payload).clamp(PLAIN_UDP, MOST_UDP),
         };
         let data = if self.question.kind == kind::A { 4 } else { 16 };
         let reserved = used + if self.edns.is_some() { OPT } else { 0 };
@@ -170,10 +169,7 @@ impl Reply<'_> {
         let [first, second] = self.header.flags();
         let answers = u16::try_from(answers).expect("a record is longer than a byte");
         out[..2].copy_from_slice(&self.header.id().to_be_bytes());
-        out[2] = flag::RESPONSE
-            | flag::AUTHORITATIVE
-            | truncated
-            | first & flag::RECURSION_DESIRED;
+        out[2] = flag::RESPONSE | flag::AUTHORITATIVE | truncated | first & flag::RECURSION_DESIRED;
         out[3] = flag::RECURSION_AVAILABLE | second & flag::CHECKING_DISABLED;
         out[5] = 1;
         out[6..8].copy_from_slice(&answers.to_be_bytes());

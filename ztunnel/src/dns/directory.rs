@@ -33,9 +33,9 @@ pub(super) fn find(view: &View, facts: &Facts<'_>, host: &str) -> Option<Found> 
 /// then the one with the canonical service; at last the first by name, so that the answer
 /// does not change from one time to the next.
 fn best<'a>(view: &'a View, facts: &Facts<'_>, host: &str) -> Option<&'a Arc<Service>> {
-    let candidates = view.services_named(host).filter(|service| {
-        service.visible_to(facts.namespace) && is_answerable(service, facts)
-    });
+    let candidates = view
+        .services_named(host)
+        .filter(|service| service.visible_to(facts.namespace) && is_answerable(service, facts));
     candidates.min_by_key(|service| {
         let rank = match service.key.namespace() {
             own if own == facts.namespace => 0,
@@ -98,9 +98,8 @@ fn endpoints(
     random: &mut fastrand::Rng,
 ) -> Vec<IpAddr> {
     let near = view.endpoints(&service.key).filter(|it| it.network == *facts.network);
-    let mut found: Vec<(&Arc<Workload>, IpAddr)> = near
-        .filter_map(|it| Some((it, *it.addresses.iter().find(|ip| is_wanted(ip))?)))
-        .collect();
+    let mut found: Vec<(&Arc<Workload>, IpAddr)> =
+        near.filter_map(|it| Some((it, *it.addresses.iter().find(|ip| is_wanted(ip))?))).collect();
     random.shuffle(&mut found);
     found.sort_by_key(|(workload, _)| workload.health != Health::Healthy);
     found.into_iter().map(|(_, ip)| ip).collect()

@@ -36,7 +36,9 @@ const MOST: usize = 65_535;
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
     /// Nobody knows whom to ask.
-    #[error("no resolver is known: the one that was asked cannot be found out, and resolv.conf names none")]
+    #[error(
+        "no resolver is known: the one that was asked cannot be found out, and resolv.conf names none"
+    )]
     NoResolver,
     /// The last one that was tried failed.
     #[error("ask resolver {to}: {source}")]

@@ -132,12 +132,7 @@ impl Server {
     }
 
     /// The reply to one message; `None` when it is no question.
-    async fn respond(
-        &self,
-        query: &[u8],
-        origin: Origin,
-        transport: Transport,
-    ) -> Option<Vec<u8>> {
+    async fn respond(&self, query: &[u8], origin: Origin, transport: Transport) -> Option<Vec<u8>> {
         let mut view = self.view.current();
         let mut outcome = self.decide(query, view.as_deref(), transport);
         if outcome == Outcome::AwaitView {

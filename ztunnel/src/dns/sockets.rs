@@ -1,7 +1,9 @@
 //! Sockets in one pod's namespace.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdTcp, UdpSocket as StdUdp};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdTcp, UdpSocket as StdUdp,
+};
 
 use netns::{
     Dial, Fence, FenceError, Listen, PodNetns, dial_socket, dial_udp, listen_tcp, listen_udp,
@@ -92,7 +94,11 @@ impl Sockets {
 
     /// Where `client` had addressed the datagram that came to `listener`. `None` when
     /// conntrack has forgotten it, or cannot be asked.
-    pub(super) async fn asked(&self, client: SocketAddr, listener: SocketAddr) -> Option<SocketAddr> {
+    pub(super) async fn asked(
+        &self,
+        client: SocketAddr,
+        listener: SocketAddr,
+    ) -> Option<SocketAddr> {
         let found = self.run(move || original_udp_dst(client, listener)).await;
         found.ok()?.ok().map(|dst| dst.0)
     }

@@ -41,14 +41,20 @@ fn view() -> View {
         service("bank/api.example.org", &["/10.2.0.1"]),
         service("bank/*.wild.example.org", &["/10.2.0.2"]),
         service("bank/far.bank.svc.cluster.local", &["other/10.1.0.9"]),
-        service("bank/many.example.org", &["/10.3.0.1", "/10.3.0.2", "/10.3.0.3", "other/10.3.0.4"]),
+        service(
+            "bank/many.example.org",
+            &["/10.3.0.1", "/10.3.0.2", "/10.3.0.3", "other/10.3.0.4"],
+        ),
         service("bank/range.example.org", &["/10.4.0.0/24"]),
         service("bank/external.example.org", &[]),
         service("shop/both.example.org", &["/10.5.0.1"]),
         service("bank/both.example.org", &["/10.5.0.2"]),
         service("aaaa/elsewhere.example.org", &["/10.6.0.1"]),
         Service { canonical: true, ..service("bank/elsewhere.example.org", &["/10.6.0.2"]) },
-        Service { visibility: Visibility::Namespace, ..service("bank/private.example.org", &["/10.7.0.1"]) },
+        Service {
+            visibility: Visibility::Namespace,
+            ..service("bank/private.example.org", &["/10.7.0.1"])
+        },
         service("shop/db.shop.svc.cluster.local", &[]),
         Service { ip_families: IpFamilies::V4, ..service("shop/db4.shop.svc.cluster.local", &[]) },
         service("shop/none.shop.svc.cluster.local", &[]),
@@ -56,7 +62,8 @@ fn view() -> View {
         view.insert_service(service);
     }
     let db = "shop/db.shop.svc.cluster.local";
-    let sick = Workload { health: Health::Unhealthy, ..endpoint("c", db, &["10.9.0.3", "fd09::3"]) };
+    let sick =
+        Workload { health: Health::Unhealthy, ..endpoint("c", db, &["10.9.0.3", "fd09::3"]) };
     let far = Workload { network: "other".into(), ..endpoint("f", db, &["10.9.0.4"]) };
     for workload in [
         sick,
@@ -224,7 +231,8 @@ fn headless_services_are_their_endpoints_the_healthy_first() {
 #[test]
 fn the_number_decides_the_order() {
     let view = view();
-    let order = |random| told(&Facts { random, ..facts(&view) }, "many.example.org.", RecordType::A);
+    let order =
+        |random| told(&Facts { random, ..facts(&view) }, "many.example.org.", RecordType::A);
     assert_eq!(order(1), order(1));
     let orders: std::collections::BTreeSet<_> = (0..200).map(order).collect();
     assert_eq!(orders.len(), 6, "all orders of three addresses: {orders:?}");
@@ -365,16 +373,41 @@ fn an_answer_belongs_to_one_question() {
     };
     assert!(good(|_| ()));
     assert!(good(|it| it[13] ^= 0x20), "a letter in the other case");
-    assert!(good(|it| { it.truncate(12); it[5] = 0; it[3] = 1; }), "a refusal without question");
+    assert!(
+        good(|it| {
+            it.truncate(12);
+            it[5] = 0;
+            it[3] = 1;
+        }),
+        "a refusal without question"
+    );
     for (what, changed) in [
         ("id", good(|it| it[0] ^= 1)),
         ("a query", good(|it| it[2] &= 0x7f)),
         ("opcode", good(|it| it[2] ^= 8)),
         ("name", good(|it| it[13] ^= 1)),
-        ("type", good(|it| { let at = it.len() - 3; it[at] ^= 1; })),
-        ("class", good(|it| { let at = it.len() - 1; it[at] ^= 2; })),
+        (
+            "type",
+            good(|it| {
+                let at = it.len() - 3;
+                it[at] ^= 1;
+            }),
+        ),
+        (
+            "class",
+            good(|it| {
+                let at = it.len() - 1;
+                it[at] ^= 2;
+            }),
+        ),
         ("cut off", good(|it| it.truncate(20))),
-        ("no question and no refusal", good(|it| { it.truncate(12); it[5] = 0; })),
+        (
+            "no question and no refusal",
+            good(|it| {
+                it.truncate(12);
+                it[5] = 0;
+            }),
+        ),
     ] {
         assert!(!changed, "another {what}");
     }

@@ -39,8 +39,7 @@ impl Dns {
         let settings = &context.settings;
         let name = || format!("{}/{}", pod.info.namespace, pod.info.name);
         let failed = |source| ProxyError::Dns { pod: name(), source };
-        let sockets =
-            Sockets::new(context.fence.clone(), pod.netns.clone(), settings.packet_mark);
+        let sockets = Sockets::new(context.fence.clone(), pod.netns.clone(), settings.packet_mark);
         let listeners = match (settings.dns.mode, given) {
             (Mode::Off, _) => Listeners::default(),
             (Mode::Serve, Some(given)) => given,

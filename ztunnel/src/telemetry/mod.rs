@@ -145,7 +145,10 @@ pub struct Telemetry {
 impl Telemetry {
     /// Registers the metrics of connections and lookups.
     pub fn new(registry: &mut Registry) -> Self {
-        Self { metrics: Arc::new(Metrics::register(registry)), dns: dns::Metrics::register(registry) }
+        Self {
+            metrics: Arc::new(Metrics::register(registry)),
+            dns: dns::Metrics::register(registry),
+        }
     }
 
     /// The counters of lookups.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use nftables::expr::{
-    BinaryOperation, CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression,
-    Payload, PayloadField, Prefix, SetItem,
+    BinaryOperation, CT, CTDir, Expression, Fib, FibFlag, FibResult, Meta, MetaKey,
+    NamedExpression, Payload, PayloadField, Prefix, SetItem,
 };
 
 use crate::model::SetName;
@@ -60,6 +60,12 @@ pub(super) fn meta(key: MetaKey) -> Expression<'static> {
 
 pub(super) fn ct(key: &'static str) -> Expression<'static> {
     Expression::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir: None }))
+}
+
+/// As it is looked up for packets in the direction of whoever opened the connection.
+pub(super) fn ct_of_opener(key: &'static str) -> Expression<'static> {
+    let dir = Some(CTDir::Original);
+    Expression::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir }))
 }
 
 pub(super) fn and(left: Expression<'static>, mask: u32) -> Expression<'static> {

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use mesh::{Service, ServiceAddress, ServiceKey, View};
-use tokio::net::UdpSocket;
 use tokio::io::AsyncWriteExt;
+use tokio::net::UdpSocket;
 
 use super::super::world::soon;
 use super::world::{CLOSED, Over, POD, RESOLVERS, Resolver, World, at, frame, read_frame};
@@ -14,9 +14,9 @@ use crate::source::{ViewHandle, channel};
 
 /// Type and class of a question, and its name as labels on the wire.
 fn question(name: &str, kind: u16) -> Vec<u8> {
-    let labels = name.split('.').map(|label| {
-        [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat()
-    });
+    let labels = name
+        .split('.')
+        .map(|label| [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat());
     let mut bytes = labels.collect::<Vec<_>>().concat();
     bytes.push(0);
     bytes.extend(kind.to_be_bytes());
@@ -179,7 +179,8 @@ async fn a_resolver_that_is_gone_is_a_failure_and_no_silence() {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &world.registry).unwrap();
     for (name, count) in [("requests", 4), ("upstream_requests", 4), ("upstream_failures", 4)] {
-        let lines = text.lines().filter(|line| line.starts_with(&format!("istio_dns_{name}_total{{")));
+        let lines =
+            text.lines().filter(|line| line.starts_with(&format!("istio_dns_{name}_total{{")));
         let counted = lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap());
         assert_eq!(counted.sum::<u64>(), count, "{text}");
     }
@@ -212,7 +213,10 @@ async fn sixty_four_kibibytes_come_through_on_a_connection() {
     let mut ids = HashSet::new();
     for _ in 0..8 {
         let answer = soon(read_frame(&mut tcp)).await.unwrap();
-        assert_eq!(answer, long(&query(u16::from(answer[1]), "long.example.org", 16), Over::Tcp).unwrap());
+        assert_eq!(
+            answer,
+            long(&query(u16::from(answer[1]), "long.example.org", 16), Over::Tcp).unwrap()
+        );
         ids.insert(answer[1]);
     }
     assert_eq!(ids.len(), 8);
@@ -251,7 +255,11 @@ async fn a_pod_that_is_a_name_server_keeps_working() {
         let from = SocketAddr::new(CLOSED.parse().unwrap(), port);
         let client = world.outside_socket(from);
         client.connect(at(POD[0])).await.unwrap();
-        assert_eq!(exchange(&client, &asked).await, echo(&asked, Over::Udp).unwrap(), "from {port}");
+        assert_eq!(
+            exchange(&client, &asked).await,
+            echo(&asked, Over::Udp).unwrap(),
+            "from {port}"
+        );
         assert_eq!(own.heard.lock().unwrap().pop().unwrap(), asked);
     }
     // And what it asks itself reaches the server that it chose.

@@ -58,8 +58,7 @@ impl World {
         let mut registry = Registry::default();
         let telemetry = Telemetry::new(&mut registry);
         let certificates = Certificates::with_issuer(Issuer::Local(TestCa::new()));
-        let context =
-            ProxyContext::new(view, certificates, telemetry, fence.clone(), settings);
+        let context = ProxyContext::new(view, certificates, telemetry, fence.clone(), settings);
         let world = Self { fence, pod, outside, registry, context };
         world.wire();
         world
