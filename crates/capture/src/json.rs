@@ -16,8 +16,8 @@ use nftables::stmt::{
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
 use self::expr::{
-    address, and, binary, ct, ct_of_opener, deciding_flags, destination_type, dnat_bit, looked_up,
-    meta, number, one_of, payload, prefix, reference, word,
+    address, and, binary, ct, ct_of_opener, deciding_flags, destination_type, dnat_bit,
+    link_local_6, looked_up, meta, number, one_of, payload, prefix, reference, word,
 };
 use crate::TABLE;
 use crate::model::{
@@ -170,6 +170,7 @@ fn condition(part: &Match) -> NfMatch<'static> {
         Match::TcpPorts(ports) => (payload("tcp", "dport"), EQ, one_of(ports)),
         Match::UdpPort(port) => (payload("udp", "dport"), EQ, number(*port)),
         Match::In(set) => (looked_up(*set), EQ, reference(*set)),
+        Match::ToLinkLocal6 => (payload("ip6", "daddr"), EQ, link_local_6()),
         Match::To(kind) => (destination_type(), EQ, word(kind.as_str())),
         Match::NotTo(kind) => (destination_type(), NEQ, word(kind.as_str())),
         Match::NotRedirected => (dnat_bit(), EQ, Expression::Number(0)),

@@ -130,6 +130,8 @@ pub enum Match {
     UdpPort(u16),
     /// TCP, and the part that the set is about is in it.
     In(SetName),
+    /// The destination is an IPv6 address that means something on one interface only.
+    ToLinkLocal6,
     /// The destination is of this kind, as routing sees it.
     To(AddrType),
     /// The destination is not of this kind.

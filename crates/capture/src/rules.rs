@@ -151,6 +151,12 @@ fn nat_out(options: &Options) -> Vec<Rule> {
         from_proxy(options),
     ];
     if options.dns == Dns::On {
+        // A redirect leads to loopback, and such a lookup is bound to another interface.
+        rules.push(rule(
+            [Match::UdpPort(DNS_PORT), Match::ToLinkLocal6],
+            [Action::Accept],
+            "lookups at link-local IPv6 addresses cannot be redirected",
+        ));
         rules.push(rule(
             [Match::UdpPort(DNS_PORT), Match::To(AddrType::Unicast)],
             [Action::Redirect(options.ports.dns)],

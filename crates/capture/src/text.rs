@@ -127,6 +127,7 @@ impl Display for Match {
             Self::TcpPorts(ports) => write!(f, "tcp dport {{ {} }}", Joined(ports, ", ")),
             Self::UdpPort(port) => write!(f, "udp dport {port}"),
             Self::In(set) => write!(f, "{} @{}", looked_up(*set), set.as_str()),
+            Self::ToLinkLocal6 => f.write_str("ip6 daddr fe80::/10"),
             Self::To(kind) => write!(f, "fib daddr type {}", kind.as_str()),
             Self::NotTo(kind) => write!(f, "fib daddr type != {}", kind.as_str()),
             Self::NotRedirected => f.write_str("ct status & dnat == 0"),

@@ -4,12 +4,13 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
+use nix::sys::socket::{SetSockOpt as _, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Binds a non-blocking, close-on-exec socket to exactly this address.
 ///
-/// `buffer` is what the kernel may keep for it until it is read, in bytes. The host's
-/// limit (`net.core.rmem_max`) caps it.
+/// `buffer` is what the kernel may keep for it until it is read, in bytes. Without
+/// `CAP_NET_ADMIN` the host's limit (`net.core.rmem_max`) caps it.
 ///
 /// # Errors
 /// As `bind(2)`; `EADDRINUSE` when an application holds the port, `EADDRNOTAVAIL` for
@@ -19,7 +20,9 @@ pub fn listen_udp(addr: SocketAddr, mark: Option<u32>, buffer: usize) -> io::Res
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.set_recv_buffer_size(buffer)?;
+    if sockopt::RcvBufForce.set(&socket, &buffer).is_err() {
+        socket.set_recv_buffer_size(buffer)?;
+    }
     socket.bind(&addr.into())?;
     Ok(socket.into())
 }

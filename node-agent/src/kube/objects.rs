@@ -165,6 +165,7 @@ mod tests {
                     "ambient.istio.io/redirection": "enabled",
                     "sluice.dev/observed": "captured",
                     "sidecar.istio.io/status": "{}",
+                    "ambient.istio.io/dns-capture": "true",
                 },
             },
             "spec": {"serviceAccountName": "clerk", "hostNetwork": true, "containers": []},
@@ -176,6 +177,7 @@ mod tests {
         assert_eq!(facts.service_account, "clerk");
         assert_eq!(facts.dataplane_mode.as_deref(), Some("ambient"));
         assert!(facts.sidecar && facts.terminating);
+        assert_eq!(facts.dns_capture.as_deref(), Some("true"));
         assert_eq!((facts.network, facts.phase), (Network::Host, Phase::Ended));
         let ips: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         assert_eq!(facts.ips, ips);

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -102,6 +102,20 @@ impl Forwarder {
             self.ask_in_turn(&resolvers, query, transport).await
         };
         timeout(DEADLINE, exchange).await.unwrap_or(Err(ForwardError::Deadline))
+    }
+
+    /// A connection to the resolver that was asked, for what is more than a question and its
+    /// answer.
+    ///
+    /// # Errors
+    /// As [`Forwarder::forward`].
+    pub(super) async fn connect(&self, origin: Origin) -> Result<TcpStream, ForwardError> {
+        let connected = async {
+            let to = *self.resolvers(origin).await.first().ok_or(ForwardError::NoResolver)?;
+            let failed = |source| ForwardError::Exchange { to, source };
+            self.sockets.tcp(to).await.map_err(failed)
+        };
+        timeout(DEADLINE, connected).await.unwrap_or(Err(ForwardError::Deadline))
     }
 
     /// A client's failing resolver is not replaced by another one: that might give a wrong

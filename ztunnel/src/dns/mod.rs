@@ -27,6 +27,7 @@ mod server;
 mod sockets;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod upstreams;
 mod wire;
 

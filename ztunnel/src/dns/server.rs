@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use mesh::{LocalWorkload, Network, View, Workload};
+use mesh::{LocalWorkload, Network, View};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Settings;
 use super::answer::{Facts, Outcome, Transport, answer};
-use super::forward::{Forwarder, Origin};
+use super::forward::{ForwardError, Forwarder, Origin};
 use super::frame::{FrameReader, write_frame};
 use super::metrics::{Labels, Metrics};
+use super::transfer::{is_transfer, relay};
 use super::wire::{Message, code, failure};
 use crate::proxy::Ipv6;
 use crate::source::ViewHandle;
@@ -33,6 +35,9 @@ const IDLE: Duration = Duration::from_secs(10);
 /// How long a lookup waits for the first complete view. As a resolver's answer, it must be
 /// over before clients ask again.
 const VIEW_WAIT: Duration = Duration::from_millis(4_500);
+
+/// Rest after an error of the socket itself.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Longest datagram.
 const MOST: usize = 65_535;
@@ -74,7 +79,11 @@ impl Server {
                 () = closing.cancelled(), if open => open = false,
                 Some(()) = unanswered.next() => {}
                 received = receive(socket), if open => {
-                    let Ok((query, client)) = received else { continue };
+                    let Ok((query, client)) = received else {
+                        // Not of this datagram alone, or it would not be told here.
+                        sleep(PAUSE).await;
+                        continue;
+                    };
                     if unanswered.len() < UNANSWERED {
                         unanswered.push(self.on_datagram(socket, query, client, listener));
                     } else {
@@ -118,11 +127,35 @@ impl Server {
                     }
                 }
                 next = frames.next(&mut read), if room => match next {
+                    // Nobody mixes it with other questions.
+                    Ok(Some(query)) if is_transfer(&query) && unanswered.is_empty() => {
+                        return self.transfer(&query, asked, &mut read, &mut write).await;
+                    }
                     Ok(Some(query)) => unanswered.push(self.on_frame(query, asked)),
                     Ok(None) => open = false,
                     Err(_) => return,
                 },
                 () = sleep(IDLE), if unanswered.is_empty() => return,
+            }
+        }
+    }
+
+    async fn transfer(
+        &self,
+        query: &[u8],
+        asked: Option<SocketAddr>,
+        read: &mut (impl AsyncRead + Unpin),
+        write: &mut (impl AsyncWrite + Unpin),
+    ) {
+        let labels = self.labels(query, Transport::Tcp, self.view.current().as_deref());
+        self.metrics.requested(&labels);
+        self.metrics.forwarded(&labels);
+        match self.forwarder.connect(Origin::Connection(asked)).await {
+            // A torn connection is how a client learns that it has not got all.
+            Ok(server) => drop(relay(query, server, read, write).await),
+            Err(error) => {
+                let reply = self.failed(query, &error, &labels);
+                write_reply(write, reply).await;
             }
         }
     }
@@ -142,9 +175,7 @@ impl Server {
         if outcome == Outcome::Ignore {
             return None;
         }
-        let source = view.as_deref().and_then(|view| self.workload(view));
-        let kind = Message::read(query).and_then(Message::question).map(|it| it.kind);
-        let labels = Labels::new(kind, transport, source.map(|it| &**it));
+        let labels = self.labels(query, transport, view.as_deref());
         drop(view);
         self.metrics.requested(&labels);
         match outcome {
@@ -169,12 +200,15 @@ impl Server {
         answer(query, &facts)
     }
 
-    fn workload<'a>(&self, view: &'a View) -> Option<&'a Arc<Workload>> {
-        view.local(LocalWorkload {
+    fn labels(&self, query: &[u8], transport: Transport, view: Option<&View>) -> Labels {
+        let pod = LocalWorkload {
             name: &self.pod.name,
             namespace: &self.pod.namespace,
             service_account: &self.pod.service_account,
-        })
+        };
+        let source = view.and_then(|view| view.local(pod));
+        let kind = Message::read(query).and_then(Message::question).map(|it| it.kind);
+        Labels::new(kind, transport, source.map(|it| &**it))
     }
 
     async fn forward(
@@ -188,15 +222,17 @@ impl Server {
         let start = Instant::now();
         let result = self.forwarder.forward(query, origin, transport).await;
         self.metrics.returned(labels, start.elapsed());
-        result.map_or_else(
-            |error| {
-                self.metrics.failed(labels);
-                let pod = format_args!("{}/{}", self.pod.namespace, self.pod.name);
-                tracing::debug!(%pod, %error, "name lookup failed");
-                failure(query, code::SERVER_FAILURE)
-            },
-            Some,
-        )
+        match result {
+            Ok(reply) => Some(reply),
+            Err(error) => self.failed(query, &error, labels),
+        }
+    }
+
+    fn failed(&self, query: &[u8], error: &ForwardError, labels: &Labels) -> Option<Vec<u8>> {
+        self.metrics.failed(labels);
+        let pod = format_args!("{}/{}", self.pod.namespace, self.pod.name);
+        tracing::debug!(%pod, %error, "name lookup failed");
+        failure(query, code::SERVER_FAILURE)
     }
 }
 
@@ -224,10 +260,7 @@ async fn send(socket: &UdpSocket, reply: Option<Vec<u8>>, client: SocketAddr) {
 }
 
 /// Whether the connection is still good.
-async fn write_reply(
-    write: &mut (impl tokio::io::AsyncWrite + Unpin),
-    reply: Option<Vec<u8>>,
-) -> bool {
+async fn write_reply(write: &mut (impl AsyncWrite + Unpin), reply: Option<Vec<u8>>) -> bool {
     match reply {
         Some(reply) => matches!(timeout(IDLE, write_frame(write, &reply)).await, Ok(Ok(()))),
         None => true,

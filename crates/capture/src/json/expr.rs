@@ -88,6 +88,12 @@ pub(super) fn address(addr: IpAddr) -> Expression<'static> {
     Expression::String(addr.to_string().into())
 }
 
+/// `fe80::/10`.
+pub(super) fn link_local_6() -> Expression<'static> {
+    let addr = Box::new(word("fe80::"));
+    Expression::Named(NamedExpression::Prefix(Prefix { addr, len: 10 }))
+}
+
 pub(super) fn prefix(network: IpNetwork) -> Expression<'static> {
     let (addr, len) = (Box::new(address(network.ip())), u32::from(network.prefix()));
     Expression::Named(NamedExpression::Prefix(Prefix { addr, len }))

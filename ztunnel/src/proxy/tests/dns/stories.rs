@@ -409,3 +409,41 @@ async fn descriptors_are_only_those_of_the_families_that_the_pod_has() {
     let _proxy = off.start().await;
     assert_eq!(off.listening(15_053), 0);
 }
+
+#[tokio::test]
+async fn a_zone_transfer_has_as_many_messages_as_it_needs() {
+    fn zone(query: &[u8], over: Over) -> Option<Vec<u8>> {
+        let parts = (0..5).map(|part| {
+            let mut answer = echo(query, over).unwrap();
+            answer.resize(20_000, part);
+            answer
+        });
+        // The resolver puts a length before all of it: the first part's stays out.
+        let mut all: Vec<u8> = parts.flat_map(|part| frame(&part)).collect();
+        all.drain(..2);
+        Some(all)
+    }
+    let world = world(&[]);
+    let _resolver = world.resolver(RESOLVERS[0], zone);
+    let _proxy = world.start().await;
+    let mut tcp = world.dial(at(RESOLVERS[0])).await;
+    for kind in [251, 252] {
+        tcp.write_all(&frame(&query(1, "example.org", kind))).await.unwrap();
+        for part in 0..5 {
+            let message = soon(read_frame(&mut tcp)).await.unwrap();
+            assert_eq!((message.len(), message.last()), (20_000, Some(&part)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_resolver_on_a_link_local_ipv6_address_is_asked_directly() {
+    let world = world(&[]);
+    let (address, resolver) = world.link_local_resolver(echo);
+    let _proxy = world.start().await;
+    let asked = query(1, "example.org", 1);
+    let socket = world.ask(address);
+    let answer = exchange(&socket, &asked).await;
+    assert_eq!(answer, echo(&asked, Over::Udp).unwrap());
+    assert_eq!(resolver.heard.lock().unwrap()[0], asked, "id and all");
+}

@@ -1,7 +1,7 @@
 //! A captured pod and, on the other end of its wire, resolvers that nobody captures.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -34,6 +34,7 @@ const RULES: &str = "table inet capture {
   chain out { type nat hook output priority -105;
     oifname lo accept
     meta mark and 0xfff == 0x539 accept
+    udp dport 53 ip6 daddr fe80::/10 accept
     udp dport 53 fib daddr type unicast redirect to :15053
     meta l4proto != tcp accept
     tcp dport 53 redirect to :15053
@@ -133,6 +134,24 @@ impl World {
         self.fence.run(&self.pod, job).unwrap().unwrap();
     }
 
+    /// A resolver on an address that means something on the wire only, as the pod sees it.
+    pub(super) fn link_local_resolver(&self, reply: Reply) -> (SocketAddr, Resolver) {
+        run(self, &self.outside, "ip address add fe80::53/64 dev eth0 nodad");
+        let seen_by = |netns| {
+            let ip = "fe80::53".parse().unwrap();
+            SocketAddr::from(SocketAddrV6::new(ip, 53, 0, self.wire_of(netns)))
+        };
+        let (udp, tcp) = self.listen(&self.outside, seen_by(&self.outside));
+        (seen_by(&self.pod), Resolver::start(udp, tcp, reply))
+    }
+
+    /// The number of its end of the wire.
+    fn wire_of(&self, netns: &PodNetns) -> u32 {
+        let job = || std::fs::read_to_string("/proc/thread-self/net/dev_snmp6/eth0").unwrap();
+        let text = self.fence.run(netns, job).unwrap();
+        text.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// How many sockets of the pod are bound to this port and connected to nobody.
     pub(super) fn listening(&self, port: u16) -> usize {
         let port = format!(":{port:04X} ");
@@ -222,7 +241,7 @@ impl Resolver {
                     while let Ok(query) = read_frame(&mut tcp).await {
                         log.lock().unwrap().push(query.clone());
                         match reply(&query, Over::Tcp) {
-                            Some(answer) => tcp.write_all(&frame(&answer)).await.unwrap(),
+                            Some(answer) => tcp.write_all(&framed(&answer)).await.unwrap(),
                             None => return,
                         }
                     }
@@ -230,6 +249,14 @@ impl Resolver {
             }
         });
         Self { heard, sources, tasks: [datagrams, connections] }
+    }
+}
+
+/// Its first part with its length, where it is several messages already.
+fn framed(answer: &[u8]) -> Vec<u8> {
+    match answer.len() {
+        0..=65_535 => frame(answer),
+        _ => [&20_000u16.to_be_bytes(), answer].concat(),
     }
 }
 
