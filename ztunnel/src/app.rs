@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin, Dump, Part, Readiness, Servers};
 use crate::config::Config;
+use crate::dns::Upstreams;
 use crate::identity::{
     CaClient, CaSettings, Certificates, ChannelError, ControlChannel, Token, follow_root,
 };
@@ -286,7 +287,11 @@ fn build_proxy(
     fence: Fence,
     telemetry: Telemetry,
 ) -> Arc<ProxyContext> {
-    let settings = config.proxy.clone();
+    let mut settings = config.proxy.clone();
+    settings.dns.upstreams = Upstreams::system().unwrap_or_else(|error| {
+        warn!(%error, "no resolvers of our own: lookups go to those that pods ask");
+        Upstreams::default()
+    });
     ProxyContext::new(view.clone(), certificates.clone(), telemetry, fence, settings)
 }
 

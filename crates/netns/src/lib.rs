@@ -14,11 +14,15 @@
 //! may be used from any thread afterwards. This crate does no async IO; callers bring
 //! results into their runtime by the callback of [`Fence::submit`].
 
+mod conntrack;
+mod datagram;
 mod fence;
 mod named;
 mod pod;
 mod socket;
 
+pub use conntrack::original_udp_dst;
+pub use datagram::{dial_udp, listen_udp};
 pub use fence::{Fence, FenceError};
 pub use named::{NamedNetns, release_folder};
 pub use pod::{NetnsError, NetnsId, PodNetns};

@@ -4,6 +4,7 @@
 //! The names and defaults are those of Istio's ztunnel. A setting for something that this
 //! version does not have is an error: whoever set it counts on it.
 
+mod dns;
 mod duration;
 mod identity;
 mod node;
@@ -170,6 +171,7 @@ fn proxy(reader: &mut Reader<'_>) -> proxy::Settings {
         ipv6: ipv6(reader),
         response_baggage: response_baggage(reader),
         hbone: hbone(reader, &default.hbone),
+        dns: dns::dns(reader),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::Config;
+use crate::dns;
 use crate::source::Scope;
 
 impl Config {
@@ -19,6 +20,9 @@ impl Config {
             "podNamespace": self.node.pod_namespace,
             "instanceIp": self.node.instance_ip,
             "ztunnelIdentity": self.own_pod.as_ref().map(|own| own.identity.to_string()),
+            "clusterDomain": *self.proxy.dns.domain,
+            "dnsProxy": self.proxy.dns.mode == dns::Mode::Serve,
+            "preferedServiceNamespace": self.proxy.dns.preferred_namespace.as_deref(),
             "network": *self.proxy.network,
             "trustDomain": self.proxy.trust_domain,
             "xdsAddress": xds.map(|xds| xds.address.to_string()),

@@ -16,9 +16,6 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("KEEPALIVE_INTERVAL", "180s", "another TCP keep-alive"),
     ("KEEPALIVE_RETRIES", "9", "another TCP keep-alive"),
     ("USER_TIMEOUT_ENABLED", "false", "TCP user timeouts"),
-    ("PREFERED_SERVICE_NAMESPACE", "", "services"),
-    ("ISTIO_META_DNS_CAPTURE", "false", "the DNS proxy"),
-    ("ISTIO_META_DNS_PROXY_ADDR", "", "the DNS proxy"),
 ];
 
 pub(super) fn check(reader: &mut Reader<'_>) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mesh::Network;
 use netns::Fence;
 
+use crate::dns;
 use crate::hbone;
 use crate::identity::Certificates;
 use crate::source::ViewHandle;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub response_baggage: ResponseBaggage,
     /// Sizes and times of tunnels.
     pub hbone: hbone::Settings,
+    /// Name servers in the pods.
+    pub dns: dns::Settings,
 }
 
 impl Default for Settings {
@@ -54,6 +57,7 @@ impl Default for Settings {
             ipv6: Ipv6::Enabled,
             response_baggage: ResponseBaggage::Sent,
             hbone: hbone::Settings::default(),
+            dns: dns::Settings::default(),
         }
     }
 }

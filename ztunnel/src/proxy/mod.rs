@@ -16,6 +16,7 @@ mod admission;
 mod app_socket;
 mod context;
 mod dial;
+mod dns;
 mod headers;
 mod inbound;
 mod inbound_plain;
@@ -63,6 +64,14 @@ pub enum ProxyError {
         pod: String,
         /// Why not.
         source: netns::FenceError,
+    },
+    /// Its name server cannot be had.
+    #[error("pod {pod}: {source}")]
+    Dns {
+        /// `namespace/name`.
+        pod: String,
+        /// Why not.
+        source: crate::dns::ListenError,
     },
     /// A port is not ours. "Address in use" means that an application, or another proxy,
     /// holds it.

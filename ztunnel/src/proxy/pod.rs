@@ -16,9 +16,11 @@ use super::accept::{Gate, accept_loop};
 use super::app_socket::AppSocket;
 use super::context::ProxyContext;
 use super::dial::Dialer;
+use super::dns::Dns;
 use super::listen::bind;
 use super::outbound::PeerError;
 use super::{ProxyError, inbound, inbound_plain, outbound};
+use crate::dns::Resolver;
 use crate::hbone::Pool;
 use crate::identity::Lease;
 
@@ -77,6 +79,7 @@ impl PodProxy {
         )
         .map_err(|source| ProxyError::Identity { pod: name.clone(), source })?;
         let listeners = bind(context, &pod.netns).await.map_err(|error| error.of(&name))?;
+        let dns = Dns::bind(context, &pod, None).await?;
         let shared = Arc::new(PodShared {
             dialer: Dialer::new(
                 context.fence.clone(),
@@ -90,9 +93,11 @@ impl PodProxy {
             info: pod.info,
             inbound: Arc::default(),
             outbound: Arc::default(),
+            resolver: dns.resolver(),
         });
         tracing::info!(pod = %name, uid = %pod.uid, %identity, "pod is served");
         let proxy = Self { shared, life: Life::default() };
+        dns.serve(&proxy.life);
         proxy.serve(listeners);
         Ok(proxy)
     }
@@ -125,6 +130,12 @@ impl PodProxy {
         self.life.cut.cancel();
         self.life.tasks.wait().await;
         self.shared.pool.close().await;
+    }
+
+    /// Looks names up through the pod, for workloads that have a hostname and no address.
+    #[must_use]
+    pub fn resolver(&self) -> &Resolver {
+        &self.shared.resolver
     }
 
     /// What is open right now.
@@ -172,6 +183,7 @@ pub(super) struct PodShared {
     pub(super) info: zds::WorkloadInfo,
     pub(super) inbound: Arc<AtomicUsize>,
     pub(super) outbound: Arc<AtomicUsize>,
+    pub(super) resolver: Resolver,
 }
 
 impl PodShared {

@@ -42,6 +42,8 @@ pub use process::register_process;
 pub use series::SeriesLimits;
 pub use timing::Step;
 
+use crate::dns;
+
 /// What is told, and how much of it is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -55,6 +57,7 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     metrics: Arc<Metrics>,
+    dns: dns::Metrics,
     policy_log: PolicyLog,
 }
 
@@ -68,8 +71,15 @@ impl Telemetry {
     pub fn with_settings(registry: &mut Registry, settings: Settings) -> Self {
         Self {
             metrics: Metrics::register(registry, settings.series),
+            dns: dns::Metrics::register(registry),
             policy_log: settings.policy_log,
         }
+    }
+
+    /// The counters of lookups.
+    #[must_use]
+    pub fn dns(&self) -> &dns::Metrics {
+        &self.dns
     }
 
     /// A connection begins.
