@@ -80,9 +80,13 @@ fn resource(name: &str, addresses: Vec<Vec<u8>>) -> Resource {
         namespace: "shop".to_owned(),
         ..Default::default()
     };
-    let address = Address { r#type: Some(address::Type::Workload(workload)) };
+    packed(name.to_owned(), address::Type::Workload(workload))
+}
+
+fn packed(name: String, content: address::Type) -> Resource {
+    let address = Address { r#type: Some(content) };
     Resource {
-        name: name.to_owned(),
+        name,
         version: "v1".to_owned(),
         resource: Some(Any { type_url: ADDRESS_TYPE.to_owned(), value: address.encode_to_vec() }),
         ..Default::default()
@@ -283,7 +287,7 @@ async fn a_mass_removal_is_asked_about_once_more_and_then_believed() {
 #[tokio::test]
 async fn on_demand_a_lookup_asks_once_and_waits_for_the_view() {
     let rules = Rules { scope: Scope::OnDemand, ..RULES };
-    let (session, view, readiness) = session_with(rules, channel_on_demand());
+    let (session, view, readiness) = session_with(rules, channel_on_demand("Kubernetes"));
     assert_eq!(readiness.waiting(), ["policies from the control plane"]);
     let (addr, mut calls) = fake_control().await;
     let running = start(session, addr);
@@ -323,6 +327,8 @@ async fn on_demand_a_lookup_asks_once_and_waits_for_the_view() {
     call.remove(ADDRESS_TYPE, "3", &["/10.0.0.9"]).await;
     assert_eq!(nothing.await.unwrap(), Ok(()), "nothing there is an answer too");
 
+    assert_eq!(call.request().await.response_nonce, "3");
+
     drop(call);
     let (session, _) = ended(running).await;
     let running = start(session, addr);
@@ -332,6 +338,50 @@ async fn on_demand_a_lookup_asks_once_and_waits_for_the_view() {
     assert_eq!((versions["a"].as_str(), versions["/10.0.0.9"].as_str()), ("v1", ""));
     drop(call);
     ended(running).await;
+}
+
+#[tokio::test]
+async fn on_demand_a_destination_is_prepared_with_the_waypoint_on_the_way() {
+    let rules = Rules { scope: Scope::OnDemand, ..RULES };
+    let (session, view, _) = session_with(rules, channel_on_demand("Kubernetes"));
+    let (running, mut call, _calls) = settled(session, &[]).await;
+    let preparing = tokio::spawn({
+        let view = view.clone();
+        async move { view.prepare("shop", &"".into(), "10.96.0.1".parse().unwrap()).await }
+    });
+    assert_eq!(call.request().await.resource_names_subscribe, ["/10.96.0.1"]);
+    call.respond(ADDRESS_TYPE, "3", vec![service("cart", [10, 96, 0, 1], Some("way"))]).await;
+    // The acknowledgement and the next question, in one order or the other.
+    let (one, two) = (call.request().await, call.request().await);
+    let question = if one.response_nonce.is_empty() { one } else { two };
+    assert_eq!(question.resource_names_subscribe, ["shop/way"]);
+    assert!(!preparing.is_finished(), "without its waypoint it must not be routed");
+    call.respond(ADDRESS_TYPE, "4", vec![service("way", [10, 96, 0, 2], None)]).await;
+    assert_eq!(timeout(LIMIT, preparing).await.unwrap().unwrap(), Ok(()));
+    drop(call);
+    ended(running).await;
+}
+
+fn service(hostname: &str, vip: [u8; 4], waypoint: Option<&str>) -> Resource {
+    use mesh::proto::workload::{
+        GatewayAddress, NamespacedHostname, NetworkAddress, Service, gateway_address,
+    };
+    let shop = || "shop".to_owned();
+    let gateway = |hostname: &str| GatewayAddress {
+        destination: Some(gateway_address::Destination::Hostname(NamespacedHostname {
+            namespace: shop(),
+            hostname: hostname.to_owned(),
+        })),
+        ..Default::default()
+    };
+    let service = Service {
+        namespace: shop(),
+        hostname: hostname.to_owned(),
+        addresses: vec![NetworkAddress { address: vip.to_vec(), ..Default::default() }],
+        waypoint: waypoint.map(gateway),
+        ..Default::default()
+    };
+    packed(format!("shop/{hostname}"), address::Type::Service(service))
 }
 
 /// One thread carries the traffic of this test, and it goes on while twenty thousand

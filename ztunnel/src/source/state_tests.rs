@@ -17,6 +17,7 @@ fn everything() -> State {
 
 impl State {
     /// The response as it comes from the wire.
+    #[expect(clippy::needless_pass_by_value, reason = "dozens of calls read better")]
     fn hear(&mut self, response: DeltaDiscoveryResponse) -> Outcome {
         self.hear_at(&response, Instant::now())
     }
