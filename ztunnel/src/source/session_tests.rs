@@ -26,7 +26,15 @@ fn session() -> (Session, ViewHandle, Readiness) {
 
 fn session_with(
     rules: Rules,
+    ends: (ViewWriter, ViewHandle),
+) -> (Session, ViewHandle, Readiness) {
+    session_counted(rules, ends, &mut Registry::default())
+}
+
+fn session_counted(
+    rules: Rules,
     (writer, view): (ViewWriter, ViewHandle),
+    registry: &mut Registry,
 ) -> (Session, ViewHandle, Readiness) {
     let node = NodeInfo {
         node: "n1".to_owned(),
@@ -37,7 +45,7 @@ fn session_with(
         metadata: [("REGION".to_owned(), "north".into())].into(),
     };
     let readiness = Readiness::default();
-    let metrics = Metrics::register(&mut Registry::default());
+    let metrics = Metrics::register(registry);
     let token = Token::from_setting(Some("secret"));
     let headers = vec![("x-tenant".to_owned(), "blue".to_owned())];
     let caller = Caller { node, token, headers };
@@ -169,6 +177,32 @@ fn names(view: &ViewHandle) -> Vec<String> {
         view.current().unwrap().workloads().map(|workload| workload.uid.to_string()).collect();
     names.sort_unstable();
     names
+}
+
+#[tokio::test]
+async fn what_is_received_held_and_refused_is_counted() {
+    let mut registry = Registry::default();
+    let (session, _, _) = session_counted(RULES, channel(), &mut registry);
+    let (running, mut call, _calls) = settled(session, &["a", "b"]).await;
+    let bad = Resource { resource: None, ..workload("a") };
+    call.respond(ADDRESS_TYPE, "3", vec![bad]).await;
+    assert!(call.request().await.error_detail.is_some());
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let labels = format!("{{url=\"{ADDRESS_TYPE}\"}}");
+    for line in [
+        format!("istio_xds_message_total{labels} 2"),
+        format!("sluice_xds_resources_held{labels} 2"),
+        format!("sluice_xds_resources_unusable{labels} 1"),
+        format!("sluice_xds_removals_held_back{labels} 0"),
+        format!("sluice_xds_resources_rejected_total{labels} 1"),
+        "sluice_xds_connected 1".to_owned(),
+    ] {
+        assert!(text.contains(&line), "{line} is not in {text}");
+    }
+    assert!(text.contains(&format!("istio_xds_message_bytes_total{labels} ")), "{text}");
+    drop(call);
+    ended(running).await;
 }
 
 #[tokio::test]
