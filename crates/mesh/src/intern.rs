@@ -25,7 +25,8 @@ pub(crate) struct Interner {
 }
 
 impl Interner {
-    /// Replaces what the workload shares with others by the one copy of it.
+    /// Replaces what the workload shares with others by the one copy of it, and lets go of
+    /// room that it does not fill.
     pub(crate) fn workload(&mut self, workload: &mut Workload) {
         for text in [
             &mut workload.namespace,
@@ -41,7 +42,8 @@ impl Interner {
         }
         self.identity(&mut workload.identity);
         self.localities.share(&mut workload.locality);
-        self.memberships.share(&mut workload.services);
+        self.memberships(&mut workload.services);
+        workload.addresses.shrink_to_fit();
         self.policies.share(&mut workload.policies);
     }
 
@@ -49,7 +51,19 @@ impl Interner {
     pub(crate) fn service(&mut self, service: &mut Service) {
         service.key.parts_mut().into_iter().for_each(|text| self.texts.share(text));
         service.addresses.iter_mut().for_each(|it| self.texts.share(&mut it.network));
+        service.addresses.shrink_to_fit();
+        service.subject_alt_names.shrink_to_fit();
         service.subject_alt_names.iter_mut().for_each(|it| self.identity(it));
+    }
+
+    /// The keys in a list that is seen for the first time are those of services.
+    fn memberships(&mut self, list: &mut Arc<[Membership]>) {
+        if !self.memberships.contains(list) {
+            for membership in Arc::make_mut(list) {
+                membership.service.parts_mut().into_iter().for_each(|it| self.texts.share(it));
+            }
+        }
+        self.memberships.share(list);
     }
 
     fn identity(&mut self, identity: &mut Identity) {
@@ -73,6 +87,10 @@ impl Clone for Interner {
 struct Kept<T: ?Sized>(HashSet<Arc<T>>);
 
 impl<T: ?Sized + Eq + Hash> Kept<T> {
+    fn contains(&self, value: &T) -> bool {
+        self.0.contains(value)
+    }
+
     fn share(&mut self, value: &mut Arc<T>) {
         if let Some(kept) = self.0.get(&**value) {
             *value = Arc::clone(kept);

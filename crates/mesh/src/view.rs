@@ -1,9 +1,12 @@
 //! Everything known about the mesh at one moment.
 
 mod rejected;
+mod services;
+
+#[cfg(test)]
+mod oracle_tests;
 #[cfg(test)]
 mod service_tests;
-mod services;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,7 @@
 //! The decisions in one line each.
 
 mod gateways;
+mod oracle;
 mod services;
 mod workloads;
 
