@@ -24,10 +24,7 @@ fn session() -> (Session, ViewHandle, Readiness) {
     session_with(RULES, channel())
 }
 
-fn session_with(
-    rules: Rules,
-    ends: (ViewWriter, ViewHandle),
-) -> (Session, ViewHandle, Readiness) {
+fn session_with(rules: Rules, ends: (ViewWriter, ViewHandle)) -> (Session, ViewHandle, Readiness) {
     session_counted(rules, ends, &mut Registry::default())
 }
 
