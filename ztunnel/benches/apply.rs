@@ -17,6 +17,9 @@ use ztunnel::source::state::State;
 use ztunnel::source::wire::Envelope;
 use ztunnel::source::{MassRemoval, Rules, Scope};
 
+#[global_allocator]
+static ALLOCATIONS: divan::AllocProfiler = divan::AllocProfiler::system();
+
 fn main() {
     divan::main();
 }

@@ -139,7 +139,7 @@ impl App {
         let token = Token::from_setting(config.token.as_deref());
         let (writer, view) = match config.source.rules.scope {
             Scope::Everything => source::channel(),
-            Scope::OnDemand => source::channel_on_demand(),
+            Scope::OnDemand => source::channel_on_demand(&config.node.cluster),
         };
 
         let policy = Policy::new(&config.tls, &mut registry)?;

@@ -140,3 +140,29 @@ fn bad_settings_are_told_at_once_and_nothing_starts() {
         assert!(text.contains(name), "{name} is not named in {text}");
     }
 }
+
+#[test]
+fn without_a_control_plane_the_mesh_comes_from_a_file() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/mesh.yaml");
+    let ztunnel =
+        Ztunnel::start(&[("NODE_NAME", "n1"), ("XDS_ADDRESS", ""), ("LOCAL_XDS_PATH", example)]);
+    let ready = ztunnel.answer(15021, "GET /healthz/ready");
+    assert!(!ready.contains("control plane"), "it waits for the agent only: {ready}");
+    let dump = ztunnel.answer(15000, "GET /config_dump");
+    assert!(dump.contains("\"uid\": \"Kubernetes//Pod/shop/cart\""), "{dump}");
+    assert!(dump.contains("\"only-till\""), "{dump}");
+}
+
+#[test]
+fn a_local_mesh_with_mistakes_is_told_in_full_and_nothing_starts() {
+    let mut ztunnel = Ztunnel::start(&[
+        ("NODE_NAME", "n1"),
+        ("XDS_ADDRESS", ""),
+        ("LOCAL_XDS", "workloads: [{uid: a, name: a}, {uid: b, name: b, namespace: x, ip: y}]"),
+    ]);
+    let (status, log) = ztunnel.ended();
+    assert_eq!(status.code(), Some(1), "{log}");
+    for words in ["in LOCAL_XDS", "workloads[0] a: missing field `namespace`", "workloads[1] b"] {
+        assert!(log.contains(words), "{words} is not in {log}");
+    }
+}

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use mesh::{Decision, LocalWorkload, View, Workload};
+use netns::OrigDst;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -15,8 +16,10 @@ use super::refusal::Refusal;
 pub(super) type Known = (Arc<View>, Arc<Workload>);
 
 impl PodShared {
-    /// Waits until the pod is known to a complete view.
-    pub(super) async fn known(&self) -> Result<Known, Refusal> {
+    /// Waits until the pod and what is at `dst` are known to a complete view.
+    pub(super) async fn known_toward(&self, dst: OrigDst) -> Result<Known, Refusal> {
+        let (view, network) = (&self.context.view, &self.context.settings.network);
+        view.prepare(&self.info.namespace, network, dst.0.ip()).await?;
         self.settled(Ok).await
     }
 
@@ -67,6 +70,7 @@ impl PodShared {
     ) -> Result<Known, Refusal> {
         let deadline = Instant::now() + KNOWLEDGE_WAIT;
         let mut changes = self.context.view.changes();
+        self.context.view.ask_for_pod(&self.info.namespace, &self.info.name);
         loop {
             let answer = self.lookup().and_then(&judge);
             match answer {

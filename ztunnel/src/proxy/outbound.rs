@@ -53,7 +53,7 @@ pub(super) async fn serve(pod: Arc<PodShared>, app: AppSocket, client: SocketAdd
             return refused(&pod, facts(&pod, None, client, stranger(local)), &refusal);
         }
     };
-    let known = match pod.known().await {
+    let known = match pod.known_toward(dst).await {
         Ok(known) => known,
         Err(refusal) => {
             return refused(&pod, facts(&pod, None, client, stranger(dst.0)), &refusal);

@@ -50,15 +50,11 @@ pub(super) fn address_name(network: &Network, ip: IpAddr) -> String {
 /// Everything that is asked for on demand.
 #[derive(Debug)]
 pub(super) struct Demand {
+    /// The cluster whose pods are ours.
+    cluster: String,
     patience: Duration,
     names: Mutex<Names>,
     news: Notify,
-}
-
-impl Default for Demand {
-    fn default() -> Self {
-        Self { patience: LOOKUP_PATIENCE, names: Mutex::default(), news: Notify::default() }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +79,19 @@ pub(super) struct Change {
 }
 
 impl Demand {
+    /// Nothing is asked for yet.
+    pub(super) fn new(cluster: &str) -> Self {
+        let (names, news) = (Mutex::default(), Notify::new());
+        Self { cluster: cluster.to_owned(), patience: LOOKUP_PATIENCE, names, news }
+    }
+
+    /// Asks for a pod of this cluster without waiting. There is no error: whoever needs
+    /// the pod waits for it to be in the view.
+    pub(super) fn ask_for_pod(&self, namespace: &str, name: &str) {
+        let uid = format!("{}//Pod/{namespace}/{name}", self.cluster);
+        let _ = self.ask(&uid.into(), Instant::now());
+    }
+
     /// Returns when the view says what `name` is, even if that is nothing.
     pub(super) async fn lookup(&self, name: String) -> Result<(), LookupError> {
         let name: Arc<str> = name.into();
@@ -159,13 +168,26 @@ impl Demand {
 mod tests {
     use super::*;
 
+    fn demand() -> Demand {
+        Demand::new("Kubernetes")
+    }
+
+    #[test]
+    fn a_pod_of_ours_is_asked_for_by_the_uid_that_control_planes_give_it() {
+        let demand = demand();
+        demand.ask_for_pod("shop", "cart-1");
+        demand.ask_for_pod("shop", "cart-1");
+        let subscribe = demand.change(Instant::now()).subscribe;
+        assert_eq!(subscribe, [name("Kubernetes//Pod/shop/cart-1")]);
+    }
+
     fn name(text: &str) -> Arc<str> {
         text.into()
     }
 
     #[tokio::test]
     async fn many_lookups_of_a_name_are_one_question_and_one_answer() {
-        let demand = Arc::new(Demand::default());
+        let demand = Arc::new(demand());
         let lookups: Vec<_> = (0..10)
             .map(|_| {
                 let demand = Arc::clone(&demand);
@@ -185,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_an_answer_a_lookup_fails_and_the_question_stays() {
-        let demand = Demand { patience: Duration::from_millis(1), ..Demand::default() };
+        let demand = Demand { patience: Duration::from_millis(1), ..demand() };
         let error = demand.lookup("/10.0.0.1".to_owned()).await.unwrap_err();
         assert_eq!(error, LookupError::Deadline(name("/10.0.0.1")));
         assert_eq!(demand.all(), [name("/10.0.0.1")], "the next stream asks for it too");
@@ -196,7 +218,7 @@ mod tests {
 
     #[tokio::test]
     async fn names_that_nobody_uses_are_given_up() {
-        let demand = Demand::default();
+        let demand = demand();
         let begin = Instant::now();
         let _old = demand.ask(&name("old"), begin).unwrap();
         let _used = demand.ask(&name("used"), begin).unwrap();
@@ -209,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_number_of_names_is_bounded() {
-        let demand = Demand::default();
+        let demand = demand();
         for number in 0..NAMES {
             demand.ask(&number.to_string().into(), Instant::now()).unwrap();
         }

@@ -72,10 +72,10 @@ pub fn channel() -> (ViewWriter, ViewHandle) {
     both_ends(None)
 }
 
-/// Both ends of a view that has only what was asked for.
+/// Both ends of a view that has only what was asked for. Our pods are those of `cluster`.
 #[must_use]
-pub fn channel_on_demand() -> (ViewWriter, ViewHandle) {
-    both_ends(Some(Demand::default()))
+pub fn channel_on_demand(cluster: &str) -> (ViewWriter, ViewHandle) {
+    both_ends(Some(Demand::new(cluster)))
 }
 
 fn both_ends(demand: Option<Demand>) -> (ViewWriter, ViewHandle) {
@@ -154,6 +154,13 @@ impl ViewHandle {
         match self.demand() {
             Some(demand) => demand.lookup(name.to_owned()).await,
             None => Ok(()),
+        }
+    }
+
+    /// Has the workload asked for that a pod of this node is; does not wait for it.
+    pub fn ask_for_pod(&self, namespace: &str, name: &str) {
+        if let Some(demand) = self.demand() {
+            demand.ask_for_pod(namespace, name);
         }
     }
 

@@ -24,9 +24,14 @@ fn session() -> (Session, ViewHandle, Readiness) {
     session_with(RULES, channel())
 }
 
-fn session_with(
+fn session_with(rules: Rules, ends: (ViewWriter, ViewHandle)) -> (Session, ViewHandle, Readiness) {
+    session_counted(rules, ends, &mut Registry::default())
+}
+
+fn session_counted(
     rules: Rules,
     (writer, view): (ViewWriter, ViewHandle),
+    registry: &mut Registry,
 ) -> (Session, ViewHandle, Readiness) {
     let node = NodeInfo {
         node: "n1".to_owned(),
@@ -37,7 +42,7 @@ fn session_with(
         metadata: [("REGION".to_owned(), "north".into())].into(),
     };
     let readiness = Readiness::default();
-    let metrics = Metrics::register(&mut Registry::default());
+    let metrics = Metrics::register(registry);
     let token = Token::from_setting(Some("secret"));
     let headers = vec![("x-tenant".to_owned(), "blue".to_owned())];
     let caller = Caller { node, token, headers };
@@ -80,9 +85,13 @@ fn resource(name: &str, addresses: Vec<Vec<u8>>) -> Resource {
         namespace: "shop".to_owned(),
         ..Default::default()
     };
-    let address = Address { r#type: Some(address::Type::Workload(workload)) };
+    packed(name.to_owned(), address::Type::Workload(workload))
+}
+
+fn packed(name: String, content: address::Type) -> Resource {
+    let address = Address { r#type: Some(content) };
     Resource {
-        name: name.to_owned(),
+        name,
         version: "v1".to_owned(),
         resource: Some(Any { type_url: ADDRESS_TYPE.to_owned(), value: address.encode_to_vec() }),
         ..Default::default()
@@ -165,6 +174,32 @@ fn names(view: &ViewHandle) -> Vec<String> {
         view.current().unwrap().workloads().map(|workload| workload.uid.to_string()).collect();
     names.sort_unstable();
     names
+}
+
+#[tokio::test]
+async fn what_is_received_held_and_refused_is_counted() {
+    let mut registry = Registry::default();
+    let (session, _, _) = session_counted(RULES, channel(), &mut registry);
+    let (running, mut call, _calls) = settled(session, &["a", "b"]).await;
+    let bad = Resource { resource: None, ..workload("a") };
+    call.respond(ADDRESS_TYPE, "3", vec![bad]).await;
+    assert!(call.request().await.error_detail.is_some());
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let labels = format!("{{url=\"{ADDRESS_TYPE}\"}}");
+    for line in [
+        format!("istio_xds_message_total{labels} 2"),
+        format!("sluice_xds_resources_held{labels} 2"),
+        format!("sluice_xds_resources_unusable{labels} 1"),
+        format!("sluice_xds_removals_held_back{labels} 0"),
+        format!("sluice_xds_resources_rejected_total{labels} 1"),
+        "sluice_xds_connected 1".to_owned(),
+    ] {
+        assert!(text.contains(&line), "{line} is not in {text}");
+    }
+    assert!(text.contains(&format!("istio_xds_message_bytes_total{labels} ")), "{text}");
+    drop(call);
+    ended(running).await;
 }
 
 #[tokio::test]
@@ -283,7 +318,7 @@ async fn a_mass_removal_is_asked_about_once_more_and_then_believed() {
 #[tokio::test]
 async fn on_demand_a_lookup_asks_once_and_waits_for_the_view() {
     let rules = Rules { scope: Scope::OnDemand, ..RULES };
-    let (session, view, readiness) = session_with(rules, channel_on_demand());
+    let (session, view, readiness) = session_with(rules, channel_on_demand("Kubernetes"));
     assert_eq!(readiness.waiting(), ["policies from the control plane"]);
     let (addr, mut calls) = fake_control().await;
     let running = start(session, addr);
@@ -323,6 +358,8 @@ async fn on_demand_a_lookup_asks_once_and_waits_for_the_view() {
     call.remove(ADDRESS_TYPE, "3", &["/10.0.0.9"]).await;
     assert_eq!(nothing.await.unwrap(), Ok(()), "nothing there is an answer too");
 
+    assert_eq!(call.request().await.response_nonce, "3");
+
     drop(call);
     let (session, _) = ended(running).await;
     let running = start(session, addr);
@@ -332,6 +369,50 @@ async fn on_demand_a_lookup_asks_once_and_waits_for_the_view() {
     assert_eq!((versions["a"].as_str(), versions["/10.0.0.9"].as_str()), ("v1", ""));
     drop(call);
     ended(running).await;
+}
+
+#[tokio::test]
+async fn on_demand_a_destination_is_prepared_with_the_waypoint_on_the_way() {
+    let rules = Rules { scope: Scope::OnDemand, ..RULES };
+    let (session, view, _) = session_with(rules, channel_on_demand("Kubernetes"));
+    let (running, mut call, _calls) = settled(session, &[]).await;
+    let preparing = tokio::spawn({
+        let view = view.clone();
+        async move { view.prepare("shop", &"".into(), "10.96.0.1".parse().unwrap()).await }
+    });
+    assert_eq!(call.request().await.resource_names_subscribe, ["/10.96.0.1"]);
+    call.respond(ADDRESS_TYPE, "3", vec![service("cart", [10, 96, 0, 1], Some("way"))]).await;
+    // The acknowledgement and the next question, in one order or the other.
+    let (one, two) = (call.request().await, call.request().await);
+    let question = if one.response_nonce.is_empty() { one } else { two };
+    assert_eq!(question.resource_names_subscribe, ["shop/way"]);
+    assert!(!preparing.is_finished(), "without its waypoint it must not be routed");
+    call.respond(ADDRESS_TYPE, "4", vec![service("way", [10, 96, 0, 2], None)]).await;
+    assert_eq!(timeout(LIMIT, preparing).await.unwrap().unwrap(), Ok(()));
+    drop(call);
+    ended(running).await;
+}
+
+fn service(hostname: &str, vip: [u8; 4], waypoint: Option<&str>) -> Resource {
+    use mesh::proto::workload::{
+        GatewayAddress, NamespacedHostname, NetworkAddress, Service, gateway_address,
+    };
+    let shop = || "shop".to_owned();
+    let gateway = |hostname: &str| GatewayAddress {
+        destination: Some(gateway_address::Destination::Hostname(NamespacedHostname {
+            namespace: shop(),
+            hostname: hostname.to_owned(),
+        })),
+        ..Default::default()
+    };
+    let service = Service {
+        namespace: shop(),
+        hostname: hostname.to_owned(),
+        addresses: vec![NetworkAddress { address: vip.to_vec(), ..Default::default() }],
+        waypoint: waypoint.map(gateway),
+        ..Default::default()
+    };
+    packed(format!("shop/{hostname}"), address::Type::Service(service))
 }
 
 /// One thread carries the traffic of this test, and it goes on while twenty thousand

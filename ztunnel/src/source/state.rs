@@ -4,8 +4,8 @@ mod held;
 mod hold;
 mod reject;
 mod resource;
+mod update;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,10 +14,9 @@ use mesh::proto::envoy::config::core::v3::Node;
 use mesh::proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use mesh::proto::google::rpc::Status;
 use mesh::proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE};
-use prost::Message;
 
-use super::wire::{Envelope, Item};
-use held::{Held, Name};
+use super::wire::Envelope;
+use held::{Held, Opening};
 pub use hold::MassRemoval;
 pub use resource::Unusable;
 
@@ -26,6 +25,11 @@ const INVALID_ARGUMENT: i32 = 3;
 
 /// Rejected resources that a reply names; the rest is counted.
 const NAMED_REJECTIONS: usize = 20;
+
+/// Bytes of names and versions that a request may hold. Control planes read requests of
+/// 4 MiB at most, unless they are told otherwise: a larger one would be refused for ever.
+/// Then we claim nothing and are sent everything.
+const CLAIMS: usize = 3 << 20;
 
 /// The types that we ask for, in the order of asking.
 const TYPES: [&str; 2] = [ADDRESS_TYPE, AUTHORIZATION_TYPE];
@@ -103,13 +107,13 @@ impl State {
         let mut node = Some(node);
         let mut requests = Vec::new();
         for url in TYPES {
-            if let Some(held) = self.held_mut(url) {
-                held.fresh = true;
-            }
+            // On demand the first answer is no complete state: then claiming is a must.
+            let limit = if self.on_demand(url) { usize::MAX } else { CLAIMS };
+            let claims = self.held_mut(url).and_then(|held| held.open(limit));
             requests.push(DeltaDiscoveryRequest {
                 node: node.take(),
                 type_url: url.to_owned(),
-                initial_resource_versions: self.held(url).versions(),
+                initial_resource_versions: claims.unwrap_or_default(),
                 ..Default::default()
             });
         }
@@ -136,9 +140,8 @@ impl State {
         let was_complete = self.complete();
         if let Some(held) = self.held_mut(&type_url) {
             held.answered = true;
-            let items = self.read(resources, &mut outcome);
-            self.remove(&type_url, removed, &items, now, &mut outcome);
-            self.upsert(&type_url, items, &mut outcome);
+            self.remove(&type_url, removed, &resources, now, &mut outcome);
+            self.upsert(&type_url, resources, &mut outcome);
         } else {
             outcome.rejected.push((type_url, Unusable::NotSubscribed));
         }
@@ -181,7 +184,9 @@ impl State {
     /// stream. Whoever has not answered on this stream yet is not asked again.
     #[must_use]
     pub fn ask_again_at(&self) -> Option<Instant> {
-        let asked = [&self.addresses, &self.policies].into_iter().filter(|held| !held.fresh);
+        let asked = [&self.addresses, &self.policies]
+            .into_iter()
+            .filter(|held| held.opening == Opening::Over);
         asked.filter_map(|held| held.withheld.due(self.rules.mass_removal)).min()
     }
 
@@ -195,81 +200,6 @@ impl State {
 
     fn held(&self, url: &str) -> &Held {
         if url == ADDRESS_TYPE { &self.addresses } else { &self.policies }
-    }
-
-    /// Decodes names and versions; the bodies stay as they are.
-    fn read(&self, resources: Vec<bytes::Bytes>, outcome: &mut Outcome) -> Vec<Item> {
-        let mut items = Vec::with_capacity(resources.len());
-        for (number, bytes) in resources.into_iter().enumerate() {
-            match Item::decode(bytes) {
-                Ok(item) => items.push(item),
-                Err(error) => {
-                    let name = format!("resource number {number} of the response");
-                    outcome.rejected.push((name, error.into()));
-                }
-            }
-        }
-        items
-    }
-
-    /// What the response brings anew stays, whatever it says of removal.
-    fn remove(
-        &mut self,
-        url: &str,
-        told: Vec<String>,
-        items: &[Item],
-        now: Instant,
-        outcome: &mut Outcome,
-    ) {
-        let rule = self.rules.mass_removal;
-        let Some(held) = self.held_mut(url) else {
-            return;
-        };
-        let told: HashSet<String> = told.into_iter().collect();
-        if std::mem::take(&mut held.fresh) {
-            held.withheld.retain(|name| told.contains(name));
-        }
-        if told.is_empty() {
-            return;
-        }
-        let brought: HashSet<&str> = items.iter().map(|item| item.name.as_str()).collect();
-        let going: Vec<Name> = told
-            .iter()
-            .filter(|name| !brought.contains(name.as_str()))
-            .filter_map(|name| held.name(name).cloned())
-            .collect();
-        let (asked, total) = (going.len(), held.len());
-        let gone = held.withheld.judge(rule, going, total, now);
-        outcome.withheld = asked - gone.len();
-        outcome.changed |= !gone.is_empty();
-        gone.iter().for_each(|name| self.forget(url, name));
-        if self.rules.scope == Scope::OnDemand && url == ADDRESS_TYPE {
-            for name in &told {
-                outcome.changed |= self.nothing_at(name);
-            }
-            outcome.answered.extend(told);
-        }
-    }
-
-    fn upsert(&mut self, url: &str, items: Vec<Item>, outcome: &mut Outcome) {
-        for item in items {
-            let Item { name, version, body, aliases } = item;
-            match self.accept(url, &name, &version, body.as_ref()) {
-                Ok(()) => outcome.changed = true,
-                Err(reason) => {
-                    outcome.changed |= self.reject(url, &name, body.as_ref());
-                    outcome.rejected.push((name.clone(), reason));
-                }
-            }
-            if let Some(held) = self.held_mut(url) {
-                held.withheld.release(&name);
-            }
-            if self.rules.scope == Scope::OnDemand && url == ADDRESS_TYPE {
-                outcome.answered.extend(self.address_names(&name));
-                outcome.answered.extend(aliases);
-                outcome.answered.push(name);
-            }
-        }
     }
 }
 
@@ -302,5 +232,4 @@ fn error_detail(outcome: &Outcome) -> Option<Status> {
 }
 
 #[cfg(test)]
-#[path = "state_tests.rs"]
 mod tests;

@@ -17,10 +17,23 @@ pub(super) struct Held {
     version_text: Option<Arc<str>>,
     /// A response came since this process started.
     pub(super) answered: bool,
-    /// No response came since the stream was opened.
-    pub(super) fresh: bool,
+    /// How the stream was opened, until its first response.
+    pub(super) opening: Opening,
     /// Removals that are not believed yet.
     pub(super) withheld: Withheld,
+}
+
+/// What we said at the beginning of a stream, which decides what its first response means
+/// for what it does not mention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// There was a first response.
+    #[default]
+    Over,
+    /// All that we hold: what is not mentioned is as it was.
+    Claimed,
+    /// Nothing, because it is too much: what is not mentioned is gone.
+    Unclaimed,
 }
 
 #[derive(Debug)]
@@ -104,8 +117,20 @@ impl Held {
         Some(old.content)
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
+        self.resources.keys()
+    }
+
+    /// A stream begins: what to claim on it, unless that is more than `limit` bytes.
+    pub(super) fn open(&mut self, limit: usize) -> Option<BTreeMap<String, String>> {
+        // Each entry of a map has two tags and three lengths; versions are short.
+        let size: usize = self.resources.keys().map(|name| name.len() + 24).sum();
+        self.opening = if size > limit { Opening::Unclaimed } else { Opening::Claimed };
+        (self.opening == Opening::Claimed).then(|| self.versions())
+    }
+
     /// Names and versions, to be told to the control plane.
-    pub(super) fn versions(&self) -> BTreeMap<String, String> {
+    fn versions(&self) -> BTreeMap<String, String> {
         let text = |entry: &Entry| match (entry.latest, &entry.version) {
             (Latest::Unusable, _) => String::new(),
             (Latest::Good, Version::Number(number)) => number.to_string(),

@@ -1,9 +1,13 @@
+mod hold;
+mod on_demand;
+
 use std::time::Duration;
 
 use mesh::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 use mesh::proto::security::Authorization;
 use mesh::proto::workload::{self as wds, Address, address};
 use mesh::{LocalWorkload, ServiceKey, Workload};
+use prost::Message;
 use prost_types::Any;
 
 use super::*;
@@ -17,6 +21,7 @@ fn everything() -> State {
 
 impl State {
     /// The response as it comes from the wire.
+    #[expect(clippy::needless_pass_by_value, reason = "dozens of calls read better")]
     fn hear(&mut self, response: DeltaDiscoveryResponse) -> Outcome {
         self.hear_at(&response, Instant::now())
     }
@@ -510,177 +515,4 @@ fn a_bad_version_of_a_policy_leaves_the_good_one_in_force() {
     assert!(!admits(&state, "bank"));
     state.hear(response(AUTHORIZATION_TYPE, vec![good], &[]));
     assert!(admits(&state, "bank"), "a good version takes its place");
-}
-
-/// Names of `count` workloads, from `first` on.
-fn many(first: usize, count: usize) -> Vec<String> {
-    (first..first + count).map(|i| format!("Kubernetes//Pod/shop/w{i}")).collect()
-}
-
-fn many_workloads(count: usize) -> Vec<Resource> {
-    let ip = |i: usize| [10, 1, (i / 250) as u8, (i % 250) as u8];
-    (0..count).map(|i| workload(&format!("w{i}"), "1", ip(i))).collect()
-}
-
-fn removal(names: &[String]) -> DeltaDiscoveryResponse {
-    let names: Vec<_> = names.iter().map(String::as_str).collect();
-    response(ADDRESS_TYPE, vec![], &names)
-}
-
-/// A state of that many workloads, in the middle of a stream.
-fn large(count: usize) -> State {
-    let mut state = everything();
-    state.hear(addresses(many_workloads(count)));
-    assert_eq!(uids(&state).len(), count);
-    state
-}
-
-fn withheld(state: &State) -> usize {
-    state.counts().map(|(_, count)| count.withheld).sum()
-}
-
-#[test]
-fn half_of_a_large_state_and_all_of_a_small_one_go_at_once() {
-    let mut state = large(200);
-    state.hear(removal(&many(0, 100)));
-    assert_eq!((uids(&state).len(), withheld(&state)), (100, 0));
-    let mut state = large(99);
-    state.hear(removal(&many(0, 99)));
-    assert_eq!((uids(&state).len(), withheld(&state)), (0, 0));
-}
-
-#[test]
-fn more_than_half_of_a_large_state_stays_in_use_and_the_rest_of_the_response_applies() {
-    let mut state = large(200);
-    let mut response = removal(&many(0, 101));
-    response.resources = vec![workload("new", "1", [10, 2, 0, 1])];
-    let outcome = state.hear(response);
-    assert_eq!((outcome.withheld, withheld(&state)), (101, 101));
-    assert_eq!(uids(&state).len(), 201);
-    let detail = outcome.reply.error_detail.expect("the control plane is told").message;
-    assert!(detail.contains("removal of 101 resources"), "{detail}");
-    assert_eq!(state.claims().len(), 201, "and asked about all of them after a reconnect");
-}
-
-#[test]
-fn removals_of_a_held_removal_cannot_be_split_to_slip_through() {
-    let mut state = large(200);
-    state.hear(removal(&many(0, 101)));
-    state.hear(removal(&many(101, 99)));
-    assert_eq!((uids(&state).len(), withheld(&state)), (200, 200));
-}
-
-#[test]
-fn what_is_sent_again_is_no_longer_doubted() {
-    let mut state = large(200);
-    state.hear(removal(&many(0, 200)));
-    assert!(state.ask_again_at().is_some());
-    let outcome = state.hear(addresses(many_workloads(200)));
-    assert!(outcome.reply.error_detail.is_none());
-    assert_eq!((uids(&state).len(), withheld(&state)), (200, 0));
-    assert!(state.ask_again_at().is_none());
-}
-
-#[test]
-fn a_reconnect_whose_answer_does_not_repeat_the_removal_settles_it() {
-    let mut state = large(200);
-    state.hear(removal(&many(0, 200)));
-    assert_eq!(state.claims().len(), 200);
-    assert!(state.ask_again_at().is_none(), "it is being asked already");
-    state.hear(addresses(vec![]));
-    assert_eq!((uids(&state).len(), withheld(&state)), (200, 0));
-}
-
-#[test]
-fn a_removal_that_is_repeated_after_the_time_is_believed() {
-    let begin = Instant::now();
-    let mut state = large(200);
-    state.hear_at(&removal(&many(0, 200)), begin);
-    assert_eq!(state.ask_again_at(), Some(begin + HOLD));
-    // Repeated too early: the time runs on from the first.
-    state.opening(Node::default(), &[]);
-    state.hear_at(&removal(&many(0, 200)), begin + HOLD / 2);
-    assert_eq!((uids(&state).len(), state.ask_again_at()), (200, Some(begin + HOLD)));
-    state.opening(Node::default(), &[]);
-    let outcome = state.hear_at(&removal(&many(0, 200)), begin + HOLD);
-    assert!(outcome.changed && outcome.reply.error_detail.is_none());
-    assert_eq!((uids(&state).len(), withheld(&state)), (0, 0));
-    assert!(state.ask_again_at().is_none());
-}
-
-#[test]
-fn a_large_removal_that_comes_with_a_confirmed_one_is_doubted_in_its_turn() {
-    let begin = Instant::now();
-    let mut state = large(300);
-    state.hear_at(&removal(&many(0, 160)), begin);
-    state.opening(Node::default(), &[]);
-    state.hear_at(&removal(&many(0, 300)), begin + HOLD);
-    assert_eq!((uids(&state).len(), withheld(&state)), (140, 140));
-    assert_eq!(state.ask_again_at(), Some(begin + HOLD * 2));
-}
-
-#[test]
-fn policies_are_held_on_their_own() {
-    let mut state = large(200);
-    let policies: Vec<_> = (0..100).map(|i| policy(&format!("p{i}"), "1")).collect();
-    state.hear(response(AUTHORIZATION_TYPE, policies, &[]));
-    let names: Vec<_> = (0..100).map(|i| format!("shop/p{i}")).collect();
-    let names: Vec<_> = names.iter().map(String::as_str).collect();
-    state.hear(response(AUTHORIZATION_TYPE, vec![], &names));
-    assert_eq!(state.view().policies().count(), 100);
-    state.hear(removal(&many(0, 10)));
-    assert_eq!((uids(&state).len(), withheld(&state)), (190, 100));
-}
-
-#[test]
-fn holding_can_be_switched_off() {
-    let mut state =
-        State::new(Rules { mass_removal: MassRemoval::Apply, ..RULES }, View::default());
-    state.hear(addresses(many_workloads(200)));
-    state.hear(removal(&many(0, 200)));
-    assert_eq!((uids(&state).len(), withheld(&state)), (0, 0));
-}
-
-fn on_demand_state() -> State {
-    State::new(Rules { scope: Scope::OnDemand, ..RULES }, View::default())
-}
-
-#[test]
-fn on_demand_nothing_is_asked_for_as_a_whole_but_policies() {
-    let mut state = on_demand_state();
-    assert_eq!(state.missing(), ["policies"]);
-    state.hear(addresses(vec![workload("a", "7", [10, 0, 0, 1])]));
-    let requests = state.opening(Node::default(), &["/10.0.0.9".into()]);
-    assert_eq!(requests[0].resource_names_subscribe, ["*", "/10.0.0.9"]);
-    assert_eq!(requests[0].resource_names_unsubscribe, ["*"]);
-    let versions = &requests[0].initial_resource_versions;
-    assert_eq!(versions["Kubernetes//Pod/shop/a"], "7");
-    assert_eq!(versions["/10.0.0.9"], "", "asked for and not received");
-    assert!(requests[1].resource_names_subscribe.is_empty(), "all policies");
-    assert!(requests[1].resource_names_unsubscribe.is_empty());
-    assert!(state.hear(response(AUTHORIZATION_TYPE, vec![], &[])).changed && state.complete());
-}
-
-#[test]
-fn on_demand_an_answer_says_which_names_it_is_about() {
-    let mut state = on_demand_state();
-    let mut aliased = service();
-    aliased.aliases = vec!["alias".to_owned()];
-    let response =
-        response(ADDRESS_TYPE, vec![workload("a", "1", [10, 0, 0, 1]), aliased], &["/10.0.0.9"]);
-    let mut answered = state.hear(response).answered;
-    answered.sort_unstable();
-    let expected =
-        ["/10.0.0.1", "/10.0.0.9", "/10.96.0.1", "Kubernetes//Pod/shop/a", "alias", SERVICE];
-    assert_eq!(answered, expected);
-}
-
-#[test]
-fn on_demand_nothing_at_an_address_is_also_news_of_what_was_there() {
-    let mut state = on_demand_state();
-    state.hear(addresses(vec![workload("a", "1", [10, 0, 0, 1]), service()]));
-    let outcome = state.hear(response(ADDRESS_TYPE, vec![], &["/10.0.0.1", "/10.96.0.1"]));
-    assert!(outcome.changed);
-    assert!(uids(&state).is_empty() && service_at(&state, "10.96.0.1").is_none());
-    assert!(state.claims().is_empty());
 }
