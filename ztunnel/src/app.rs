@@ -5,9 +5,9 @@
 //! administration servers last, so that the end can be watched.
 
 mod fence;
+mod trust;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,16 +22,15 @@ use tracing::{info, warn};
 use crate::admin::{self, Admin, Dump, Part, Readiness, Servers};
 use crate::config::Config;
 use crate::dns::Upstreams;
-use crate::identity::{
-    CaClient, CaSettings, Certificates, ChannelError, ControlChannel, Token, follow_root,
-};
+use crate::identity::{CaClient, CaSettings, Certificates, ChannelError, ControlChannel, Token};
 use crate::proxy::ProxyContext;
 use crate::source::local::LocalError;
 use crate::source::{self, Audience, Caller, Scope, ViewHandle, ViewWriter, XdsClient};
 use crate::telemetry::log::Log;
 use crate::telemetry::{Telemetry, register_process};
-use crate::tls::{Policy, RootSource, TlsError};
+use crate::tls::{Terms, TlsError};
 use crate::workloads::{self, Handle, Manager};
+use trust::{Trust, hide_memory};
 
 /// What the end may take beyond the termination deadline.
 const END_SLACK: Duration = Duration::from_secs(2);
@@ -142,10 +141,11 @@ impl App {
             Scope::OnDemand => source::channel_on_demand(&config.node.cluster),
         };
 
-        let policy = Policy::new(&config.tls, &mut registry)?;
-        let certificates = build_certificates(config, &token, &policy)?;
-        let trust = Trust::new(config, &certificates, &policy);
-        let xds = build_source(config, token, writer, &policy, &mut registry, &readiness)?;
+        let terms = Terms::new(&config.tls, &mut registry)?;
+        let certificates = build_certificates(config, &token, &terms)?;
+        certificates.register(&mut registry);
+        let trust = Trust::new(config, &certificates, &terms);
+        let xds = build_source(config, token, writer, &terms, &mut registry, &readiness)?;
         register_process(&mut registry, Some(tokio::runtime::Handle::current()));
         let telemetry = Telemetry::with_settings(&mut registry, config.telemetry);
         let context = build_proxy(config, &view, &certificates, fence, telemetry.clone());
@@ -209,56 +209,24 @@ impl App {
     }
 }
 
-/// Keys are in our memory: no core dumps, and no reading of it by others of our user.
-fn hide_memory() -> Result<(), AppError> {
-    nix::sys::prctl::set_dumpable(false).map_err(|errno| AppError::Memory(errno.into()))
-}
-
-/// What keeps trust as the files of the operator have it.
-struct Trust {
-    policy: Policy,
-    certificates: Certificates,
-    root: Option<PathBuf>,
-}
-
-impl Trust {
-    fn new(config: &Config, certificates: &Certificates, policy: &Policy) -> Self {
-        let root = match &config.ca.root {
-            RootSource::File(path) => Some(path.clone()),
-            RootSource::Pem(_) | RootSource::System => None,
-        };
-        Self { policy: policy.clone(), certificates: certificates.clone(), root }
-    }
-
-    async fn run(self, stop: CancellationToken) {
-        let root = async {
-            if let Some(file) = self.root {
-                follow_root(self.certificates, file, stop.clone()).await;
-            }
-        };
-        tokio::join!(root, self.policy.revocation.run(stop.clone()));
-        stop.cancelled().await;
-    }
-}
-
 fn build_certificates(
     config: &Config,
     token: &Token,
-    policy: &Policy,
+    terms: &Terms,
 ) -> Result<Certificates, AppError> {
     let channel = ControlChannel::new(config.ca.clone())
         .map_err(|source| AppError::Channel { name: "CA_ADDRESS", source })?
-        .with_cryptography(&policy.cryptography);
+        .with_cryptography(&terms.cryptography);
     let settings = CaSettings { cluster: config.node.cluster.clone(), ttl: config.certificate_ttl };
     let ca = CaClient::new(&channel, token.clone(), settings).with_headers(&config.ca_headers);
-    Ok(Certificates::with_policy(ca, policy))
+    Ok(Certificates::with_terms(ca, terms))
 }
 
 fn build_source(
     config: &Config,
     token: Token,
     writer: ViewWriter,
-    policy: &Policy,
+    terms: &Terms,
     registry: &mut Registry,
     readiness: &Readiness,
 ) -> Result<Option<XdsClient>, AppError> {
@@ -272,7 +240,7 @@ fn build_source(
     let address = settings.address.to_string();
     let channel = ControlChannel::new(settings)
         .map_err(|source| AppError::Channel { name: "XDS_ADDRESS", source })?
-        .with_cryptography(&policy.cryptography);
+        .with_cryptography(&terms.cryptography);
     let caller = Caller { node: config.node.clone(), token, headers: source.headers.clone() };
     let audience = Audience { writer, metrics, readiness: readiness.clone() };
     let xds = XdsClient::new(address, channel, caller, audience, source.rules, base)

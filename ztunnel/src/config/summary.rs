@@ -33,6 +33,7 @@ impl Config {
             "altCaHostname": self.ca.alt_hostname,
             "token": self.token(),
             "secretTtl": duration(self.certificate_ttl),
+            "tls": self.tls.summary(),
             "inpodUds": self.workloads.socket,
             "packetMark": self.proxy.packet_mark,
             "numWorkerThreads": self.worker_threads,

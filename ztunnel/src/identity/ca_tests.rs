@@ -25,7 +25,7 @@ use tonic_prost::ProstCodec;
 use super::certified::Surroundings;
 use super::{CaClient, CaSettings, ControlChannel, ExtraHeaders, IdentityError, Token};
 use crate::tls::test_ca::TestCa;
-use crate::tls::{ControlSettings, Policy, RootSource, provider};
+use crate::tls::{ControlSettings, RootSource, Terms, provider};
 
 /// Signs for who has the right token, and remembers what it was asked.
 #[derive(Clone)]
@@ -127,8 +127,8 @@ async fn start(service: Service) -> (ControlChannel, JoinSet<()>) {
 }
 
 fn plain() -> Surroundings<'static> {
-    static POLICY: LazyLock<Policy> = LazyLock::new(Policy::default);
-    Surroundings { policy: &POLICY, earlier_roots: &[] }
+    static TERMS: LazyLock<Terms> = LazyLock::new(Terms::default);
+    Surroundings { terms: &TERMS, earlier_roots: &[] }
 }
 
 fn client(channel: &ControlChannel, token: &str) -> CaClient {

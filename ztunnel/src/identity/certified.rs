@@ -19,7 +19,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroize;
 
 use super::IdentityError;
-use crate::tls::{Credentials, Policy, identity_of};
+use crate::tls::{Credentials, Terms, identity_of};
 
 /// How far the clock of the CA may be ahead of ours.
 const SKEW: Duration = Duration::from_secs(120);
@@ -27,7 +27,7 @@ const SKEW: Duration = Duration::from_secs(120);
 /// What a certificate is put into use with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Surroundings<'a> {
-    pub(super) policy: &'a Policy,
+    pub(super) terms: &'a Terms,
     /// Believed beside those that come with the certificate.
     pub(super) earlier_roots: &'a [CertificateDer<'static>],
 }
@@ -86,7 +86,7 @@ impl CertifiedIdentity {
         let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
         let rest = self.not_after.duration_since(now).unwrap_or_default();
         let half = (self.not_before + life / 2).duration_since(now).unwrap_or_default();
-        half.clamp(life / 10, life / 2).min(rest / 2 + life / 4).min(rest)
+        half.clamp(life / 10, life / 2).min(rest / 2)
     }
 }
 
@@ -158,7 +158,7 @@ impl<'a> KeyRequest<'a> {
         let domain = self.identity.trust_domain();
         let store = Arc::new(root_store(&roots)?);
         let credentials =
-            Credentials::new(key, store, domain, surroundings.policy).map_err(|e| e.to_string())?;
+            Credentials::new(key, store, domain, surroundings.terms).map_err(|e| e.to_string())?;
         let identity = self.identity.clone();
         Ok(CertifiedIdentity {
             identity,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mesh::Identity;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -19,7 +20,7 @@ use super::overlap::Overlap;
 use super::queue::{Permit, Queue, Urgency};
 use super::store::Issuer;
 use crate::backoff::Backoff;
-use crate::tls::Policy;
+use crate::tls::Terms;
 
 /// Between two calls for one identity, also when connections are waiting for it.
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);
@@ -37,7 +38,9 @@ const JITTER: f64 = 0.1;
 pub(super) struct Office {
     pub(super) issuer: Issuer,
     pub(super) queue: Queue,
-    pub(super) policy: Policy,
+    pub(super) terms: Terms,
+    /// Attempts.
+    pub(super) failures: Counter,
     /// Counts certificates of all identities.
     pub(super) changes: watch::Sender<u64>,
     /// Everything shall be renewed, within this time.
@@ -119,7 +122,7 @@ impl Keeper {
 
     async fn issue(&self, overlap: &mut Overlap) -> Result<CertifiedIdentity, IdentityError> {
         let earlier = overlap.roots(SystemTime::now());
-        let surroundings = Surroundings { policy: &self.office.policy, earlier_roots: &earlier };
+        let surroundings = Surroundings { terms: &self.office.terms, earlier_roots: &earlier };
         let certified = self.office.issuer.issue(&self.identity, &surroundings).await?;
         overlap.remember(certified.answered_roots(), certified.not_after());
         Ok(certified)
@@ -155,12 +158,21 @@ impl Keeper {
     }
 
     fn reject(&self, error: IdentityError, pause: Duration) {
+        self.office.failures.inc();
         let kept = self.state.borrow().valid().is_some();
         tracing::warn!(identity = %self.identity, %error, retry_in = ?pause, kept,
             "no new certificate");
         self.state.send_modify(|state| {
             state.failures += 1;
-            state.error = Some(Arc::new(error));
+            let error = Arc::new(error);
+            // Something that has expired is told from something that never was.
+            state.error = Some(match (&state.current, kept) {
+                (Some(_), false) => {
+                    let identity = self.identity.clone();
+                    Arc::new(IdentityError::Expired { identity, cause: error })
+                }
+                _ => error,
+            });
         });
     }
 }

@@ -19,6 +19,7 @@ mod certified;
 mod channel;
 mod headers;
 mod keeper;
+mod metrics;
 mod overlap;
 mod queue;
 mod root_watch;
@@ -32,6 +33,7 @@ mod token;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use ca::{CaClient, CaSettings};
 pub use certified::CertifiedIdentity;
@@ -95,6 +97,14 @@ pub enum IdentityError {
         identity: Identity,
         /// Which check failed.
         reason: String,
+    },
+    /// What there was is past its time, and nothing new could be had.
+    #[error("certificate of {identity} has expired: {cause}")]
+    Expired {
+        /// Whose.
+        identity: Identity,
+        /// Why there is no new one.
+        cause: Arc<IdentityError>,
     },
     /// ztunnel is ending, or the last lease is gone.
     #[error("certificate of {0} is no longer kept")]

@@ -62,6 +62,12 @@ impl Queue {
     pub(super) fn waiting(&self) -> usize {
         self.places().waiting.iter().flatten().filter(|ticket| !ticket.is_closed()).count()
     }
+
+    /// Does a connection wait?
+    #[cfg(test)]
+    pub(super) fn is_urgent(&self) -> bool {
+        self.places().waiting[Urgency::Connection as usize].iter().any(|one| !one.is_closed())
+    }
 }
 
 impl Drop for Permit {

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mesh::Identity;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -13,9 +15,10 @@ use super::IdentityError;
 use super::ca::CaClient;
 use super::certified::{CertifiedIdentity, Surroundings};
 use super::keeper::{Keeper, Office, State};
+use super::metrics;
 use super::queue::Queue;
 use super::summary::Summary;
-use crate::tls::Policy;
+use crate::tls::Terms;
 
 /// Calls to the CA at one time; a node that starts with 200 pods must not flood it.
 const CONCURRENCY: usize = 8;
@@ -41,6 +44,7 @@ impl Issuer {
             #[cfg(test)]
             Self::Local(ca) => {
                 let key = super::certified::KeyRequest::new(identity)?;
+                ca.pass().await;
                 let chain = ca.answer(key.csr()).map_err(|reason| IdentityError::Rejected {
                     identity: identity.clone(),
                     reason,
@@ -72,33 +76,47 @@ struct Entry {
 }
 
 impl Certificates {
-    /// A store that has certificates signed by `ca`, with the default policy.
+    /// A store that has certificates signed by `ca`, with the default terms.
     #[must_use]
     pub fn new(ca: CaClient) -> Self {
-        Self::with_policy(ca, &Policy::default())
+        Self::with_terms(ca, &Terms::default())
     }
 
     /// A store that has certificates signed by `ca`; connections of their holders follow
-    /// `policy`.
+    /// `terms`.
     #[must_use]
-    pub fn with_policy(ca: CaClient, policy: &Policy) -> Self {
-        Self::with_issuer_and_policy(Issuer::Service(ca), policy)
+    pub fn with_terms(ca: CaClient, terms: &Terms) -> Self {
+        Self::with_issuer_and_terms(Issuer::Service(ca), terms)
     }
 
     #[cfg(test)]
     pub(crate) fn with_issuer(issuer: Issuer) -> Self {
-        Self::with_issuer_and_policy(issuer, &Policy::default())
+        Self::with_issuer_and_terms(issuer, &Terms::default())
     }
 
-    pub(crate) fn with_issuer_and_policy(issuer: Issuer, policy: &Policy) -> Self {
+    pub(crate) fn with_issuer_and_terms(issuer: Issuer, terms: &Terms) -> Self {
         let office = Office {
             issuer,
             queue: Queue::new(CONCURRENCY),
-            policy: policy.clone(),
+            terms: terms.clone(),
+            failures: Counter::default(),
             changes: watch::Sender::new(0),
             renewals: watch::Sender::new(Duration::ZERO),
         };
         Self { shared: Arc::new(Shared { office: Arc::new(office), entries: Mutex::default() }) }
+    }
+
+    /// Registers gauges of their number and of the first one's end, and a counter of
+    /// failures.
+    pub fn register(&self, registry: &mut Registry) {
+        metrics::register(self, &self.shared.office.failures, registry);
+    }
+
+    /// When each certificate expires.
+    pub(super) fn ends(&self) -> Vec<Option<SystemTime>> {
+        let entries = self.shared.entries();
+        let end = |entry: &Entry| entry.state.borrow().current.as_ref().map(|c| c.not_after());
+        entries.values().map(end).collect()
     }
 
     /// Has the identity's certificate fetched and kept while the lease lives. Needs a
@@ -136,6 +154,18 @@ impl Certificates {
     /// there are stay in use until then.
     pub fn renew_all(&self, within: Duration) {
         self.shared.office.renewals.send_replace(within);
+    }
+
+    /// Who waits for a call to the CA.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.office.queue.waiting()
+    }
+
+    /// Does a connection wait among them?
+    #[cfg(test)]
+    pub(super) fn is_urgent(&self) -> bool {
+        self.shared.office.queue.is_urgent()
     }
 
     /// What is kept, for people; without keys.
@@ -200,7 +230,7 @@ impl Lease {
         let mut state = self.state.clone();
         if state.wait_for(|state| state.generation > generation).await.is_err() {
             // Nothing is renewed any more.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::certified::{KeyRequest, Surroundings};
 use super::store::{Certificates, Issuer};
 use super::{IdentityError, Lease, Token};
-use crate::tls::Policy;
+use crate::tls::Terms;
 use crate::tls::test_ca::TestCa;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -111,7 +111,7 @@ fn certify(
     request: KeyRequest<'_>,
     chain: &[String],
 ) -> Result<super::CertifiedIdentity, IdentityError> {
-    request.certify(chain, &Surroundings { policy: &Policy::default(), earlier_roots: &[] })
+    request.certify(chain, &Surroundings { terms: &Terms::default(), earlier_roots: &[] })
 }
 
 /// What becomes of a returned chain.

@@ -9,7 +9,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use super::policy::Policy;
+use super::terms::Terms;
 use super::verifier::{ClientVerifier, ServerVerifier};
 use super::{ALPN_H2, TlsError};
 
@@ -24,7 +24,7 @@ pub struct Credentials(Arc<Inner>);
 struct Inner {
     resolver: Arc<SingleCertAndKey>,
     roots: Arc<RootCertStore>,
-    policy: Policy,
+    terms: Terms,
     server: Arc<ServerConfig>,
     /// Used last comes last.
     clients: Mutex<Vec<Client>>,
@@ -44,11 +44,11 @@ impl Credentials {
         key: CertifiedKey,
         roots: Arc<RootCertStore>,
         trust_domain: &str,
-        policy: &Policy,
+        terms: &Terms,
     ) -> Result<Self, TlsError> {
         let resolver = Arc::new(SingleCertAndKey::from(key));
-        let verifier = ClientVerifier::new(&roots, trust_domain, policy)?;
-        let cryptography = &policy.cryptography;
+        let verifier = ClientVerifier::new(&roots, trust_domain, terms)?;
+        let cryptography = &terms.cryptography;
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&cryptography.provider))
             .with_protocol_versions(cryptography.versions)
             .map_err(TlsError::Config)?
@@ -57,8 +57,8 @@ impl Credentials {
         server.alpn_protocols = vec![ALPN_H2.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        let (server, policy, clients) = (Arc::new(server), policy.clone(), Mutex::default());
-        Ok(Self(Arc::new(Inner { resolver, roots, policy, server, clients })))
+        let (server, terms, clients) = (Arc::new(server), terms.clone(), Mutex::default());
+        Ok(Self(Arc::new(Inner { resolver, roots, terms, server, clients })))
     }
 
     /// For accepting.
@@ -89,16 +89,16 @@ impl Credentials {
         &self.0.roots
     }
 
-    pub(super) fn policy(&self) -> &Policy {
-        &self.0.policy
+    pub(super) fn terms(&self) -> &Terms {
+        &self.0.terms
     }
 
     fn client_config(&self, accepted: &[Identity]) -> Result<ClientConfig, TlsError> {
-        let Inner { resolver, roots, policy, .. } = &*self.0;
-        let verifier = ServerVerifier::new(roots, accepted, policy);
-        let provider = Arc::clone(&policy.cryptography.provider);
+        let Inner { resolver, roots, terms, .. } = &*self.0;
+        let verifier = ServerVerifier::new(roots, accepted, terms);
+        let provider = Arc::clone(&terms.cryptography.provider);
         let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(policy.cryptography.versions)
+            .with_protocol_versions(terms.cryptography.versions)
             .map_err(TlsError::Config)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))

@@ -16,10 +16,10 @@ mod credentials;
 mod files;
 mod mutual;
 mod peer;
-mod policy;
 mod provider;
 mod revocation;
 mod roots;
+mod terms;
 #[cfg(test)]
 pub(crate) mod test_ca;
 #[cfg(test)]
@@ -36,13 +36,13 @@ pub use credentials::Credentials;
 pub(crate) use files::FileWatch;
 pub use mutual::{accept, connect};
 pub use peer::{PeerError, identity_of};
-pub use policy::{Policy, Settings};
 #[cfg(test)]
 pub(crate) use provider::provider;
 pub(crate) use provider::random;
 pub use provider::{Compliance, Cryptography, Versions};
 pub use revocation::{Revocation, RevocationError, RevokedCertificate};
 pub use roots::RootSource;
+pub use terms::{Settings, Terms};
 pub use watched::{Peer, Watched};
 
 use std::io;

@@ -66,6 +66,6 @@ fn checked<Data>(
     }
     let chain = connection.peer_certificates().unwrap_or_default();
     let identity = identity_of(chain.first().ok_or(PeerError::None)?)?;
-    let revocation = &credentials.policy().revocation;
+    let revocation = &credentials.terms().revocation;
     Ok(Peer::new(identity, chain, credentials.roots(), revocation, reporter))
 }

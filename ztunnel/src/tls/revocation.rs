@@ -63,7 +63,7 @@ pub struct Revocation(Option<Arc<Shared>>);
 struct Shared {
     path: PathBuf,
     lists: ArcSwap<Lists>,
-    /// What the file held when it was looked at last, good or bad.
+    /// The file that they are from.
     seen: Mutex<Option<Vec<u8>>>,
     changes: watch::Sender<u64>,
     metrics: Metrics,
@@ -133,6 +133,9 @@ impl Revocation {
             return;
         };
         let mut watch = FileWatch::new(&shared.path);
+        // What changed before the watch began.
+        let _ = shared.reload();
+        shared.report_stale();
         while stop.run_until_cancelled(watch.maybe_changed()).await.is_some() {
             if let Err(error) = shared.reload() {
                 tracing::warn!(%error, "the revocation lists read before stay in force");
@@ -150,18 +153,16 @@ impl Shared {
         if seen.as_deref() == read.as_deref().ok() && seen.is_some() {
             return Ok(());
         }
-        let result = self.install(read, seen.is_some());
-        self.metrics.loaded(result.is_ok());
-        *seen = Some(result?);
+        *seen = Some(self.install(read).inspect_err(|_| self.metrics.unusable())?);
         Ok(())
     }
 
-    fn install(&self, read: io::Result<Vec<u8>>, before: bool) -> Result<Vec<u8>, RevocationError> {
+    fn install(&self, read: io::Result<Vec<u8>>) -> Result<Vec<u8>, RevocationError> {
         let path = || self.path.clone();
         let bytes = read.map_err(|source| RevocationError::Read { path: path(), source })?;
         let wrong = |reason| RevocationError::Parse { path: path(), reason };
         let lists = Lists::parse(&bytes).map_err(wrong)?;
-        if lists.is_empty() && before && !self.lists.load().is_empty() {
+        if lists.is_empty() && !self.lists.load().is_empty() {
             // An emptied file is more often an accident than a pardon.
             return Err(wrong("is empty; to pardon, publish a list without entries".to_owned()));
         }
@@ -174,8 +175,7 @@ impl Shared {
 
     fn report_stale(&self) {
         let stale = self.lists.load().stale(SystemTime::now());
-        self.metrics.stale(stale);
-        if stale > 0 {
+        if self.metrics.stale(stale) != stale && stale > 0 {
             tracing::warn!(path = %self.path.display(), stale,
                 "revocation lists are past their next update and stay in force");
         }

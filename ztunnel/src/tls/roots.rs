@@ -60,3 +60,16 @@ fn system() -> Result<RootCertStore, TlsError> {
     }
     Ok(roots)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_roots_are_all_that_it_has_or_an_error_that_says_whose_they_are() {
+        match RootSource::System.load() {
+            Ok(roots) => assert!(!roots.is_empty()),
+            Err(error) => assert!(error.to_string().contains("from the system"), "{error}"),
+        }
+    }
+}

@@ -15,8 +15,9 @@ use rustls::RootCertStore;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
+use tokio::sync::Semaphore;
 
-use super::{Credentials, Policy, provider};
+use super::{Credentials, Terms, provider};
 
 type TestIssuer = Arc<CertifiedIssuer<'static, KeyPair>>;
 
@@ -28,6 +29,9 @@ pub(crate) struct TestCa {
     more_roots: Arc<Mutex<String>>,
     asked: Arc<AtomicUsize>,
     refusals: Arc<AtomicUsize>,
+    gate: Arc<Semaphore>,
+    /// Whom it has signed, in order.
+    signed: Arc<Mutex<Vec<String>>>,
     life: Duration,
 }
 
@@ -48,6 +52,8 @@ impl TestCa {
             more_roots: Arc::default(),
             asked: Arc::default(),
             refusals: Arc::default(),
+            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            signed: Arc::default(),
             life: Duration::hours(1),
         }
     }
@@ -60,6 +66,26 @@ impl TestCa {
     /// Refuses the next requests.
     pub(crate) fn refuse(&self, requests: usize) {
         self.refusals.store(requests, Ordering::SeqCst);
+    }
+
+    /// Answers nobody more until [`TestCa::let_through`].
+    pub(crate) fn hold(&self) {
+        self.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    /// Answers so many more.
+    pub(crate) fn let_through(&self, requests: usize) {
+        self.gate.add_permits(requests);
+    }
+
+    /// Waits until an answer may be given.
+    pub(crate) async fn pass(&self) {
+        self.gate.acquire().await.unwrap().forget();
+    }
+
+    /// Whom it has signed, in order.
+    pub(crate) fn signed(&self) -> Vec<String> {
+        self.signed.lock().unwrap().clone()
     }
 
     /// Requests so far.
@@ -113,8 +139,14 @@ impl TestCa {
             return Err("told to refuse".to_owned());
         }
         let mut csr = CertificateSigningRequestParams::from_pem(csr).unwrap();
+        csr.params.serial_number = Some(SerialNumber::from(self.asked() as u64));
         csr.params.not_before = OffsetDateTime::now_utc() - Duration::seconds(1);
         csr.params.not_after = OffsetDateTime::now_utc() + self.life;
+        let name = csr.params.subject_alt_names.iter().find_map(|name| match name {
+            SanType::URI(uri) => Some(uri.to_string()),
+            _ => None,
+        });
+        self.signed.lock().unwrap().extend(name);
         let roots = self.root_pem() + &self.more_roots.lock().unwrap();
         Ok(vec![csr.signed_by(&self.issuer()).unwrap().pem(), roots])
     }
@@ -135,13 +167,13 @@ impl TestCa {
         uris: &[&str],
         change: impl FnOnce(&mut CertificateParams),
     ) -> Credentials {
-        self.credentials_under(&Policy::default(), uris, change)
+        self.credentials_under(&Terms::default(), uris, change)
     }
 
-    /// The same with another policy than the default.
+    /// The same on other terms than the default.
     pub(crate) fn credentials_under(
         &self,
-        policy: &Policy,
+        terms: &Terms,
         uris: &[&str],
         change: impl FnOnce(&mut CertificateParams),
     ) -> Credentials {
@@ -149,7 +181,7 @@ impl TestCa {
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let signer = provider().key_provider.load_private_key(der).unwrap();
         let key = CertifiedKey::new(vec![certificate.der().clone()], signer);
-        Credentials::new(key, self.roots(), mesh_domain(), policy).unwrap()
+        Credentials::new(key, self.roots(), mesh_domain(), terms).unwrap()
     }
 
     pub(crate) fn leaf(

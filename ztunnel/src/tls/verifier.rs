@@ -16,8 +16,8 @@ use rustls::{
 
 use super::TlsError;
 use super::peer::{PeerError, identity_of};
-use super::policy::Policy;
 use super::revocation::Revocation;
+use super::terms::Terms;
 use crate::telemetry::Reporter;
 
 /// What both ends verify alike.
@@ -30,11 +30,11 @@ struct Common {
 }
 
 impl Common {
-    fn new(roots: &Arc<RootCertStore>, policy: &Policy, reporter: Reporter) -> Self {
+    fn new(roots: &Arc<RootCertStore>, terms: &Terms, reporter: Reporter) -> Self {
         Self {
             roots: Arc::clone(roots),
-            provider: Arc::clone(&policy.cryptography.provider),
-            revocation: policy.revocation.clone(),
+            provider: Arc::clone(&terms.cryptography.provider),
+            revocation: terms.revocation.clone(),
             reporter,
         }
     }
@@ -89,8 +89,8 @@ pub(super) struct ServerVerifier {
 }
 
 impl ServerVerifier {
-    pub(super) fn new(roots: &Arc<RootCertStore>, accepted: &[Identity], policy: &Policy) -> Self {
-        let common = Common::new(roots, policy, Reporter::Source);
+    pub(super) fn new(roots: &Arc<RootCertStore>, accepted: &[Identity], terms: &Terms) -> Self {
+        let common = Common::new(roots, terms, Reporter::Source);
         Self { common, accepted: accepted.to_vec() }
     }
 }
@@ -155,9 +155,9 @@ impl ClientVerifier {
     pub(super) fn new(
         roots: &Arc<RootCertStore>,
         trust_domain: &str,
-        policy: &Policy,
+        terms: &Terms,
     ) -> Result<Self, TlsError> {
-        let common = Common::new(roots, policy, Reporter::Destination);
+        let common = Common::new(roots, terms, Reporter::Destination);
         let provider = Arc::clone(&common.provider);
         let chain = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider)
             .build()

@@ -20,8 +20,9 @@ use tokio::time::timeout;
 
 use crate::identity::{Certificates, Issuer};
 use crate::proxy::{Pod, PodProxy, ProxyContext, ProxyError, Settings};
-use crate::source::{ViewHandle, ViewWriter, channel};
+use crate::source::{ViewWriter, channel};
 use crate::telemetry::Telemetry;
+use crate::tls::Terms;
 use crate::tls::test_ca::TestCa;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -178,6 +179,11 @@ impl TestPod {
 impl World {
     /// Both pods, captured, with nothing published yet.
     pub(super) fn new() -> Self {
+        Self::under(&Terms::default(), &mut Registry::default())
+    }
+
+    /// The same on other terms of TLS, with metrics to look at.
+    pub(super) fn under(terms: &Terms, registry: &mut Registry) -> Self {
         let fence = Fence::new(2).unwrap();
         let client = TestPod::new("client", 1, &fence);
         let server = TestPod::new("server", 2, &fence);
@@ -193,7 +199,10 @@ impl World {
         }
         let (writer, view) = channel();
         let ca = TestCa::new();
-        let context = context(&ca, view, fence);
+        let issuer = Issuer::Local(ca.clone());
+        let certificates = Certificates::with_issuer_and_terms(issuer, terms);
+        let telemetry = Telemetry::new(registry);
+        let context = ProxyContext::new(view, certificates, telemetry, fence, Settings::default());
         Self { client, server, ca, context, writer }
     }
 
@@ -208,6 +217,13 @@ impl World {
 
     pub(super) async fn start(&self, pod: &TestPod) -> Result<PodProxy, ProxyError> {
         soon(PodProxy::start(&self.context, pod.pod())).await
+    }
+
+    /// The serial number of a pod's certificate.
+    pub(super) fn serial_of(&self, pod: &TestPod) -> u64 {
+        let all = self.context.certificates.summary();
+        let own = all.iter().find(|one| one.identity == pod.identity().to_string()).unwrap();
+        own.cert_chain[0].serial_number.parse().unwrap()
     }
 
     /// Publishes a view of both pods and these policies.
@@ -231,12 +247,6 @@ impl World {
         }
         self.writer.publish(view);
     }
-}
-
-fn context(ca: &TestCa, view: ViewHandle, fence: Fence) -> Arc<ProxyContext> {
-    let certificates = Certificates::with_issuer(Issuer::Local(ca.clone()));
-    let telemetry = Telemetry::new(&mut Registry::default());
-    ProxyContext::new(view, certificates, telemetry, fence, Settings::default())
 }
 
 /// Denies a principal; `None` denies everybody.

@@ -37,7 +37,7 @@ impl Metrics {
         );
         registry.register(
             "sluice_crl_reload_failures",
-            "Times that a changed file of revocation lists was not usable",
+            "Looks at the file of revocation lists that found it missing or unusable",
             metrics.reload_failures.clone(),
         );
         registry.register(
@@ -56,13 +56,13 @@ impl Metrics {
         self.untracked.get_or_create(&Labels { reporter }).inc();
     }
 
-    pub(super) fn loaded(&self, usable: bool) {
-        if !usable {
-            self.reload_failures.inc();
-        }
+    pub(super) fn unusable(&self) {
+        self.reload_failures.inc();
     }
 
-    pub(super) fn stale(&self, lists: usize) {
-        self.stale.set(i64::try_from(lists).unwrap_or(i64::MAX));
+    /// Returns how many there were before.
+    pub(super) fn stale(&self, lists: usize) -> usize {
+        let before = self.stale.set(i64::try_from(lists).unwrap_or(i64::MAX));
+        usize::try_from(before).unwrap_or_default()
     }
 }

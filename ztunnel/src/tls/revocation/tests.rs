@@ -3,10 +3,14 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use proptest::prelude::*;
 use rcgen::SerialNumber;
+use rustls::pki_types::CertificateRevocationListDer;
+use rustls::pki_types::pem::PemObject;
 use time::{Duration, OffsetDateTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -14,21 +18,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::test_ca::TestCa;
 use super::super::tests::{LOOPBACK, PATIENCE, identity, meet, pair};
-use super::super::{Credentials, Policy, Settings, accept, connect};
+use super::super::{Credentials, Settings, Terms, accept, connect};
 use super::*;
 
 fn next_week() -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::days(7)
 }
 
-fn policy(file: &Path, registry: &mut Registry) -> Policy {
+fn terms(file: &Path, registry: &mut Registry) -> Terms {
     let settings = Settings { revocation_lists: Some(file.to_owned()), ..Settings::default() };
-    Policy::new(&settings, registry).unwrap()
+    Terms::new(&settings, registry).unwrap()
 }
 
 /// Credentials whose certificate has this serial number.
-fn numbered(ca: &TestCa, policy: &Policy, name: &str, serial: u64) -> Credentials {
-    ca.credentials_under(policy, &[&identity(name).to_string()], |params| {
+fn numbered(ca: &TestCa, terms: &Terms, name: &str, serial: u64) -> Credentials {
+    ca.credentials_under(terms, &[&identity(name).to_string()], |params| {
         params.serial_number = Some(SerialNumber::from(serial));
     })
 }
@@ -49,11 +53,11 @@ async fn a_revoked_peer_is_refused_by_both_ends() {
         other.revocation_list(&[1], next_week()) + &ca.revocation_list(&[7, 300], next_week());
     fs::write(&file, lists).unwrap();
     let mut registry = Registry::default();
-    let policy = policy(&file, &mut registry);
+    let terms = terms(&file, &mut registry);
     let accepted = [identity("db")];
-    let (good, bad) = (numbered(&ca, &policy, "db", 8), numbered(&ca, &policy, "db", 300));
+    let (good, bad) = (numbered(&ca, &terms, "db", 8), numbered(&ca, &terms, "db", 300));
     let (client_sees, server_sees) = meet(&good, &accepted, &good).await;
-    (client_sees.unwrap(), server_sees.unwrap());
+    assert!(client_sees.is_ok() && server_sees.is_ok());
     let (client_sees, _) = meet(&good, &accepted, &bad).await;
     assert!(client_sees.unwrap_err().is_revoked());
     let (_, server_sees) = meet(&bad, &accepted, &good).await;
@@ -82,11 +86,11 @@ async fn open_connections_of_a_revoked_peer_are_cut_and_no_others() {
     let file = volume.path().join("ca-crl.pem");
     symlink("..data/ca-crl.pem", &file).unwrap();
     mount(volume.path(), 1, &ca.revocation_list(&[], next_week()));
-    let policy = policy(&file, &mut Registry::default());
+    let terms = terms(&file, &mut Registry::default());
     let stop = CancellationToken::new();
-    let running = tokio::spawn(policy.revocation.clone().run(stop.clone()));
+    let running = tokio::spawn(terms.revocation.clone().run(stop.clone()));
     let accepted = [identity("db")];
-    let (cart, db) = (numbered(&ca, &policy, "cart", 7), numbered(&ca, &policy, "db", 8));
+    let (cart, db) = (numbered(&ca, &terms, "cart", 7), numbered(&ca, &terms, "db", 8));
     let (near, far) = pair().await;
     let dial = connect(&cart, &accepted, near, LOOPBACK, PATIENCE);
     let (dialled, served) = tokio::join!(dial, accept(&db, far, PATIENCE));
@@ -97,7 +101,7 @@ async fn open_connections_of_a_revoked_peer_are_cut_and_no_others() {
     assert_eq!(served.read_u8().await.unwrap(), 1);
 
     let (cut, mut changes) =
-        (tokio::spawn(async move { served.read_u8().await }), policy.revocation.changes().unwrap());
+        (tokio::spawn(async move { served.read_u8().await }), terms.revocation.changes().unwrap());
     mount(volume.path(), 2, &ca.revocation_list(&[7], next_week()));
     let error = timeout(PATIENCE, cut).await.unwrap().unwrap().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
@@ -137,7 +141,7 @@ fn whatever_happens_to_the_file_the_last_good_lists_stay() {
     fs::remove_file(&file).unwrap();
     shared.reload().unwrap_err();
     assert!(revoked());
-    assert!(metrics(&registry).contains("sluice_crl_reload_failures_total 11"));
+    assert!(metrics(&registry).contains("sluice_crl_reload_failures_total 12"));
     fs::write(&file, ca.revocation_list(&[], next_week())).unwrap();
     shared.reload().unwrap();
     assert!(!revoked(), "a list without entries pardons");
@@ -168,4 +172,24 @@ fn a_stale_list_stays_in_force_and_is_told_about() {
     assert!(metrics(&registry).contains("sluice_crl_stale_lists 1"));
     let (_, leaf) = ca.leaf(&[], |params| params.serial_number = Some(SerialNumber::from(7u64)));
     assert!(revocation.revoked(&[leaf.der().clone()], &ca.roots()).is_some());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_reading_a_file_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Lists::parse(&bytes);
+    }
+
+    #[test]
+    fn no_changed_byte_makes_reading_a_list_panic(place in any::<usize>(), byte in any::<u8>()) {
+        static LIST: LazyLock<Vec<u8>> = LazyLock::new(|| {
+            let pem = TestCa::new().revocation_list(&[1, 2, 3], next_week());
+            let der = CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).unwrap();
+            der.to_vec()
+        });
+        let mut list = LIST.clone();
+        let place = place % list.len();
+        list[place] = byte;
+        let _ = Lists::parse(&list);
+    }
 }

@@ -19,16 +19,31 @@ pub struct Settings {
     pub revocation_lists: Option<PathBuf>,
 }
 
+impl Settings {
+    /// For operators, by the names of the environment.
+    #[must_use]
+    pub fn summary(&self) -> serde_json::Value {
+        serde_json::json!({
+            "tls12Enabled": self.versions == Versions::Tls12And13,
+            "compliancePolicy": match self.compliance {
+                Compliance::None => "",
+                Compliance::PostQuantum => "pqc",
+            },
+            "crlPath": self.revocation_lists,
+        })
+    }
+}
+
 /// Cryptography and revocation. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Policy {
+pub struct Terms {
     /// Suites, groups, versions.
     pub cryptography: Cryptography,
     /// Whom not to believe any more.
     pub revocation: Revocation,
 }
 
-impl Policy {
+impl Terms {
     /// Reads the revocation lists for the first time. [`Revocation::run`] keeps them
     /// fresh.
     ///
