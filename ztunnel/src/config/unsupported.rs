@@ -15,6 +15,8 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("KEEPALIVE_TIME", "180s", "another TCP keep-alive"),
     ("KEEPALIVE_INTERVAL", "180s", "another TCP keep-alive"),
     ("KEEPALIVE_RETRIES", "9", "another TCP keep-alive"),
+    ("LOCALHOST_APP_TUNNEL", "true", "an application tunnel to the pod's address"),
+    ("TRANSPARENT_NETWORK_POLICIES", "false", "dialling peers at the application's port"),
     ("USER_TIMEOUT_ENABLED", "false", "TCP user timeouts"),
 ];
 
