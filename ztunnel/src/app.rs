@@ -21,11 +21,13 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin, Dump, Part, Readiness, Servers};
 use crate::config::Config;
+use crate::dns::Upstreams;
 use crate::identity::{CaClient, CaSettings, Certificates, ChannelError, ControlChannel, Token};
 use crate::proxy::ProxyContext;
-use crate::source::{self, Caller, ViewHandle, ViewWriter, XdsClient};
-use crate::telemetry::Telemetry;
+use crate::source::local::LocalError;
+use crate::source::{self, Audience, Caller, Scope, ViewHandle, ViewWriter, XdsClient};
 use crate::telemetry::log::Log;
+use crate::telemetry::{Telemetry, register_process};
 use crate::tls::{Terms, TlsError};
 use crate::workloads::{self, Handle, Manager};
 use trust::{Trust, hide_memory};
@@ -62,6 +64,17 @@ pub enum AppError {
         name: &'static str,
         /// What is wrong.
         source: ChannelError,
+    },
+    /// The local mesh view cannot be used.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// A thread could not be started.
+    #[error("start the thread {name}: {source}")]
+    Thread {
+        /// Which one.
+        name: &'static str,
+        /// What the system said.
+        source: io::Error,
     },
     /// The settings of TLS are unusable.
     #[error(transparent)]
@@ -105,7 +118,8 @@ pub async fn run(config: Config, log: &Log) -> Result<(), AppError> {
 struct App {
     servers: Servers,
     admin: Arc<Admin>,
-    xds: XdsClient,
+    /// None: the view is the local one.
+    xds: Option<XdsClient>,
     trust: Trust,
     manager: Manager,
     readiness: Readiness,
@@ -122,17 +136,23 @@ impl App {
         let readiness = Readiness::default();
         let summary = config.summary();
         let token = Token::from_setting(config.token.as_deref());
-        let (writer, view) = source::channel();
+        let (writer, view) = match config.source.rules.scope {
+            Scope::Everything => source::channel(),
+            Scope::OnDemand => source::channel_on_demand(&config.node.cluster),
+        };
 
         let terms = Terms::new(&config.tls, &mut registry)?;
         let certificates = build_certificates(config, &token, &terms)?;
         certificates.register(&mut registry);
         let trust = Trust::new(config, &certificates, &terms);
-        let xds = build_xds(config, token, writer, &terms, &mut registry, &readiness)?;
-        let context = build_proxy(config, &view, &certificates, fence, &mut registry);
+        let xds = build_source(config, token, writer, &terms, &mut registry, &readiness)?;
+        register_process(&mut registry, Some(tokio::runtime::Handle::current()));
+        let telemetry = Telemetry::with_settings(&mut registry, config.telemetry);
+        let context = build_proxy(config, &view, &certificates, fence, telemetry.clone());
         let (manager, handle) = build_workloads(config, context, &mut registry, &readiness)?;
-        let dump = Dump { view, certificates, workloads: handle, config: summary };
-        let admin = Admin { readiness: readiness.clone(), registry, dump, quit };
+        let dump = Dump { view, certificates, workloads: handle, telemetry, config: summary };
+        let levels = log.levels();
+        let admin = Admin { readiness: readiness.clone(), registry, dump, levels, quit };
         Ok(Self {
             servers,
             admin: Arc::new(admin),
@@ -156,13 +176,13 @@ impl App {
                 "administration"
             }
         });
-        parts.spawn({
+        if let Some(xds) = xds {
             let stop = xds_stop.clone();
-            async move {
+            parts.spawn(async move {
                 xds.run(stop).await;
                 "the control plane client"
-            }
-        });
+            });
+        }
         parts.spawn({
             let stop = xds_stop.clone();
             async move {
@@ -202,21 +222,30 @@ fn build_certificates(
     Ok(Certificates::with_terms(ca, terms))
 }
 
-fn build_xds(
+fn build_source(
     config: &Config,
     token: Token,
     writer: ViewWriter,
     terms: &Terms,
     registry: &mut Registry,
     readiness: &Readiness,
-) -> Result<XdsClient, AppError> {
-    let address = config.xds.address.to_string();
-    let channel = ControlChannel::new(config.xds.clone())
+) -> Result<Option<XdsClient>, AppError> {
+    let source = &config.source;
+    let base = source.local.as_ref().map(source::local::load).transpose()?.unwrap_or_default();
+    let metrics = source::Metrics::register(registry);
+    let Some(settings) = source.xds.clone() else {
+        writer.publish(base);
+        return Ok(None);
+    };
+    let address = settings.address.to_string();
+    let channel = ControlChannel::new(settings)
         .map_err(|source| AppError::Channel { name: "XDS_ADDRESS", source })?
         .with_cryptography(&terms.cryptography);
-    let metrics = source::Metrics::register(registry);
-    let caller = Caller { node: config.node.clone(), token };
-    Ok(XdsClient::new(address, channel, caller, writer, metrics, readiness.clone()))
+    let caller = Caller { node: config.node.clone(), token, headers: source.headers.clone() };
+    let audience = Audience { writer, metrics, readiness: readiness.clone() };
+    let xds = XdsClient::new(address, channel, caller, audience, source.rules, base)
+        .map_err(|source| AppError::Thread { name: "xds-apply", source })?;
+    Ok(Some(xds))
 }
 
 fn build_proxy(
@@ -224,10 +253,13 @@ fn build_proxy(
     view: &ViewHandle,
     certificates: &Certificates,
     fence: Fence,
-    registry: &mut Registry,
+    telemetry: Telemetry,
 ) -> Arc<ProxyContext> {
-    let telemetry = Telemetry::new(registry);
-    let settings = config.proxy.clone();
+    let mut settings = config.proxy.clone();
+    settings.dns.upstreams = Upstreams::system().unwrap_or_else(|error| {
+        warn!(%error, "no resolvers of our own: lookups go to those that pods ask");
+        Upstreams::default()
+    });
     ProxyContext::new(view.clone(), certificates.clone(), telemetry, fence, settings)
 }
 

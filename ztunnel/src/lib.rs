@@ -15,6 +15,7 @@ pub mod admin;
 pub mod app;
 pub mod backoff;
 pub mod config;
+pub mod dns;
 pub mod hbone;
 pub mod identity;
 pub mod proxy;

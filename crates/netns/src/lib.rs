@@ -14,12 +14,16 @@
 //! may be used from any thread afterwards. This crate does no async IO; callers bring
 //! results into their runtime by the callback of [`Fence::submit`].
 
+mod conntrack;
+mod datagram;
 mod fence;
 mod listener;
 mod named;
 mod pod;
 mod socket;
 
+pub use conntrack::original_udp_dst;
+pub use datagram::{dial_udp, listen_udp};
 pub use fence::{Fence, FenceError};
 pub use listener::{
     Families, ListenAny, ListenerFacts, PortUse, inspect_listener, listen_any, share_port,

@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(config.tls.versions, Versions::Tls12And13);
         let path = PathBuf::from("/var/run/secrets/istio/crl/ca-crl.pem");
         assert_eq!(config.tls.revocation_lists, Some(path));
-        assert_eq!(config.xds.root, RootSource::System);
+        assert_eq!(config.source.xds.unwrap().root, RootSource::System);
         let config = parse(&[("COMPLIANCE_POLICY", "pqc")]).unwrap();
         assert_eq!(config.tls.compliance, Compliance::PostQuantum);
     }

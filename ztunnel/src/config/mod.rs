@@ -4,27 +4,37 @@
 //! The names and defaults are those of Istio's ztunnel. A setting for something that this
 //! version does not have is an error: whoever set it counts on it.
 
+mod dns;
+mod duration;
 mod identity;
 mod inpod;
+mod node;
+mod operations;
 mod parse;
+mod proxy_config;
 mod raw;
+mod similar;
+mod source;
+mod summary;
+mod threads;
 mod unsupported;
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mesh::Identity;
 
 use crate::identity::ExtraHeaders;
 use crate::source::NodeInfo;
-use crate::telemetry::log::{self, Layout};
+use crate::telemetry::{self, log};
 use crate::tls::{self, ControlSettings, RootSource};
 use crate::{admin, hbone, proxy, workloads};
 use raw::Reader;
 
+pub use node::OwnPod;
 pub use raw::Raw;
+pub use source::Source;
 
 /// Where Istio's charts mount the roots of the control plane.
 const DEFAULT_ROOT: &str = "./var/run/secrets/istio/root-cert.pem";
@@ -34,8 +44,10 @@ const DEFAULT_ROOT: &str = "./var/run/secrets/istio/root-cert.pem";
 pub struct Config {
     /// Who we are to the control plane.
     pub node: NodeInfo,
+    /// The pod that we run in, when Kubernetes tells.
+    pub own_pod: Option<OwnPod>,
     /// Where the mesh view comes from.
-    pub xds: ControlSettings,
+    pub source: Source,
     /// Where certificates come from.
     pub ca: ControlSettings,
     /// Path of our token, or the token itself; none: the place where Kubernetes mounts it.
@@ -54,43 +66,14 @@ pub struct Config {
     pub admin: admin::Settings,
     /// What is logged.
     pub log: log::Settings,
+    /// What is told about connections.
+    pub telemetry: telemetry::Settings,
     /// Threads that carry traffic.
     pub worker_threads: usize,
     /// How long connections may take to finish when the process is told to stop.
     pub termination_deadline: Duration,
     /// What looks wrong but does not keep us from starting.
     pub warnings: Vec<String>,
-}
-
-impl Config {
-    /// The settings in effect, for operators: without the token.
-    #[must_use]
-    pub fn summary(&self) -> serde_json::Value {
-        let token = match &self.token {
-            Some(text) if !Path::new(text).exists() => "given literally",
-            Some(path) => path.as_str(),
-            None => "from the default path",
-        };
-        serde_json::json!({
-            "nodeName": self.node.node,
-            "clusterId": self.node.cluster,
-            "podName": self.node.pod_name,
-            "podNamespace": self.node.pod_namespace,
-            "instanceIp": self.node.instance_ip,
-            "network": *self.proxy.network,
-            "trustDomain": self.proxy.trust_domain,
-            "xdsAddress": self.xds.address.to_string(),
-            "caAddress": self.ca.address.to_string(),
-            "token": token,
-            "secretTtlSeconds": self.certificate_ttl.as_secs(),
-            "tls": self.tls.summary(),
-            "inpodUds": self.workloads.socket,
-            "packetMark": self.proxy.packet_mark,
-            "workerThreads": self.worker_threads,
-            "terminationDeadlineSeconds": self.termination_deadline.as_secs_f64(),
-            "log": self.log.filter,
-        })
-    }
 }
 
 /// Everything that is wrong with the environment.
@@ -119,9 +102,13 @@ impl Config {
     /// [`Mistakes`], all of them.
     pub fn parse(raw: &Raw) -> Result<Self, Mistakes> {
         let mut reader = Reader::new(raw);
+        let proxy = proxy(&mut reader);
         let config = Self {
-            node: node(&mut reader),
-            xds: control(&mut reader, ["XDS_ADDRESS", "XDS_ROOT_CA", "ALT_XDS_HOSTNAME"]),
+            node: node::node(&mut reader),
+            own_pod: node::own_pod(&mut reader, &proxy.trust_domain),
+            source: source::source(&mut reader, |reader| {
+                control(reader, ["XDS_ADDRESS", "XDS_ROOT_CA", "ALT_XDS_HOSTNAME"])
+            }),
             ca: control(&mut reader, ["CA_ADDRESS", "CA_ROOT_CA", "ALT_CA_HOSTNAME"]),
             token: reader.text("AUTH_TOKEN"),
             certificate_ttl: reader.value(
@@ -132,28 +119,17 @@ impl Config {
             ca_headers: identity::ca_headers(&mut reader),
             tls: identity::tls(&mut reader),
             workloads: inpod::workloads(&mut reader),
-            proxy: proxy(&mut reader),
-            admin: admin(&mut reader),
-            log: log(&mut reader),
-            worker_threads: worker_threads(&mut reader),
-            termination_deadline: termination_deadline(&mut reader),
+            proxy,
+            admin: operations::admin(&mut reader),
+            log: operations::log(&mut reader),
+            telemetry: operations::telemetry(&mut reader),
+            worker_threads: threads::worker_threads(&mut reader),
+            termination_deadline: operations::termination_deadline(&mut reader),
             warnings: Vec::new(),
         };
         unsupported::check(&mut reader);
         let (warnings, mistakes) = reader.finish();
         if mistakes.is_empty() { Ok(Self { warnings, ..config }) } else { Err(Mistakes(mistakes)) }
-    }
-}
-
-fn node(reader: &mut Reader<'_>) -> NodeInfo {
-    let cluster = reader.text("CLUSTER_ID").or_else(|| reader.text("ISTIO_META_CLUSTER_ID"));
-    NodeInfo {
-        node: reader.required("NODE_NAME", "the Kubernetes node this ztunnel serves"),
-        cluster: cluster.unwrap_or_else(|| "Kubernetes".to_owned()),
-        pod_name: reader.text("POD_NAME").unwrap_or_default(),
-        pod_namespace: reader.text("POD_NAMESPACE").unwrap_or_default(),
-        // Control planes want some address; this one says nothing.
-        instance_ip: reader.text("INSTANCE_IP").unwrap_or_else(|| "1.1.1.1".to_owned()),
     }
 }
 
@@ -165,8 +141,8 @@ fn control(reader: &mut Reader<'_>, names: [&'static str; 3]) -> ControlSettings
     } else {
         "https://localhost:15012"
     };
-    if reader.is_empty(address) {
-        reader.mistake(address, "a ztunnel without control plane is not supported by this version");
+    if address == "CA_ADDRESS" && reader.is_empty(address) {
+        reader.mistake(address, "a ztunnel without certificates is not supported by this version");
     }
     let default = http::Uri::from_static(default);
     ControlSettings {
@@ -190,7 +166,9 @@ fn proxy(reader: &mut Reader<'_>) -> proxy::Settings {
         packet_mark: reader.value("PACKET_MARK", default.packet_mark, packet_mark),
         ipv6: ipv6(reader),
         port_use: inpod::port_use(reader),
+        response_baggage: response_baggage(reader),
         hbone: hbone(reader, &default.hbone),
+        dns: dns::dns(reader),
     }
 }
 
@@ -203,55 +181,18 @@ fn packet_mark(text: &str) -> Result<u32, String> {
     }
 }
 
+fn response_baggage(reader: &mut Reader<'_>) -> proxy::ResponseBaggage {
+    match reader.flag("ENABLE_RESPONSE_BAGGAGE", parse::Flag::On) {
+        parse::Flag::On => proxy::ResponseBaggage::Sent,
+        parse::Flag::Off => proxy::ResponseBaggage::Withheld,
+    }
+}
+
 fn ipv6(reader: &mut Reader<'_>) -> proxy::Ipv6 {
     match reader.flag("IPV6_ENABLED", parse::Flag::On) {
         parse::Flag::On => proxy::Ipv6::Enabled,
         parse::Flag::Off => proxy::Ipv6::Disabled,
     }
-}
-
-fn admin(reader: &mut Reader<'_>) -> admin::Settings {
-    let any = match reader.flag("IPV6_ENABLED", parse::Flag::On) {
-        parse::Flag::On => Ipv6Addr::UNSPECIFIED.into(),
-        parse::Flag::Off => Ipv4Addr::UNSPECIFIED.into(),
-    };
-    admin::Settings {
-        admin: own_address(
-            reader,
-            "ADMIN_ADDR",
-            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), zds::port::ADMIN),
-        ),
-        metrics: own_address(reader, "STATS_ADDR", SocketAddr::new(any, zds::port::METRICS)),
-        ready: own_address(reader, "READINESS_ADDR", SocketAddr::new(any, zds::port::READY)),
-    }
-}
-
-/// Two ztunnels of one node are in one network namespace when they are host processes:
-/// during an upgrade the new one needs other ports for operators.
-fn own_address(reader: &mut Reader<'_>, name: &'static str, default: SocketAddr) -> SocketAddr {
-    reader.value(name, default, |text| {
-        text.parse().map_err(|_| "an address with port, as 127.0.0.1:15000, expected".to_owned())
-    })
-}
-
-fn log(reader: &mut Reader<'_>) -> log::Settings {
-    let layout = reader.value("LOG_FORMAT", Layout::Plain, |text| match text {
-        "plain" => Ok(Layout::Plain),
-        "json" => Ok(Layout::Json),
-        _ => Err("plain or json expected".to_owned()),
-    });
-    let filter = reader.text("RUST_LOG").unwrap_or_else(|| "info".to_owned());
-    let settings = log::Settings { filter, layout };
-    if let Err(error) = settings.check() {
-        reader.mistake("RUST_LOG", &error.to_string());
-    }
-    settings
-}
-
-fn worker_threads(reader: &mut Reader<'_>) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let default = cores.div_ceil(4).max(2);
-    reader.value("ZTUNNEL_WORKER_THREADS", default, |text| parse::threads(text, cores))
 }
 
 fn hbone(reader: &mut Reader<'_>, default: &hbone::Settings) -> hbone::Settings {
@@ -286,18 +227,6 @@ fn hbone(reader: &mut Reader<'_>, default: &hbone::Settings) -> hbone::Settings 
         );
     }
     settings
-}
-
-/// An explicit deadline wins; else what Kubernetes' grace period leaves.
-fn termination_deadline(reader: &mut Reader<'_>) -> Duration {
-    let default = Duration::from_secs(5);
-    let from_grace = |text: &str| {
-        let grace = parse::number::<u64>(text)?;
-        let seconds = if grace > 10 { grace - 5 } else { grace.saturating_sub(1).max(1) };
-        Ok(Duration::from_secs(seconds))
-    };
-    let grace = reader.value("TERMINATION_GRACE_PERIOD_SECONDS", default, from_grace);
-    reader.value("CONNECTION_TERMINATION_DEADLINE", grace, parse::duration)
 }
 
 #[cfg(test)]

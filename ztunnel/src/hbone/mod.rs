@@ -11,6 +11,7 @@
 //! opened, accepted, pumped and reset, so that the transport below can be replaced.
 
 mod backlog;
+mod goaway;
 mod keepalive;
 mod pool;
 mod pump;
@@ -23,6 +24,7 @@ mod tunnel;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use goaway::graceful_goaway;
 pub use pool::{Pool, PoolKey};
 pub use pump::{Flow, PumpError, pump};
 pub use server::{Incoming, ServerError, ServerTunnel};

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use mesh::{Decision, LocalWorkload, View, Workload};
+use netns::OrigDst;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -15,13 +16,29 @@ use super::refusal::Refusal;
 pub(super) type Known = (Arc<View>, Arc<Workload>);
 
 impl PodShared {
-    /// Waits until the pod is known to a complete view.
-    pub(super) async fn known(&self) -> Result<Known, Refusal> {
+    /// Waits until the pod and what is at `dst` are known to a complete view.
+    pub(super) async fn known_toward(&self, dst: OrigDst) -> Result<Known, Refusal> {
+        let (view, network) = (&self.context.view, &self.context.settings.network);
+        view.prepare(&self.info.namespace, network, dst.0.ip()).await?;
         self.settled(Ok).await
     }
 
-    /// Waits until a connection toward this pod can be judged, and judges it.
+    /// Waits until a connection toward this pod can be judged, and judges it. The first
+    /// judgement is told to those who watch policies.
     pub(super) async fn admit(&self, connection: &mesh::Connection) -> Result<Known, Refusal> {
+        let judged = self.judge(connection).await;
+        let (known, decision) = match &judged {
+            Ok(known) => (Some(known.clone()), Decision::Allow),
+            Err(Refusal::Denied(denial)) => (self.lookup().ok(), Decision::Deny(denial.clone())),
+            Err(_) => return judged,
+        };
+        if let Some((view, workload)) = known {
+            self.context.telemetry.judged(&view, &workload, connection, &decision);
+        }
+        judged
+    }
+
+    async fn judge(&self, connection: &mesh::Connection) -> Result<Known, Refusal> {
         self.settled(|(view, workload)| match view.authorize(&workload, connection) {
             Decision::Allow => Ok((view, workload)),
             Decision::Deny(denial) => Err(Refusal::Denied(denial)),
@@ -39,7 +56,7 @@ impl PodShared {
         while changes.changed().await.is_ok() {
             // Only a policy cuts what was allowed. That the workload is missing for a
             // moment, or for good because the pod is ending, does not.
-            if let Err(refusal @ Refusal::Denied(_)) = self.admit(connection).await {
+            if let Err(refusal @ Refusal::Denied(_)) = self.judge(connection).await {
                 return refusal;
             }
         }
@@ -53,6 +70,7 @@ impl PodShared {
     ) -> Result<Known, Refusal> {
         let deadline = Instant::now() + KNOWLEDGE_WAIT;
         let mut changes = self.context.view.changes();
+        self.context.view.ask_for_pod(&self.info.namespace, &self.info.name);
         loop {
             let answer = self.lookup().and_then(&judge);
             match answer {

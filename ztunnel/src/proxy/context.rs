@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mesh::Network;
 use netns::{Fence, PortUse};
 
+use crate::dns;
 use crate::hbone;
 use crate::identity::Certificates;
 use crate::source::ViewHandle;
@@ -17,6 +18,15 @@ pub enum Ipv6 {
     Enabled,
     /// Listeners serve IPv4 only.
     Disabled,
+}
+
+/// Is a client told whose answer it gets?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseBaggage {
+    /// Yes: its logs and metrics can name the server.
+    Sent,
+    /// No.
+    Withheld,
 }
 
 /// Settings of the proxies.
@@ -32,8 +42,12 @@ pub struct Settings {
     pub ipv6: Ipv6,
     /// Whether ports that we bind may be shared with the next or the last ztunnel.
     pub port_use: PortUse,
+    /// What answers say about the server.
+    pub response_baggage: ResponseBaggage,
     /// Sizes and times of tunnels.
     pub hbone: hbone::Settings,
+    /// Name servers in the pods.
+    pub dns: dns::Settings,
 }
 
 impl Default for Settings {
@@ -44,7 +58,9 @@ impl Default for Settings {
             packet_mark: zds::PACKET_MARK.value,
             ipv6: Ipv6::Enabled,
             port_use: PortUse::Shared,
+            response_baggage: ResponseBaggage::Sent,
             hbone: hbone::Settings::default(),
+            dns: dns::Settings::default(),
         }
     }
 }

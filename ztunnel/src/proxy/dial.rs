@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netns::{Dial, Fence, FenceError, PodNetns, dial_socket};
 use tokio::net::{TcpSocket, TcpStream};
@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::CONNECT_DEADLINE;
 use super::app_socket::{AppSocket, tune};
+use crate::telemetry::{Step, Telemetry};
 
 /// Why a connection could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -39,16 +40,20 @@ pub(super) struct Dialer {
     fence: Fence,
     netns: PodNetns,
     mark: u32,
+    telemetry: Telemetry,
 }
 
 impl Dialer {
-    pub(super) fn new(fence: Fence, netns: PodNetns, mark: u32) -> Self {
-        Self { fence, netns, mark }
+    pub(super) fn new(fence: Fence, netns: PodNetns, mark: u32, telemetry: Telemetry) -> Self {
+        Self { fence, netns, mark, telemetry }
     }
 
     /// Connects to a peer, with the pod's own address.
     pub(super) async fn dial_peer(&self, to: SocketAddr) -> Result<TcpStream, DialError> {
-        within_deadline(to, self.connect(None, to, |_| Ok(()))).await
+        let begun = Instant::now();
+        let tcp = within_deadline(to, self.connect(None, to, |_| Ok(()))).await?;
+        self.telemetry.took(Step::ConnectPeer, begun.elapsed());
+        Ok(tcp)
     }
 
     /// Connects to an application, with the address of `client`, whatever port, where
@@ -60,8 +65,11 @@ impl Dialer {
     ) -> Result<AppSocket, DialError> {
         // An application has accepted before we hear of it: from the first moment on,
         // what is given up must reset.
+        let begun = Instant::now();
         let dialled = self.connect(client, to, TcpSocket::set_zero_linger);
-        within_deadline(to, dialled).await.map(AppSocket::new)
+        let tcp = within_deadline(to, dialled).await?;
+        self.telemetry.took(Step::ConnectApplication, begun.elapsed());
+        Ok(AppSocket::new(tcp))
     }
 
     async fn connect(

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::StatusCode;
-use mesh::Identity;
+use mesh::{Identity, Network, View};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
@@ -14,11 +15,11 @@ use super::admission::Known;
 use super::app_socket::AppSocket;
 use super::pod::{Life, PodShared};
 use super::refusal::Refusal;
-use super::report::{Counted, canonical, client, failure, inbound, refused, stranger};
+use super::report::{Counted, canonical, claimed, client, failure, inbound, refused, stranger};
 use super::target::target;
 use super::{HANDSHAKE_DEADLINE, KNOWLEDGE_WAIT, headers};
 use crate::hbone::{Flow, Incoming, PumpError, ServerTunnel, TunnelStream, pump};
-use crate::telemetry::{Failure, ResponseFlags};
+use crate::telemetry::{Endpoint, Failure, ResponseFlags, Step};
 use crate::tls::{self, Watched};
 
 /// Who is at the other end of a tunnel, and at which of our addresses it arrived.
@@ -58,6 +59,7 @@ async fn handshake(pod: &PodShared, tcp: TcpStream) -> Result<(Tunnel, Identity)
         .await
         .map_err(|_| Refusal::NoCertificate("the CA did not answer in time".to_owned()))?
         .map_err(|error| Refusal::NoCertificate(error.to_string()))?;
+    let begun = Instant::now();
     let unproved = |error: &dyn std::fmt::Display| Refusal::Handshake(error.to_string());
     let (stream, peer) = tls::accept(certified.credentials(), tcp, HANDSHAKE_DEADLINE)
         .await
@@ -70,6 +72,7 @@ async fn handshake(pod: &PodShared, tcp: TcpStream) -> Result<(Tunnel, Identity)
     let tunnel = ServerTunnel::accept(peer.watch(stream), settings, HANDSHAKE_DEADLINE)
         .await
         .map_err(|error| unproved(&error))?;
+    pod.context.telemetry.took(Step::HandshakeServer, begun.elapsed());
     Ok((tunnel, identity))
 }
 
@@ -113,7 +116,7 @@ async fn stream(pod: Arc<PodShared>, peer: Peer, incoming: Incoming) {
         }
     };
     let (view, workload) = &known;
-    let src = client(Some(view), &workload.network, peer.addr, Some(&peer.identity));
+    let src = source(view, &workload.network, &peer, &incoming);
     let dst = connection.destination;
     let facts = inbound(&pod, Some(&known), src, dst, Some(peer.local));
     let guard = pod.context.telemetry.open(facts);
@@ -130,6 +133,18 @@ async fn stream(pod: Arc<PodShared>, peer: Peer, incoming: Incoming) {
         offence = pod.offence(&connection, &mut changes) => Err(offence.failure()),
     };
     guard.close(result);
+}
+
+/// Who asks, for those who watch.
+fn source(view: &View, network: &Network, peer: &Peer, incoming: &Incoming) -> Endpoint {
+    match headers::claims(incoming.headers(), network, &peer.identity) {
+        Ok(None) => return client(Some(view), network, peer.addr, Some(&peer.identity)),
+        Ok(Some(claims)) => return claimed(claims, peer.addr, &peer.identity),
+        Err(error) => {
+            tracing::debug!(peer = %peer.identity, %error, "what a gateway passed on is no use");
+        }
+    }
+    Endpoint { identity: Some(peer.identity.clone()), ..stranger(peer.addr) }
 }
 
 /// Is it for this pod, and is it allowed? A refusal comes with the destination, as far
@@ -163,7 +178,7 @@ async fn connect(
         }
     };
     let stream = incoming
-        .accept(headers::response(workload))
+        .accept(headers::response(workload, pod.context.settings.response_baggage))
         .map_err(|error| failure(ResponseFlags::None, &error))?;
     Ok((app, stream))
 }

@@ -16,6 +16,7 @@ mod admission;
 mod app_socket;
 mod context;
 mod dial;
+mod dns;
 mod headers;
 mod inbound;
 mod inbound_plain;
@@ -32,8 +33,8 @@ mod tests;
 use std::io;
 use std::time::Duration;
 
-pub use context::{Ipv6, ProxyContext, Settings};
 pub use listen::{Claim, GivenError, GivenListener, Listeners, OpenListener};
+pub use context::{Ipv6, ProxyContext, ResponseBaggage, Settings};
 pub use pod::{Connections, Drain, Pod, PodProxy};
 
 /// How long a TCP connection may take to be answered.
@@ -64,6 +65,14 @@ pub enum ProxyError {
         pod: String,
         /// Why not.
         source: netns::FenceError,
+    },
+    /// Its name server cannot be had.
+    #[error("pod {pod}: {source}")]
+    Dns {
+        /// `namespace/name`.
+        pod: String,
+        /// Why not.
+        source: crate::dns::ListenError,
     },
     /// A port is not ours. "Address in use" means that an application, or another proxy,
     /// holds it.

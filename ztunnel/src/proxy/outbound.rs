@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::StatusCode;
 use mesh::Workload;
@@ -24,7 +25,7 @@ use crate::route::{
 };
 use crate::telemetry::{
     ConnectionGuard, ConnectionOpen, Direction, Endpoint, Failure, Reporter, ResponseFlags,
-    Security,
+    Security, Step,
 };
 use crate::tls::{self, TlsError, Watched};
 
@@ -52,7 +53,7 @@ pub(super) async fn serve(pod: Arc<PodShared>, app: AppSocket, client: SocketAdd
             return refused(&pod, facts(&pod, None, client, stranger(local)), &refusal);
         }
     };
-    let known = match pod.known().await {
+    let known = match pod.known_toward(dst).await {
         Ok(known) => known,
         Err(refusal) => {
             return refused(&pod, facts(&pod, None, client, stranger(dst.0)), &refusal);
@@ -122,6 +123,7 @@ fn facts(
             identity: Some(pod.lease.identity().clone()),
         },
         dst,
+        service: None,
         hbone_addr: None,
         security: Security::Plain,
     }
@@ -144,12 +146,15 @@ async fn tunnel(
         workload: Some(Arc::clone(&to.peer)),
     };
     let guard = pod.context.telemetry.open(ConnectionOpen {
+        service: to.service.clone(),
         hbone_addr: Some(hbone),
         security: Security::MutualTls,
         ..facts(pod, Some(source), client, dst)
     });
-    let connect =
-        Connect { authority: to.authority.to_string(), headers: headers::request(source, client) };
+    let connect = Connect {
+        authority: to.authority.to_string(),
+        headers: headers::request(source, client, to.service.as_deref()),
+    };
     let key =
         PoolKey { source: pod.lease.identity().clone(), accepted: to.expected, destination: hbone };
     let stream = match pod.pool.open(&key, &connect, || dial_peer(pod, &key)).await {
@@ -195,8 +200,10 @@ fn dial_peer(
         let tcp = pod.dialer.dial_peer(key.destination).await.map_err(PeerError::Dial)?;
         let credentials = certified.credentials();
         let ip = key.destination.ip();
+        let begun = Instant::now();
         let secured = tls::connect(credentials, &key.accepted, tcp, ip, HANDSHAKE_DEADLINE);
         let (stream, peer) = secured.await.map_err(PeerError::Tls)?;
+        pod.context.telemetry.took(Step::HandshakeClient, begun.elapsed());
         Ok(peer.watch(stream))
     }
 }
@@ -230,7 +237,10 @@ async fn passthrough(
         pod.context.telemetry.passthrough_unknown_destination();
     }
     let dst = Endpoint { addr, workload: to.peer, identity: None };
-    let guard = pod.context.telemetry.open(facts(pod, Some(source), client, dst));
+    let guard = pod
+        .context
+        .telemetry
+        .open(ConnectionOpen { service: to.service, ..facts(pod, Some(source), client, dst) });
     let remote = match pod.dialer.dial_app(None, addr).await {
         Ok(remote) => remote,
         Err(error) => return guard.close(Err(failure(ResponseFlags::Connect, &error))),

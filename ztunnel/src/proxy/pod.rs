@@ -16,8 +16,10 @@ use super::app_socket::AppSocket;
 use super::context::ProxyContext;
 use super::dial::Dialer;
 use super::listen::{self, GivenListener, Listeners, OpenListener, Served};
+use super::dns::Dns;
 use super::outbound::PeerError;
 use super::{ProxyError, inbound, inbound_plain, outbound};
+use crate::dns::Resolver;
 use crate::hbone::Pool;
 use crate::identity::Lease;
 
@@ -81,11 +83,13 @@ impl PodProxy {
         .map_err(|source| ProxyError::Identity { pod: name.clone(), source })?;
         let listeners = listen::open(context, &pod.netns, &pod.listeners).await;
         let listeners = listeners.map_err(|error| error.of(&name))?;
+        let dns = Dns::bind(context, &pod, None).await?;
         let shared = Arc::new(PodShared {
             dialer: Dialer::new(
                 context.fence.clone(),
                 pod.netns.clone(),
                 context.settings.packet_mark,
+                context.telemetry.clone(),
             ),
             lease: context.certificates.lease(&identity),
             pool: Pool::new(context.settings.hbone.clone()),
@@ -93,9 +97,11 @@ impl PodProxy {
             info: pod.info,
             inbound: Arc::default(),
             outbound: Arc::default(),
+            resolver: dns.resolver(),
         });
         tracing::info!(pod = %name, uid = %pod.uid, %identity, "pod is served");
         let (life, served) = (Life::default(), Served::default());
+        dns.serve(&life);
         let mut proxy = Self { shared, life, netns: pod.netns, served };
         listeners.into_iter().for_each(|listener| proxy.serve(listener));
         Ok(proxy)
@@ -162,6 +168,12 @@ impl PodProxy {
         self.shared.pool.close().await;
     }
 
+    /// Looks names up through the pod, for workloads that have a hostname and no address.
+    #[must_use]
+    pub fn resolver(&self) -> &Resolver {
+        &self.shared.resolver
+    }
+
     /// What is open right now.
     #[must_use]
     pub fn connections(&self) -> Connections {
@@ -207,6 +219,7 @@ pub(super) struct PodShared {
     pub(super) info: zds::WorkloadInfo,
     pub(super) inbound: Arc<AtomicUsize>,
     pub(super) outbound: Arc<AtomicUsize>,
+    pub(super) resolver: Resolver,
 }
 
 impl PodShared {

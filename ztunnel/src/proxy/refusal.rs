@@ -6,6 +6,7 @@ use http::StatusCode;
 use mesh::Denial;
 
 use crate::route;
+use crate::source::LookupError;
 use crate::telemetry::{Failure, ResponseFlags};
 
 /// The reasons, each with a stable name for counters.
@@ -17,6 +18,8 @@ pub(super) enum Refusal {
     ViewIncomplete,
     #[error("the pod is not in the view of the mesh; does the control plane know it?")]
     UnknownWorkload,
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
     #[error("destination is one of the proxy's own ports, which applications must not dial")]
     ProxyPort,
     #[error(transparent)]
@@ -57,6 +60,7 @@ impl Refusal {
             Self::NotRedirected => "not_redirected",
             Self::ViewIncomplete => "view_incomplete",
             Self::UnknownWorkload => "unknown_workload",
+            Self::Lookup(_) => "lookup",
             Self::ProxyPort => "proxy_port",
             Self::Route(refusal) => refusal.name(),
             Self::OtherNetwork(_) => "other_network",
@@ -92,6 +96,7 @@ impl Refusal {
             | Self::NotRedirected => StatusCode::BAD_REQUEST,
             Self::ViewIncomplete
             | Self::UnknownWorkload
+            | Self::Lookup(_)
             | Self::Route(_)
             | Self::OtherNetwork(_)
             | Self::HostnameDestination(_)

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mesh::{Identity, Network, View};
 
 use super::admission::Known;
+use super::headers::Claims;
 use super::pod::PodShared;
 use super::refusal::Refusal;
 use crate::telemetry::{
@@ -55,6 +56,14 @@ pub(super) fn client(
     Endpoint { addr, workload, identity: identity.cloned() }
 }
 
+/// The client of a connection that came through a gateway, as it calls itself. Who it is
+/// was proved.
+pub(super) fn claimed(claims: Claims, gateway: SocketAddr, identity: &Identity) -> Endpoint {
+    let Claims { client, workload } = claims;
+    let addr = client.map_or(gateway, canonical);
+    Endpoint { addr, workload: Some(workload), identity: Some(identity.clone()) }
+}
+
 /// The facts of a connection toward this pod.
 pub(super) fn inbound(
     pod: &PodShared,
@@ -73,6 +82,7 @@ pub(super) fn inbound(
             workload: known.map(|(_, workload)| Arc::clone(workload)),
             identity: Some(pod.lease.identity().clone()),
         },
+        service: None,
         hbone_addr,
         security,
     }
