@@ -62,12 +62,14 @@ fn members(name: &'static str, last: u8) -> impl Strategy<Value = Option<Workloa
     let place = (select(addresses), select(vec!["", "", "", "far"]), any::<bool>());
     let state = (any::<[bool; 3]>(), 0..3_u32, gateways());
     let ports = select(vec![vec![], vec![(80, 9090)], vec![(80, 0)], vec![(81, 9091)]]);
-    let near = select(vec![["n1", "z1"], ["n2", "z1"], ["n3", "z2"]]);
+    let near =
+        select(vec![["n1", "z1", "r"], ["n1", "z1", "r2"], ["n2", "z1", "r"], ["n2", "z2", "r"]]);
     let built = (place, state, ports, near).prop_map(move |(place, state, ports, near)| {
         let (addresses, network, gated) = place;
         let ([meshed, healthy, named], capacity, waypoint) = state;
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-        let locality = Locality { region: "r".into(), zone: near[1].into(), subzone: "".into() };
+        let locality =
+            Locality { region: near[2].into(), zone: near[1].into(), subzone: "".into() };
         Workload {
             network: network.into(),
             network_gateway: gated.then(|| at("far", "192.0.2.1", 15010).into()),
@@ -271,7 +273,7 @@ fn sources(mesh: &Mesh) -> Vec<Workload> {
         locality: Arc::new(Locality { region: "r".into(), zone: "z1".into(), subzone: "".into() }),
         ..client()
     };
-    let near = mesh.workloads.iter().filter(|it| &*it.name == "way" && &*it.network == "");
+    let near = mesh.workloads.iter().filter(|it| &*it.name == "way" && it.network.is_empty());
     near.cloned().chain([client()]).collect()
 }
 

@@ -236,7 +236,7 @@ fn preferences() {
     };
     let all = || workloads.clone();
     let topology: &[_] = &[Region, Zone];
-    let cases: Vec<(Mode, &[Preference], Vec<Workload>, &[&str])> = vec![
+    let cases: [(_, &[_], _, &[_]); 10] = [
         (Mode::Unspecified, topology, all(), &["abroad", "node", "region", "zone"]),
         (Mode::Failover, topology, all(), &["node", "zone"]),
         (Mode::Failover, topology, without(&["node", "zone"]), &["region"]),
