@@ -118,6 +118,11 @@ impl Core {
         self.state.complete()
     }
 
+    /// See [`State::claim_less`].
+    pub(super) fn claim_less(&mut self) {
+        self.state.claim_less();
+    }
+
     /// The requests that open a stream, encoded.
     pub(super) fn opening(&mut self, node: Node) -> Vec<Bytes> {
         let demanded = self.writer.demand().map(|demand| demand.all()).unwrap_or_default();

@@ -67,6 +67,17 @@ impl StreamError {
         }
     }
 
+    /// May it be that a request of ours was too large? Of gRPC libraries some call it the
+    /// one and some the other.
+    pub(super) fn may_be_too_large(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => {
+                matches!(status.code(), Code::ResourceExhausted | Code::OutOfRange)
+            }
+            _ => false,
+        }
+    }
+
     /// Istio's word for it in the metric.
     pub(super) fn reason(&self) -> &'static str {
         match self {

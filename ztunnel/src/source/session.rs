@@ -73,16 +73,23 @@ impl Session {
     /// One stream, from open to end.
     pub(super) async fn stream(&mut self, channel: Channel, address: &str) -> StreamError {
         self.progress = false;
-        let (requests, responses) = match self.open(channel).await {
-            Ok(opened) => opened,
-            Err(error) => return error,
-        };
-        info!(address, "control plane stream is open");
-        self.metrics.connected.set(1);
-        match self.serve(&requests, responses).await {
+        let error = match self.run(channel, address).await {
             Ok(()) => StreamError::Complete,
             Err(error) => error,
+        };
+        if error.may_be_too_large() && !self.progress {
+            info!(address, "what we hold may be too much for one request: less is claimed");
+            // If the thread is gone, the next stream says so.
+            let _ = self.applier.run(|core| core.claim_less()).await;
         }
+        error
+    }
+
+    async fn run(&mut self, channel: Channel, address: &str) -> Result<(), StreamError> {
+        let (requests, responses) = self.open(channel).await?;
+        info!(address, "control plane stream is open");
+        self.metrics.connected.set(1);
+        self.serve(&requests, responses).await
     }
 
     async fn open(&self, channel: Channel) -> Result<Opened, StreamError> {

@@ -284,6 +284,26 @@ async fn a_flapping_control_plane_is_resumed_each_time_and_never_asked_for_every
 }
 
 #[tokio::test]
+async fn a_control_plane_that_refuses_a_large_request_gets_a_smaller_one() {
+    let (session, view, _) = session();
+    let names: Vec<String> = (0..110).map(|i| format!("{}{i}", "x".repeat(30_000))).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (running, call, _calls) = settled(session, &names).await;
+    drop(call);
+    let (addr, mut calls) = fake_control().await;
+    let mut session = ended(running).await.0;
+    for expected in [110, 0] {
+        let running = start(session, addr);
+        let mut call = accept(&mut calls).await;
+        let opening = call.request_of(ADDRESS_TYPE).await;
+        assert_eq!(opening.initial_resource_versions.len(), expected);
+        call.end(Status::resource_exhausted("message larger than max")).await;
+        session = ended(running).await.0;
+    }
+    assert_eq!(view.current().unwrap().workloads().count(), 110);
+}
+
+#[tokio::test]
 async fn a_mass_removal_is_asked_about_once_more_and_then_believed() {
     let hold = Duration::from_millis(200);
     let rules = Rules { mass_removal: MassRemoval::Hold(hold), ..RULES };

@@ -26,10 +26,10 @@ const INVALID_ARGUMENT: i32 = 3;
 /// Rejected resources that a reply names; the rest is counted.
 const NAMED_REJECTIONS: usize = 20;
 
-/// Bytes of names and versions that a request may hold. Control planes read requests of
-/// 4 MiB at most, unless they are told otherwise: a larger one would be refused for ever.
-/// Then we claim nothing and are sent everything.
-const CLAIMS: usize = 3 << 20;
+/// Bytes of names and versions that a request may hold for a control plane that refused a
+/// larger one: many read 4 MiB at most. What is more is not claimed at all, and everything
+/// is sent again.
+const FEW_CLAIMS: usize = 3 << 20;
 
 /// The types that we ask for, in the order of asking.
 const TYPES: [&str; 2] = [ADDRESS_TYPE, AUTHORIZATION_TYPE];
@@ -66,6 +66,8 @@ pub struct State {
     view: View,
     addresses: Held,
     policies: Held,
+    /// Bytes of names and versions that a request may hold.
+    claims: usize,
 }
 
 /// What came of one response.
@@ -98,7 +100,13 @@ impl State {
     /// Begins with a view that comes from elsewhere, or is empty.
     #[must_use]
     pub fn new(rules: Rules, view: View) -> Self {
-        Self { rules, view, addresses: Held::default(), policies: Held::default() }
+        let (addresses, policies) = (Held::default(), Held::default());
+        Self { rules, view, addresses, policies, claims: usize::MAX }
+    }
+
+    /// A request was too large for the control plane: the next ones are smaller.
+    pub fn claim_less(&mut self) {
+        self.claims = FEW_CLAIMS;
     }
 
     /// The requests that open a stream: everything, except what we hold already.
@@ -108,7 +116,7 @@ impl State {
         let mut requests = Vec::new();
         for url in TYPES {
             // On demand the first answer is no complete state: then claiming is a must.
-            let limit = if self.on_demand(url) { usize::MAX } else { CLAIMS };
+            let limit = if self.on_demand(url) { usize::MAX } else { self.claims };
             let claims = self.held_mut(url).and_then(|held| held.open(limit));
             requests.push(DeltaDiscoveryRequest {
                 node: node.take(),

@@ -134,7 +134,7 @@ fn holding_can_be_switched_off() {
 #[test]
 fn what_is_too_much_to_be_claimed_is_compared_with_what_comes() {
     let mut state = everything();
-    let filler = "x".repeat(CLAIMS / 100);
+    let filler = "x".repeat(FEW_CLAIMS / 100);
     let named = |i: usize| {
         let uid = format!("{filler}{i}");
         let message = wds::Workload {
@@ -147,6 +147,8 @@ fn what_is_too_much_to_be_claimed_is_compared_with_what_comes() {
         resource(&uid, "1", any(ADDRESS_TYPE, address.encode_to_vec()))
     };
     state.hear(addresses((0..150).map(named).collect()));
+    assert_eq!(state.claims().len(), 150, "as long as nobody refuses it");
+    state.claim_less();
     assert!(state.claims().is_empty(), "the request would be refused");
     state.hear(addresses((10..150).map(named).collect()));
     assert_eq!((uids(&state).len(), withheld(&state)), (140, 0), "ten are gone");
