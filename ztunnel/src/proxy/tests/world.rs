@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::identity::{Certificates, Issuer};
-use crate::proxy::{Pod, PodProxy, ProxyContext, ProxyError, Settings};
+use crate::proxy::{Claim, Listeners, Pod, PodProxy, ProxyContext, ProxyError, Settings};
 use crate::source::{ViewHandle, ViewWriter, channel};
 use crate::telemetry::Telemetry;
 use crate::tls::test_ca::TestCa;
@@ -171,6 +171,7 @@ impl TestPod {
                 service_account: self.name.to_owned(),
             },
             netns: self.netns.clone(),
+            listeners: Listeners::ToBind(Claim::Shared),
         }
     }
 }
