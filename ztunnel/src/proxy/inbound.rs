@@ -7,7 +7,6 @@ use http::StatusCode;
 use mesh::Identity;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
 
 use super::accept::Permit;
 use super::admission::Known;
@@ -51,7 +50,7 @@ pub(super) async fn serve(
     }
 }
 
-type Tunnel = ServerTunnel<TlsStream<TcpStream>>;
+type Tunnel = ServerTunnel<tls::Stream<TcpStream>>;
 
 async fn handshake(pod: &PodShared, tcp: TcpStream) -> Result<(Tunnel, Identity), Refusal> {
     let certified = timeout(KNOWLEDGE_WAIT, pod.lease.certificate())

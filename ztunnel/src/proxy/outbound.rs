@@ -147,10 +147,7 @@ fn end<const N: usize>(
 fn dial_peer(
     pod: &Arc<PodShared>,
     key: &PoolKey,
-) -> impl Future<Output = Result<tokio_rustls::client::TlsStream<TcpStream>, PeerError>>
-+ Send
-+ 'static
-+ use<> {
+) -> impl Future<Output = Result<tls::Stream<TcpStream>, PeerError>> + Send + 'static + use<> {
     let (pod, key) = (Arc::clone(pod), key.clone());
     async move {
         let certified = timeout(KNOWLEDGE_WAIT, pod.lease.certificate())

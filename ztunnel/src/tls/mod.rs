@@ -10,9 +10,15 @@
 //! would skip the verifier, and connections live long anyway.
 
 mod control;
+mod handshake;
 mod mutual;
 mod peer;
 mod provider;
+mod stream;
+mod stream_buffers;
+mod stream_session;
+#[cfg(test)]
+mod stream_tests;
 #[cfg(test)]
 pub(crate) mod test_ca;
 #[cfg(test)]
@@ -22,6 +28,7 @@ pub use control::{ControlConnector, ControlSettings, RootSource};
 pub use mutual::{Credentials, accept, connect};
 pub use peer::{PeerError, identity_of};
 pub(crate) use provider::{provider, random};
+pub use stream::Stream;
 
 use std::io;
 use std::path::PathBuf;

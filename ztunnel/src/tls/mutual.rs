@@ -7,22 +7,26 @@ use std::time::Duration;
 
 use mesh::Identity;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::client::{
+    Resumption, UnbufferedClientConnection, verify_server_cert_signed_by_trust_anchor,
+};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{
+    NoServerSessionStorage, ParsedCertificate, UnbufferedServerConnection, WebPkiClientVerifier,
+};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError,
-    RootCertStore, ServerConfig, SignatureScheme, version::TLS13,
+    CertificateError, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName,
+    OtherError, RootCertStore, ServerConfig, SignatureScheme, version::TLS13,
 };
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::peer::{PeerError, identity_of};
-use super::{ALPN_H2, TlsError, provider};
+use super::stream::Stream;
+use super::{ALPN_H2, TlsError, handshake, provider};
 
 /// What one workload proves itself with, and whom it believes. Cheap to clone.
 #[derive(Clone)]
@@ -54,48 +58,53 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Serves a handshake on `tcp` and tells who the client is.
+/// Serves a handshake on `io` and tells who the client is.
 ///
 /// # Errors
-/// [`TlsError::Deadline`], [`TlsError::Handshake`], [`TlsError::Alpn`], [`TlsError::Peer`].
-pub async fn accept(
+/// [`TlsError::Deadline`], [`TlsError::Handshake`], [`TlsError::Alpn`], [`TlsError::Config`],
+/// [`TlsError::Peer`].
+pub async fn accept<Io: AsyncRead + AsyncWrite + Unpin>(
     credentials: &Credentials,
-    tcp: TcpStream,
+    io: Io,
     deadline: Duration,
-) -> Result<(server::TlsStream<TcpStream>, Identity), TlsError> {
-    let handshake = TlsAcceptor::from(Arc::clone(&credentials.server)).accept(tcp);
-    let stream = timeout(deadline, handshake)
+) -> Result<(Stream<Io>, Identity), TlsError> {
+    let session = UnbufferedServerConnection::new(Arc::clone(&credentials.server));
+    let session = session.map_err(TlsError::Config)?;
+    let stream = timeout(deadline, handshake::accept(io, session))
         .await
         .map_err(|_| TlsError::Deadline("the TLS client".to_owned()))?
         .map_err(TlsError::Handshake)?;
-    let identity = checked(stream.get_ref().1)?;
+    let identity = checked(stream.session())?;
     Ok((stream, identity))
 }
 
-/// Performs a handshake on `tcp` with a server that must be one of `accepted`, and tells
+/// Performs a handshake on `io` with a server that must be one of `accepted`, and tells
 /// which.
 ///
 /// # Errors
-/// [`TlsError::Deadline`], [`TlsError::Handshake`], [`TlsError::Alpn`], [`TlsError::Config`].
-pub async fn connect(
+/// [`TlsError::Deadline`], [`TlsError::Handshake`], [`TlsError::Alpn`], [`TlsError::Config`],
+/// [`TlsError::Peer`].
+pub async fn connect<Io: AsyncRead + AsyncWrite + Unpin>(
     credentials: &Credentials,
     accepted: &[Identity],
-    tcp: TcpStream,
+    io: Io,
     peer: IpAddr,
     deadline: Duration,
-) -> Result<(client::TlsStream<TcpStream>, Identity), TlsError> {
+) -> Result<(Stream<Io>, Identity), TlsError> {
     let config = client_config(credentials, accepted)?;
     let name = ServerName::IpAddress(peer.into());
-    let stream = timeout(deadline, TlsConnector::from(Arc::new(config)).connect(name, tcp))
+    let session = UnbufferedClientConnection::new(Arc::new(config), name);
+    let session = session.map_err(TlsError::Config)?;
+    let stream = timeout(deadline, handshake::connect(io, session))
         .await
         .map_err(|_| TlsError::Deadline(format!("the TLS server at {peer}")))?
         .map_err(TlsError::Handshake)?;
-    let identity = checked(stream.get_ref().1)?;
+    let identity = checked(stream.session())?;
     Ok((stream, identity))
 }
 
 /// What a finished handshake must have brought.
-fn checked<Data>(connection: &rustls::ConnectionCommon<Data>) -> Result<Identity, TlsError> {
+fn checked(connection: &CommonState) -> Result<Identity, TlsError> {
     if connection.alpn_protocol() != Some(ALPN_H2) {
         return Err(TlsError::Alpn);
     }
