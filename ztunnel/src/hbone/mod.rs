@@ -23,6 +23,10 @@ mod stream;
 mod stream_io;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_nested;
+#[cfg(test)]
+mod tests_sizes;
 mod tunnel;
 
 use std::sync::Arc;

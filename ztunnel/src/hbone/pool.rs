@@ -168,6 +168,13 @@ impl<E: Send + Sync + 'static> Pool<E> {
         self.drivers.wait().await;
     }
 
+    /// Waits until no connection is left, without ending any.
+    #[cfg(test)]
+    pub(super) async fn idle(&self) {
+        self.drivers.close();
+        self.drivers.wait().await;
+    }
+
     async fn claim<Dial, Dialled, Io>(
         &self,
         key: &PoolKey,

@@ -20,17 +20,17 @@ const MOST: usize = 128 << 10;
 /// As the client.
 pub(super) async fn connect<Io: AsyncRead + AsyncWrite + Unpin>(
     io: Io,
-    session: UnbufferedClientConnection,
+    session: Box<UnbufferedClientConnection>,
 ) -> io::Result<Stream<Io>> {
-    Handshake::new(io, Session::Client(Box::new(session))).perform().await
+    Handshake::new(io, Session::Client(session)).perform().await
 }
 
 /// As the server.
 pub(super) async fn accept<Io: AsyncRead + AsyncWrite + Unpin>(
     io: Io,
-    session: UnbufferedServerConnection,
+    session: Box<UnbufferedServerConnection>,
 ) -> io::Result<Stream<Io>> {
-    Handshake::new(io, Session::Server(Box::new(session))).perform().await
+    Handshake::new(io, Session::Server(session)).perform().await
 }
 
 /// Cancelled, it takes the connection with it: there is no way to resume.

@@ -69,7 +69,7 @@ pub async fn accept<Io: AsyncRead + AsyncWrite + Unpin>(
     deadline: Duration,
 ) -> Result<(Stream<Io>, Identity), TlsError> {
     let session = UnbufferedServerConnection::new(Arc::clone(&credentials.server));
-    let session = session.map_err(TlsError::Config)?;
+    let session = Box::new(session.map_err(TlsError::Config)?);
     let stream = timeout(deadline, handshake::accept(io, session))
         .await
         .map_err(|_| TlsError::Deadline("the TLS client".to_owned()))?
@@ -94,7 +94,7 @@ pub async fn connect<Io: AsyncRead + AsyncWrite + Unpin>(
     let config = client_config(credentials, accepted)?;
     let name = ServerName::IpAddress(peer.into());
     let session = UnbufferedClientConnection::new(Arc::new(config), name);
-    let session = session.map_err(TlsError::Config)?;
+    let session = Box::new(session.map_err(TlsError::Config)?);
     let stream = timeout(deadline, handshake::connect(io, session))
         .await
         .map_err(|_| TlsError::Deadline(format!("the TLS server at {peer}")))?

@@ -102,7 +102,7 @@ fn handle<Data>(
             Ok(Step::Plaintext)
         }
         ConnectionState::EncodeTlsData(mut data) => {
-            out.append(|space| data.encode(space).map_err(shortage_of_encoding))?;
+            out.append(|space| data.encode(space).map_err(|error| shortage_of_encoding(&error)))?;
             Ok(Step::Again)
         }
         // Whatever is in `out` is sure to be sent, or the connection ends.
@@ -128,10 +128,14 @@ fn fulfil<Data>(
     match want {
         Want::Nothing => {}
         Want::Seal(bytes) => {
-            out.append(|space| traffic.encrypt(bytes, space).map_err(shortage_of_encryption))?;
+            out.append(|space| {
+                traffic.encrypt(bytes, space).map_err(|error| shortage_of_encryption(&error))
+            })?;
         }
         Want::CloseNotify => {
-            out.append(|space| traffic.queue_close_notify(space).map_err(shortage_of_encryption))?;
+            out.append(|space| {
+                traffic.queue_close_notify(space).map_err(|error| shortage_of_encryption(&error))
+            })?;
         }
         #[cfg(test)]
         Want::NewKeys => traffic.refresh_traffic_keys()?,
@@ -142,16 +146,16 @@ fn fulfil<Data>(
 /// Why nothing could be appended: space, or something final.
 pub(super) type Shortage = Result<InsufficientSizeError, Error>;
 
-fn shortage_of_encoding(error: EncodeError) -> Shortage {
+fn shortage_of_encoding(error: &EncodeError) -> Shortage {
     match error {
-        EncodeError::InsufficientSize(size) => Ok(size),
+        EncodeError::InsufficientSize(size) => Ok(*size),
         EncodeError::AlreadyEncoded => Err(Error::General(error.to_string())),
     }
 }
 
-fn shortage_of_encryption(error: EncryptError) -> Shortage {
+fn shortage_of_encryption(error: &EncryptError) -> Shortage {
     match error {
-        EncryptError::InsufficientSize(size) => Ok(size),
+        EncryptError::InsufficientSize(size) => Ok(*size),
         EncryptError::EncryptExhausted => Err(Error::EncryptError),
     }
 }

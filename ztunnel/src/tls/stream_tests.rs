@@ -143,12 +143,12 @@ fn name() -> ServerName<'static> {
 }
 
 impl Configs {
-    fn client_session(&self) -> UnbufferedClientConnection {
-        UnbufferedClientConnection::new(Arc::clone(&self.client), name()).unwrap()
+    fn client_session(&self) -> Box<UnbufferedClientConnection> {
+        Box::new(UnbufferedClientConnection::new(Arc::clone(&self.client), name()).unwrap())
     }
 
-    fn server_session(&self) -> UnbufferedServerConnection {
-        UnbufferedServerConnection::new(Arc::clone(&self.server)).unwrap()
+    fn server_session(&self) -> Box<UnbufferedServerConnection> {
+        Box::new(UnbufferedServerConnection::new(Arc::clone(&self.server)).unwrap())
     }
 
     async fn connect<Io: Pipe + 'static>(&self, kind: Kind, io: Io) -> io::Result<End> {
@@ -600,12 +600,13 @@ async fn a_changed_byte_is_an_error_that_the_peer_hears_of() {
         assert_eq!(again.kind(), io::ErrorKind::InvalidData);
         stream
     };
-    soon(async {
+    let (play, serve) = (Box::pin(play), Box::pin(serve));
+    soon(Box::pin(async {
         tokio::select! {
             _ = async { tokio::join!(play, serve) } => {}
             () = spoil => panic!("the pipe ended first"),
         }
-    })
+    }))
     .await;
 }
 
