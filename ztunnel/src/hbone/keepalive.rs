@@ -47,7 +47,7 @@ impl Keepalive {
         }
     }
 
-    /// Ready once for every question.
+    /// Ready once for every question; to be polled until it is not.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pulse> {
         if self.asked == Asked::No {
             ready!(self.timer.as_mut().poll(cx));
@@ -60,10 +60,6 @@ impl Keepalive {
         if let Poll::Ready(Ok(_)) = self.pings.poll_pong(cx) {
             self.asked = Asked::No;
             self.timer.as_mut().reset(Instant::now() + self.interval);
-            // Registers the new time.
-            if self.timer.as_mut().poll(cx).is_ready() {
-                cx.waker().wake_by_ref();
-            }
             return Poll::Ready(Pulse::Alive);
         }
         ready!(self.timer.as_mut().poll(cx));

@@ -24,6 +24,8 @@ mod stream_io;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_cork;
+#[cfg(test)]
 mod tests_nested;
 #[cfg(test)]
 mod tests_sizes;

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -101,7 +102,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> ServerTunnel<Io> {
                 return Poll::Ready(Err(ServerError::Silent));
             }
         }
-        let next = match self.connection.poll_accept(cx) {
+        let accepted = pin!(self.connection.accept()).poll(cx);
+        let next = match accepted {
             Poll::Ready(Some(Ok((request, respond)))) => Ok(Some(Incoming { request, respond })),
             Poll::Ready(Some(Err(error))) => Err(ServerError::Http(error)),
             Poll::Ready(None) => Ok(None),

@@ -78,9 +78,9 @@ async fn assert_handshakes_stay_small() {
     let credentials = TestCa::new().credentials(&identity);
     let (accepted, deadline) = ([identity], Duration::from_secs(60));
     let connecting = tls::connect(&credentials, &accepted, near, addr.ip(), deadline);
-    assert_at_most("tls::connect", size_of_val(&connecting), 2048);
+    assert_at_most("tls::connect", size_of_val(&connecting), 1024);
     let accepting = tls::accept(&credentials, far, deadline);
-    assert_at_most("tls::accept", size_of_val(&accepting), 2048);
+    assert_at_most("tls::accept", size_of_val(&accepting), 1024);
     let both = async { tokio::join!(connecting, accepting) };
     let (client, server) = timeout(deadline, both).await.unwrap();
     assert!(client.is_ok() && server.is_ok());

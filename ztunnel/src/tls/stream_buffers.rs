@@ -87,7 +87,8 @@ pub(super) struct Incoming {
 
 impl Incoming {
     /// What the handshake left over: all of it, and how much of it was looked at.
-    pub(super) fn new(shelf: Vec<u8>, seen: usize) -> Self {
+    pub(super) fn new(mut shelf: Vec<u8>, seen: usize) -> Self {
+        shelf.shrink_to_fit();
         Self { end: shelf.len(), shelf, seen, ..Self::default() }
     }
 

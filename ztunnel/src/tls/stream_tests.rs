@@ -13,10 +13,12 @@ use fastrand::Rng;
 use futures_util::FutureExt;
 use rcgen::SanType;
 use rustls::client::UnbufferedClientConnection;
+use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384;
+use rustls::crypto::{CipherSuiteCommon, CryptoProvider};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite, Tls13CipherSuite};
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
 };
@@ -118,17 +120,21 @@ fn configs() -> Configs {
 }
 
 fn configs_with(change: impl FnOnce(&mut ServerConfig)) -> Configs {
+    configs_of(&provider(), change)
+}
+
+fn configs_of(provider: &Arc<CryptoProvider>, change: impl FnOnce(&mut ServerConfig)) -> Configs {
     let ca = TestCa::new();
     let (key, leaf) = ca.leaf(&[], |params| {
         params.subject_alt_names = vec![SanType::IpAddress(LOOPBACK)];
     });
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let client = ClientConfig::builder_with_provider(provider())
+    let client = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&TLS13])
         .unwrap()
         .with_root_certificates(ca.roots())
         .with_no_client_auth();
-    let mut server = ServerConfig::builder_with_provider(provider())
+    let mut server = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&TLS13])
         .unwrap()
         .with_no_client_auth()
@@ -514,6 +520,43 @@ async fn keys_are_renewed_by_either_side_in_mid_flow() {
         })
         .await;
         assert!(at_theirs == sent && at_ours == sent, "round {round}");
+    }
+}
+
+/// Keys of AES-GCM are good for 2^24 records; here for 40.
+#[tokio::test]
+async fn worn_out_keys_are_renewed_without_being_asked() {
+    let suite = TLS13_AES_256_GCM_SHA384.tls13().unwrap();
+    let short_lived: &'static Tls13CipherSuite = Box::leak(Box::new(Tls13CipherSuite {
+        common: CipherSuiteCommon { confidentiality_limit: 40, ..suite.common },
+        ..*suite
+    }));
+    let provider = CryptoProvider {
+        cipher_suites: vec![SupportedCipherSuite::Tls13(short_lived)],
+        ..(*provider()).clone()
+    };
+    let configs = configs_of(&Arc::new(provider), |server| server.send_tls13_tickets = 0);
+    for kinds in KINDS {
+        let (mut near, mut far) = configs.pair(kinds, duplex(5000)).await;
+        let sent = random_bytes(&mut Rng::with_seed(9), 300_000);
+        for _ in 0..2 {
+            std::mem::swap(&mut near, &mut far);
+            let (from, to) = (&mut near, &mut far);
+            soon(async {
+                let mut read = vec![0; 1000];
+                // A record each, 300 of them.
+                for piece in sent.chunks(1000) {
+                    let write = async {
+                        from.write_all(piece).await.unwrap();
+                        from.flush().await.unwrap();
+                    };
+                    let answer = async { to.read_exact(&mut read).await.unwrap() };
+                    tokio::join!(write, answer);
+                    assert!(read == piece);
+                }
+            })
+            .await;
+        }
     }
 }
 
