@@ -7,8 +7,9 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::stream::{PeerClosed, Stream, invalid};
+use super::stream::Stream;
 use super::stream_buffers::{Clear, Incoming, Outgoing};
+use super::stream_end::{PeerClosed, invalid};
 use super::stream_session::{Session, Step, Want};
 
 /// The first read; a strangers' connection does not hold more before it has sent more.

@@ -16,6 +16,7 @@ mod peer;
 mod provider;
 mod stream;
 mod stream_buffers;
+mod stream_end;
 mod stream_session;
 #[cfg(test)]
 mod stream_tests;

@@ -16,6 +16,7 @@ use rustls::CommonState;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::stream_buffers::{Clear, Incoming, Outgoing, Seen};
+use super::stream_end::{Failure, PeerClosed, Reading, cut, invalid};
 use super::stream_session::{Session, Step, Want};
 
 /// Bytes in clear that make a full record.
@@ -45,19 +46,6 @@ pub struct Stream<Io> {
     received: usize,
     reading: Reading,
     writing: Writing,
-}
-
-enum Reading {
-    Open,
-    /// The peer has finished.
-    Ended,
-    Failed(Failure),
-}
-
-/// To be told again and again.
-enum Failure {
-    Tls(rustls::Error),
-    Io(io::ErrorKind),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,27 +168,6 @@ impl<Io> Stream<Io> {
     pub(super) fn held(&self) -> usize {
         self.incoming.held() + self.sealed.held() + self.opened.bytes().len() + self.staged.len()
     }
-}
-
-/// The peer finished right behind the handshake.
-pub(super) struct PeerClosed;
-
-impl Failure {
-    fn error(&self) -> io::Error {
-        match self {
-            Self::Tls(error) => invalid(error.clone()),
-            Self::Io(io::ErrorKind::UnexpectedEof) => cut(),
-            Self::Io(kind) => (*kind).into(),
-        }
-    }
-}
-
-pub(super) fn invalid(error: rustls::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-fn cut() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "connection was cut: no TLS close_notify")
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Stream<Io> {
