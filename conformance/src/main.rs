@@ -12,6 +12,7 @@
 mod cli;
 mod demo;
 mod ending;
+mod load;
 mod observe;
 mod scenario;
 mod scenarios;

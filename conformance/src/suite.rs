@@ -164,7 +164,7 @@ async fn keep_evidence(world: &World, folder: &Path) -> anyhow::Result<()> {
         std::fs::write(folder.join(format!("pod-{}.txt", pod.name())), text)?;
     }
     for node in world.lab.nodes() {
-        for part in [node.agent(), node.ztunnel()].into_iter().flatten() {
+        for part in node.parts() {
             let name = format!("{}-{}.log", node.name(), part.name());
             std::fs::write(folder.join(name), part.log_text())?;
         }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{Admin, Condition, Readiness};
 use crate::config::Config;
 use crate::kube::KubeApi;
+use crate::listeners::{self, Doorman, Opener};
 use crate::pod_netns::{Locator, Store};
 use crate::reconcile::{Effects, Fact, Reconciler};
 use crate::rules::Rules;
@@ -30,6 +31,7 @@ const LAST_STEPS: Duration = Duration::from_secs(3);
 #[derive(Default)]
 struct Metrics {
     link: ztunnel_link::Metrics,
+    listeners: listeners::Metrics,
     reconcile: reconcile::Metrics,
     plugin: plugin_server::Metrics,
 }
@@ -38,6 +40,7 @@ impl Metrics {
     fn registry(&self) -> Registry {
         let mut registry = Registry::default();
         self.link.register(&mut registry);
+        self.listeners.register(&mut registry);
         self.reconcile.register(&mut registry);
         self.plugin.register(&mut registry);
         registry
@@ -84,8 +87,9 @@ async fn act(
     tasks: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let link = ZtunnelLink::new(metrics.link.clone());
-    let effects = build_effects(config, link.clone()).await?;
+    let fence = Fence::new(FENCE_WORKERS).context("start the fence")?;
+    let link = ZtunnelLink::new(metrics.link.clone(), Opener::new(fence.clone()));
+    let effects = build_effects(config, fence, link.clone()).await?;
     let api = effects.api.clone();
     let reconciler = Reconciler::new(
         config.enrollment.clone(),
@@ -112,6 +116,9 @@ async fn act(
     if reconciler.start().await {
         admin.readiness.fulfil(Condition::Kube);
         tasks.spawn(report_ztunnel(link.clone(), admin.readiness.clone(), stop.clone()));
+        let doorman = Doorman::new(config.listener_hold, metrics.listeners.clone());
+        let (changes, unserved) = (link.changes(), link.clone());
+        tasks.spawn(doorman.run(changes, move || unserved.unserved(), stop.clone()));
         tasks.spawn(ztunnels.run(link, stop.clone()));
     }
     tracing::info!(node = config.node, "node agent runs");
@@ -119,8 +126,11 @@ async fn act(
     Ok(())
 }
 
-async fn build_effects(config: &Config, link: ZtunnelLink) -> anyhow::Result<Effects> {
-    let fence = Fence::new(FENCE_WORKERS).context("start the fence")?;
+async fn build_effects(
+    config: &Config,
+    fence: Fence,
+    link: ZtunnelLink,
+) -> anyhow::Result<Effects> {
     let rules = Rules::new(config.programs.clone(), fence.clone(), Handle::current());
     let proof = rules.self_test(&config.enrollment.options).await;
     proof.context("this node cannot carry the rules (CAP_NET_ADMIN and CAP_SYS_ADMIN needed)")?;

@@ -41,6 +41,9 @@ pub struct Raw {
     /// How often every captured pod is looked at.
     #[arg(long, env = "VERIFY_INTERVAL", default_value = "30s")]
     pub verify_interval: String,
+    /// How long connections wait for a ztunnel to come before they are reset.
+    #[arg(long, env = "LISTENER_HOLD", default_value = "10s")]
+    pub listener_hold: String,
     /// The `nft` program; found in PATH unless given.
     #[arg(long, env = "NFT")]
     pub nft: Option<PathBuf>,
@@ -97,6 +100,8 @@ pub struct Config {
     pub enrollment: crate::enrollment::Settings,
     /// How pods are brought in and out.
     pub pace: crate::reconcile::Pace,
+    /// How long connections wait for a ztunnel to come.
+    pub listener_hold: Duration,
     /// Programs that work on rules.
     pub programs: crate::rules::Programs,
     /// What is logged, and how.
@@ -137,6 +142,7 @@ impl Raw {
                 drain_deadline: reader.duration("DRAIN_DEADLINE", &self.drain_deadline),
                 verify_interval: reader.interval("VERIFY_INTERVAL", &self.verify_interval),
             },
+            listener_hold: reader.duration("LISTENER_HOLD", &self.listener_hold),
             programs: crate::rules::Programs {
                 nft: reader.program("NFT", "nft", self.nft.as_deref(), &self.path),
                 conntrack: reader.program(
@@ -292,15 +298,16 @@ mod tests {
             "--admin-addr=8000",
             "--withdraw-wait=soon",
             "--verify-interval=1ms",
+            "--listener-hold=long",
             "--log-format=xml",
         ]);
         let Mistakes(mistakes) = bad.understand().unwrap_err();
         let named = ["NODE_NAME", "RUN_DIR", "ADMIN_ADDR", "WITHDRAW_WAIT", "VERIFY_INTERVAL"];
-        for name in named.iter().chain(&["LOG_FORMAT"]) {
+        for name in named.iter().chain(&["LISTENER_HOLD", "LOG_FORMAT"]) {
             let hits = mistakes.iter().filter(|mistake| mistake.contains(name)).count();
             assert_eq!(hits, 1, "{name} in {mistakes:?}");
         }
-        assert_eq!(mistakes.len(), 6);
+        assert_eq!(mistakes.len(), 7);
     }
 
     #[test]

@@ -15,10 +15,12 @@
 pub mod admin;
 pub mod app;
 pub mod config;
+pub mod descriptors;
 pub mod enrollment;
 pub mod facts;
 mod inside;
 pub mod kube;
+pub mod listeners;
 pub mod plugin_server;
 pub mod pod_netns;
 pub mod reconcile;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use node_agent::app;
 use node_agent::config::{Log, LogFormat, Raw};
+use node_agent::descriptors;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -23,6 +24,10 @@ fn main() -> ExitCode {
     if let Err(error) = start_log(&config.log) {
         eprintln!("settings: RUST_LOG={:?}: {error}", config.log.filter);
         return ExitCode::from(EXIT_SETTINGS);
+    }
+    match descriptors::raise_limit() {
+        Ok(limit) => tracing::debug!(limit, "descriptors"),
+        Err(error) => tracing::warn!(%error, "the limit of descriptors stays as it is"),
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

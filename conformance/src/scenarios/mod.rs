@@ -4,6 +4,7 @@ mod bad_input;
 mod capture;
 mod cni;
 mod faults;
+mod handover;
 mod kubectl;
 mod leaving;
 mod odd_pods;
@@ -32,6 +33,7 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(cni::scenarios());
     v4.extend(faults::scenarios());
     v4.extend(restarts::scenarios());
+    v4.extend(handover::scenarios());
     v4.extend(leaving::scenarios());
     v4.extend(odd_pods::scenarios());
     v4.extend(bad_input::scenarios());

@@ -218,7 +218,7 @@ impl Lab {
             tracing::warn!(%error, "teardown");
         }
         let mut running = Vec::new();
-        for part in self.parts() {
+        for part in self.nodes.iter().flat_map(Node::parts) {
             if part.pid().await.is_some() {
                 running.push(part);
             }
@@ -242,6 +242,7 @@ impl Lab {
         leftovers::observe(&self.folder, &state)
     }
 
+    /// What every node runs from the start.
     fn parts(&self) -> Vec<&Part> {
         self.nodes.iter().flat_map(|node| [node.agent(), node.ztunnel()]).flatten().collect()
     }

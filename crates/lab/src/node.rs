@@ -70,8 +70,16 @@ pub struct Node {
     conflist: PathBuf,
     runtime: Runtime,
     agent: Option<Part>,
-    ztunnel: Option<Part>,
+    ztunnels: Option<Ztunnels>,
     named: NamedNetns,
+}
+
+/// The ztunnels that a node can run, one beside the other while it is upgraded.
+#[derive(Debug)]
+struct Ztunnels {
+    first: Part,
+    next: Part,
+    binding_itself: Part,
 }
 
 impl Node {
@@ -94,8 +102,8 @@ impl Node {
         let plugins = [conf::PRIMARY_PLUGINS.into()].into_iter().chain(ours).collect();
         let runtime = Runtime::new(&files.conf, &files.cache, plugins, Some(place.clone()));
         let agent = mesh.map(|mesh| agent(mesh, &place, &files, ledger));
-        let ztunnel = mesh.map(|mesh| ztunnel(mesh, &place, &files, ledger));
-        Ok(Self { number, place, files, conflist, runtime, agent, ztunnel, named })
+        let ztunnels = mesh.map(|mesh| ztunnels(mesh, &place, &files, ledger));
+        Ok(Self { number, place, files, conflist, runtime, agent, ztunnels, named })
     }
 
     /// Counted from 1.
@@ -157,7 +165,28 @@ impl Node {
     /// The ztunnel; `None` without a subject.
     #[must_use]
     pub fn ztunnel(&self) -> Option<&Part> {
-        self.ztunnel.as_ref()
+        self.ztunnels.as_ref().map(|ztunnels| &ztunnels.first)
+    }
+
+    /// The ztunnel that replaces the first one in an upgrade. It runs only when it is
+    /// started, and answers operators on other ports.
+    #[must_use]
+    pub fn next_ztunnel(&self) -> Option<&Part> {
+        self.ztunnels.as_ref().map(|ztunnels| &ztunnels.next)
+    }
+
+    /// Like [`Node::next_ztunnel`], of a ztunnel that takes no listeners from the agent, as
+    /// ztunnels of version 1 of the protocol.
+    #[must_use]
+    pub fn ztunnel_binding_itself(&self) -> Option<&Part> {
+        self.ztunnels.as_ref().map(|ztunnels| &ztunnels.binding_itself)
+    }
+
+    /// Every process of the subject, running or not.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        let ztunnels = self.ztunnels.iter();
+        let ztunnels = ztunnels.flat_map(|z| [&z.first, &z.next, &z.binding_itself]);
+        self.agent.iter().chain(ztunnels)
     }
 
     /// The agent's run directory.
@@ -198,9 +227,45 @@ fn agent(mesh: &MeshSettings, place: &Place, files: &NodeFiles, ledger: &Arc<Led
     Part::new("node-agent", place, job, log, readiness, ledger)
 }
 
-fn ztunnel(mesh: &MeshSettings, place: &Place, files: &NodeFiles, ledger: &Arc<Ledger>) -> Part {
+fn ztunnels(
+    mesh: &MeshSettings,
+    place: &Place,
+    files: &NodeFiles,
+    ledger: &Arc<Ledger>,
+) -> Ztunnels {
+    let part = |name: &str, job: Job, port: u16| {
+        let log = files.logs.join(format!("{name}.log"));
+        let readiness = Readiness { port, path: "/healthz/ready" };
+        Part::new(name, place, job, log, readiness, ledger)
+    };
+    let ready = zds::port::READY;
+    let first = ztunnel(mesh, place, files);
+    let (next, itself) = (beside(first.clone(), 1), beside(first.clone(), 2));
+    Ztunnels {
+        first: part("ztunnel", first, ready),
+        next: part("next-ztunnel", next, ready + BESIDE),
+        binding_itself: part(
+            "binding-ztunnel",
+            itself.env("INPOD_LISTENERS", "own"),
+            ready + 2 * BESIDE,
+        ),
+    }
+}
+
+/// Between the ports of two ztunnels of one node.
+const BESIDE: u16 = 1000;
+
+/// For another ztunnel in the same namespace.
+fn beside(job: Job, number: u16) -> Job {
+    let at = |port: u16| port + number * BESIDE;
+    job.env("ADMIN_ADDR", format!("127.0.0.1:{}", at(zds::port::ADMIN)))
+        .env("STATS_ADDR", format!("[::]:{}", at(zds::port::METRICS)))
+        .env("READINESS_ADDR", format!("[::]:{}", at(zds::port::READY)))
+}
+
+fn ztunnel(mesh: &MeshSettings, place: &Place, files: &NodeFiles) -> Job {
     let control = format!("https://{}", plan::hub_addr(plan::CONTROL_PORT));
-    let job = Job::new(&mesh.subject.ztunnel)
+    Job::new(&mesh.subject.ztunnel)
         .env("NODE_NAME", place.name())
         .env("INPOD_UDS", &files.zds_socket)
         .env("XDS_ADDRESS", &control)
@@ -212,8 +277,5 @@ fn ztunnel(mesh: &MeshSettings, place: &Place, files: &NodeFiles, ledger: &Arc<L
         .env("TRUST_DOMAIN", mesh.trust_domain)
         .env("IPV6_ENABLED", "true")
         .env("RUST_LOG", &mesh.log_level)
-        .env("LOG_FORMAT", "plain");
-    let log = files.logs.join("ztunnel.log");
-    let readiness = Readiness { port: zds::port::READY, path: "/healthz/ready" };
-    Part::new("ztunnel", place, job, log, readiness, ledger)
+        .env("LOG_FORMAT", "plain")
 }

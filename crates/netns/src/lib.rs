@@ -15,11 +15,15 @@
 //! results into their runtime by the callback of [`Fence::submit`].
 
 mod fence;
+mod listener;
 mod named;
 mod pod;
 mod socket;
 
 pub use fence::{Fence, FenceError};
+pub use listener::{
+    Families, ListenAny, ListenerFacts, PortUse, inspect_listener, listen_any, share_port,
+};
 pub use named::{NamedNetns, release_folder};
 pub use pod::{NetnsError, NetnsId, PodNetns};
 pub use socket::{Dial, Listen, OrigDst, dial_socket, listen_tcp, original_dst};

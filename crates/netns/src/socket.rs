@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use nix::sys::socket::{SetSockOpt as _, sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::listener::{PortUse, bind_tcp};
+
 /// Linux' `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h), which libc does not name.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
@@ -50,18 +52,7 @@ impl fmt::Display for OrigDst {
 /// # Errors
 /// As `bind(2)` and `listen(2)`; `EADDRINUSE` when an application holds the port.
 pub fn listen_tcp(listen: &Listen) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(listen.addr), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if listen.addr.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    if let Some(mark) = listen.mark {
-        socket.set_mark(mark)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&listen.addr.into())?;
-    socket.listen(listen.backlog)?;
-    Ok(socket.into())
+    bind_tcp(listen, PortUse::Alone)
 }
 
 /// Makes a non-blocking socket, ready for `connect(2)`.
@@ -113,14 +104,18 @@ pub fn original_dst(accepted: &impl AsFd) -> io::Result<OrigDst> {
 
 /// The kernel's number of the calling thread's namespace; `None` before Linux 5.14.
 pub(crate) fn netns_cookie() -> Option<u64> {
-    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None).ok()?;
+    cookie_of(&Socket::new(Domain::UNIX, Type::DGRAM, None).ok()?)
+}
+
+/// The kernel's number of the namespace that a socket lives in.
+pub(crate) fn cookie_of(socket: &impl AsFd) -> Option<u64> {
     let mut cookie = 0u64;
     let mut length = libc::socklen_t::try_from(size_of::<u64>()).ok()?;
     #[expect(unsafe_code, reason = "neither nix nor socket2 knows SO_NETNS_COOKIE")]
     // SAFETY: the pointers are to live locals, and `length` is the size of the first.
     let status = unsafe {
         libc::getsockopt(
-            socket.as_raw_fd(),
+            socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
             SO_NETNS_COOKIE,
             (&raw mut cookie).cast(),

@@ -17,8 +17,21 @@
 //!
 //! One protobuf message is one packet, at most [`MAX_MESSAGE`] bytes. The wire format is
 //! that of Istio ambient's ztunnel, so either end may be theirs.
+//!
+//! Sluice's own two ends hand listening sockets over, so that connections wait in the
+//! kernel while a ztunnel is replaced, see [`FEATURE_LISTENERS`]:
+//!
+//! ```text
+//! ztunnel ── Hello{V1, features} ──────────────────► agent
+//!         ◄── Add{uid, info, listeners} + netns fd + one fd each ──
+//!         ── Ack ──────────────────────────────────►
+//! after a restart of the agent:
+//!         ◄── Add{uid, info} + netns fd, or Keep{uid}; features ──
+//!         ── Ack{listeners, has_netns} + netns fd + one fd each ─►
+//! ```
 
 mod contract;
+mod given;
 pub mod link;
 mod message;
 mod wire;
@@ -26,11 +39,13 @@ mod wire;
 pub use contract::{
     CONNMARK, DEFAULT_SOCKET, Mark, PACKET_MARK, PROXY_PORTS, PolicyRoute, ROUTE, port,
 };
+pub use given::{GivenListener, ListenAt, MAX_LISTENERS};
 pub use message::{
-    Ack, AddWorkload, DelWorkload, Hello, KeepWorkload, SnapshotSent, Version, WorkloadInfo,
-    WorkloadRequest, WorkloadResponse, workload_request, workload_response,
+    Ack, AddWorkload, DelWorkload, FEATURE_LISTENERS, Hello, KeepWorkload, ListenerEntry,
+    ListenerKind, SnapshotSent, Version, WorkloadInfo, WorkloadRequest, WorkloadResponse,
+    workload_request, workload_response,
 };
 pub use wire::{
-    MAX_MESSAGE, Request, Violation, Workload, decode_hello, decode_request, decode_response,
-    encode,
+    GiveBack, MAX_MESSAGE, Request, Returned, Violation, Workload, decode_hello, decode_request,
+    decode_response, encode,
 };

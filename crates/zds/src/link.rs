@@ -7,11 +7,16 @@ use std::path::Path;
 use tokio_seqpacket::ancillary::{AncillaryMessageWriter, OwnedAncillaryMessage};
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
+use crate::given::MAX_LISTENERS;
 use crate::wire::{MAX_MESSAGE, Violation};
 
-/// Room for more descriptors than any packet may carry, so that surplus ones are
-/// received, counted and closed instead of being cut off silently.
-const ANCILLARY_BUFFER: usize = 128;
+/// The namespace and every listener of a pod.
+const MOST_DESCRIPTORS: usize = 1 + MAX_LISTENERS;
+
+/// Room for some more descriptors than any packet may carry, so that surplus ones are
+/// received, counted and closed instead of being cut off. A descriptor takes four bytes;
+/// the header of a control message 16.
+const ANCILLARY_BUFFER: usize = 16 + 4 * (MOST_DESCRIPTORS + 11);
 
 /// One packet and the descriptors that came with it.
 #[derive(Debug)]

@@ -1,4 +1,11 @@
 //! The ZDS messages (package `istio.workload.zds`), protobuf version 3.
+//!
+//! Field numbers from 1000 are Sluice's extension: listeners that are handed over. Peers
+//! that do not know them ignore them, and nothing is sent that a peer has not asked for.
+
+/// Bit of [`Hello::features`] and of [`WorkloadRequest::features`]: the sender takes
+/// listeners, and gives them back when it is asked to.
+pub const FEATURE_LISTENERS: u32 = 1;
 
 /// Protocol version that ztunnel announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
@@ -16,11 +23,26 @@ pub struct Hello {
     /// A [`Version`].
     #[prost(enumeration = "Version", tag = "1")]
     pub version: i32,
+    /// What this ztunnel can do beyond version 1, see [`FEATURE_LISTENERS`].
+    #[prost(uint32, tag = "1000")]
+    pub features: u32,
+}
+
+impl Hello {
+    /// Whether listeners may be handed to this ztunnel.
+    #[must_use]
+    pub fn takes_listeners(&self) -> bool {
+        self.features & FEATURE_LISTENERS != 0
+    }
 }
 
 /// From the agent: what to do about one workload, or the end of the snapshot.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct WorkloadRequest {
+    /// What the agent understands in the answer, see [`FEATURE_LISTENERS`]. Without it an
+    /// answer must not carry a descriptor: an agent of version 1 could not read it.
+    #[prost(uint32, tag = "1000")]
+    pub features: u32,
     /// Exactly one of the four payloads.
     #[prost(oneof = "workload_request::Payload", tags = "1, 2, 3, 5")]
     pub payload: Option<workload_request::Payload>,
@@ -55,6 +77,36 @@ pub struct AddWorkload {
     /// Who the workload is; a message without it is a protocol error.
     #[prost(message, optional, tag = "2")]
     pub workload_info: Option<WorkloadInfo>,
+    /// The in-pod listeners whose descriptors follow that of the namespace, in this order.
+    #[prost(message, repeated, tag = "1000")]
+    pub listeners: Vec<ListenerEntry>,
+}
+
+/// Which in-pod listener a descriptor is.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct ListenerEntry {
+    /// Its port.
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    /// A [`ListenerKind`].
+    #[prost(enumeration = "ListenerKind", tag = "2")]
+    pub kind: i32,
+}
+
+/// Protocol and address of an in-pod listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum ListenerKind {
+    /// TCP on every address of the pod.
+    TcpAny = 0,
+    /// TCP on 127.0.0.1.
+    TcpLoopbackV4 = 1,
+    /// TCP on `::1`.
+    TcpLoopbackV6 = 2,
+    /// UDP on 127.0.0.1.
+    UdpLoopbackV4 = 3,
+    /// UDP on `::1`.
+    UdpLoopbackV6 = 4,
 }
 
 /// Who a workload is, in Kubernetes' terms.
@@ -116,4 +168,11 @@ pub struct Ack {
     /// Empty on success.
     #[prost(string, tag = "1")]
     pub error: String,
+    /// The in-pod listeners that are given back; their descriptors come in this order,
+    /// after that of the namespace. Only in answers to requests that can take them.
+    #[prost(message, repeated, tag = "1000")]
+    pub listeners: Vec<ListenerEntry>,
+    /// The first descriptor is the pod's network namespace.
+    #[prost(bool, tag = "1001")]
+    pub has_netns: bool,
 }

@@ -4,9 +4,10 @@ use std::os::fd::OwnedFd;
 
 use prost::Message;
 
+use crate::given::{GivenListener, ListenAt, places};
 use crate::message::{
-    Hello, Version, WorkloadInfo, WorkloadRequest, WorkloadResponse, workload_request::Payload,
-    workload_response,
+    AddWorkload, FEATURE_LISTENERS, Hello, Version, WorkloadInfo, WorkloadRequest,
+    WorkloadResponse, workload_request::Payload, workload_response,
 };
 
 /// Both ends read into a buffer of this size; a larger packet is an error.
@@ -21,17 +22,53 @@ pub struct Workload {
     pub info: WorkloadInfo,
 }
 
-/// A request that obeys the protocol, with its descriptor where one belongs.
+/// Whether the answer to a request may give listeners back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GiveBack {
+    /// The agent asks for them.
+    Asked,
+    /// It has them, or could not take them.
+    NotAsked,
+}
+
+/// A request that obeys the protocol, with its descriptors where some belong.
 #[derive(Debug)]
 pub enum Request {
-    /// Serve this workload in this network namespace.
-    Add(Workload, OwnedFd),
+    /// Serve this workload in this network namespace, on these listeners; without any,
+    /// ztunnel opens its own.
+    Add {
+        /// Who it is.
+        workload: Workload,
+        /// The namespace.
+        netns: OwnedFd,
+        /// The listeners, each place once.
+        listeners: Vec<GivenListener>,
+        /// Only ever asked without listeners.
+        give_back: GiveBack,
+    },
     /// The workload still exists; nothing else is known.
-    Keep(String),
+    Keep(String, GiveBack),
     /// Stop serving the workload.
     Del(String),
     /// The snapshot is complete.
     SnapshotSent,
+}
+
+/// What an answer gives back; most often nothing.
+#[derive(Debug, Default)]
+pub struct Returned {
+    /// The pod's network namespace.
+    pub netns: Option<OwnedFd>,
+    /// Its listeners, each place once.
+    pub listeners: Vec<GivenListener>,
+}
+
+impl Returned {
+    /// Whether it gives nothing back.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.netns.is_none() && self.listeners.is_empty()
+    }
 }
 
 /// How a packet broke the protocol. The session ends; running pods do not.
@@ -54,7 +91,8 @@ pub enum Violation {
     /// A message without a payload, or with one of a later version.
     #[error("{0} without a known payload")]
     NoPayload(&'static str),
-    /// `add` carries exactly one descriptor, every other message none.
+    /// A message carries one descriptor for each thing that it names: the namespace of
+    /// `add`, and each listener.
     #[error("{kind} carried {found} descriptors, {expected} expected")]
     DescriptorCount {
         /// The message's kind.
@@ -73,6 +111,35 @@ pub enum Violation {
     /// The peer speaks another version.
     #[error("peer announced version {0}, only version 1 is spoken here")]
     Version(i32),
+    /// A listener that nobody can tell the place of.
+    #[error("{kind} names no listener: port {port}, kind {code}")]
+    UnknownListener {
+        /// The message's kind.
+        kind: &'static str,
+        /// The port it names.
+        port: u32,
+        /// The kind it names.
+        code: i32,
+    },
+    /// Two listeners at one place.
+    #[error("{kind} names the listener {at} twice")]
+    DoubledListener {
+        /// The message's kind.
+        kind: &'static str,
+        /// Where.
+        at: ListenAt,
+    },
+    /// More listeners than [`MAX_LISTENERS`](crate::MAX_LISTENERS).
+    #[error("{kind} names {found} listeners, more than a pod can have")]
+    TooManyListeners {
+        /// The message's kind.
+        kind: &'static str,
+        /// How many.
+        found: usize,
+    },
+    /// A refusal gives nothing back.
+    #[error("an ack with an error names listeners or a network namespace")]
+    RefusalWithListeners,
     /// A message that would exceed [`MAX_MESSAGE`]; it was not sent.
     #[error("message of {0} bytes exceeds {MAX_MESSAGE}")]
     TooLong(usize),
@@ -108,21 +175,19 @@ pub fn decode_hello(bytes: &[u8], fds: &[OwnedFd]) -> Result<Hello, Violation> {
 ///
 /// # Errors
 /// Any [`Violation`].
-pub fn decode_request(bytes: &[u8], mut fds: Vec<OwnedFd>) -> Result<Request, Violation> {
+pub fn decode_request(bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Request, Violation> {
     let request = WorkloadRequest::decode(bytes)
         .map_err(|source| Violation::Decode { what: "workload request", source })?;
     let payload = request.payload.ok_or(Violation::NoPayload("workload request"))?;
+    let give_back = match request.features & FEATURE_LISTENERS {
+        0 => GiveBack::NotAsked,
+        _ => GiveBack::Asked,
+    };
     match payload {
-        Payload::Add(add) => {
-            expect_fds("add", &fds, 1)?;
-            let uid = expect_uid("add", add.uid)?;
-            let info = add.workload_info.ok_or_else(|| Violation::NoInfo(uid.clone()))?;
-            let fd = fds.pop().expect("the count was checked above");
-            Ok(Request::Add(Workload { uid, info }, fd))
-        }
+        Payload::Add(add) => decode_add(add, give_back, fds),
         Payload::Keep(keep) => {
             expect_fds("keep", &fds, 0)?;
-            expect_uid("keep", keep.uid).map(Request::Keep)
+            Ok(Request::Keep(expect_uid("keep", keep.uid)?, give_back))
         }
         Payload::Del(del) => {
             expect_fds("del", &fds, 0)?;
@@ -136,16 +201,51 @@ pub fn decode_request(bytes: &[u8], mut fds: Vec<OwnedFd>) -> Result<Request, Vi
 }
 
 /// Reads an answer, on the agent's side: `Ok(Err(text))` is ztunnel's own refusal.
+/// Descriptors that do not belong are closed.
 ///
 /// # Errors
 /// Any [`Violation`].
-pub fn decode_response(bytes: &[u8], fds: &[OwnedFd]) -> Result<Result<(), String>, Violation> {
+pub fn decode_response(
+    bytes: &[u8],
+    fds: Vec<OwnedFd>,
+) -> Result<Result<Returned, String>, Violation> {
     let response = WorkloadResponse::decode(bytes)
         .map_err(|source| Violation::Decode { what: "workload response", source })?;
-    expect_fds("ack", fds, 0)?;
     let workload_response::Payload::Ack(ack) =
         response.payload.ok_or(Violation::NoPayload("workload response"))?;
-    Ok(if ack.error.is_empty() { Ok(()) } else { Err(ack.error) })
+    if !ack.error.is_empty() {
+        expect_fds("ack with an error", &fds, 0)?;
+        if ack.has_netns || !ack.listeners.is_empty() {
+            return Err(Violation::RefusalWithListeners);
+        }
+        return Ok(Err(ack.error));
+    }
+    let places = places("ack", &ack.listeners)?;
+    expect_fds("ack", &fds, places.len() + usize::from(ack.has_netns))?;
+    let mut fds = fds.into_iter();
+    let netns = if ack.has_netns { fds.next() } else { None };
+    Ok(Ok(Returned { netns, listeners: pair(places, fds) }))
+}
+
+fn decode_add(
+    add: AddWorkload,
+    give_back: GiveBack,
+    fds: Vec<OwnedFd>,
+) -> Result<Request, Violation> {
+    let places = places("add", &add.listeners)?;
+    expect_fds("add", &fds, 1 + places.len())?;
+    let uid = expect_uid("add", add.uid)?;
+    let info = add.workload_info.ok_or_else(|| Violation::NoInfo(uid.clone()))?;
+    let mut fds = fds.into_iter();
+    let netns = fds.next().expect("the count was checked above");
+    let listeners = pair(places, fds);
+    // Who brings listeners has them.
+    let give_back = if listeners.is_empty() { give_back } else { GiveBack::NotAsked };
+    Ok(Request::Add { workload: Workload { uid, info }, netns, listeners, give_back })
+}
+
+fn pair(places: Vec<ListenAt>, fds: impl Iterator<Item = OwnedFd>) -> Vec<GivenListener> {
+    places.into_iter().zip(fds).map(|(at, fd)| GivenListener { at, fd }).collect()
 }
 
 fn expect_fds(kind: &'static str, fds: &[OwnedFd], expected: usize) -> Result<(), Violation> {

@@ -10,7 +10,10 @@ use std::time::Duration;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::ancillary::AncillaryMessageWriter;
 use zds::link::{Link, LinkError, Listener};
-use zds::{MAX_MESSAGE, Violation, decode_request};
+use zds::{
+    AddWorkload, ListenAt, MAX_LISTENERS, MAX_MESSAGE, Violation, WorkloadInfo, WorkloadRequest,
+    decode_request, decode_response, workload_request,
+};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const ADD: &[u8] = b"\x0a\x0f\x0a\x02u1\x12\x09\x0a\x01n\x12\x01s\x1a\x01a";
@@ -205,4 +208,47 @@ async fn listening_and_connecting() {
     assert_eq!(agent.peer_uid().unwrap(), std::fs::metadata(folder.path()).unwrap().uid());
     ztunnel.send(b"\x08\x01", &[]).await.unwrap();
     assert_eq!(agent.recv().await.unwrap().unwrap().bytes, b"\x08\x01");
+}
+
+/// The longest names that Kubernetes allows, and as many listeners as there may be.
+#[tokio::test]
+async fn the_greatest_number_of_descriptors_arrives() {
+    let (agent, ztunnel) = Link::pair().unwrap();
+    let listeners = (1..).take(MAX_LISTENERS).map(|port| ListenAt::any(65_000 + port).entry());
+    let add = AddWorkload {
+        uid: "u".repeat(36),
+        workload_info: Some(WorkloadInfo {
+            name: "n".repeat(253),
+            namespace: "s".repeat(63),
+            service_account: "a".repeat(253),
+        }),
+        listeners: listeners.collect(),
+    };
+    let payload = Some(workload_request::Payload::Add(add));
+    let bytes = zds::encode(&WorkloadRequest { features: 0, payload }).unwrap();
+    let given: Vec<_> = (0..=MAX_LISTENERS).map(|_| Given::new()).collect();
+    agent.send(&bytes, &borrow(&given)).await.unwrap();
+    let packet = ztunnel.recv().await.unwrap().unwrap();
+    let request = decode_request(&packet.bytes, packet.fds).unwrap();
+    assert!(matches!(&request, zds::Request::Add { listeners, .. }
+        if listeners.len() == MAX_LISTENERS));
+    drop(request);
+    given.into_iter().for_each(Given::assert_closed);
+}
+
+/// Surplus and missing descriptors of answers, from the socket to the decision.
+#[tokio::test]
+async fn descriptors_of_broken_answers_are_closed() {
+    let refusal: &[u8] = b"\x0a\x04\x0a\x02no";
+    let one_listener: &[u8] = b"\x0a\x06\xc2\x3e\x03\x08\x99\x75";
+    for (bytes, count) in
+        [(refusal, 1), (one_listener, 0), (one_listener, 2), (b"\x0a\x00", 1), (b"\x12\x00", 1)]
+    {
+        let rude = Rude::new().await;
+        let given: Vec<_> = (0..count).map(|_| Given::new()).collect();
+        rude.send(bytes, &given).await;
+        let packet = rude.link.recv().await.unwrap().unwrap();
+        decode_response(&packet.bytes, packet.fds).unwrap_err();
+        given.into_iter().for_each(Given::assert_closed);
+    }
 }

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use zds::{
-    Ack, AddWorkload, DelWorkload, Hello, KeepWorkload, MAX_MESSAGE, Request, SnapshotSent,
-    Version, Violation, WorkloadInfo, WorkloadRequest, WorkloadResponse, decode_hello,
-    decode_request, decode_response, encode, workload_request, workload_response,
+    Ack, AddWorkload, DelWorkload, FEATURE_LISTENERS, GiveBack, Hello, KeepWorkload, ListenAt,
+    ListenerKind, MAX_LISTENERS, MAX_MESSAGE, Request, Returned, SnapshotSent, Version, Violation,
+    WorkloadInfo, WorkloadRequest, WorkloadResponse, decode_hello, decode_request, decode_response,
+    encode, workload_request, workload_response,
 };
 
 const HELLO: &[u8] = b"\x08\x01";
@@ -23,11 +24,19 @@ fn fds(count: usize) -> Vec<OwnedFd> {
 }
 
 fn request(payload: workload_request::Payload) -> Vec<u8> {
-    encode(&WorkloadRequest { payload: Some(payload) }).unwrap()
+    encode(&WorkloadRequest { features: 0, payload: Some(payload) }).unwrap()
 }
 
 fn info() -> WorkloadInfo {
     WorkloadInfo { name: "n".into(), namespace: "s".into(), service_account: "a".into() }
+}
+
+fn refusal(error: &str) -> Ack {
+    Ack { error: error.into(), ..Ack::default() }
+}
+
+fn answer(bytes: &[u8], descriptors: usize) -> Result<Returned, String> {
+    decode_response(bytes, fds(descriptors)).unwrap()
 }
 
 fn violation(bytes: &[u8], descriptors: usize) -> Violation {
@@ -38,14 +47,14 @@ fn violation(bytes: &[u8], descriptors: usize) -> Violation {
 fn what_is_sent() {
     use workload_request::Payload;
     let uid = || "u1".to_owned();
-    assert_eq!(encode(&Hello { version: Version::V1.into() }).unwrap(), HELLO);
-    let add = AddWorkload { uid: uid(), workload_info: Some(info()) };
+    assert_eq!(encode(&Hello { version: Version::V1.into(), features: 0 }).unwrap(), HELLO);
+    let add = AddWorkload { uid: uid(), workload_info: Some(info()), listeners: vec![] };
     assert_eq!(request(Payload::Add(add)), ADD);
     assert_eq!(request(Payload::Del(DelWorkload { uid: uid() })), DEL);
     assert_eq!(request(Payload::SnapshotSent(SnapshotSent {})), SNAPSHOT_SENT);
     assert_eq!(request(Payload::Keep(KeepWorkload { uid: uid() })), KEEP);
     let ack = |error: &str| WorkloadResponse {
-        payload: Some(workload_response::Payload::Ack(Ack { error: error.into() })),
+        payload: Some(workload_response::Payload::Ack(refusal(error))),
     };
     assert_eq!(encode(&ack("")).unwrap(), ACK);
     assert_eq!(encode(&ack("no")).unwrap(), REFUSAL);
@@ -54,25 +63,32 @@ fn what_is_sent() {
 #[test]
 fn what_is_understood() {
     assert_eq!(decode_hello(HELLO, &[]).unwrap().version, 1);
-    let Request::Add(workload, _netns) = decode_request(ADD, fds(1)).unwrap() else {
+    let Request::Add { workload, listeners, give_back, .. } = decode_request(ADD, fds(1)).unwrap()
+    else {
         panic!("not an add")
     };
+    assert!(listeners.is_empty() && give_back == GiveBack::NotAsked, "as in version 1");
     assert_eq!((workload.uid.as_str(), workload.info), ("u1", info()));
     assert!(matches!(decode_request(DEL, fds(0)).unwrap(), Request::Del(uid) if uid == "u1"));
-    assert!(matches!(decode_request(KEEP, fds(0)).unwrap(), Request::Keep(uid) if uid == "u1"));
+    assert!(matches!(decode_request(KEEP, fds(0)).unwrap(), Request::Keep(uid, GiveBack::NotAsked)
+        if uid == "u1"));
     assert!(matches!(decode_request(SNAPSHOT_SENT, fds(0)).unwrap(), Request::SnapshotSent));
-    assert_eq!(decode_response(ACK, &[]).unwrap(), Ok(()));
-    assert_eq!(decode_response(REFUSAL, &[]).unwrap(), Err("no".to_owned()));
+    assert!(answer(ACK, 0).unwrap().is_empty());
+    assert_eq!(answer(REFUSAL, 0).unwrap_err(), "no");
 }
 
-/// A peer of a later version may say more, in fields from 1000 on.
+/// A peer of a later version may say more, in fields that nobody here knows.
 #[test]
 fn unknown_fields_are_ignored() {
-    assert_eq!(decode_hello(b"\x08\x01\xc0\x3e\x01", &[]).unwrap().version, 1);
-    let listeners = b"\x0a\x14\x0a\x02u1\x12\x09\x0a\x01n\x12\x01s\x1a\x01a\xc2\x3e\x02\x08\x50";
-    let request = decode_request(listeners, fds(1)).unwrap();
-    assert!(matches!(request, Request::Add(workload, _) if workload.info == info()));
-    assert_eq!(decode_response(b"\x0a\x03\xc8\x3e\x01", &[]).unwrap(), Ok(()));
+    // Field 1002, a number in the hello and in the ack, a message in the add.
+    let hello = decode_hello(b"\x08\x01\xd0\x3e\x01", &[]).unwrap();
+    assert_eq!((hello.version, hello.takes_listeners()), (1, false));
+    let more = b"\x0a\x14\x0a\x02u1\x12\x09\x0a\x01n\x12\x01s\x1a\x01a\xd2\x3e\x02\x08\x50";
+    let request = decode_request(more, fds(1)).unwrap();
+    assert!(matches!(request, Request::Add { workload, .. } if workload.info == info()));
+    assert!(answer(b"\x0a\x03\xd0\x3e\x01", 0).unwrap().is_empty());
+    // Features that have not been thought of yet beside the one that we know.
+    assert!(decode_hello(b"\x08\x01\xc0\x3e\x07", &[]).unwrap().takes_listeners());
 }
 
 #[test]
@@ -103,7 +119,7 @@ fn every_message_has_its_number_of_descriptors() {
     }
     let hello = decode_hello(HELLO, &fds(1)).unwrap_err();
     assert!(matches!(hello, Violation::DescriptorCount { kind: "hello", found: 1, expected: 0 }));
-    let ack = decode_response(ACK, &fds(1)).unwrap_err();
+    let ack = decode_response(ACK, fds(1)).unwrap_err();
     assert!(matches!(ack, Violation::DescriptorCount { kind: "ack", found: 1, expected: 0 }));
 }
 
@@ -120,9 +136,9 @@ fn incomplete_requests_are_refused() {
 
 #[test]
 fn messages_without_a_known_payload_are_refused() {
-    for bytes in [&b""[..], b"\x22\x00", b"\xc2\x3e\x00"] {
+    for bytes in [&b""[..], b"\x22\x00", b"\xd2\x3e\x00"] {
         assert!(matches!(violation(bytes, 0), Violation::NoPayload("workload request")));
-        let response = decode_response(bytes, &[]).unwrap_err();
+        let response = decode_response(bytes, vec![]).unwrap_err();
         assert!(matches!(response, Violation::NoPayload("workload response")));
     }
 }
@@ -136,17 +152,148 @@ fn garbage_is_refused() {
         assert!(matches!(error, Violation::Decode { what: "workload request", .. }), "{error}");
     }
     assert!(matches!(decode_hello(b"\x0a", &[]), Err(Violation::Decode { what: "hello", .. })));
-    let response = decode_response(b"\x0a\x05", &[]).unwrap_err();
+    let response = decode_response(b"\x0a\x05", vec![]).unwrap_err();
     assert!(matches!(response, Violation::Decode { what: "workload response", .. }));
 }
 
 #[test]
 fn what_the_peer_could_not_read_is_not_encoded() {
     let ack = |length: usize| WorkloadResponse {
-        payload: Some(workload_response::Payload::Ack(Ack { error: "x".repeat(length) })),
+        payload: Some(workload_response::Payload::Ack(refusal(&"x".repeat(length)))),
     };
     // Two headers of three bytes each.
     assert_eq!(encode(&ack(MAX_MESSAGE - 6)).unwrap().len(), MAX_MESSAGE);
     let error = encode(&ack(MAX_MESSAGE - 5)).unwrap_err();
     assert!(matches!(error, Violation::TooLong(length) if length == MAX_MESSAGE + 1));
+}
+
+/// Hello, add and ack as they look with listeners; what a version 1 peer skips.
+const HELLO_LISTENERS: &[u8] = b"\x08\x01\xc0\x3e\x01";
+const ADD_LISTENERS: &[u8] = b"\x0a\x1d\x0a\x02u1\x12\x09\x0a\x01n\x12\x01s\x1a\x01a\
+    \xc2\x3e\x03\x08\x99\x75\xc2\x3e\x05\x08\xcd\x75\x10\x03";
+const KEEP_ASKING: &[u8] = b"\x2a\x04\x0a\x02u1\xc0\x3e\x01";
+const ACK_LISTENERS: &[u8] = b"\x0a\x09\xc2\x3e\x03\x08\x99\x75\xc8\x3e\x01";
+
+fn dns() -> ListenAt {
+    ListenAt { port: 15053, kind: ListenerKind::UdpLoopbackV4 }
+}
+
+fn add_with(listeners: &[ListenAt]) -> Vec<u8> {
+    let listeners = listeners.iter().map(|at| at.entry()).collect();
+    request(workload_request::Payload::Add(AddWorkload {
+        uid: "u1".into(),
+        workload_info: Some(info()),
+        listeners,
+    }))
+}
+
+fn ack_with(ack: Ack) -> Vec<u8> {
+    encode(&WorkloadResponse { payload: Some(workload_response::Payload::Ack(ack)) }).unwrap()
+}
+
+#[test]
+fn listeners_are_handed_over_in_the_order_of_their_names() {
+    let hello = Hello { version: Version::V1.into(), features: FEATURE_LISTENERS };
+    assert_eq!(encode(&hello).unwrap(), HELLO_LISTENERS);
+    assert!(decode_hello(HELLO_LISTENERS, &[]).unwrap().takes_listeners());
+
+    assert_eq!(add_with(&[ListenAt::any(15001), dns()]), ADD_LISTENERS);
+    let (netns, first, second) = (fds(1), fds(1), fds(1));
+    let numbers = [&netns, &first, &second].map(|fds| std::os::fd::AsRawFd::as_raw_fd(&fds[0]));
+    let sent = [netns, first, second].into_iter().flatten().collect();
+    let Request::Add { netns, listeners, give_back, .. } =
+        decode_request(ADD_LISTENERS, sent).unwrap()
+    else {
+        panic!("not an add")
+    };
+    let places: Vec<_> = listeners.iter().map(|given| given.at).collect();
+    assert_eq!(places, [ListenAt::any(15001), dns()]);
+    let found = [&netns, &listeners[0].fd, &listeners[1].fd].map(std::os::fd::AsRawFd::as_raw_fd);
+    assert_eq!(found, numbers, "the namespace first, then one each");
+    assert_eq!(give_back, GiveBack::NotAsked);
+}
+
+#[test]
+fn listeners_are_given_back_to_who_asks() {
+    let asking = WorkloadRequest {
+        features: FEATURE_LISTENERS,
+        payload: Some(workload_request::Payload::Keep(KeepWorkload { uid: "u1".into() })),
+    };
+    assert_eq!(encode(&asking).unwrap(), KEEP_ASKING);
+    let keep = decode_request(KEEP_ASKING, fds(0)).unwrap();
+    assert!(matches!(keep, Request::Keep(uid, GiveBack::Asked) if uid == "u1"));
+
+    let listeners = vec![ListenAt::any(15001).entry()];
+    let ack = Ack { listeners, has_netns: true, ..Ack::default() };
+    assert_eq!(ack_with(ack), ACK_LISTENERS);
+    let returned = answer(ACK_LISTENERS, 2).unwrap();
+    assert!(returned.netns.is_some());
+    assert_eq!(returned.listeners[0].at, ListenAt::any(15001));
+}
+
+/// Who brings listeners does not ask for them.
+#[test]
+fn an_add_with_listeners_never_asks() {
+    let asking = [ADD_LISTENERS, &[0xc0, 0x3e, 1]].concat();
+    let add = decode_request(&asking, fds(3)).unwrap();
+    assert!(matches!(add, Request::Add { give_back: GiveBack::NotAsked, .. }));
+    let asking = [ADD, &[0xc0, 0x3e, 1]].concat();
+    let add = decode_request(&asking, fds(1)).unwrap();
+    assert!(matches!(add, Request::Add { give_back: GiveBack::Asked, .. }));
+}
+
+#[test]
+fn every_listener_has_its_descriptor() {
+    for (count, expected) in [(0, 3), (1, 3), (2, 3), (4, 3)] {
+        let error = violation(ADD_LISTENERS, count);
+        assert!(
+            matches!(error, Violation::DescriptorCount { kind: "add", found, expected: wanted }
+                if (found, wanted) == (count, expected)),
+            "{error}"
+        );
+    }
+    for count in [0, 1, 3] {
+        let error = decode_response(ACK_LISTENERS, fds(count)).unwrap_err();
+        assert!(matches!(error, Violation::DescriptorCount { kind: "ack", expected: 2, .. }));
+    }
+    let namespace_alone = ack_with(Ack { has_netns: true, ..Ack::default() });
+    assert!(answer(&namespace_alone, 1).unwrap().netns.is_some());
+    let error = decode_response(&namespace_alone, vec![]).unwrap_err();
+    assert!(matches!(error, Violation::DescriptorCount { kind: "ack", expected: 1, .. }));
+}
+
+#[test]
+fn a_refusal_gives_nothing_back() {
+    let error = decode_response(REFUSAL, fds(1)).unwrap_err();
+    assert!(matches!(error, Violation::DescriptorCount { kind: "ack with an error", .. }));
+    let listeners = vec![dns().entry()];
+    for ack in [Ack { listeners, ..refusal("no") }, Ack { has_netns: true, ..refusal("no") }] {
+        let error = decode_response(&ack_with(ack), vec![]).unwrap_err();
+        assert!(matches!(error, Violation::RefusalWithListeners), "{error}");
+    }
+}
+
+#[test]
+fn a_listener_that_is_none_is_refused() {
+    use zds::ListenerEntry;
+    for entry in [
+        ListenerEntry { port: 0, kind: 0 },
+        ListenerEntry { port: 65_536 + 15_001, kind: 0 },
+        ListenerEntry { port: 15_001, kind: 5 },
+        ListenerEntry { port: 15_001, kind: -1 },
+    ] {
+        let ack = ack_with(Ack { listeners: vec![entry], ..Ack::default() });
+        let error = decode_response(&ack, fds(1)).unwrap_err();
+        assert!(matches!(error, Violation::UnknownListener { kind: "ack", .. }), "{error}");
+        let add =
+            AddWorkload { uid: "u1".into(), workload_info: Some(info()), listeners: vec![entry] };
+        let error = violation(&request(workload_request::Payload::Add(add)), 2);
+        assert!(matches!(error, Violation::UnknownListener { kind: "add", .. }), "{error}");
+    }
+    let error = violation(&add_with(&[dns(), dns()]), 3);
+    assert_eq!(error.to_string(), "add names the listener udp 127.0.0.1:15053 twice");
+    let many: Vec<_> = (1..=17).map(ListenAt::any).collect();
+    let error = violation(&add_with(&many), 18);
+    assert!(matches!(error, Violation::TooManyListeners { found: 17, .. }), "{error}");
+    assert!(decode_request(&add_with(&many[..MAX_LISTENERS]), fds(1 + MAX_LISTENERS)).is_ok());
 }

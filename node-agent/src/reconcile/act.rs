@@ -17,8 +17,19 @@ impl Reconciler {
     ) -> Result<PodNetns, EffectError> {
         match held {
             Some(netns) => Ok(netns.clone()),
-            None => self.inner.effects.open(uid).await,
+            None => match self.inner.effects.open(uid).await {
+                Ok(netns) => Ok(netns),
+                Err(error) => self.returned_netns(uid).await.ok_or(error),
+            },
         }
+    }
+
+    /// The namespace that a ztunnel has given back, if it has the pod's addresses.
+    async fn returned_netns(&self, uid: &PodUid) -> Option<PodNetns> {
+        let netns = self.inner.effects.link.netns(uid)?;
+        let ips = self.facts(uid)?.ips;
+        let checked = self.inner.effects.locator.check(&netns, &ips).await;
+        (checked.is_ok() && !ips.is_empty()).then_some(netns)
     }
 
     /// Carries one action out and writes down what came of it.
@@ -46,7 +57,7 @@ impl Reconciler {
             }
             Action::Verify(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
-                let drifts = effects.verify(&netns, options).await?;
+                let drifts = effects.verify(&facts, &netns, options).await?;
                 self.verified(&facts, &drifts);
                 Ok(())
             }

@@ -132,9 +132,13 @@ impl Effects {
     /// been wrong.
     pub(super) async fn verify(
         &self,
+        facts: &PodFacts,
         netns: &PodNetns,
         options: &Options,
     ) -> Result<Vec<Drift>, EffectError> {
+        if self.link.lacks_listeners(&facts.uid, netns) {
+            self.link.add(&facts.uid, info(facts), netns.clone()).await?;
+        }
         let drifts = self.rules.verify(netns, options).await?;
         if !drifts.is_empty() {
             self.apply_and_observe(netns, options).await?;

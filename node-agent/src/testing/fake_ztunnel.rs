@@ -1,12 +1,16 @@
 //! A ztunnel that serves nothing, but answers.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use netns::PodNetns;
 use tokio::task::JoinHandle;
 use zds::link::Link;
-use zds::{Ack, Hello, Request, Version, WorkloadResponse, workload_response::Payload};
+use zds::{
+    Ack, FEATURE_LISTENERS, GiveBack, GivenListener, Hello, Request, Version, WorkloadResponse,
+    workload_response::Payload,
+};
 
 /// What a ztunnel was told.
 #[derive(Debug, Default)]
@@ -15,6 +19,8 @@ pub struct Told {
     pub lines: Vec<String>,
     /// What it would serve.
     pub serves: BTreeMap<String, PodNetns>,
+    /// The listeners it would serve on.
+    pub holds: BTreeMap<String, Vec<GivenListener>>,
 }
 
 /// One connected ztunnel; gone when dropped.
@@ -23,20 +29,43 @@ pub struct FakeZtunnel {
     task: JoinHandle<()>,
 }
 
+/// What goes into an answer.
+#[derive(Default)]
+struct Answer {
+    ack: Ack,
+    fds: Vec<OwnedFd>,
+}
+
 impl FakeZtunnel {
-    /// Says hello and answers every request; `refuse` names pods it cannot serve.
+    /// Says hello and answers every request; `refuse` names pods it cannot serve. Of
+    /// version 1: it takes no listeners.
     pub fn start(link: Link, refuse: Option<&str>) -> Self {
-        let told = Arc::new(Mutex::new(Told::default()));
+        Self::converse(link, 0, refuse, Arc::default())
+    }
+
+    /// One that takes listeners, and gives back what it holds: at first what `told` has.
+    pub fn taking(link: Link, told: Arc<Mutex<Told>>) -> Self {
+        Self::converse(link, FEATURE_LISTENERS, None, told)
+    }
+
+    /// Like [`FakeZtunnel::taking`], of one that cannot serve a pod.
+    pub fn taking_but(link: Link, refuse: &str) -> Self {
+        Self::converse(link, FEATURE_LISTENERS, Some(refuse), Arc::default())
+    }
+
+    fn converse(link: Link, features: u32, refuse: Option<&str>, told: Arc<Mutex<Told>>) -> Self {
         let (notes, refuse) = (Arc::clone(&told), refuse.map(str::to_owned));
         let task = tokio::spawn(async move {
-            let hello = Hello { version: Version::V1 as i32 };
+            let hello = Hello { version: Version::V1 as i32, features };
             link.send(&zds::encode(&hello).unwrap(), &[]).await.unwrap();
             while let Ok(Some(packet)) = link.recv().await {
                 let request = zds::decode_request(&packet.bytes, packet.fds).unwrap();
-                let error = note(&mut notes.lock().unwrap(), request, refuse.as_deref());
-                let ack = Some(Payload::Ack(Ack { error }));
+                let Answer { ack, fds } =
+                    note(&mut notes.lock().unwrap(), request, refuse.as_deref());
+                let ack = Some(Payload::Ack(ack));
                 let answer = zds::encode(&WorkloadResponse { payload: ack }).unwrap();
-                if link.send(&answer, &[]).await.is_err() {
+                let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+                if link.send(&answer, &fds).await.is_err() {
                     return;
                 }
             }
@@ -56,6 +85,13 @@ impl FakeZtunnel {
     pub fn serves(&self, uid: &str) -> bool {
         self.told.lock().unwrap().serves.contains_key(uid)
     }
+
+    /// The sockets it would serve a pod on.
+    pub fn inodes(&self, uid: &str) -> Vec<u64> {
+        let told = self.told.lock().unwrap();
+        let held = told.holds.get(uid).into_iter().flatten();
+        held.map(|given| netns::inspect_listener(&given.fd).unwrap().inode).collect()
+    }
 }
 
 impl Drop for FakeZtunnel {
@@ -64,23 +100,47 @@ impl Drop for FakeZtunnel {
     }
 }
 
-/// Writes down what came; the error to answer with.
-fn note(told: &mut Told, request: Request, refuse: Option<&str>) -> String {
-    let (line, error) = match request {
-        Request::Add(workload, _) if Some(workload.uid.as_str()) == refuse => {
-            (format!("add {}", workload.uid), "address in use".to_owned())
+/// Writes down what came; what to answer.
+fn note(told: &mut Told, request: Request, refuse: Option<&str>) -> Answer {
+    let mut answer = Answer::default();
+    let line = match request {
+        Request::Add { workload, .. } if Some(workload.uid.as_str()) == refuse => {
+            answer.ack.error = "address in use".to_owned();
+            format!("add {}", workload.uid)
         }
-        Request::Add(workload, fd) => {
-            told.serves.insert(workload.uid.clone(), PodNetns::from_fd(fd).unwrap());
-            (format!("add {}", workload.uid), String::new())
+        Request::Add { workload, netns, listeners, give_back } => {
+            let uid = workload.uid;
+            told.serves.insert(uid.clone(), PodNetns::from_fd(netns).unwrap());
+            if !listeners.is_empty() {
+                told.holds.insert(uid.clone(), listeners);
+            }
+            give(told, &uid, give_back, &mut answer);
+            format!("add {uid}")
         }
-        Request::Keep(uid) => (format!("keep {uid}"), String::new()),
+        Request::Keep(uid, give_back) => {
+            give(told, &uid, give_back, &mut answer);
+            format!("keep {uid}")
+        }
         Request::Del(uid) => {
             told.serves.remove(&uid);
-            (format!("del {uid}"), String::new())
+            told.holds.remove(&uid);
+            format!("del {uid}")
         }
-        Request::SnapshotSent => ("snapshot".to_owned(), String::new()),
+        Request::SnapshotSent => "snapshot".to_owned(),
     };
     told.lines.push(line);
-    error
+    answer
+}
+
+fn give(told: &Told, uid: &str, give_back: GiveBack, answer: &mut Answer) {
+    if give_back == GiveBack::NotAsked {
+        return;
+    }
+    let netns = told.serves.get(uid).map(|netns| netns.as_fd().try_clone_to_owned().unwrap());
+    answer.ack.has_netns = netns.is_some();
+    answer.fds.extend(netns);
+    for given in told.holds.get(uid).into_iter().flatten() {
+        answer.ack.listeners.push(given.at.entry());
+        answer.fds.push(given.fd.try_clone().unwrap());
+    }
 }

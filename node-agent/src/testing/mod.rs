@@ -13,7 +13,7 @@ use std::time::Duration;
 use capture::Options;
 
 pub use fake_api::FakeApi;
-pub use fake_ztunnel::FakeZtunnel;
+pub use fake_ztunnel::{FakeZtunnel, Told};
 pub use node::{Node, PACE};
 pub use plugin_call::{send_fd, send_frame};
 pub use scratch_pod::ScratchPod;

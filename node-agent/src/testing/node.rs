@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use netns::{Fence, PodNetns};
@@ -14,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::plugin_call::{plugin_call, read_reply};
-use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, eventually, options, programs};
+use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, Told, eventually, options, programs};
 use crate::enrollment::Settings;
 use crate::facts::PodUid;
+use crate::listeners::{self, Doorman, Opener};
 use crate::pod_netns::{Locator, Store};
 use crate::reconcile::{self, Effects, Pace, Reconciler, State};
 use crate::rules::Rules;
@@ -40,6 +42,9 @@ pub const PACE: Pace = Pace {
     verify_interval: Duration::from_millis(500),
 };
 
+/// How long connections wait for a ztunnel.
+pub const HOLD: Duration = Duration::from_secs(1);
+
 impl Node {
     /// Starts an agent whose run directory is `folder`.
     pub async fn start(folder: &std::path::Path, api: &FakeApi) -> Self {
@@ -53,7 +58,7 @@ impl Node {
         metrics.1.register(&mut registry);
         metrics.2.register(&mut registry);
         let fence = Fence::new(4).unwrap();
-        let link = ztunnel_link::ZtunnelLink::new(metrics.0);
+        let link = ztunnel_link::ZtunnelLink::new(metrics.0, Opener::new(fence.clone()));
         let effects = Effects {
             rules: Rules::new(programs(), fence.clone(), Handle::current()),
             link: link.clone(),
@@ -98,7 +103,10 @@ impl Node {
             (self.reconciler.clone(), self.link.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             if reconciler.start().await {
-                zds.run(link, stop).await;
+                let doorman = Doorman::new(HOLD, listeners::Metrics::default());
+                let unserved = || link.unserved();
+                let doorman = doorman.run(link.changes(), unserved, stop.clone());
+                tokio::join!(zds.run(link.clone(), stop), doorman);
             }
         });
     }
@@ -107,6 +115,14 @@ impl Node {
     pub async fn ztunnel(&self, refuse: Option<&str>) -> FakeZtunnel {
         let path = self.folder.join("ztunnel.sock");
         let ztunnel = FakeZtunnel::connect(&path, refuse).await;
+        eventually("ztunnel has the snapshot", || async { self.link.is_live() }).await;
+        ztunnel
+    }
+
+    /// Like [`Node::ztunnel`], of one that takes listeners.
+    pub async fn taking_ztunnel(&self, told: Arc<Mutex<Told>>) -> FakeZtunnel {
+        let link = zds::link::Link::connect(&self.folder.join("ztunnel.sock")).await.unwrap();
+        let ztunnel = FakeZtunnel::taking(link, told);
         eventually("ztunnel has the snapshot", || async { self.link.is_live() }).await;
         ztunnel
     }

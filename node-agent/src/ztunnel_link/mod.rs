@@ -5,12 +5,16 @@
 //!                                             │        all connections   (del)
 //!            ztunnel connects ── hello ──► snapshot of the roster
 //! ```
+//!
+//! A ztunnel that takes listeners gets those that the agent holds of a pod. To one that
+//! does not, everything is as in version 1, and the agent holds none.
 
+mod member;
 mod roster;
-mod server;
+pub(crate) mod server;
 mod session;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,9 +26,10 @@ use zds::{Violation, WorkloadInfo};
 
 pub use roster::Ack;
 pub use server::{Server, ServerError};
-pub use session::{Action, Command, EndReason, Event, Session, Subject, Ticket};
+pub use session::{Action, Command, EndReason, Event, Reclaim, Session, Subject, Takes, Ticket};
 
 use crate::facts::PodUid;
+use crate::listeners::{HeldListener, OpenError, Opener};
 use roster::{Order, Roster};
 
 /// How long an order may wait for its answer, including its turn behind others. Each
@@ -46,6 +51,9 @@ pub enum LinkError {
     /// It answered with an error of its own.
     #[error("ztunnel refused the pod: {0}")]
     Refused(String),
+    /// Its listeners could not be opened.
+    #[error(transparent)]
+    Listeners(#[from] OpenError),
     /// The pod's names do not fit a packet.
     #[error("tell ztunnel about the pod: {0}")]
     Unsendable(#[from] Violation),
@@ -73,13 +81,14 @@ impl Metrics {
 #[derive(Clone, Debug)]
 pub struct ZtunnelLink {
     roster: Arc<Mutex<Roster>>,
+    opener: Opener,
 }
 
 impl ZtunnelLink {
     /// Knows no pod and no ztunnel.
     #[must_use]
-    pub fn new(metrics: Metrics) -> Self {
-        Self { roster: Arc::new(Mutex::new(Roster::new(metrics))) }
+    pub fn new(metrics: Metrics, opener: Opener) -> Self {
+        Self { roster: Arc::new(Mutex::new(Roster::new(metrics))), opener }
     }
 
     /// Has a pod served; returns once its listeners are there. The pod stays on the
@@ -94,7 +103,9 @@ impl ZtunnelLink {
         info: WorkloadInfo,
         netns: PodNetns,
     ) -> Result<(), LinkError> {
-        let (connection, command) = self.lock().enter(uid, info, netns)?;
+        let lacking = self.lacks_listeners(uid, &netns);
+        let opened = if lacking { self.open(uid, &netns).await? } else { Vec::new() };
+        let (connection, command) = self.lock().enter(uid, info, netns, opened)?;
         order(&connection, command).await
     }
 
@@ -121,6 +132,37 @@ impl ZtunnelLink {
         Ok(())
     }
 
+    /// Without any, ztunnel is asked to open them: an older one that binds for itself may
+    /// have the ports and share them with its like.
+    async fn open(&self, uid: &PodUid, netns: &PodNetns) -> Result<Vec<HeldListener>, OpenError> {
+        match self.opener.open(netns).await {
+            Err(error @ OpenError::Taken(_)) => {
+                tracing::info!(%uid, %error, "ztunnel opens the pod's listeners");
+                Ok(Vec::new())
+            }
+            opened => opened,
+        }
+    }
+
+    /// Where a pod is, if it was entered with its namespace or a ztunnel gave it back.
+    #[must_use]
+    pub fn netns(&self, uid: &PodUid) -> Option<PodNetns> {
+        self.lock().netns(uid)
+    }
+
+    /// Whether we should hold a pod's listeners and do not: somebody else had a port when
+    /// they were to be opened, or a ztunnel has not given them back.
+    #[must_use]
+    pub fn lacks_listeners(&self, uid: &PodUid, netns: &PodNetns) -> bool {
+        self.lock().lacks_listeners(uid, netns)
+    }
+
+    /// The listeners that we hold and no ztunnel serves.
+    #[must_use]
+    pub fn unserved(&self) -> BTreeMap<PodUid, Vec<HeldListener>> {
+        self.lock().unserved()
+    }
+
     /// What the newest ztunnel says about a pod.
     #[must_use]
     pub fn ack(&self, uid: &PodUid) -> Ack {
@@ -140,7 +182,7 @@ impl ZtunnelLink {
         self.lock().take_refused()
     }
 
-    /// Counts answers and connections that ended.
+    /// Counts answers, connections, and pods that came or went.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.lock().changes()

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use netns::PodNetns;
 use tokio::sync::{mpsc, oneshot, watch};
-use zds::WorkloadInfo;
+use zds::{GivenListener, WorkloadInfo};
 
-use super::session::{Command, Subject};
+use super::member::Member;
+use super::session::{Command, Subject, Takes};
 use super::{LinkError, Metrics};
 use crate::facts::PodUid;
+use crate::listeners::HeldListener;
 
 /// Names one connection of this process' life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,17 +36,10 @@ pub enum Ack {
     Unknown,
 }
 
-/// A pod that is to be served.
-#[derive(Clone, Debug)]
-struct Member {
-    info: WorkloadInfo,
-    /// `None` for a pod of an earlier life of the agent that is not found any more.
-    netns: Option<PodNetns>,
-}
-
 #[derive(Debug)]
 struct Connection {
     id: ConnectionId,
+    takes: Takes,
     orders: mpsc::Sender<Order>,
     acks: HashMap<PodUid, Result<(), String>>,
     live: bool,
@@ -80,23 +75,40 @@ impl Roster {
         self.changes.subscribe()
     }
 
-    /// Enters a pod, and says to whom its add goes.
+    /// Whether listeners should be opened for a pod before it is entered.
+    pub(super) fn lacks_listeners(&self, uid: &PodUid, netns: &PodNetns) -> bool {
+        let known = self.members.get(uid).filter(|member| member.is_in(netns));
+        self.newest_takes() == Some(Takes::Listeners)
+            && known.is_none_or(|member| member.listeners.is_empty())
+    }
+
+    /// Enters a pod, with listeners if some were opened, and says to whom its add goes.
     pub(super) fn enter(
         &mut self,
         uid: &PodUid,
         info: WorkloadInfo,
         netns: PodNetns,
+        opened: Vec<HeldListener>,
     ) -> Result<(mpsc::Sender<Order>, Command), LinkError> {
-        let command = Command::add(uid, info.clone(), netns.clone())?;
-        self.members.insert(uid.clone(), Member { info, netns: Some(netns) });
+        let known = self.members.remove(uid).filter(|member| member.is_in(&netns));
+        let listeners = known.map(|member| member.listeners).filter(|known| !known.is_empty());
+        let listeners = listeners.unwrap_or(opened);
+        let mut member = Member { info, netns: Some(netns), listeners };
+        let takes = self.newest_takes();
+        if takes != Some(Takes::Listeners) {
+            member.release();
+        }
+        let command = member.command(uid, takes.unwrap_or(Takes::Netns));
+        self.members.insert(uid.clone(), member);
+        self.changed();
         let newest = self.connections.last_mut().ok_or(LinkError::NoZtunnel)?;
         newest.acks.remove(uid);
-        Ok((newest.orders.clone(), command))
+        Ok((newest.orders.clone(), command?))
     }
 
     /// Enters a pod of the agent's earlier life, for the snapshots to come.
     pub(super) fn restore(&mut self, uid: &PodUid, info: WorkloadInfo, netns: Option<PodNetns>) {
-        self.members.insert(uid.clone(), Member { info, netns });
+        self.members.insert(uid.clone(), Member { info, netns, listeners: Vec::new() });
     }
 
     /// Strikes a pod off, and says who has to be told.
@@ -105,17 +117,83 @@ impl Roster {
         for connection in &mut self.connections {
             connection.acks.remove(uid);
         }
+        self.changed();
         self.connections.iter().map(|connection| connection.orders.clone()).collect()
     }
 
     /// A ztunnel has said hello: from now on it is the newest, and this is its snapshot.
-    pub(super) fn admit(&mut self, orders: mpsc::Sender<Order>) -> (ConnectionId, Vec<Command>) {
+    pub(super) fn admit(
+        &mut self,
+        orders: mpsc::Sender<Order>,
+        takes: Takes,
+    ) -> (ConnectionId, Vec<Command>) {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
-        let connection = Connection { id, orders, acks: HashMap::new(), live: false };
+        let connection = Connection { id, takes, orders, acks: HashMap::new(), live: false };
         self.connections.push(connection);
         self.metrics.connected(self.connections.len());
-        (id, self.members.iter().filter_map(|(uid, member)| command(uid, member)).collect())
+        self.release_unless(takes);
+        self.changed();
+        let pods = self.members.iter();
+        // Messages were checked when the pod was entered; a restored one that does not fit
+        // a packet is reported by its own task.
+        (id, pods.filter_map(|(uid, member)| member.command(uid, takes).ok()).collect())
+    }
+
+    /// What a ztunnel has given back: the agent was restarted, or ztunnel had to bind the
+    /// ports itself.
+    pub(super) fn regain(
+        &mut self,
+        uid: &PodUid,
+        netns: Option<PodNetns>,
+        listeners: Vec<GivenListener>,
+    ) {
+        let takes = self.newest_takes();
+        let Some(member) = self.members.get_mut(uid) else { return };
+        member.netns = member.netns.take().or(netns);
+        let Some(netns) = &member.netns else { return };
+        if takes != Some(Takes::Listeners) || !member.listeners.is_empty() {
+            return;
+        }
+        let taken = listeners.into_iter().map(|given| HeldListener::returned(given, netns));
+        match taken.collect::<Result<Vec<_>, _>>() {
+            Ok(taken) => {
+                tracing::debug!(%uid, listeners = taken.len(), "listeners are back");
+                member.listeners = taken;
+            }
+            Err(error) => tracing::warn!(%uid, %error, "listeners are not taken back"),
+        }
+    }
+
+    /// Where a pod is, as far as ztunnel or whoever entered it has told.
+    pub(super) fn netns(&self, uid: &PodUid) -> Option<PodNetns> {
+        self.members.get(uid).and_then(|member| member.netns.clone())
+    }
+
+    /// Listeners from which no ztunnel accepts. One that has just connected is given the
+    /// time to say so.
+    pub(super) fn unserved(&self) -> BTreeMap<PodUid, Vec<HeldListener>> {
+        let silent = |uid| self.connections.last().is_some_and(|c| !c.acks.contains_key(uid));
+        let served = |uid| self.connections.iter().any(|c| matches!(c.acks.get(uid), Some(Ok(()))));
+        let held = self.members.iter().filter(|(_, member)| !member.listeners.is_empty());
+        held.filter(|&(uid, _)| !served(uid) && !silent(uid))
+            .map(|(uid, member)| (uid.clone(), member.listeners.clone()))
+            .collect()
+    }
+
+    fn newest_takes(&self) -> Option<Takes> {
+        self.connections.last().map(|newest| newest.takes)
+    }
+
+    /// A ztunnel that binds for itself needs the ports.
+    fn release_unless(&mut self, takes: Takes) {
+        if takes == Takes::Netns {
+            self.members.values_mut().for_each(Member::release);
+        }
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|version| *version += 1);
     }
 
     /// A ztunnel has answered.
@@ -136,7 +214,7 @@ impl Roster {
                 Subject::Snapshot => connection.live = result.is_ok(),
             }
         }
-        self.changes.send_modify(|version| *version += 1);
+        self.changed();
     }
 
     /// A ztunnel has refused a pod, and nobody waits for this answer.
@@ -150,11 +228,17 @@ impl Roster {
     pub(super) fn dismiss(&mut self, id: ConnectionId) {
         self.connections.retain(|connection| connection.id != id);
         self.metrics.connected(self.connections.len());
+        if let Some(takes) = self.newest_takes() {
+            self.release_unless(takes);
+        }
         if let Some(newest) = self.connections.last() {
             for (uid, member) in &self.members {
-                let missed = !matches!(newest.acks.get(uid), Some(Ok(())));
-                if let Some(command) = command(uid, member).filter(|c| missed && c.netns.is_some())
-                {
+                let serves = matches!(newest.acks.get(uid), Some(Ok(())));
+                // One in between that binds for itself had us close them.
+                let reclaims = newest.takes == Takes::Listeners && member.listeners.is_empty();
+                let missed = !serves || reclaims;
+                let command = member.command(uid, newest.takes).ok();
+                if let Some(command) = command.filter(|c| missed && c.netns.is_some()) {
                     // A full queue means that it does not read; its deadline ends it.
                     let _ = newest.orders.try_send(Order { command, reply: None });
                 }
@@ -181,14 +265,5 @@ impl Roster {
     /// Whether the newest ztunnel has the whole picture.
     pub(super) fn is_live(&self) -> bool {
         self.connections.last().is_some_and(|newest| newest.live)
-    }
-}
-
-/// What a snapshot says about a pod. Its messages were checked when it was entered; a
-/// restored one that does not fit a packet is reported by its own task.
-fn command(uid: &PodUid, member: &Member) -> Option<Command> {
-    match &member.netns {
-        Some(netns) => Command::add(uid, member.info.clone(), netns.clone()).ok(),
-        None => Command::keep(uid).ok(),
     }
 }

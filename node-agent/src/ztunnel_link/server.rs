@@ -7,15 +7,17 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use netns::PodNetns;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use zds::Returned;
 use zds::link::{Link, Listener, Packet};
 
 use super::ZtunnelLink;
 use super::roster::{ConnectionId, Order};
-use super::session::{Action, Command, EndReason, Event, Session, Subject, Ticket};
+use super::session::{Action, Command, EndReason, Event, Session, Subject, Takes, Ticket};
 
 /// How long ztunnel may take to read or write one packet, as in the reference agent.
 const PACKET_DEADLINE: Duration = Duration::from_secs(5);
@@ -127,7 +129,7 @@ enum Ending {
 }
 
 /// One connection from hello to end.
-pub(super) async fn converse(socket: Link, link: ZtunnelLink, stop: CancellationToken) {
+pub(crate) async fn converse(socket: Link, link: ZtunnelLink, stop: CancellationToken) {
     let (sender, orders) = mpsc::channel(ORDER_QUEUE);
     let mut connection = Connection {
         socket,
@@ -203,9 +205,10 @@ impl Connection {
             let mut follow_up = None;
             for action in std::mem::take(&mut actions) {
                 match action {
-                    Action::TakeSnapshot => follow_up = Some(self.admit()),
+                    Action::TakeSnapshot(takes) => follow_up = Some(self.admit(takes)),
                     Action::Send(command) => self.send(command).await?,
                     Action::Answered(ticket, subject, result) => {
+                        let result = result.map(|returned| self.regain(&subject, returned));
                         self.answered(ticket, &subject, result);
                     }
                     Action::End(reason) => return Err(reason.into()),
@@ -218,19 +221,33 @@ impl Connection {
         Ok(session)
     }
 
-    fn admit(&mut self) -> Event {
-        let (id, snapshot) = self.link.lock().admit(self.sender.clone());
+    fn admit(&mut self, takes: Takes) -> Event {
+        let (id, snapshot) = self.link.lock().admit(self.sender.clone(), takes);
         self.admitted = Some(id);
-        tracing::info!(pods = snapshot.len(), "ztunnel connected, sending the snapshot");
+        tracing::info!(pods = snapshot.len(), ?takes, "ztunnel connected, sending the snapshot");
         Event::Snapshot(snapshot)
     }
 
     async fn send(&mut self, command: Command) -> Result<(), Ending> {
-        let fds: Vec<_> = command.netns.iter().map(AsFd::as_fd).collect();
+        let listeners = command.listeners.iter().map(AsFd::as_fd);
+        let fds: Vec<_> = command.netns.iter().map(AsFd::as_fd).chain(listeners).collect();
         let sent = timeout(PACKET_DEADLINE, self.socket.send(&command.bytes, &fds));
         sent.await.map_err(|_| Ending::TooSlow("read a message"))??;
         self.deadline = Instant::now() + PACKET_DEADLINE;
         Ok(())
+    }
+
+    /// Listeners come back before anybody hears that the pod is served.
+    fn regain(&mut self, subject: &Subject, returned: Returned) {
+        let Subject::Serve(uid) = subject else { return };
+        if returned.is_empty() {
+            return;
+        }
+        let netns = returned.netns.map(PodNetns::from_fd).transpose().unwrap_or_else(|error| {
+            tracing::warn!(%uid, %error, "namespace of a pod is not taken back");
+            None
+        });
+        self.link.lock().regain(uid, netns, returned.listeners);
     }
 
     fn answered(&mut self, ticket: Option<Ticket>, subject: &Subject, result: Result<(), String>) {

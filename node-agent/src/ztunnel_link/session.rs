@@ -14,11 +14,12 @@ use std::os::fd::OwnedFd;
 
 use netns::PodNetns;
 use zds::{
-    AddWorkload, DelWorkload, KeepWorkload, SnapshotSent, Violation, WorkloadInfo, WorkloadRequest,
-    workload_request::Payload,
+    AddWorkload, DelWorkload, FEATURE_LISTENERS, KeepWorkload, Returned, SnapshotSent, Violation,
+    WorkloadInfo, WorkloadRequest, workload_request::Payload,
 };
 
 use crate::facts::PodUid;
+use crate::listeners::HeldListener;
 
 /// What one request is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,24 @@ pub enum Subject {
     Snapshot,
 }
 
+/// What a ztunnel can be handed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// A pod's namespace, as in version 1: it binds the pod's ports itself.
+    Netns,
+    /// Listeners too, and it gives them back when it is asked.
+    Listeners,
+}
+
+/// Whether an answer may bring listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reclaim {
+    /// It was asked for them.
+    Asked,
+    /// It was not.
+    NotAsked,
+}
+
 /// One request, ready to be sent.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -40,6 +59,10 @@ pub struct Command {
     pub bytes: Vec<u8>,
     /// The namespace that goes with it.
     pub netns: Option<PodNetns>,
+    /// The listeners that go with it.
+    pub listeners: Vec<HeldListener>,
+    /// What its answer may bring.
+    pub reclaim: Reclaim,
 }
 
 impl Command {
@@ -48,17 +71,44 @@ impl Command {
     /// # Errors
     /// [`Violation::TooLong`].
     pub fn add(uid: &PodUid, info: WorkloadInfo, netns: PodNetns) -> Result<Self, Violation> {
-        let add = AddWorkload { uid: uid.0.clone(), workload_info: Some(info) };
-        Self::new(Subject::Serve(uid.clone()), Payload::Add(add), Some(netns))
+        let command = Self::serve(uid, info, &[], Reclaim::NotAsked)?;
+        Ok(Self { netns: Some(netns), ..command })
+    }
+
+    /// Serve a pod on these listeners; without any, ztunnel opens some and gives them to
+    /// us.
+    ///
+    /// # Errors
+    /// [`Violation::TooLong`].
+    pub fn add_with(
+        uid: &PodUid,
+        info: WorkloadInfo,
+        netns: PodNetns,
+        listeners: Vec<HeldListener>,
+    ) -> Result<Self, Violation> {
+        let reclaim = if listeners.is_empty() { Reclaim::Asked } else { Reclaim::NotAsked };
+        let command = Self::serve(uid, info, &listeners, reclaim)?;
+        Ok(Self { netns: Some(netns), listeners, ..command })
+    }
+
+    fn serve(
+        uid: &PodUid,
+        info: WorkloadInfo,
+        listeners: &[HeldListener],
+        reclaim: Reclaim,
+    ) -> Result<Self, Violation> {
+        let listeners = listeners.iter().map(|held| held.at().entry()).collect();
+        let add = AddWorkload { uid: uid.0.clone(), workload_info: Some(info), listeners };
+        Self::new(Subject::Serve(uid.clone()), Payload::Add(add), reclaim)
     }
 
     /// The pod exists, its namespace is not at hand.
     ///
     /// # Errors
     /// [`Violation::TooLong`].
-    pub fn keep(uid: &PodUid) -> Result<Self, Violation> {
+    pub fn keep(uid: &PodUid, reclaim: Reclaim) -> Result<Self, Violation> {
         let keep = KeepWorkload { uid: uid.0.clone() };
-        Self::new(Subject::Serve(uid.clone()), Payload::Keep(keep), None)
+        Self::new(Subject::Serve(uid.clone()), Payload::Keep(keep), reclaim)
     }
 
     /// Stop serving a pod.
@@ -67,17 +117,21 @@ impl Command {
     /// [`Violation::TooLong`].
     pub fn del(uid: &PodUid) -> Result<Self, Violation> {
         let del = DelWorkload { uid: uid.0.clone() };
-        Self::new(Subject::Drop(uid.clone()), Payload::Del(del), None)
+        Self::new(Subject::Drop(uid.clone()), Payload::Del(del), Reclaim::NotAsked)
     }
 
     fn snapshot_sent() -> Self {
-        Self::new(Subject::Snapshot, Payload::SnapshotSent(SnapshotSent {}), None)
+        Self::new(Subject::Snapshot, Payload::SnapshotSent(SnapshotSent {}), Reclaim::NotAsked)
             .expect("an empty message fits a packet")
     }
 
-    fn new(subject: Subject, payload: Payload, netns: Option<PodNetns>) -> Result<Self, Violation> {
-        let bytes = zds::encode(&WorkloadRequest { payload: Some(payload) })?;
-        Ok(Self { subject, bytes, netns })
+    fn new(subject: Subject, payload: Payload, reclaim: Reclaim) -> Result<Self, Violation> {
+        let features = match reclaim {
+            Reclaim::Asked => FEATURE_LISTENERS,
+            Reclaim::NotAsked => 0,
+        };
+        let bytes = zds::encode(&WorkloadRequest { features, payload: Some(payload) })?;
+        Ok(Self { subject, bytes, netns: None, listeners: Vec::new(), reclaim })
     }
 }
 
@@ -100,11 +154,11 @@ pub enum Event {
 #[derive(Debug)]
 pub enum Action {
     /// Answer with [`Event::Snapshot`].
-    TakeSnapshot,
+    TakeSnapshot(Takes),
     /// Send this packet.
     Send(Command),
-    /// ztunnel answered; `Err` is its own refusal.
-    Answered(Option<Ticket>, Subject, Result<(), String>),
+    /// ztunnel answered, and may have given something back; `Err` is its own refusal.
+    Answered(Option<Ticket>, Subject, Result<Returned, String>),
     /// Close the connection.
     End(EndReason),
 }
@@ -118,6 +172,9 @@ pub enum EndReason {
     /// A packet although nothing was asked.
     #[error("ztunnel sent {0} bytes that nobody asked for")]
     Unsolicited(usize),
+    /// Descriptors although nobody asked for them.
+    #[error("ztunnel gave {0} listeners back that nobody asked for")]
+    Unasked(usize),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -132,7 +189,7 @@ enum Phase {
 pub struct Session {
     phase: Phase,
     waiting: VecDeque<(Option<Ticket>, Command)>,
-    in_flight: Option<(Option<Ticket>, Subject)>,
+    in_flight: Option<(Option<Ticket>, Subject, Reclaim)>,
 }
 
 impl Default for Session {
@@ -159,7 +216,7 @@ impl Session {
     pub fn on(mut self, event: Event) -> (Self, Vec<Action>) {
         let mut actions = Vec::new();
         match event {
-            Event::Packet(bytes, fds) => match self.packet(&bytes, &fds) {
+            Event::Packet(bytes, fds) => match self.packet(&bytes, fds) {
                 Ok(action) => actions.push(action),
                 Err(reason) => return (self, vec![Action::End(reason)]),
             },
@@ -176,15 +233,22 @@ impl Session {
         (self, actions)
     }
 
-    fn packet(&mut self, bytes: &[u8], fds: &[OwnedFd]) -> Result<Action, EndReason> {
+    fn packet(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Action, EndReason> {
         if self.phase == Phase::AwaitHello {
-            zds::decode_hello(bytes, fds)?;
-            return Ok(Action::TakeSnapshot);
+            let hello = zds::decode_hello(bytes, &fds)?;
+            let takes = if hello.takes_listeners() { Takes::Listeners } else { Takes::Netns };
+            return Ok(Action::TakeSnapshot(takes));
         }
-        let Some((ticket, subject)) = self.in_flight.take() else {
+        let Some((ticket, subject, reclaim)) = self.in_flight.take() else {
             return Err(EndReason::Unsolicited(bytes.len()));
         };
         let answer = zds::decode_response(bytes, fds)?;
+        if let Ok(returned) = &answer
+            && reclaim == Reclaim::NotAsked
+            && !returned.is_empty()
+        {
+            return Err(EndReason::Unasked(returned.listeners.len()));
+        }
         if subject == Subject::Snapshot && answer.is_ok() {
             self.phase = Phase::Live;
         }
@@ -196,7 +260,7 @@ impl Session {
             return None;
         }
         let (ticket, command) = self.waiting.pop_front()?;
-        self.in_flight = Some((ticket, command.subject.clone()));
+        self.in_flight = Some((ticket, command.subject.clone(), command.reclaim));
         Some(Action::Send(command))
     }
 }

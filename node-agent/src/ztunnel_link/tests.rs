@@ -19,7 +19,7 @@ fn netns() -> PodNetns {
 }
 
 fn link() -> ZtunnelLink {
-    ZtunnelLink::new(Metrics::default())
+    ZtunnelLink::new(Metrics::default(), Opener::new(netns::Fence::new(1).unwrap()))
 }
 
 /// A ztunnel at the other end of a socket pair.

@@ -4,6 +4,7 @@
 //! The names and defaults are those of Istio's ztunnel. A setting for something that this
 //! version does not have is an error: whoever set it counts on it.
 
+mod inpod;
 mod parse;
 mod raw;
 mod unsupported;
@@ -121,7 +122,7 @@ impl Config {
                 Duration::from_secs(24 * 3600),
                 parse::positive_duration,
             ),
-            workloads: workloads(&mut reader),
+            workloads: inpod::workloads(&mut reader),
             proxy: proxy(&mut reader),
             admin: admin(&mut reader),
             log: log(&mut reader),
@@ -177,11 +178,6 @@ fn root_source(text: &str) -> Result<RootSource, String> {
     })
 }
 
-fn workloads(reader: &mut Reader<'_>) -> workloads::Settings {
-    let socket = reader.text("INPOD_UDS").unwrap_or_else(|| zds::DEFAULT_SOCKET.to_owned());
-    workloads::Settings::new(PathBuf::from(socket))
-}
-
 fn proxy(reader: &mut Reader<'_>) -> proxy::Settings {
     let default = proxy::Settings::default();
     proxy::Settings {
@@ -191,6 +187,7 @@ fn proxy(reader: &mut Reader<'_>) -> proxy::Settings {
         }),
         packet_mark: reader.value("PACKET_MARK", default.packet_mark, packet_mark),
         ipv6: ipv6(reader),
+        port_use: inpod::port_use(reader),
         hbone: hbone(reader, &default.hbone),
     }
 }
@@ -217,10 +214,22 @@ fn admin(reader: &mut Reader<'_>) -> admin::Settings {
         parse::Flag::Off => Ipv4Addr::UNSPECIFIED.into(),
     };
     admin::Settings {
-        admin: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), zds::port::ADMIN),
-        metrics: SocketAddr::new(any, zds::port::METRICS),
-        ready: SocketAddr::new(any, zds::port::READY),
+        admin: own_address(
+            reader,
+            "ADMIN_ADDR",
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), zds::port::ADMIN),
+        ),
+        metrics: own_address(reader, "STATS_ADDR", SocketAddr::new(any, zds::port::METRICS)),
+        ready: own_address(reader, "READINESS_ADDR", SocketAddr::new(any, zds::port::READY)),
     }
+}
+
+/// Two ztunnels of one node are in one network namespace when they are host processes:
+/// during an upgrade the new one needs other ports for operators.
+fn own_address(reader: &mut Reader<'_>, name: &'static str, default: SocketAddr) -> SocketAddr {
+    reader.value(name, default, |text| {
+        text.parse().map_err(|_| "an address with port, as 127.0.0.1:15000, expected".to_owned())
+    })
 }
 
 fn log(reader: &mut Reader<'_>) -> log::Settings {

@@ -45,6 +45,7 @@ fn settings_of_a_lab_node_are_understood() {
         ("CLUSTER_ID", "c2"),
         ("TRUST_DOMAIN", "example.org"),
         ("IPV6_ENABLED", "false"),
+        ("ADMIN_ADDR", "127.0.0.1:16000"),
         ("LOG_FORMAT", "json"),
         ("RUST_LOG", "info,ztunnel=debug"),
         ("ZTUNNEL_WORKER_THREADS", "3"),
@@ -61,6 +62,7 @@ fn settings_of_a_lab_node_are_understood() {
     assert_eq!(config.proxy.trust_domain, "example.org");
     assert_eq!(config.proxy.ipv6, proxy::Ipv6::Disabled);
     assert_eq!(config.admin.metrics.to_string(), "0.0.0.0:15020");
+    assert_eq!(config.admin.admin.to_string(), "127.0.0.1:16000");
     assert_eq!(config.log.layout, Layout::Json);
     assert_eq!(config.worker_threads, 3);
     assert_eq!(config.termination_deadline, Duration::from_secs(90));
@@ -96,6 +98,9 @@ fn every_mistake_names_its_setting() {
         ("PACKET_MARK", "1"),
         ("PACKET_MARK", "many"),
         ("IPV6_ENABLED", "maybe"),
+        ("INPOD_PORT_REUSE", "maybe"),
+        ("READINESS_ADDR", "15021"),
+        ("INPOD_LISTENERS", "mine"),
         ("LOG_FORMAT", "xml"),
         ("RUST_LOG", "ztunnel=loud"),
         ("ZTUNNEL_WORKER_THREADS", "-1"),

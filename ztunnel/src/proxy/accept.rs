@@ -34,10 +34,10 @@ impl Gate {
     }
 }
 
-/// Gives each connection a task of its own, until the pod is closing. The listener is
-/// closed with the end of this future.
+/// Gives each connection a task of its own, until the pod is closing. Ours is the last
+/// handle of the listener that lasts: it is closed, for us, with the end of this future.
 pub(super) async fn accept_loop<Served>(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     life: Life,
     gate: Gate,
     serve: impl Fn(TcpStream, SocketAddr, Permit) -> Served + Send,

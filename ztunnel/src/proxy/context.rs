@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mesh::Network;
-use netns::Fence;
+use netns::{Fence, PortUse};
 
 use crate::hbone;
 use crate::identity::Certificates;
@@ -30,6 +30,8 @@ pub struct Settings {
     pub packet_mark: u32,
     /// Address families.
     pub ipv6: Ipv6,
+    /// Whether ports that we bind may be shared with the next or the last ztunnel.
+    pub port_use: PortUse,
     /// Sizes and times of tunnels.
     pub hbone: hbone::Settings,
 }
@@ -41,6 +43,7 @@ impl Default for Settings {
             trust_domain: "cluster.local".to_owned(),
             packet_mark: zds::PACKET_MARK.value,
             ipv6: Ipv6::Enabled,
+            port_use: PortUse::Shared,
             hbone: hbone::Settings::default(),
         }
     }

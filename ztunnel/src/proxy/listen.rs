@@ -1,11 +1,17 @@
-//! The in-pod listeners.
+//! The in-pod listeners: bound here, or given by the node agent.
+//!
+//! Given ones are shared: the agent holds them too, and an older ztunnel may still accept
+//! from the same queue. They are therefore closed at the end, never shut down.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::net::TcpListener as StdListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
 
-use netns::{FenceError, Listen, PodNetns, listen_tcp};
+use netns::{Families, FenceError, ListenAny, PodNetns, PortUse, inspect_listener, listen_any};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use zds::{ListenAt, ListenerKind};
 
 use super::ProxyError;
 use super::context::{Ipv6, ProxyContext};
@@ -13,10 +19,112 @@ use super::context::{Ipv6, ProxyContext};
 /// Connections that may wait to be accepted; the pod's `somaxconn` caps it.
 const BACKLOG: i32 = 4096;
 
+/// Outbound, inbound plaintext and tunnels.
 const PORTS: [u16; 3] = [zds::port::OUTBOUND, zds::port::INBOUND_PLAIN, zds::port::INBOUND_HBONE];
 
-/// Linux' "address family not supported by protocol".
-const EAFNOSUPPORT: i32 = 97;
+/// Where a pod's listeners come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listeners {
+    /// We bind them.
+    ToBind(Claim),
+    /// The agent has bound them.
+    Given(Vec<GivenListener>),
+}
+
+/// How ports are bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// So that the next ztunnel can bind them too, which is the only way to replace this
+    /// one where the agent takes no listeners.
+    Shared,
+    /// For us alone, unless an older ztunnel holds them and shares.
+    AloneIfFree,
+}
+
+/// A listener from the agent, looked at and found to be what it was said to be.
+#[derive(Clone, Debug)]
+pub struct GivenListener {
+    pub(crate) at: ListenAt,
+    pub(crate) socket: Arc<OwnedFd>,
+    pub(crate) inode: u64,
+}
+
+impl PartialEq for GivenListener {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.inode) == (other.at, other.inode)
+    }
+}
+
+impl Eq for GivenListener {}
+
+/// Why a pod cannot be served on a descriptor.
+#[derive(Debug, thiserror::Error)]
+pub enum GivenError {
+    /// It is something else.
+    #[error("given listener {at}: {source}")]
+    NotAListener {
+        /// What it was said to be.
+        at: ListenAt,
+        /// What it is.
+        source: io::Error,
+    },
+    /// It listens at another place.
+    #[error("given listener {at} is one of {found}")]
+    Elsewhere {
+        /// What it was said to be.
+        at: ListenAt,
+        /// Where it listens.
+        found: std::net::SocketAddr,
+    },
+    /// It is another pod's.
+    #[error("given listener {0} lives in another network namespace than the pod")]
+    OtherNetns(ListenAt),
+    /// One is missing.
+    #[error("listeners were given, but none of port {0}")]
+    Missing(u16),
+}
+
+impl GivenListener {
+    /// Looks at what came with a pod in `netns`. Listeners that no proxy serves are closed.
+    ///
+    /// # Errors
+    /// [`GivenError`]; the pod cannot be served on them.
+    pub fn check(
+        given: Vec<zds::GivenListener>,
+        netns: &PodNetns,
+    ) -> Result<Vec<Self>, GivenError> {
+        let ours = |at: ListenAt| at.kind == ListenerKind::TcpAny && PORTS.contains(&at.port);
+        let given: Vec<_> = given
+            .into_iter()
+            .filter(|given| ours(given.at))
+            .map(|given| Self::check_one(given, netns))
+            .collect::<Result<_, _>>()?;
+        let missing = PORTS.iter().find(|port| given.iter().all(|given| given.at.port != **port));
+        missing.map_or(Ok(given), |port| Err(GivenError::Missing(*port)))
+    }
+
+    fn check_one(given: zds::GivenListener, netns: &PodNetns) -> Result<Self, GivenError> {
+        let at = given.at;
+        let facts = inspect_listener(&given.fd)
+            .map_err(|source| GivenError::NotAListener { at, source })?;
+        if facts.addr.port() != at.port || !facts.addr.ip().is_unspecified() {
+            return Err(GivenError::Elsewhere { at, found: facts.addr });
+        }
+        // Without cookies the agent's word has to do.
+        let (socket, pod) = (facts.netns_cookie, netns.id().cookie);
+        if socket.zip(pod).is_some_and(|(socket, pod)| socket != pod) {
+            return Err(GivenError::OtherNetns(at));
+        }
+        Ok(Self { at, socket: Arc::new(given.fd), inode: facts.inode })
+    }
+
+    fn open(&self) -> io::Result<StdListener> {
+        let listener = StdListener::from(self.socket.try_clone()?);
+        // Whoever opened it may have had other plans.
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+}
 
 /// Why not; to be completed with the pod's name.
 pub(super) enum BindError {
@@ -34,16 +142,64 @@ impl BindError {
     }
 }
 
-/// Binds outbound, inbound plaintext and tunnels, in this order.
-pub(super) async fn bind(
+/// A listener that the current runtime polls. Closed when the last owner drops it.
+#[derive(Clone, Debug)]
+pub struct OpenListener {
+    /// Where it listens.
+    pub at: ListenAt,
+    /// The listener.
+    pub socket: Arc<TcpListener>,
+    inode: u64,
+}
+
+/// The listeners of a pod, in the order outbound, inbound plaintext, tunnels.
+pub(super) async fn open(
     context: &ProxyContext,
     netns: &PodNetns,
-) -> Result<[TcpListener; 3], BindError> {
+    listeners: &Listeners,
+) -> Result<Vec<OpenListener>, BindError> {
+    match listeners {
+        Listeners::ToBind(claim) => {
+            let bound = bind(context, netns, *claim).await?;
+            bound.into_iter().zip(PORTS).map(|(socket, port)| register(socket, port)).collect()
+        }
+        Listeners::Given(given) => open_given(given),
+    }
+}
+
+pub(super) fn open_given(given: &[GivenListener]) -> Result<Vec<OpenListener>, BindError> {
+    let open = |given: &GivenListener| {
+        let port = given.at.port;
+        register(given.open().map_err(|source| BindError::Listen(port, source))?, port)
+    };
+    given.iter().map(open).collect()
+}
+
+fn register(socket: StdListener, port: u16) -> Result<OpenListener, BindError> {
+    let failed = |source| BindError::Listen(port, source);
+    let inode = inspect_listener(&socket).map_err(failed)?.inode;
+    let socket = Arc::new(TcpListener::from_std(socket).map_err(failed)?);
+    Ok(OpenListener { at: ListenAt::any(port), socket, inode })
+}
+
+async fn bind(
+    context: &ProxyContext,
+    netns: &PodNetns,
+    claim: Claim,
+) -> Result<[StdListener; 3], BindError> {
     let (sender, receiver) = oneshot::channel();
-    let (ipv6, mark) = (context.settings.ipv6, context.settings.packet_mark);
+    let settings = &context.settings;
+    let families = match settings.ipv6 {
+        Ipv6::Enabled => Families::All,
+        Ipv6::Disabled => Families::V4,
+    };
+    let (mark, reuse) = (settings.packet_mark, settings.port_use);
     let job = move || {
-        let [first, second, third] = PORTS
-            .map(|port| listen(ipv6, port, mark).map_err(|source| BindError::Listen(port, source)));
+        let listen = |port| {
+            let any = ListenAny { port, families, backlog: BACKLOG, mark, port_use: reuse };
+            bind_as(claim, &any).map_err(|source| BindError::Listen(port, source))
+        };
+        let [first, second, third] = PORTS.map(listen);
         Ok::<_, BindError>([first?, second?, third?])
     };
     context
@@ -54,24 +210,56 @@ pub(super) async fn bind(
         })
         .map_err(BindError::Fence)?;
     let closed = |_| BindError::Fence(FenceError::Closed);
-    let [first, second, third] = receiver.await.map_err(closed)?.map_err(BindError::Fence)??;
-    let register = |listener, port| {
-        TcpListener::from_std(listener).map_err(|source| BindError::Listen(port, source))
-    };
-    Ok([register(first, PORTS[0])?, register(second, PORTS[1])?, register(third, PORTS[2])?])
+    receiver.await.map_err(closed)?.map_err(BindError::Fence)?
 }
 
-/// On both families, or on IPv4 only where the kernel has no IPv6.
-fn listen(ipv6: Ipv6, port: u16, mark: u32) -> io::Result<StdListener> {
-    let on = |addr| listen_tcp(&Listen { addr, backlog: BACKLOG, mark: Some(mark) });
-    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    if ipv6 == Ipv6::Disabled {
-        return on(v4);
+fn bind_as(claim: Claim, any: &ListenAny) -> io::Result<StdListener> {
+    if claim == Claim::Shared {
+        return listen_any(any);
     }
-    on(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).or_else(|error| {
-        match error.raw_os_error() {
-            Some(EAFNOSUPPORT) => on(v4),
-            _ => Err(error),
-        }
-    })
+    match listen_any(&ListenAny { port_use: PortUse::Alone, ..*any }) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => listen_any(any),
+        bound => bound,
+    }
+}
+
+/// What a pod is served on, as long as somebody accepts there.
+#[derive(Debug, Default)]
+pub(super) struct Served(Vec<ServedListener>);
+
+#[derive(Debug)]
+struct ServedListener {
+    at: ListenAt,
+    inode: u64,
+    socket: Weak<TcpListener>,
+}
+
+impl Served {
+    pub(super) fn note(&mut self, listener: &OpenListener) {
+        let OpenListener { at, socket, inode } = listener;
+        self.0.push(ServedListener { at: *at, inode: *inode, socket: Arc::downgrade(socket) });
+    }
+
+    pub(super) fn has(&self, given: &GivenListener) -> bool {
+        self.0.iter().any(|served| {
+            served.inode == given.inode && served.at == given.at && served.socket.strong_count() > 0
+        })
+    }
+
+    /// The newest of each port.
+    pub(super) fn newest(&self) -> Vec<OpenListener> {
+        let of = |port: u16| {
+            let mut served = self.0.iter().rev().filter(move |served| served.at.port == port);
+            served.find_map(|&ServedListener { at, inode, ref socket }| {
+                Some(OpenListener { at, socket: socket.upgrade()?, inode })
+            })
+        };
+        PORTS.into_iter().filter_map(of).collect()
+    }
+}
+
+impl AsFd for OpenListener {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }

@@ -33,6 +33,7 @@ use std::io;
 use std::time::Duration;
 
 pub use context::{Ipv6, ProxyContext, Settings};
+pub use listen::{Claim, GivenError, GivenListener, Listeners, OpenListener};
 pub use pod::{Connections, Drain, Pod, PodProxy};
 
 /// How long a TCP connection may take to be answered.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use mesh::Identity;
 use netns::PodNetns;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +15,7 @@ use super::accept::{Gate, accept_loop};
 use super::app_socket::AppSocket;
 use super::context::ProxyContext;
 use super::dial::Dialer;
-use super::listen::bind;
+use super::listen::{self, GivenListener, Listeners, OpenListener, Served};
 use super::outbound::PeerError;
 use super::{ProxyError, inbound, inbound_plain, outbound};
 use crate::hbone::Pool;
@@ -35,6 +34,8 @@ pub struct Pod {
     pub info: zds::WorkloadInfo,
     /// Where its listeners and sockets live.
     pub netns: PodNetns,
+    /// Its listeners.
+    pub listeners: Listeners,
 }
 
 /// What becomes of open connections.
@@ -60,10 +61,12 @@ pub struct Connections {
 pub struct PodProxy {
     shared: Arc<PodShared>,
     life: Life,
+    netns: PodNetns,
+    served: Served,
 }
 
 impl PodProxy {
-    /// Binds the pod's ports and begins to serve. Cancel-safe: dropped half-way, nothing
+    /// Binds the pod's ports, or takes its listeners over, and begins to serve. Cancel-safe: dropped half-way, nothing
     /// is left.
     ///
     /// # Errors
@@ -76,9 +79,14 @@ impl PodProxy {
             &pod.info.service_account,
         )
         .map_err(|source| ProxyError::Identity { pod: name.clone(), source })?;
-        let listeners = bind(context, &pod.netns).await.map_err(|error| error.of(&name))?;
+        let listeners = listen::open(context, &pod.netns, &pod.listeners).await;
+        let listeners = listeners.map_err(|error| error.of(&name))?;
         let shared = Arc::new(PodShared {
-            dialer: Dialer::new(context.fence.clone(), pod.netns, context.settings.packet_mark),
+            dialer: Dialer::new(
+                context.fence.clone(),
+                pod.netns.clone(),
+                context.settings.packet_mark,
+            ),
             lease: context.certificates.lease(&identity),
             pool: Pool::new(context.settings.hbone.clone()),
             context: Arc::clone(context),
@@ -87,26 +95,58 @@ impl PodProxy {
             outbound: Arc::default(),
         });
         tracing::info!(pod = %name, uid = %pod.uid, %identity, "pod is served");
-        let proxy = Self { shared, life: Life::default() };
-        proxy.serve(listeners);
+        let (life, served) = (Life::default(), Served::default());
+        let mut proxy = Self { shared, life, netns: pod.netns, served };
+        listeners.into_iter().for_each(|listener| proxy.serve(listener));
         Ok(proxy)
     }
 
-    fn serve(&self, [outgoing, plain, tunnels]: [TcpListener; 3]) {
-        let (life, pod) = (&self.life, &self.shared);
-        let half_open = Gate::Limited(Arc::new(Semaphore::new(HALF_OPEN)));
-        let shared = Arc::clone(pod);
-        life.spawn(accept_loop(outgoing, life.clone(), Gate::Open, move |tcp, peer, _| {
-            outbound::serve(Arc::clone(&shared), AppSocket::new(tcp), peer)
-        }));
-        let shared = Arc::clone(pod);
-        life.spawn(accept_loop(plain, life.clone(), Gate::Open, move |tcp, peer, _| {
-            inbound_plain::serve(Arc::clone(&shared), AppSocket::new(tcp), peer)
-        }));
-        let (shared, own) = (Arc::clone(pod), life.clone());
-        life.spawn(accept_loop(tunnels, life.clone(), half_open, move |tcp, peer, permit| {
-            inbound::serve(Arc::clone(&shared), own.clone(), tcp, peer, permit)
-        }));
+    fn serve(&mut self, listener: OpenListener) {
+        self.served.note(&listener);
+        let (life, shared) = (self.life.clone(), Arc::clone(&self.shared));
+        let OpenListener { at, socket, .. } = listener;
+        match at.port {
+            zds::port::OUTBOUND => {
+                self.life.spawn(accept_loop(socket, life, Gate::Open, move |tcp, peer, _| {
+                    outbound::serve(Arc::clone(&shared), AppSocket::new(tcp), peer)
+                }));
+            }
+            zds::port::INBOUND_PLAIN => {
+                self.life.spawn(accept_loop(socket, life, Gate::Open, move |tcp, peer, _| {
+                    inbound_plain::serve(Arc::clone(&shared), AppSocket::new(tcp), peer)
+                }));
+            }
+            _ => {
+                let half_open = Gate::Limited(Arc::new(Semaphore::new(HALF_OPEN)));
+                let own = life.clone();
+                self.life.spawn(accept_loop(socket, life, half_open, move |tcp, peer, permit| {
+                    inbound::serve(Arc::clone(&shared), own.clone(), tcp, peer, permit)
+                }));
+            }
+        }
+    }
+
+    /// Serves on these listeners too. Ours stay: a connection may wait there.
+    ///
+    /// # Errors
+    /// [`ProxyError::Listen`].
+    pub fn adopt(&mut self, given: Vec<GivenListener>) -> Result<(), ProxyError> {
+        let new: Vec<_> = given.into_iter().filter(|given| !self.served.has(given)).collect();
+        let opened = listen::open_given(&new).map_err(|error| error.of(&self.shared.name()))?;
+        opened.into_iter().for_each(|listener| self.serve(listener));
+        Ok(())
+    }
+
+    /// What it serves on, to be shared with an agent.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<OpenListener> {
+        self.served.newest()
+    }
+
+    /// The pod's namespace.
+    #[must_use]
+    pub fn netns(&self) -> &PodNetns {
+        &self.netns
     }
 
     /// Accepts no more, tells peers so, and ends what is open.

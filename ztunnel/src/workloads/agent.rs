@@ -1,6 +1,7 @@
 //! The wire side of the session: packets to events and answers to packets.
 
 use std::future::pending;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,9 +9,14 @@ use netns::{NetnsId, PodNetns};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 use zds::link::{Link, LinkError, Packet};
-use zds::{Hello, Version, WorkloadResponse, workload_response};
+use zds::{
+    FEATURE_LISTENERS, GiveBack, GivenListener as Sent, Hello, Version, WorkloadResponse,
+    workload_response,
+};
 
 use super::event::{Event, Pod, Request};
+use super::handle::Handover;
+use crate::proxy::{Claim, GivenListener, Listeners, PodProxy};
 
 /// How long the agent may take to accept a connection or to read a packet.
 const AGENT_PATIENCE: Duration = Duration::from_secs(5);
@@ -19,10 +25,18 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(5);
 const ERROR_TEXT: usize = zds::MAX_MESSAGE - 16;
 
 /// Connects at the time `at` and says hello.
-pub(super) async fn connect(socket: PathBuf, at: Instant) -> Result<Link, LinkError> {
+pub(super) async fn connect(
+    socket: PathBuf,
+    handover: Handover,
+    at: Instant,
+) -> Result<Link, LinkError> {
     sleep_until(at).await;
     let link = in_time("connect to the agent", Link::connect(&socket)).await?;
-    let hello = zds::encode(&Hello { version: Version::V1.into() })?;
+    let features = match handover {
+        Handover::Agent => FEATURE_LISTENERS,
+        Handover::Own => 0,
+    };
+    let hello = zds::encode(&Hello { version: Version::V1.into(), features })?;
     in_time("send hello", link.send(&hello, &[])).await?;
     Ok(link)
 }
@@ -41,29 +55,60 @@ pub(super) async fn answer(link: &Link, result: Result<(), String>) -> Result<()
     in_time("send an answer", link.send(&bytes, &[])).await
 }
 
+/// Answers the request in flight with what a pod is served on.
+pub(super) async fn give_back(link: &Link, proxy: &PodProxy) -> Result<(), LinkError> {
+    let listeners = proxy.listeners();
+    let entries = listeners.iter().map(|listener| listener.at.entry()).collect();
+    let ack = zds::Ack { error: String::new(), listeners: entries, has_netns: true };
+    let answer = WorkloadResponse { payload: Some(workload_response::Payload::Ack(ack)) };
+    let sockets = listeners.iter().map(AsFd::as_fd);
+    let fds: Vec<_> = [proxy.netns().as_fd()].into_iter().chain(sockets).collect();
+    in_time("give listeners back", link.send(&zds::encode(&answer)?, &fds)).await
+}
+
 /// Reads a request. `home` is ztunnel's own namespace, which no pod has.
 pub(super) fn parse(packet: Packet, home: NetnsId) -> Event<PodNetns> {
     let request = match zds::decode_request(&packet.bytes, packet.fds) {
-        Ok(zds::Request::Add(workload, fd)) => match PodNetns::from_fd(fd) {
-            Ok(netns) if netns.id() == home => {
-                let text = format!("workload {}: that is ztunnel's own netns", workload.uid);
-                Request::BadAdd(workload.uid, text)
+        Ok(zds::Request::Add { workload, netns, listeners, give_back }) => {
+            let uid = workload.uid.clone();
+            match pod(workload, netns, listeners, give_back, home) {
+                Ok(pod) => Request::Add(pod, give_back),
+                Err(reason) => {
+                    let text = format!("workload {uid}: {reason}");
+                    Request::BadAdd(uid, text)
+                }
             }
-            Ok(netns) => {
-                Request::Add(Pod { uid: workload.uid, info: workload.info, id: netns.id(), netns })
-            }
-            Err(error) => {
-                let text = format!("workload {}: {error}", workload.uid);
-                Request::BadAdd(workload.uid, text)
-            }
-        },
-        Ok(zds::Request::Keep(uid)) => Request::Keep(uid),
+        }
+        Ok(zds::Request::Keep(uid, give_back)) => Request::Keep(uid, give_back),
         Ok(zds::Request::Del(uid)) => Request::Del(uid),
         Ok(zds::Request::SnapshotSent) => Request::SnapshotSent,
         Err(violation) => return Event::Malformed(violation.to_string()),
     };
     debug!(?request, "from the node agent");
     Event::Request(request)
+}
+
+fn pod(
+    workload: zds::Workload,
+    netns: OwnedFd,
+    listeners: Vec<Sent>,
+    give_back: GiveBack,
+    home: NetnsId,
+) -> Result<Pod<PodNetns>, String> {
+    let netns = PodNetns::from_fd(netns).map_err(|error| error.to_string())?;
+    if netns.id() == home {
+        return Err("that is ztunnel's own netns".to_owned());
+    }
+    let listeners = match (listeners.is_empty(), give_back) {
+        (false, _) => {
+            let given = GivenListener::check(listeners, &netns);
+            Listeners::Given(given.map_err(|error| error.to_string())?)
+        }
+        // Who can take listeners back is handed the ones that we bind.
+        (true, GiveBack::Asked) => Listeners::ToBind(Claim::AloneIfFree),
+        (true, GiveBack::NotAsked) => Listeners::ToBind(Claim::Shared),
+    };
+    Ok(Pod { uid: workload.uid, info: workload.info, id: netns.id(), netns, listeners })
 }
 
 async fn in_time<T>(
@@ -78,6 +123,6 @@ async fn in_time<T>(
 fn response(result: Result<(), String>) -> WorkloadResponse {
     let mut error = result.err().unwrap_or_default();
     error.truncate(error.floor_char_boundary(ERROR_TEXT));
-    let ack = zds::Ack { error };
+    let ack = zds::Ack { error, ..zds::Ack::default() };
     WorkloadResponse { payload: Some(workload_response::Payload::Ack(ack)) }
 }

@@ -10,11 +10,23 @@ use zds::WorkloadInfo;
 use super::event::PodState;
 use crate::proxy::Connections;
 
+/// Who opens the pods' listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handover {
+    /// The agent where it can: they outlive this process, so that connections wait for the
+    /// next one. Otherwise we do.
+    Agent,
+    /// We do, whatever the agent can: everything is as in version 1 of the protocol.
+    Own,
+}
+
 /// How the session is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The agent's socket.
     pub socket: PathBuf,
+    /// Who opens listeners.
+    pub handover: Handover,
     /// How long a pod may take to start. Less than the 5 s that agents wait for an
     /// answer, so that the agent hears the reason instead of losing the connection.
     pub start_deadline: Duration,
@@ -26,7 +38,12 @@ impl Settings {
     /// Istio's times, for an agent at `socket`.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket, start_deadline: Duration::from_secs(4), retry_every: Duration::from_secs(5) }
+        Self {
+            socket,
+            handover: Handover::Agent,
+            start_deadline: Duration::from_secs(4),
+            retry_every: Duration::from_secs(5),
+        }
     }
 }
 

@@ -39,8 +39,8 @@ pub struct Manager {
     readiness: Readiness,
     /// ztunnel's own namespace, which no pod has.
     home: NetnsId,
-    session: Session<PodNetns>,
-    link: Option<Link>,
+    pub(super) session: Session<PodNetns>,
+    pub(super) link: Option<Link>,
     reconnect: Reconnect,
     /// The attempt to connect that is under way, at most one: a task, because what else
     /// happens must not cut it in the middle.
@@ -48,7 +48,7 @@ pub struct Manager {
     starts: JoinSet<Result<PodProxy, String>>,
     /// Whose start a task is: a panic leaves nothing else behind.
     starting: HashMap<Id, String>,
-    proxies: HashMap<String, PodProxy>,
+    pub(super) proxies: HashMap<String, PodProxy>,
     questions: mpsc::Receiver<oneshot::Sender<Pods>>,
 }
 
@@ -134,7 +134,8 @@ impl Manager {
         // Answers correlate by order only: no request is read while one is unanswered.
         let listen = !self.session.owes_ack();
         if self.link.is_none() && self.dials.is_empty() {
-            self.dials.spawn(agent::connect(self.settings.socket.clone(), self.reconnect.at));
+            let Settings { socket, handover, .. } = self.settings.clone();
+            self.dials.spawn(agent::connect(socket, handover, self.reconnect.at));
         }
         tokio::select! {
             () = stop.cancelled() => Turn::Stop,
@@ -221,6 +222,8 @@ impl Manager {
         for action in self.session.on(event) {
             match action {
                 Action::Ack(result) => self.ack(result).await,
+                Action::GiveBack(uid) => self.give_back(&uid).await,
+                Action::Adopt(uid, given) => self.adopt(&uid, given).await,
                 Action::Start(pod) => self.start(pod),
                 Action::Stop(uid) => self.stop(&uid).await,
                 Action::Close => self.disconnect(),
@@ -228,24 +231,11 @@ impl Manager {
         }
     }
 
-    async fn ack(&mut self, result: Result<(), String>) {
-        if let Err(error) = &result {
-            warn!(error, "request of the node agent not carried out");
-        }
-        let Some(link) = &self.link else { return };
-        if let Err(error) = agent::answer(link, result).await {
-            warn!(%error, "connection to the node agent given up; its pods stay served");
-            self.disconnect();
-            // The session has no actions for this.
-            self.session.on(Event::Disconnected);
-        }
-    }
-
     fn start(&mut self, pod: Pod<PodNetns>) {
-        let Pod { uid, info, netns, id } = pod;
+        let Pod { uid, info, netns, id, listeners } = pod;
         info!(uid, pod = info.name, namespace = info.namespace, netns = %id, "starting a pod");
         let (context, deadline) = (Arc::clone(&self.context), self.settings.start_deadline);
-        let pod = proxy::Pod { uid: uid.clone(), info, netns };
+        let pod = proxy::Pod { uid: uid.clone(), info, netns, listeners };
         let task = self.starts.spawn(async move {
             match timeout(deadline, PodProxy::start(&context, pod)).await {
                 Ok(Ok(proxy)) => Ok(proxy),
@@ -267,7 +257,7 @@ impl Manager {
         }
     }
 
-    fn disconnect(&mut self) {
+    pub(super) fn disconnect(&mut self) {
         self.link = None;
         self.reconnect.at = Instant::now() + self.reconnect.backoff.wait();
     }

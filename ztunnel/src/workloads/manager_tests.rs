@@ -1,6 +1,6 @@
 //! The manager against an agent made here, over a real socket and in real namespaces.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netns::{Fence, Listen, listen_tcp};
@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use zds::link::Listener;
 use zds::{
-    AddWorkload, DelWorkload, KeepWorkload, SnapshotSent, WorkloadInfo, WorkloadRequest,
-    workload_request::Payload,
+    AddWorkload, DelWorkload, FEATURE_LISTENERS, KeepWorkload, ListenAt, Returned, SnapshotSent,
+    WorkloadInfo, WorkloadRequest, workload_request::Payload,
 };
 
 use super::*;
@@ -18,9 +18,9 @@ use crate::identity::{CaClient, CaSettings, Certificates, ControlChannel, Token}
 use crate::source::ViewHandle;
 use crate::telemetry::Telemetry;
 use crate::tls::{ControlSettings, RootSource};
-use crate::workloads::PodState;
+use crate::workloads::{Handover, PodState};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// The agent, the ztunnel under test, and a fence to look into pods.
 struct Node {
@@ -35,12 +35,17 @@ struct Node {
 
 impl Node {
     fn start() -> Self {
+        Self::with(Handover::Agent)
+    }
+
+    fn with(handover: Handover) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ztunnel.sock");
         let agent = Listener::bind(&socket).unwrap();
         let fence = Fence::new(2).unwrap();
         let readiness = Readiness::default();
-        let settings = Settings { retry_every: Duration::from_millis(50), ..Settings::new(socket) };
+        let retry_every = Duration::from_millis(50);
+        let settings = Settings { retry_every, handover, ..Settings::new(socket) };
         let metrics = Metrics::register(&mut Registry::default());
         let context = context(fence.clone());
         let (manager, handle) =
@@ -55,11 +60,17 @@ impl Node {
 
     /// A connection that has said hello.
     async fn accept(&mut self) -> Agent {
+        let (agent, hello) = self.accept_any().await;
+        assert_eq!(hello, b"\x08\x01\xc0\x3e\x01", "version 1, takes listeners");
+        agent
+    }
+
+    /// A connection and its hello.
+    async fn accept_any(&mut self) -> (Agent, Vec<u8>) {
         let link = timeout(LIMIT, self.agent.accept()).await.expect("a connection").unwrap();
         let agent = Agent { link };
-        let hello = agent.recv().await;
-        assert_eq!(hello.bytes, [0x08, 0x01]);
-        agent
+        let hello = agent.recv().await.bytes;
+        (agent, hello)
     }
 
     /// Does a socket listen on this port in the pod?
@@ -85,6 +96,24 @@ impl Node {
             .unwrap()
     }
 
+    /// The listeners of a pod as an agent opens them.
+    fn open(&self, netns: &PodNetns) -> Vec<TcpListener> {
+        PORTS.map(|port| self.take_port(netns, port)).into()
+    }
+
+    /// Connects to a port of the pod and waits for the end of the connection: what the
+    /// ztunnel under test cannot judge, it resets at once.
+    async fn is_served(&self, netns: &PodNetns, port: u16) {
+        let stream = self.dial(netns, port);
+        served(stream).await;
+    }
+
+    fn dial(&self, netns: &PodNetns, port: u16) -> TcpStream {
+        self.fence.run(netns, loopback_up).unwrap();
+        let to = SocketAddr::from(([127, 0, 0, 1], port));
+        self.fence.run(netns, move || TcpStream::connect_timeout(&to, LIMIT)).unwrap().unwrap()
+    }
+
     async fn until(&self, what: &str, fulfilled: impl Fn(&Self) -> bool) {
         let poll = async {
             while !fulfilled(self) {
@@ -95,6 +124,28 @@ impl Node {
             panic!("not in time: {what}; waiting for {:?}", self.readiness.waiting());
         }
     }
+}
+
+const PORTS: [u16; 3] = [zds::port::OUTBOUND, zds::port::INBOUND_PLAIN, zds::port::INBOUND_HBONE];
+
+#[expect(clippy::disallowed_methods, reason = "tests set up pods with the system's tools")]
+fn loopback_up() {
+    let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+    assert!(up.unwrap().success());
+}
+
+/// Waits until somebody has accepted the connection and ended it.
+async fn served(stream: TcpStream) {
+    let ended = tokio::task::spawn(async move {
+        stream.set_nonblocking(true).unwrap();
+        let mut stream = tokio::net::TcpStream::from_std(stream).unwrap();
+        let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0]).await;
+    });
+    timeout(LIMIT, ended).await.expect("nobody took the connection").unwrap();
+}
+
+fn inode(listener: &impl AsFd) -> u64 {
+    netns::inspect_listener(listener).unwrap().inode
 }
 
 struct Agent {
@@ -108,10 +159,22 @@ impl Agent {
 
     /// Sends a request and returns the answer.
     async fn ask(&self, payload: Payload, fds: &[BorrowedFd<'_>]) -> Result<(), String> {
-        let bytes = zds::encode(&WorkloadRequest { payload: Some(payload) }).unwrap();
+        let returned = self.ask_back(0, payload, fds).await?;
+        assert!(returned.is_empty(), "an agent of version 1 gets no descriptor: {returned:?}");
+        Ok(())
+    }
+
+    /// Sends a request of an agent with these features and returns the answer.
+    async fn ask_back(
+        &self,
+        features: u32,
+        payload: Payload,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Returned, String> {
+        let bytes = zds::encode(&WorkloadRequest { features, payload: Some(payload) }).unwrap();
         self.link.send(&bytes, fds).await.unwrap();
         let packet = self.recv().await;
-        zds::decode_response(&packet.bytes, &packet.fds).unwrap()
+        zds::decode_response(&packet.bytes, packet.fds).unwrap()
     }
 
     async fn add(&self, uid: &str, netns: &PodNetns) -> Result<(), String> {
@@ -120,6 +183,21 @@ impl Agent {
 
     async fn keep(&self, uid: &str) -> Result<(), String> {
         self.ask(Payload::Keep(KeepWorkload { uid: uid.to_owned() }), &[]).await
+    }
+
+    /// With listeners, as an agent that holds them sends it.
+    async fn give(&self, uid: &str, netns: &PodNetns, held: &[TcpListener]) -> Result<(), String> {
+        let Payload::Add(mut add) = add(uid) else { unreachable!() };
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        add.listeners = held.iter().map(|held| ListenAt::any(port(held)).entry()).collect();
+        let sockets = held.iter().map(AsFd::as_fd);
+        let fds: Vec<_> = [netns.as_fd()].into_iter().chain(sockets).collect();
+        self.ask(Payload::Add(add), &fds).await
+    }
+
+    /// As an agent that was restarted and knows where the pod is.
+    async fn reclaim(&self, uid: &str, netns: &PodNetns) -> Result<Returned, String> {
+        self.ask_back(FEATURE_LISTENERS, add(uid), &[netns.as_fd()]).await
     }
 
     async fn del(&self, uid: &str) -> Result<(), String> {
@@ -137,7 +215,7 @@ fn add(uid: &str) -> Payload {
         namespace: "shop".to_owned(),
         service_account: "default".to_owned(),
     });
-    Payload::Add(AddWorkload { uid: uid.to_owned(), workload_info })
+    Payload::Add(AddWorkload { uid: uid.to_owned(), workload_info, listeners: vec![] })
 }
 
 /// With a CA that nobody answers for: a pod is served without a certificate, it only
@@ -264,4 +342,156 @@ async fn the_end_lets_go_of_every_pod() {
     };
     assert!(free().is_ok(), "the port is free again");
     assert!(node.handle.pods().await.is_none());
+}
+
+#[tokio::test]
+async fn given_listeners_are_served_and_survive_the_end() {
+    let mut node = Node::start();
+    let a = PodNetns::scratch().unwrap();
+    let held = node.open(&a);
+    let waiting = node.dial(&a, zds::port::OUTBOUND);
+    let agent = node.accept().await;
+    agent.give("a", &a, &held).await.unwrap();
+    served(waiting).await;
+    agent.snapshot_sent().await.unwrap();
+    agent.give("a", &a, &held).await.expect("the same again");
+    node.is_served(&a, zds::port::INBOUND_PLAIN).await;
+
+    node.stop.cancel();
+    let manager = timeout(LIMIT, node.task).await.unwrap().unwrap();
+    timeout(LIMIT, manager.drain(Duration::from_millis(200))).await.expect("the deadline");
+    // Nobody accepts, and yet nobody is turned away.
+    let to = SocketAddr::from(([127, 0, 0, 1], zds::port::OUTBOUND));
+    let fence = node.fence.clone();
+    let late = fence.run(&a, move || TcpStream::connect_timeout(&to, LIMIT)).unwrap().unwrap();
+    late.set_nonblocking(true).unwrap();
+    let nothing = std::io::Read::read(&mut &late, &mut [0]).unwrap_err();
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock, "it waits");
+    assert!(held[0].accept().is_ok(), "for whoever takes the listener next");
+}
+
+#[tokio::test]
+async fn a_restarted_agent_gets_the_same_sockets_back() {
+    let mut node = Node::start();
+    let a = PodNetns::scratch().unwrap();
+    let held = node.open(&a);
+    let inodes: Vec<u64> = held.iter().map(inode).collect();
+    let agent = node.accept().await;
+    agent.give("a", &a, &held).await.unwrap();
+    agent.snapshot_sent().await.unwrap();
+    drop((agent, held));
+
+    let agent = node.accept().await;
+    let keep = Payload::Keep(KeepWorkload { uid: "a".to_owned() });
+    for returned in [
+        agent.ask_back(FEATURE_LISTENERS, keep, &[]).await.unwrap(),
+        agent.reclaim("a", &a).await.unwrap(),
+    ] {
+        assert_eq!(PodNetns::from_fd(returned.netns.unwrap()).unwrap().id(), a.id());
+        let places: Vec<_> = returned.listeners.iter().map(|given| given.at).collect();
+        assert_eq!(places, PORTS.map(ListenAt::any));
+        let found: Vec<u64> = returned.listeners.iter().map(|given| inode(&given.fd)).collect();
+        assert_eq!(found, inodes);
+    }
+    agent.keep("a").await.expect("an agent of version 1 is told nothing more");
+    agent.snapshot_sent().await.unwrap();
+    agent.del("a").await.unwrap();
+    node.until("every copy is closed", |node| !node.listens(&a, zds::port::OUTBOUND)).await;
+}
+
+/// A stock agent, then one that takes listeners: nothing is bound anew.
+#[tokio::test]
+async fn listeners_that_ztunnel_bound_are_handed_to_an_agent_that_asks() {
+    let mut node = Node::start();
+    let (a, b) = (PodNetns::scratch().unwrap(), PodNetns::scratch().unwrap());
+    let agent = node.accept().await;
+    agent.add("a", &a).await.unwrap();
+    let shares = |node: &Node, netns: &PodNetns| {
+        node.fence.run(netns, || bind_shared(zds::port::OUTBOUND).is_ok()).unwrap()
+    };
+    assert!(shares(&node, &a), "the next ztunnel of a stock agent must be able to bind");
+    agent.snapshot_sent().await.unwrap();
+    drop(agent);
+
+    let agent = node.accept().await;
+    let returned = agent.reclaim("a", &a).await.unwrap();
+    let held: Vec<_> =
+        returned.listeners.into_iter().map(|given| TcpListener::from(given.fd)).collect();
+    agent.give("a", &a, &held).await.expect("what it serves on already");
+    let bound = agent.reclaim("b", &b).await.unwrap();
+    assert_eq!(bound.listeners.len(), 3);
+    assert!(!shares(&node, &b), "who can be handed over needs nobody beside it");
+    agent.snapshot_sent().await.unwrap();
+    node.is_served(&a, zds::port::OUTBOUND).await;
+}
+
+/// What a ztunnel does while an older one that bound its own listeners is still there.
+#[tokio::test]
+async fn a_port_of_an_older_ztunnel_is_shared_and_handed_over() {
+    let mut node = Node::start();
+    let a = PodNetns::scratch().unwrap();
+    let older = node.fence.run(&a, || PORTS.map(|port| bind_shared(port).unwrap())).unwrap();
+    let agent = node.accept().await;
+    let returned = agent.reclaim("a", &a).await.unwrap();
+    let own: Vec<_> = returned.listeners.iter().map(|given| inode(&given.fd)).collect();
+    assert_eq!(own.len(), 3);
+    assert!(older.iter().all(|older| !own.contains(&inode(older))));
+    agent.snapshot_sent().await.unwrap();
+    drop(older);
+    node.is_served(&a, zds::port::OUTBOUND).await;
+}
+
+#[tokio::test]
+async fn listeners_that_come_later_are_served_too() {
+    let mut node = Node::start();
+    let a = PodNetns::scratch().unwrap();
+    let agent = node.accept().await;
+    agent.add("a", &a).await.unwrap();
+    let others = node.fence.run(&a, || PORTS.map(|port| bind_shared(port).unwrap())).unwrap();
+    let others = Vec::from(others);
+    let inodes: Vec<_> = others.iter().map(inode).collect();
+    agent.give("a", &a, &others).await.unwrap();
+    let returned = agent.reclaim("a", &a).await.unwrap();
+    let found: Vec<_> = returned.listeners.iter().map(|given| inode(&given.fd)).collect();
+    assert_eq!(found, inodes, "the agent's are the ones to hand on");
+    // The kernel spreads connections over both sockets of the port.
+    for _ in 0..16 {
+        node.is_served(&a, zds::port::OUTBOUND).await;
+    }
+}
+
+#[tokio::test]
+async fn descriptors_that_are_no_listeners_of_the_pod_are_refused() {
+    let mut node = Node::start();
+    let (a, other) = (PodNetns::scratch().unwrap(), PodNetns::scratch().unwrap());
+    let agent = node.accept().await;
+    let held = node.open(&a);
+    let foreign = node.open(&other);
+    let refusal = agent.give("a", &a, &foreign).await.unwrap_err();
+    assert!(refusal.contains("another network namespace"), "{refusal}");
+    let refusal = agent.give("a", &a, &held[..2]).await.unwrap_err();
+    assert!(refusal.contains("none of port 15008"), "{refusal}");
+    let Payload::Add(mut swapped) = add("a") else { unreachable!() };
+    swapped.listeners = PORTS.map(|port| ListenAt::any(port).entry()).into();
+    let fds = [a.as_fd(), held[1].as_fd(), held[0].as_fd(), held[2].as_fd()];
+    let refusal = agent.ask(Payload::Add(swapped), &fds).await.unwrap_err();
+    assert!(refusal.contains("is one of [::]:15006"), "{refusal}");
+    agent.give("a", &a, &held).await.expect("one bad add hurts nothing else");
+    agent.snapshot_sent().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_ztunnel_that_binds_its_own_says_so() {
+    let mut node = Node::with(Handover::Own);
+    let agent = node.accept_any().await;
+    assert_eq!(agent.1, b"\x08\x01", "version 1 and nothing else");
+    let a = PodNetns::scratch().unwrap();
+    agent.0.add("a", &a).await.unwrap();
+    assert!(node.fence.run(&a, || bind_shared(zds::port::OUTBOUND).is_ok()).unwrap());
+}
+
+fn bind_shared(port: u16) -> std::io::Result<TcpListener> {
+    let families = netns::Families::All;
+    let port_use = netns::PortUse::Shared;
+    netns::listen_any(&netns::ListenAny { port, families, backlog: 8, mark: 0x539, port_use })
 }

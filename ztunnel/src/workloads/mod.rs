@@ -9,13 +9,15 @@
 //! ```
 
 mod agent;
+mod answer;
 mod event;
 mod handle;
 mod manager;
 mod metrics;
+mod progress;
 mod session;
 
 pub use event::PodState;
-pub use handle::{Handle, Pods, Settings};
+pub use handle::{Handle, Handover, Pods, Settings};
 pub use manager::Manager;
 pub use metrics::Metrics;

@@ -16,13 +16,17 @@
 //! Running pods know nothing of the connection: they go on while it is away. A violation
 //! of the protocol ends the connection and not the process, because the next connection
 //! begins with a full snapshot anyway.
+//!
+//! Listeners come with an add, or are bound here and given back to an agent that asks: it
+//! was restarted and has none. A running pod that is given others is served on both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netns::NetnsId;
-use zds::WorkloadInfo;
+use zds::{GiveBack, WorkloadInfo};
 
 use super::event::{Action, Event, Pod, PodState, Request};
+use super::progress::{Answer, Pending, Running, Starting, Then};
+use crate::proxy::Listeners;
 
 /// See the module's diagram.
 #[derive(Debug)]
@@ -38,42 +42,6 @@ enum Phase {
     Disconnected,
     Snapshot { seen: BTreeSet<String> },
     Live,
-}
-
-#[derive(Debug)]
-struct Running {
-    info: WorkloadInfo,
-    id: NetnsId,
-}
-
-#[derive(Debug)]
-struct Pending<N> {
-    pod: Pod<N>,
-    reason: String,
-}
-
-#[derive(Debug)]
-struct Starting<N> {
-    pod: Pod<N>,
-    /// The agent waits for the outcome.
-    answer: Answer,
-    /// What to do once it has started.
-    then: Then<N>,
-    /// Why it failed before.
-    reason: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Owed,
-    NotOwed,
-}
-
-#[derive(Debug)]
-enum Then<N> {
-    Run,
-    Stop,
-    Replace(Pod<N>),
 }
 
 impl<N: Clone> Session<N> {
@@ -96,12 +64,12 @@ impl<N: Clone> Session<N> {
             Event::Tick => self.retry(),
             Event::Request(_) if matches!(self.phase, Phase::Disconnected) => Vec::new(),
             Event::Request(request) => match request {
-                Request::Add(pod) => self.add(pod),
+                Request::Add(pod, give_back) => self.add(pod, give_back),
                 Request::BadAdd(uid, reason) => {
                     self.see(&uid);
                     vec![Action::Ack(Err(reason))]
                 }
-                Request::Keep(uid) => self.keep(&uid),
+                Request::Keep(uid, give_back) => self.keep(uid, give_back),
                 Request::Del(uid) => self.del(&uid),
                 Request::SnapshotSent => self.snapshot_sent(),
             },
@@ -111,7 +79,7 @@ impl<N: Clone> Session<N> {
     /// A request waits for its answer, and the next one must not be read yet: answers
     /// correlate by order only.
     pub(super) fn owes_ack(&self) -> bool {
-        self.starting.values().any(|starting| starting.answer == Answer::Owed)
+        self.starting.values().any(|starting| starting.answer != Answer::NotOwed)
     }
 
     /// The snapshot of the current connection is complete.
@@ -178,22 +146,26 @@ impl<N: Clone> Session<N> {
         }
     }
 
-    fn add(&mut self, pod: Pod<N>) -> Vec<Action<N>> {
+    fn add(&mut self, pod: Pod<N>, give_back: GiveBack) -> Vec<Action<N>> {
         self.see(&pod.uid);
         if let Some(starting) = self.starting.get_mut(&pod.uid) {
-            starting.answer = Answer::Owed;
-            starting.then = if starting.pod.id == pod.id { Then::Run } else { Then::Replace(pod) };
+            starting.answer = Answer::Owed(give_back);
+            let same = starting.pod.stands_for(&pod);
+            starting.then = if same { Then::Run } else { Then::Replace(pod) };
             return Vec::new();
         }
         match self.running.get(&pod.uid) {
-            Some(running) if running.id == pod.id => vec![Action::Ack(Ok(()))],
+            Some(running) if running.id == pod.id => vec![match pod.listeners {
+                Listeners::Given(given) => Action::Adopt(pod.uid, given),
+                Listeners::ToBind(_) => acknowledge(pod.uid, give_back),
+            }],
             Some(_) => {
                 self.running.remove(&pod.uid);
-                vec![Action::Stop(pod.uid.clone()), self.start(pod, Answer::Owed, None)]
+                vec![Action::Stop(pod.uid.clone()), self.start(pod, Answer::Owed(give_back), None)]
             }
             None => {
                 self.pending.remove(&pod.uid);
-                vec![self.start(pod, Answer::Owed, None)]
+                vec![self.start(pod, Answer::Owed(give_back), None)]
             }
         }
     }
@@ -206,17 +178,23 @@ impl<N: Clone> Session<N> {
 
     /// A pod that we do not serve cannot be kept: the agent must know, because it has to
     /// find the namespace and add it.
-    fn keep(&mut self, uid: &str) -> Vec<Action<N>> {
+    fn keep(&mut self, uid: String, give_back: GiveBack) -> Vec<Action<N>> {
         if !matches!(self.phase, Phase::Snapshot { .. }) {
             return self.violation(format!("keep of workload {uid} after the snapshot"));
         }
-        self.see(uid);
-        let known = self.running.contains_key(uid) || self.starting.contains_key(uid);
-        vec![Action::Ack(if known {
-            Ok(())
-        } else {
-            Err(format!("workload {uid} is not served here and keep brings no namespace"))
-        })]
+        self.see(&uid);
+        if let Some(starting) = self.starting.get_mut(&uid) {
+            starting.answer = Answer::Owed(give_back);
+            if matches!(starting.then, Then::Stop) {
+                starting.then = Then::Run;
+            }
+            return Vec::new();
+        }
+        if self.running.contains_key(&uid) {
+            return vec![acknowledge(uid, give_back)];
+        }
+        let unknown = format!("workload {uid} is not served here and keep brings no namespace");
+        vec![Action::Ack(Err(unknown))]
     }
 
     fn del(&mut self, uid: &str) -> Vec<Action<N>> {
@@ -259,14 +237,17 @@ impl<N: Clone> Session<N> {
             (Then::Run, result) => {
                 match &result {
                     Ok(()) => {
-                        self.running.insert(uid, Running { info: pod.info, id: pod.id });
+                        self.running.insert(uid.clone(), Running { info: pod.info, id: pod.id });
                     }
                     Err(reason) => {
-                        self.pending.insert(uid, Pending { pod, reason: reason.clone() });
+                        self.pending.insert(uid.clone(), Pending { pod, reason: reason.clone() });
                     }
                 }
-                if answer == Answer::Owed {
-                    actions.push(Action::Ack(result));
+                if let Answer::Owed(give_back) = answer {
+                    actions.push(match result {
+                        Ok(()) => acknowledge(uid, give_back),
+                        Err(reason) => Action::Ack(Err(reason)),
+                    });
                 }
             }
             (Then::Stop, Ok(())) => actions.push(Action::Stop(uid)),
@@ -286,6 +267,14 @@ impl<N: Clone> Session<N> {
             .into_values()
             .map(|pending| self.start(pending.pod, Answer::NotOwed, Some(pending.reason)))
             .collect()
+    }
+}
+
+/// The answer about a pod that is served.
+fn acknowledge<N>(uid: String, give_back: GiveBack) -> Action<N> {
+    match give_back {
+        GiveBack::Asked => Action::GiveBack(uid),
+        GiveBack::NotAsked => Action::Ack(Ok(())),
     }
 }
 

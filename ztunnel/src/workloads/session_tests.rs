@@ -1,6 +1,9 @@
 use std::os::fd::OwnedFd;
 
+use netns::NetnsId;
+
 use super::*;
+use crate::proxy::{Claim, GivenListener};
 
 type S = Session<()>;
 type A = Action<()>;
@@ -15,15 +18,16 @@ fn pod(uid: &str, ino: u64) -> Pod<()> {
         namespace: "shop".to_owned(),
         service_account: "default".to_owned(),
     };
-    Pod { uid: uid.to_owned(), info, id: netns(ino), netns: () }
+    let listeners = Listeners::ToBind(Claim::Shared);
+    Pod { uid: uid.to_owned(), info, id: netns(ino), netns: (), listeners }
 }
 
 fn add(uid: &str, ino: u64) -> Event<()> {
-    Event::Request(Request::Add(pod(uid, ino)))
+    Event::Request(Request::Add(pod(uid, ino), GiveBack::NotAsked))
 }
 
 fn keep(uid: &str) -> Event<()> {
-    Event::Request(Request::Keep(uid.to_owned()))
+    Event::Request(Request::Keep(uid.to_owned(), GiveBack::NotAsked))
 }
 
 fn del(uid: &str) -> Event<()> {
@@ -119,7 +123,10 @@ fn a_namespace_with_a_reused_inode_is_another_one() {
     let mut reused = pod("a", 1);
     reused.id.cookie = Some(77);
     let expected = Action::Start(reused.clone());
-    assert_eq!(session.on(Event::Request(Request::Add(reused))), [stop("a"), expected]);
+    assert_eq!(
+        session.on(Event::Request(Request::Add(reused, GiveBack::NotAsked))),
+        [stop("a"), expected]
+    );
 }
 
 #[test]
@@ -292,6 +299,137 @@ fn an_unusable_descriptor_is_refused_and_hurts_only_its_pod() {
     assert_eq!(running(&session), ["a", "b"]);
 }
 
+fn listener(inode: u64) -> GivenListener {
+    let socket = std::sync::Arc::new(std::fs::File::open("/dev/null").unwrap().into());
+    GivenListener { at: zds::ListenAt::any(zds::port::OUTBOUND), socket, inode }
+}
+
+fn given(uid: &str, ino: u64, inode: u64) -> Pod<()> {
+    Pod { listeners: Listeners::Given(vec![listener(inode)]), ..pod(uid, ino) }
+}
+
+fn add_given(uid: &str, ino: u64, inode: u64) -> Event<()> {
+    Event::Request(Request::Add(given(uid, ino, inode), GiveBack::NotAsked))
+}
+
+/// An agent that was restarted: it knows where the pod is, and has no listeners of it.
+fn add_asking(uid: &str, ino: u64) -> Event<()> {
+    Event::Request(Request::Add(pod(uid, ino), GiveBack::Asked))
+}
+
+fn keep_asking(uid: &str) -> Event<()> {
+    Event::Request(Request::Keep(uid.to_owned(), GiveBack::Asked))
+}
+
+fn give_back(uid: &str) -> A {
+    Action::GiveBack(uid.to_owned())
+}
+
+fn adopt(uid: &str, inode: u64) -> A {
+    Action::Adopt(uid.to_owned(), vec![listener(inode)])
+}
+
+#[test]
+fn a_pod_is_started_on_the_listeners_that_come_with_it() {
+    story(vec![
+        (Event::Connected, vec![]),
+        (add_given("a", 1, 7), vec![Action::Start(given("a", 1, 7))]),
+        (up("a"), vec![ack()]),
+        (snapshot(), vec![ack()]),
+        (del("a"), vec![stop("a"), ack()]),
+    ]);
+}
+
+#[test]
+fn an_agent_that_was_restarted_gets_the_listeners_back() {
+    let mut session = live();
+    session.on(Event::Disconnected);
+    session.on(Event::Connected);
+    assert_eq!(session.on(keep_asking("a")), [give_back("a")]);
+    assert_eq!(session.on(add_asking("b", 2)), [give_back("b")]);
+    assert_eq!(session.on(snapshot()), [ack()]);
+    assert_eq!(running(&session), ["a", "b"]);
+}
+
+#[test]
+fn a_pod_that_is_bound_here_for_who_asks_is_given_back_when_it_runs() {
+    story(vec![
+        (Event::Connected, vec![]),
+        (add_asking("a", 1), vec![start("a", 1)]),
+        (failed("a"), vec![nack()]),
+        (Event::Tick, vec![start("a", 1)]),
+        (add_asking("a", 1), vec![]),
+        (up("a"), vec![give_back("a")]),
+        (snapshot(), vec![ack()]),
+        // Who does not ask is not sent descriptors that it could not read.
+        (add("a", 1), vec![ack()]),
+    ]);
+}
+
+#[test]
+fn a_refusal_gives_nothing_back() {
+    story(vec![
+        (Event::Connected, vec![]),
+        (add_asking("a", 1), vec![start("a", 1)]),
+        (failed("a"), vec![nack()]),
+    ]);
+    let mut session = S::new();
+    session.on(Event::Connected);
+    let actions = session.on(keep_asking("x"));
+    assert!(matches!(&actions[..], [Action::Ack(Err(_))]), "{actions:?}");
+}
+
+#[test]
+fn a_running_pod_that_is_given_listeners_serves_on_them_too() {
+    let mut session = live();
+    assert_eq!(session.on(add_given("a", 1, 7)), [adopt("a", 7)]);
+    assert!(!session.owes_ack(), "the answer goes with it");
+    assert_eq!(session.on(add_given("a", 9, 7)), [stop("a"), Action::Start(given("a", 9, 7))]);
+}
+
+#[test]
+fn listeners_that_come_during_a_retry_replace_what_is_tried() {
+    for (outcome, stopped) in [(up("a"), vec![stop("a")]), (failed("a"), vec![])] {
+        let then: Vec<A> = stopped.into_iter().chain([Action::Start(given("a", 1, 7))]).collect();
+        story(vec![
+            (Event::Connected, vec![]),
+            (add("a", 1), vec![start("a", 1)]),
+            (failed("a"), vec![nack()]),
+            (Event::Tick, vec![start("a", 1)]),
+            (add_given("a", 1, 7), vec![]),
+            (outcome, then),
+            (up("a"), vec![ack()]),
+        ]);
+    }
+}
+
+#[test]
+fn the_same_listeners_during_a_start_change_nothing() {
+    story(vec![
+        (Event::Connected, vec![]),
+        (add_given("a", 1, 7), vec![Action::Start(given("a", 1, 7))]),
+        (Event::Disconnected, vec![]),
+        (Event::Connected, vec![]),
+        (add_given("a", 1, 7), vec![]),
+        (up("a"), vec![ack()]),
+    ]);
+}
+
+#[test]
+fn a_keep_during_a_start_is_answered_when_it_has_ended() {
+    for (outcome, answer) in [(up("a"), give_back("a")), (failed("a"), nack())] {
+        let mut session = S::new();
+        session.on(Event::Connected);
+        session.on(add("a", 1));
+        session.on(Event::Disconnected);
+        session.on(Event::Connected);
+        assert_eq!(session.on(keep_asking("a")), []);
+        assert!(session.owes_ack());
+        assert_eq!(session.on(outcome), [answer]);
+        assert_eq!(session.on(snapshot()), [ack()]);
+    }
+}
+
 /// Recorded packets, as the wire carries them.
 mod wire {
     use super::*;
@@ -307,13 +445,11 @@ mod wire {
     /// What the manager makes of a packet, without looking into namespaces.
     fn event(bytes: &[u8], fds: usize) -> Event<()> {
         match zds::decode_request(bytes, descriptors(fds)) {
-            Ok(zds::Request::Add(workload, _)) => Event::Request(Request::Add(Pod {
-                uid: workload.uid,
-                info: workload.info,
-                id: netns(1),
-                netns: (),
-            })),
-            Ok(zds::Request::Keep(uid)) => Event::Request(Request::Keep(uid)),
+            Ok(zds::Request::Add { workload, give_back, .. }) => {
+                let pod = Pod { info: workload.info, ..pod(&workload.uid, 1) };
+                Event::Request(Request::Add(pod, give_back))
+            }
+            Ok(zds::Request::Keep(uid, give_back)) => Event::Request(Request::Keep(uid, give_back)),
             Ok(zds::Request::Del(uid)) => Event::Request(Request::Del(uid)),
             Ok(zds::Request::SnapshotSent) => Event::Request(Request::SnapshotSent),
             Err(violation) => Event::Malformed(violation.to_string()),

@@ -4,6 +4,7 @@
 
 mod fence;
 mod identity;
+mod listeners;
 mod named;
 mod sockets;
 mod support;

@@ -14,7 +14,7 @@ fn uid(name: &str) -> PodUid {
 }
 
 fn keep(name: &str) -> Command {
-    Command::keep(&uid(name)).unwrap()
+    Command::keep(&uid(name), Reclaim::NotAsked).unwrap()
 }
 
 fn packet(bytes: &[u8]) -> Event {
@@ -24,9 +24,12 @@ fn packet(bytes: &[u8]) -> Event {
 /// One line per action, so that a whole exchange is compared at a glance.
 fn line(action: &Action) -> String {
     match action {
-        Action::TakeSnapshot => "snapshot?".into(),
+        Action::TakeSnapshot(Takes::Netns) => "snapshot?".into(),
+        Action::TakeSnapshot(Takes::Listeners) => "snapshot with listeners?".into(),
         Action::Send(command) => format!("send {:02x?}", command.bytes),
         Action::Answered(ticket, subject, result) => {
+            let given = |returned: &Returned| format!("{} listeners", returned.listeners.len());
+            let result = result.as_ref().map(|r| if r.is_empty() { "()".into() } else { given(r) });
             format!("answered {:?} {subject:?} {result:?}", ticket.map(|t| t.0))
         }
         Action::End(reason) => format!("end: {reason}"),
@@ -63,8 +66,8 @@ fn a_session_starts_with_the_snapshot_one_request_at_a_time() {
     assert!(session.awaits() && !session.is_live());
 
     let (session, lines) = play(session, vec![packet(ACK), packet(ACK)]);
-    let kept = "answered None Serve(PodUid(\"a\")) Ok(())".to_owned();
-    assert_eq!(lines, [kept, send(SNAPSHOT_SENT), "answered None Snapshot Ok(())".into()]);
+    let kept = "answered None Serve(PodUid(\"a\")) Ok(\"()\")".to_owned();
+    assert_eq!(lines, [kept, send(SNAPSHOT_SENT), "answered None Snapshot Ok(\"()\")".into()]);
     assert!(session.is_live());
 }
 
@@ -86,7 +89,7 @@ fn orders_wait_for_the_answer_before_them() {
     assert_eq!(lines, [send(DEL_A)]);
 
     let (_, lines) = play(session, vec![packet(ACK), packet(NACK)]);
-    assert_eq!(lines[0], "answered Some(1) Drop(PodUid(\"a\")) Ok(())");
+    assert_eq!(lines[0], "answered Some(1) Drop(PodUid(\"a\")) Ok(\"()\")");
     assert_eq!(lines[2], "answered Some(2) Drop(PodUid(\"b\")) Err(\"no\")");
 }
 
@@ -95,7 +98,7 @@ fn orders_before_the_snapshot_come_after_it() {
     let order = Event::Order(Ticket(7), Command::del(&uid("a")).unwrap());
     let events = vec![order, packet(HELLO), Event::Snapshot(vec![]), packet(ACK)];
     let (_, lines) = play(Session::default(), events);
-    let acked = "answered None Snapshot Ok(())".to_owned();
+    let acked = "answered None Snapshot Ok(\"()\")".to_owned();
     assert_eq!(lines, ["snapshot?".into(), send(SNAPSHOT_SENT), acked, send(DEL_A)]);
 }
 
@@ -136,4 +139,49 @@ fn a_doubled_answer_is_unsolicited() {
 fn waiting() -> Session {
     let order = Event::Order(Ticket(1), Command::del(&uid("a")).unwrap());
     play(live(), vec![order]).0
+}
+
+/// `ack { listeners: [15001], has_netns }`.
+const ACK_LISTENERS: &[u8] = b"\x0a\x09\xc2\x3e\x03\x08\x99\x75\xc8\x3e\x01";
+
+fn given(count: usize) -> Event {
+    let fd = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    Event::Packet(ACK_LISTENERS.to_vec(), (0..count).map(|_| fd()).collect())
+}
+
+#[test]
+fn a_ztunnel_that_takes_listeners_says_so() {
+    let (_, lines) = play(Session::default(), vec![packet(b"\x08\x01\xc0\x3e\x01")]);
+    assert_eq!(lines, ["snapshot with listeners?"]);
+}
+
+#[test]
+fn listeners_come_back_to_who_asks() {
+    let keep = Command::keep(&uid("a"), Reclaim::Asked).unwrap();
+    assert_eq!(keep.bytes, [KEEP_A, b"\xc0\x3e\x01"].concat());
+    let (session, _) = play(live(), vec![Event::Order(Ticket(1), keep)]);
+    let (_, lines) = play(session, vec![given(2)]);
+    assert_eq!(lines, ["answered Some(1) Serve(PodUid(\"a\")) Ok(\"1 listeners\")"]);
+}
+
+#[test]
+fn an_add_without_listeners_asks_for_them() {
+    let netns = PodNetns::current().unwrap();
+    let info = WorkloadInfo { name: "n".into(), ..WorkloadInfo::default() };
+    let add = Command::add_with(&uid("u"), info.clone(), netns.clone(), vec![]).unwrap();
+    assert_eq!(add.reclaim, Reclaim::Asked);
+    let plain = Command::add(&uid("u"), info, netns).unwrap();
+    assert_eq!(add.bytes, [&plain.bytes[..], b"\xc0\x3e\x01"].concat());
+}
+
+#[test]
+fn listeners_that_nobody_asked_for_end_the_session() {
+    let (_, lines) = play(waiting(), vec![given(2)]);
+    assert_eq!(lines, ["end: ztunnel gave 1 listeners back that nobody asked for"]);
+    for count in [0, 1, 3] {
+        let keep = Command::keep(&uid("a"), Reclaim::Asked).unwrap();
+        let (session, _) = play(live(), vec![Event::Order(Ticket(1), keep)]);
+        let (_, lines) = play(session, vec![given(count)]);
+        assert!(lines[0].starts_with("end: ack carried"), "{lines:?}");
+    }
 }

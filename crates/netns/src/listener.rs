@@ -1,0 +1,125 @@
+//! Listening sockets on every address of a pod, and what a descriptor that claims to be
+//! one really is. Sockets are made in the calling thread's namespace: from a fence job.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+
+use nix::sys::stat::fstat;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::socket::{Listen, cookie_of};
+
+/// Linux' "address family not supported by protocol": a kernel without IPv6.
+const EAFNOSUPPORT: i32 = 97;
+
+/// The address families that a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// Both where the kernel has IPv6, IPv4 where it has not.
+    All,
+    /// IPv4.
+    V4,
+}
+
+/// Whether other sockets of the same user may listen on the port too (`SO_REUSEPORT`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortUse {
+    /// Nobody else.
+    Alone,
+    /// Who asks for it as well.
+    Shared,
+}
+
+/// A listening socket on every address of its namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenAny {
+    /// The port.
+    pub port: u16,
+    /// The families it serves.
+    pub families: Families,
+    /// Length of the accept queue, capped by the namespace's `somaxconn`.
+    pub backlog: i32,
+    /// `SO_MARK` for the listener and what it accepts.
+    pub mark: u32,
+    /// Who else may have the port.
+    pub port_use: PortUse,
+}
+
+/// Binds and listens; the socket is non-blocking and close-on-exec.
+///
+/// # Errors
+/// As `bind(2)` and `listen(2)`; `EADDRINUSE` when somebody holds the port.
+pub fn listen_any(listen: &ListenAny) -> io::Result<TcpListener> {
+    let on = |ip: std::net::IpAddr| {
+        let addr = SocketAddr::new(ip, listen.port);
+        let at = Listen { addr, backlog: listen.backlog, mark: Some(listen.mark) };
+        bind_tcp(&at, listen.port_use)
+    };
+    let v4 = Ipv4Addr::UNSPECIFIED.into();
+    if listen.families == Families::V4 {
+        return on(v4);
+    }
+    on(Ipv6Addr::UNSPECIFIED.into()).or_else(|error| match error.raw_os_error() {
+        Some(EAFNOSUPPORT) => on(v4),
+        _ => Err(error),
+    })
+}
+
+pub(crate) fn bind_tcp(listen: &Listen, port_use: PortUse) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(listen.addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if port_use == PortUse::Shared {
+        socket.set_reuse_port(true)?;
+    }
+    if listen.addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    if let Some(mark) = listen.mark {
+        socket.set_mark(mark)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&listen.addr.into())?;
+    socket.listen(listen.backlog)?;
+    Ok(socket.into())
+}
+
+/// Lets others of the same user listen on the port of a socket that has it already, if
+/// they ask for it as well (`SO_REUSEPORT`).
+///
+/// # Errors
+/// As `setsockopt(2)`.
+pub fn share_port(listener: &impl AsFd) -> io::Result<()> {
+    SockRef::from(listener).set_reuse_port(true)
+}
+
+/// What a listening socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerFacts {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// What tells the socket from every other that is open now; duplicates of one
+    /// descriptor share it.
+    pub inode: u64,
+    /// The namespace that it lives in, see [`NetnsId::cookie`](crate::NetnsId::cookie).
+    pub netns_cookie: Option<u64>,
+}
+
+/// Looks at a descriptor that somebody else has opened.
+///
+/// # Errors
+/// `InvalidInput` when it is no TCP socket that listens.
+pub fn inspect_listener(fd: &impl AsFd) -> io::Result<ListenerFacts> {
+    let socket = SockRef::from(fd);
+    let wrong = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+    let kind = (socket.r#type(), socket.protocol());
+    if !matches!(kind, (Ok(Type::STREAM), Ok(Some(Protocol::TCP)))) {
+        return Err(wrong("the descriptor is no TCP socket"));
+    }
+    if !socket.is_listener()? {
+        return Err(wrong("the socket does not listen"));
+    }
+    let addr = socket.local_addr()?.as_socket().ok_or_else(|| wrong("not an IP socket"))?;
+    let inode = fstat(fd.as_fd())?.st_ino;
+    Ok(ListenerFacts { addr, inode, netns_cookie: cookie_of(fd) })
+}

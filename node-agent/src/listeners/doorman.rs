@@ -1,0 +1,138 @@
+//! Who turns connections away when no ztunnel comes: an application that is reset knows
+//! where it stands, one that waits for ever does not.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::HeldListener;
+use crate::facts::PodUid;
+
+/// Between two attempts to accept when that fails: most often for want of descriptors,
+/// and the connection stays in the queue.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// The room's metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    turned_away: Counter,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "connections of captured pods that were reset because no ztunnel came in time";
+        registry.register("sluice_agent_connections_turned_away", help, self.turned_away.clone());
+    }
+}
+
+/// Watches over the listeners of pods that no connected ztunnel serves.
+#[derive(Debug)]
+pub struct Doorman {
+    hold: Duration,
+    metrics: Metrics,
+}
+
+/// One pod without a ztunnel: its listeners, as inodes, and the task that waits for the
+/// hold time and then resets.
+struct Door {
+    inodes: Vec<u64>,
+    task: AbortHandle,
+}
+
+impl Doorman {
+    /// Lets connections wait for `hold`.
+    #[must_use]
+    pub fn new(hold: Duration, metrics: Metrics) -> Self {
+        Self { hold, metrics }
+    }
+
+    /// Until `stop`; asks for the listeners that nobody serves after each of `changes`.
+    pub async fn run(
+        self,
+        mut changes: watch::Receiver<u64>,
+        unserved: impl Fn() -> BTreeMap<PodUid, Vec<HeldListener>>,
+        stop: CancellationToken,
+    ) {
+        let mut doors: HashMap<PodUid, Door> = HashMap::new();
+        // Ends every door with itself.
+        let mut tasks = JoinSet::new();
+        loop {
+            changes.borrow_and_update();
+            self.attend(&mut doors, &mut tasks, &unserved());
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+                Some(_) = tasks.join_next() => {}
+            }
+        }
+    }
+
+    /// One door per pod that nobody serves.
+    fn attend(
+        &self,
+        doors: &mut HashMap<PodUid, Door>,
+        tasks: &mut JoinSet<()>,
+        unserved: &BTreeMap<PodUid, Vec<HeldListener>>,
+    ) {
+        doors.retain(|uid, door| {
+            let stays = unserved.get(uid).is_some_and(|now| inodes(now) == door.inodes);
+            if !stays {
+                door.task.abort();
+            }
+            stays
+        });
+        for (uid, listeners) in unserved {
+            if !doors.contains_key(uid) {
+                let metrics = self.metrics.clone();
+                let task = tasks.spawn(door(uid.clone(), listeners.clone(), self.hold, metrics));
+                doors.insert(uid.clone(), Door { inodes: inodes(listeners), task });
+            }
+        }
+    }
+}
+
+fn inodes(listeners: &[HeldListener]) -> Vec<u64> {
+    listeners.iter().map(HeldListener::inode).collect()
+}
+
+async fn door(uid: PodUid, listeners: Vec<HeldListener>, hold: Duration, metrics: Metrics) {
+    tokio::time::sleep(hold).await;
+    tracing::warn!(%uid, ?hold, "no ztunnel serves the pod: its connections are reset");
+    let mut ports = JoinSet::new();
+    for held in &listeners {
+        match held.duplicate().and_then(TcpListener::from_std) {
+            Ok(listener) => drop(ports.spawn(reset_all(listener, metrics.clone()))),
+            Err(error) => tracing::error!(%uid, at = %held.at(), %error, "cannot turn away"),
+        }
+    }
+    while ports.join_next().await.is_some() {}
+}
+
+async fn reset_all(listener: TcpListener, metrics: Metrics) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                metrics.turned_away.inc();
+                reset(&stream);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot accept a connection to reset it");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Has the close of a connection be a reset: in order, it would look like an answer that
+/// ended.
+fn reset(stream: &TcpStream) {
+    // Fails only for a connection that is gone.
+    let _ = stream.set_zero_linger();
+}

@@ -1,0 +1,29 @@
+//! Settings of the session with the node agent and of the pods' listeners.
+
+use std::path::PathBuf;
+
+use netns::PortUse;
+
+use super::parse::Flag;
+use super::raw::Reader;
+use crate::workloads::{Handover, Settings};
+
+pub(super) fn workloads(reader: &mut Reader<'_>) -> Settings {
+    let socket = reader.text("INPOD_UDS").unwrap_or_else(|| zds::DEFAULT_SOCKET.to_owned());
+    // `own` is the way back to Istio's behaviour, for instance when the agent that holds
+    // the listeners is in doubt.
+    let handover = reader.value("INPOD_LISTENERS", Handover::Agent, |text| match text {
+        "agent" => Ok(Handover::Agent),
+        "own" => Ok(Handover::Own),
+        _ => Err("agent or own expected".to_owned()),
+    });
+    Settings { handover, ..Settings::new(PathBuf::from(socket)) }
+}
+
+/// Whether listeners that ztunnel binds itself may be shared with the next ztunnel.
+pub(super) fn port_use(reader: &mut Reader<'_>) -> PortUse {
+    match reader.flag("INPOD_PORT_REUSE", Flag::On) {
+        Flag::On => PortUse::Shared,
+        Flag::Off => PortUse::Alone,
+    }
+}
