@@ -8,7 +8,6 @@ use http::StatusCode;
 use mesh::{Identity, Network, View};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::server::TlsStream;
 
 use super::accept::Permit;
 use super::admission::Known;
@@ -52,7 +51,7 @@ pub(super) async fn serve(
     }
 }
 
-type Tunnel = ServerTunnel<Watched<TlsStream<TcpStream>>>;
+type Tunnel = ServerTunnel<Watched<tls::Stream<TcpStream>>>;
 
 async fn handshake(pod: &PodShared, tcp: TcpStream) -> Result<(Tunnel, Identity), Refusal> {
     let certified = timeout(KNOWLEDGE_WAIT, pod.lease.certificate())

@@ -187,7 +187,7 @@ fn end<const N: usize>(
 fn dial_peer(
     pod: &Arc<PodShared>,
     key: &PoolKey,
-) -> impl Future<Output = Result<Watched<tokio_rustls::client::TlsStream<TcpStream>>, PeerError>>
+) -> impl Future<Output = Result<Watched<tls::Stream<TcpStream>>, PeerError>>
 + Send
 + 'static
 + use<> {

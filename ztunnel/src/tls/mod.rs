@@ -14,11 +14,18 @@
 mod control;
 mod credentials;
 mod files;
+mod handshake;
 mod mutual;
 mod peer;
 mod provider;
 mod revocation;
 mod roots;
+mod stream;
+mod stream_buffers;
+mod stream_end;
+mod stream_session;
+#[cfg(test)]
+mod stream_tests;
 mod terms;
 #[cfg(test)]
 pub(crate) mod test_ca;
@@ -42,6 +49,7 @@ pub(crate) use provider::random;
 pub use provider::{Compliance, Cryptography, Versions};
 pub use revocation::{Revocation, RevocationError, RevokedCertificate};
 pub use roots::RootSource;
+pub use stream::Stream;
 pub use terms::{Settings, Terms};
 pub use watched::{Peer, Watched};
 

@@ -4,60 +4,67 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use mesh::Identity;
+use rustls::CommonState;
+use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use rustls::server::UnbufferedServerConnection;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::credentials::Credentials;
 use super::peer::{PeerError, identity_of};
+use super::stream::Stream;
 use super::watched::Peer;
-use super::{ALPN_H2, TlsError};
+use super::{ALPN_H2, TlsError, handshake};
 use crate::telemetry::Reporter;
 
-/// Serves a handshake on `tcp` and tells who the client is.
+/// Serves a handshake on `io` and tells who the client is.
 ///
 /// # Errors
-/// [`TlsError::Deadline`], [`TlsError::Handshake`], [`TlsError::Alpn`], [`TlsError::Peer`].
-pub async fn accept(
+/// [`TlsError::Deadline`], [`TlsError::Handshake`], [`TlsError::Alpn`], [`TlsError::Config`],
+/// [`TlsError::Peer`].
+pub async fn accept<Io: AsyncRead + AsyncWrite + Unpin>(
     credentials: &Credentials,
-    tcp: TcpStream,
+    io: Io,
     deadline: Duration,
-) -> Result<(server::TlsStream<TcpStream>, Peer), TlsError> {
-    let handshake = TlsAcceptor::from(credentials.server()).accept(tcp);
-    let stream = timeout(deadline, handshake)
+) -> Result<(Stream<Io>, Peer), TlsError> {
+    let session = UnbufferedServerConnection::new(credentials.server());
+    let session = Box::new(session.map_err(TlsError::Config)?);
+    let stream = timeout(deadline, handshake::accept(io, session))
         .await
         .map_err(|_| TlsError::Deadline("the TLS client".to_owned()))?
         .map_err(TlsError::Handshake)?;
-    let peer = checked(stream.get_ref().1, credentials, Reporter::Destination)?;
+    let peer = checked(stream.session(), credentials, Reporter::Destination)?;
     Ok((stream, peer))
 }
 
-/// Performs a handshake on `tcp` with a server that must be one of `accepted`, and tells
+/// Performs a handshake on `io` with a server that must be one of `accepted`, and tells
 /// which.
 ///
 /// # Errors
-/// [`TlsError::Deadline`], [`TlsError::Handshake`], [`TlsError::Alpn`], [`TlsError::Config`].
-pub async fn connect(
+/// [`TlsError::Deadline`], [`TlsError::Handshake`], [`TlsError::Alpn`], [`TlsError::Config`],
+/// [`TlsError::Peer`].
+pub async fn connect<Io: AsyncRead + AsyncWrite + Unpin>(
     credentials: &Credentials,
     accepted: &[Identity],
-    tcp: TcpStream,
+    io: Io,
     peer: IpAddr,
     deadline: Duration,
-) -> Result<(client::TlsStream<TcpStream>, Peer), TlsError> {
-    let config = credentials.client(accepted)?;
+) -> Result<(Stream<Io>, Peer), TlsError> {
     let name = ServerName::IpAddress(peer.into());
-    let stream = timeout(deadline, TlsConnector::from(config).connect(name, tcp))
+    let session = UnbufferedClientConnection::new(credentials.client(accepted)?, name);
+    let session = Box::new(session.map_err(TlsError::Config)?);
+    let stream = timeout(deadline, handshake::connect(io, session))
         .await
         .map_err(|_| TlsError::Deadline(format!("the TLS server at {peer}")))?
         .map_err(TlsError::Handshake)?;
-    let peer = checked(stream.get_ref().1, credentials, Reporter::Source)?;
+    let peer = checked(stream.session(), credentials, Reporter::Source)?;
     Ok((stream, peer))
 }
 
 /// What a finished handshake must have brought.
-fn checked<Data>(
-    connection: &rustls::ConnectionCommon<Data>,
+fn checked(
+    connection: &CommonState,
     credentials: &Credentials,
     reporter: Reporter,
 ) -> Result<Peer, TlsError> {

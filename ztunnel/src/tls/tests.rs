@@ -52,6 +52,7 @@ pub(super) async fn meet(
     let serve = async {
         let (mut stream, peer) = accept(server, far, PATIENCE).await?;
         stream.write_u8(1).await.map_err(TlsError::Handshake)?;
+        stream.flush().await.map_err(TlsError::Handshake)?;
         Ok(peer.identity)
     };
     timeout(PATIENCE, async { tokio::join!(dial, serve) }).await.unwrap()

@@ -108,7 +108,7 @@ async fn foreign_server(
     let accepted = [identity("db")];
     let serve = TlsAcceptor::from(Arc::new(config)).accept(far);
     let dialled = tokio::join!(connect(client, &accepted, near, LOOPBACK, PATIENCE), serve).0;
-    dialled.map(|(stream, _)| stream.get_ref().1.protocol_version().unwrap())
+    dialled.map(|(stream, _)| stream.session().protocol_version().unwrap())
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn agreed(client: &Credentials, server: &Credentials) -> Result<[String; 2
     let (dialled, served) = tokio::join!(dial, accept(server, far, PATIENCE));
     served?;
     let (stream, _) = dialled?;
-    let connection = stream.get_ref().1;
+    let connection = stream.session();
     let group = connection.negotiated_key_exchange_group().unwrap().name();
     let suite = connection.negotiated_cipher_suite().unwrap().suite();
     Ok([format!("{suite:?}"), format!("{group:?}")])
