@@ -1,19 +1,59 @@
-//! What becomes of a connection that a pod opens. Pure.
+//! What becomes of a connection that a pod opens. Pure: random numbers are passed in.
 //!
 //! ```text
-//! (source, OrigDst, view) ──► Tunnel       the destination is in the mesh
-//!                        ├──► Passthrough  it is not, and the view says so
-//!                        └──► Refuse       it must not be reached through us
+//! (source, OrigDst, view) ──► service here? ──► waypoint ─────────────────► Tunnel to it
+//!                       │           └─────────► an endpoint ──┐
+//!                       └───► workload here? ─► waypoint      ▼
+//!                                   └─────────────────► other network ────► Tunnel in a tunnel
+//!                                                       in the mesh ──────► Tunnel
+//!                                                       not, and surely ──► Passthrough
+//!                                                       anything else ────► Refuse
 //! ```
 //!
 //! Whoever calls has waited for a complete view and for the source workload to be in it:
 //! without either there is no decision, and the connection is refused.
 
-use std::net::{IpAddr, SocketAddr};
+mod decide;
+mod endpoint;
+mod gateway;
+mod place;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use mesh::{Identity, Protocol, Uid, View, Workload};
+use mesh::{Identity, Service, ServiceKey, Uid, View, Workload};
 use netns::OrigDst;
+
+pub use place::{Authority, Place};
+
+/// A connection to be decided about.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Who opens it.
+    pub source: &'a Workload,
+    /// The address that the pod has in truth: what the view says may be of an earlier pod
+    /// of the same name, whose addresses others may have by now.
+    pub client: IpAddr,
+    /// What was dialled.
+    pub dst: OrigDst,
+    /// What is known.
+    pub view: &'a View,
+    /// Chance.
+    pub sample: Sample,
+}
+
+/// Random numbers, evenly spread over all 64 bits. Equal ones give equal decisions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Which of several waypoints.
+    pub waypoint: u64,
+    /// Which workload of a service or waypoint.
+    pub endpoint: u64,
+    /// Which workload of a network's gateway.
+    pub gateway: u64,
+}
 
 /// The decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +69,34 @@ pub enum Route {
 /// Where a tunnel goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
-    /// The destination.
+    /// Who is at its end: the destination, or a waypoint.
     pub peer: Arc<Workload>,
-    /// What the application dialled, and the peer is asked for.
-    pub authority: SocketAddr,
-    /// Where the peer listens.
-    pub hbone_addr: SocketAddr,
+    /// The service that was dialled.
+    pub service: Option<Arc<Service>>,
+    /// What is asked for, of every hop.
+    pub authority: Authority,
+    /// Who may answer at its end.
+    pub expected: Vec<Identity>,
+    /// How to get there.
+    pub reach: Reach,
+}
+
+/// How the end of a tunnel is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Dialled.
+    Direct(Place),
+    /// Inside a tunnel to the gateway of its network.
+    Through(GatewayHop),
+}
+
+/// The gateway of another network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayHop {
+    /// Who it is.
+    pub peer: Arc<Workload>,
+    /// Where it listens.
+    pub place: Place,
     /// Who may answer there.
     pub expected: Vec<Identity>,
 }
@@ -42,10 +104,12 @@ pub struct Tunnel {
 /// Where a connection goes on in clear text, and why that is right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passthrough {
-    /// The original destination.
-    pub dst: SocketAddr,
+    /// What was dialled, or the endpoint that was chosen.
+    pub dst: Place,
     /// The destination, where it is a workload.
     pub peer: Option<Arc<Workload>>,
+    /// The service that was dialled.
+    pub service: Option<Arc<Service>>,
     /// Why not through a tunnel.
     pub reason: PassthroughReason,
 }
@@ -57,6 +121,8 @@ pub enum PassthroughReason {
     UnknownDestination,
     /// The destination is a workload that does not speak HBONE.
     PlainWorkload,
+    /// The service wants its traffic to go where it was addressed.
+    PassthroughService,
     /// The pod dialled itself.
     OwnAddress,
 }
@@ -70,147 +136,92 @@ pub enum Refusal {
     /// A workload that might want a tunnel: its resource could not be used.
     #[error("what the control plane sent about {0} was rejected: it may want a tunnel")]
     RejectedDestination(Uid),
+    /// A service whose traffic might have to go elsewhere: its resource could not be used.
+    #[error("what the control plane sent about service {0} was rejected: it may want a tunnel")]
+    RejectedService(ServiceKey),
+    /// The service does not have the port that was dialled.
+    #[error("service {service} has no port {port}")]
+    UnknownServicePort {
+        /// The service.
+        service: ServiceKey,
+        /// What was dialled.
+        port: u16,
+    },
+    /// Nobody behind the service can be used.
+    #[error("service {0} has no healthy workload that can be reached from here")]
+    NoEndpoint(ServiceKey),
+    /// A waypoint that the view does not know. Traffic must not go past it.
+    #[error("waypoint {0} is not known; does the control plane still name a deleted one?")]
+    UnknownWaypoint(String),
+    /// No workload of the waypoint can be used.
+    #[error("waypoint {0} has no healthy workload that can be reached from here")]
+    NoWaypoint(String),
+    /// A gateway that the view does not know.
+    #[error("network gateway {0} is not known")]
+    UnknownNetworkGateway(String),
+    /// No workload of the gateway can be used, or the peer's network has none.
+    #[error("no gateway leads to {0} in its network")]
+    NoNetworkGateway(Uid),
+    /// Addresses of another network mean something else here: only services are known by
+    /// name.
+    #[error("{0} is in another network and was not dialled as a service")]
+    NotServiceAddressed(Uid),
 }
 
-/// Decides for a connection of `source` to `dst`. `client` is the address that the pod
-/// has in truth: what the view says may be of an earlier pod of the same name, whose
-/// addresses others may have by now.
+type Decision = Result<Route, Refusal>;
+
+/// Decides.
 #[must_use]
-pub fn route(source: &Workload, client: IpAddr, dst: OrigDst, view: &View) -> Route {
-    let ip = dst.0.ip().to_canonical();
-    let dst = SocketAddr::new(ip, dst.0.port());
-    let known = source.addresses.contains(&ip);
-    let own = known && client.to_canonical() == ip;
-    if (known || ip.is_loopback() || ip.is_unspecified()) && zds::PROXY_PORTS.contains(&dst.port())
-    {
-        return Route::Refuse(Refusal::ProxyPort);
-    }
-    let peer = view.by_address(&source.network, ip).cloned();
-    let pass = |peer, reason| Route::Passthrough(Passthrough { dst, peer, reason });
-    // A tunnel is safe, whatever a rejected version would have said; clear text is not.
-    let clear = |peer, reason| match view.rejected_at(&source.network, ip) {
-        Some(uid) => Route::Refuse(Refusal::RejectedDestination(Uid::clone(uid))),
-        None => pass(peer, reason),
-    };
-    match peer {
-        _ if own => pass(peer, PassthroughReason::OwnAddress),
-        None => clear(None, PassthroughReason::UnknownDestination),
-        Some(peer) => match peer.protocol {
-            Protocol::Plain => clear(Some(peer), PassthroughReason::PlainWorkload),
-            Protocol::Hbone => Route::Tunnel(Tunnel {
-                authority: dst,
-                hbone_addr: SocketAddr::new(ip, zds::port::INBOUND_HBONE),
-                expected: vec![peer.identity.clone()],
-                peer,
-            }),
-        },
+pub fn route(request: &Request<'_>) -> Route {
+    request.decide().unwrap_or_else(Route::Refuse)
+}
+
+impl Refusal {
+    /// Label of the counter.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ProxyPort => "proxy_port",
+            Self::RejectedDestination(_) => "rejected_destination",
+            Self::RejectedService(_) => "rejected_service",
+            Self::UnknownServicePort { .. } => "unknown_service_port",
+            Self::NoEndpoint(_) => "no_endpoint",
+            Self::UnknownWaypoint(_) => "unknown_waypoint",
+            Self::NoWaypoint(_) => "no_waypoint",
+            Self::UnknownNetworkGateway(_) => "unknown_network_gateway",
+            Self::NoNetworkGateway(_) => "no_network_gateway",
+            Self::NotServiceAddressed(_) => "not_service_addressed",
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl Sample {
+    /// Fills it with what `next` gives.
+    pub fn draw(mut next: impl FnMut() -> u64) -> Self {
+        Self { waypoint: next(), endpoint: next(), gateway: next() }
+    }
+}
 
-    fn pod(name: &str, addresses: &[&str], protocol: Protocol) -> Workload {
-        Workload {
-            uid: format!("Kubernetes//Pod/shop/{name}").into(),
-            name: name.into(),
-            namespace: "shop".into(),
-            identity: Identity::new("", "shop", name).unwrap(),
-            network: "".into(),
-            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-            protocol,
-            host_network: false,
-            node: "n1".into(),
-            cluster: "Kubernetes".into(),
-            canonical_name: name.into(),
-            canonical_revision: "".into(),
-            owner: "".into(),
-            policies: Vec::new(),
+impl Tunnel {
+    /// What is dialled: the end of the tunnel, or the gateway on the way there.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        match &self.reach {
+            Reach::Direct(place) => place,
+            Reach::Through(gateway) => &gateway.place,
         }
     }
 
-    /// The decision in one line.
-    fn decide(dst: &str) -> String {
-        let dst: SocketAddr = dst.parse().unwrap();
-        // Who dials an address of its own does so from that address.
-        let source = ["10.0.0.1", "fd00::1"].map(|ip| ip.parse().unwrap());
-        let client = source.into_iter().find(|ip: &IpAddr| *ip == dst.ip());
-        decide_for(client.unwrap_or(source[0]), dst)
-    }
-
-    fn decide_for(client: IpAddr, dst: SocketAddr) -> String {
-        let source = pod("client", &["10.0.0.1", "fd00::1"], Protocol::Hbone);
-        let mut view = View::default();
-        view.insert_workload(source.clone());
-        view.insert_workload(pod("server", &["10.0.1.1", "fd00:1::1"], Protocol::Hbone));
-        view.insert_workload(pod("plain", &["10.0.1.2"], Protocol::Plain));
-        view.insert_workload(pod("other", &["10.0.1.6"], Protocol::Plain));
-        view.insert_workload(Workload {
-            network: "other".into(),
-            ..pod("far", &["10.0.1.3"], Protocol::Hbone)
-        });
-        view.insert_workload(Workload {
-            host_network: true,
-            ..pod("host", &["10.0.1.4"], Protocol::Hbone)
-        });
-        for last in [1, 2, 5] {
-            let message = mesh::proto::workload::Workload {
-                addresses: vec![vec![10, 0, 1, last]],
-                ..Default::default()
-            };
-            view.reject_workload(&format!("bad{last}"), &message);
-        }
-        match route(&source, client, OrigDst(dst), &view) {
-            Route::Tunnel(Tunnel { peer, authority, hbone_addr, expected }) => {
-                assert_eq!(expected, std::slice::from_ref(&peer.identity));
-                format!("tunnel {} {authority} via {hbone_addr}", peer.name)
+    /// The same, with the name in [`Tunnel::place`] replaced by what it means.
+    #[must_use]
+    pub fn resolved(self, ip: IpAddr) -> Self {
+        let authority = self.authority.resolved(ip);
+        let reach = match self.reach {
+            Reach::Direct(place) => Reach::Direct(place.resolved(ip)),
+            Reach::Through(hop) => {
+                Reach::Through(GatewayHop { place: hop.place.resolved(ip), ..hop })
             }
-            Route::Passthrough(Passthrough { dst, peer, reason }) => {
-                format!("pass {dst} {} {reason:?}", peer.map_or("-".into(), |p| p.name.clone()))
-            }
-            Route::Refuse(reason) => format!("refuse {reason:?}"),
-        }
-    }
-
-    #[test]
-    fn table() {
-        let cases = [
-            ("10.0.1.1:80", "tunnel server 10.0.1.1:80 via 10.0.1.1:15008"),
-            ("[fd00:1::1]:80", "tunnel server [fd00:1::1]:80 via [fd00:1::1]:15008"),
-            ("[::ffff:10.0.1.1]:80", "tunnel server 10.0.1.1:80 via 10.0.1.1:15008"),
-            // The peer refuses its own ports itself.
-            ("10.0.1.1:15008", "tunnel server 10.0.1.1:15008 via 10.0.1.1:15008"),
-            ("10.0.1.6:80", "pass 10.0.1.6:80 other PlainWorkload"),
-            // Of these, and of 10.0.1.1, a version was rejected.
-            ("10.0.1.2:80", "refuse RejectedDestination(\"bad2\")"),
-            ("10.0.1.5:80", "refuse RejectedDestination(\"bad5\")"),
-            // Addresses of other networks and of hosts mean somebody else here.
-            ("10.0.1.3:80", "pass 10.0.1.3:80 - UnknownDestination"),
-            ("10.0.1.4:80", "pass 10.0.1.4:80 - UnknownDestination"),
-            ("192.0.2.1:443", "pass 192.0.2.1:443 - UnknownDestination"),
-            ("192.0.2.1:15008", "pass 192.0.2.1:15008 - UnknownDestination"),
-            ("10.0.0.1:80", "pass 10.0.0.1:80 client OwnAddress"),
-            ("[fd00::1]:80", "pass [fd00::1]:80 client OwnAddress"),
-            ("10.0.0.1:15001", "refuse ProxyPort"),
-            ("10.0.0.1:15006", "refuse ProxyPort"),
-            ("10.0.0.1:15008", "refuse ProxyPort"),
-            ("[fd00::1]:15008", "refuse ProxyPort"),
-            ("127.0.0.1:15001", "refuse ProxyPort"),
-            ("127.0.0.9:15053", "refuse ProxyPort"),
-            ("[::1]:15008", "refuse ProxyPort"),
-            ("[::ffff:127.0.0.1]:15008", "refuse ProxyPort"),
-            ("0.0.0.0:15001", "refuse ProxyPort"),
-        ];
-        for (dst, expected) in cases {
-            assert_eq!(decide(dst), expected, "{dst}");
-        }
-    }
-
-    #[test]
-    fn an_address_of_an_earlier_pod_of_the_name_is_not_our_own() {
-        let (present, earlier) = ("10.0.0.99", "10.0.0.1:80");
-        let decision = decide_for(present.parse().unwrap(), earlier.parse().unwrap());
-        assert_eq!(decision, "tunnel client 10.0.0.1:80 via 10.0.0.1:15008");
+        };
+        Self { authority, reach, ..self }
     }
 }

@@ -7,12 +7,16 @@ use std::sync::Arc;
 /// The trust domain that an empty `trust_domain` field stands for.
 pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 
-/// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`. Cheap to clone.
+/// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`. One pointer, cheap to
+/// clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Identity {
-    trust_domain: Arc<str>,
-    namespace: Arc<str>,
-    service_account: Arc<str>,
+pub struct Identity(Arc<Parts>);
+
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Parts {
+    trust_domain: Box<str>,
+    namespace: Box<str>,
+    service_account: Box<str>,
 }
 
 /// Why a text is no identity.
@@ -42,46 +46,47 @@ impl Identity {
         namespace: &str,
         service_account: &str,
     ) -> Result<Self, IdentityError> {
-        let or = |value: &str, default: &'static str| -> Arc<str> {
-            if value.is_empty() { default.into() } else { value.into() }
-        };
-        let identity = Self {
-            trust_domain: or(trust_domain, DEFAULT_TRUST_DOMAIN),
+        let trust_domain =
+            if trust_domain.is_empty() { DEFAULT_TRUST_DOMAIN } else { trust_domain };
+        let service_account = if service_account.is_empty() { "default" } else { service_account };
+        check("trust domain", trust_domain)?;
+        check("namespace", namespace)?;
+        check("service account", service_account)?;
+        Ok(Self(Arc::new(Parts {
+            trust_domain: trust_domain.into(),
             namespace: namespace.into(),
-            service_account: or(service_account, "default"),
-        };
-        check("trust domain", &identity.trust_domain)?;
-        check("namespace", &identity.namespace)?;
-        check("service account", &identity.service_account)?;
-        Ok(identity)
+            service_account: service_account.into(),
+        })))
     }
 
     /// Whose certificates can prove it.
     #[must_use]
     pub fn trust_domain(&self) -> &str {
-        &self.trust_domain
+        &self.0.trust_domain
     }
 
     /// Kubernetes namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        &self.0.namespace
     }
 
     /// Kubernetes service account.
     #[must_use]
     pub fn service_account(&self) -> &str {
-        &self.service_account
+        &self.0.service_account
     }
 
-    pub(crate) fn service_account_shared(&self) -> Arc<str> {
-        Arc::clone(&self.service_account)
+    /// Does anybody else have this very copy?
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 
     /// The identity as policies name it: without the `spiffe://` scheme.
     #[must_use]
     pub fn principal(&self) -> String {
-        format!("{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
+        let Parts { trust_domain, namespace, service_account } = &*self.0;
+        format!("{trust_domain}/ns/{namespace}/sa/{service_account}")
     }
 }
 
@@ -109,11 +114,8 @@ impl FromStr for Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "spiffe://{}/ns/{}/sa/{}",
-            self.trust_domain, self.namespace, self.service_account
-        )
+        let Parts { trust_domain, namespace, service_account } = &*self.0;
+        write!(f, "spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}")
     }
 }
 

@@ -2,20 +2,32 @@
 //! that carry it. Pure: no clock, socket, or environment.
 //!
 //! ```text
-//! discovery messages ──try_from──► Workload, Policy ──► View ──► lookup by address, uid
-//!                                                        └─────► authorize(connection)
+//! discovery messages ──try_from──► Workload, Service, Policy ──► View ──► lookup by address, name, key
+//!                                                                 └─────► authorize(connection)
 //! ```
 
-mod claims;
+mod gateway;
 mod identity;
+mod index;
+mod intern;
+mod places;
 mod policy;
 pub mod proto;
+mod service;
 mod view;
 mod workload;
 
+pub use gateway::{Gateway, GatewayDestination, GatewayError};
 pub use identity::{Identity, IdentityError};
 pub use policy::{
     Action, Connection, Decision, Denial, Enforcement, Policy, PolicyError, PolicyKey, Scope,
 };
+pub use service::{
+    HealthPolicy, IpFamilies, LoadBalancing, Mode, Preference, Service, ServiceAddress,
+    ServiceError, ServiceKey, ServicePort, Visibility,
+};
 pub use view::{LocalWorkload, View};
-pub use workload::{Network, Protocol, Uid, Workload, WorkloadError};
+pub use workload::{
+    ApplicationTunnel, Health, Locality, Membership, Network, PortMapping, Protocol,
+    TunnelledProtocol, Uid, Workload, WorkloadError, WorkloadKind,
+};

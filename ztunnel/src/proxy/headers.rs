@@ -67,25 +67,13 @@ fn traceparent() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::{Identity, Protocol};
+    use mesh::Identity;
 
     #[test]
     fn a_request_says_whose_it_is() {
         let workload = Workload {
-            uid: "u".into(),
-            name: "cart-1".into(),
-            namespace: "shop".into(),
-            identity: Identity::new("", "shop", "cart").unwrap(),
-            network: "".into(),
-            addresses: vec![],
-            protocol: Protocol::Hbone,
-            host_network: false,
-            node: "".into(),
-            cluster: "Kubernetes".into(),
             canonical_name: "cart".into(),
-            canonical_revision: "".into(),
-            owner: "".into(),
-            policies: vec![],
+            ..Workload::new("u", "shop", "cart-1", Identity::new("", "shop", "cart").unwrap())
         };
         let headers = request(&workload, "[fd00::1]:4000".parse().unwrap());
         assert_eq!(

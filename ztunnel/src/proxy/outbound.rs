@@ -19,7 +19,9 @@ use super::splice::splice;
 use super::{HANDSHAKE_DEADLINE, KNOWLEDGE_WAIT, headers};
 use crate::hbone::{Connect, Flow, OpenError, PoolKey, PumpError, pump};
 use crate::identity::IdentityError;
-use crate::route::{Passthrough, PassthroughReason, Route, Tunnel, route};
+use crate::route::{
+    Authority, Passthrough, PassthroughReason, Place, Reach, Request, Route, Sample, Tunnel, route,
+};
 use crate::telemetry::{
     ConnectionGuard, ConnectionOpen, Direction, Endpoint, Failure, Reporter, ResponseFlags,
     Security,
@@ -56,13 +58,45 @@ pub(super) async fn serve(pod: Arc<PodShared>, app: AppSocket, client: SocketAdd
             return refused(&pod, facts(&pod, None, client, stranger(dst.0)), &refusal);
         }
     };
-    match route(&known.1, client.ip(), dst, &known.0) {
-        Route::Tunnel(to) => Box::pin(tunnel(&pod, app, client, &known, to)).await,
-        Route::Passthrough(to) => Box::pin(passthrough(&pod, app, client, &known, to)).await,
-        Route::Refuse(refusal) => {
-            let open = facts(&pod, Some(&known.1), client, stranger(dst.0));
-            refused(&pod, open, &refusal.into());
+    let request = Request {
+        source: &known.1,
+        client: client.ip(),
+        dst,
+        view: &known.0,
+        sample: Sample::draw(|| fastrand::u64(..)),
+    };
+    let refusal = match decide(&request) {
+        Ok(Way::Tunnel(to, hbone)) => {
+            return Box::pin(tunnel(&pod, app, client, &known, to, hbone)).await;
         }
+        Ok(Way::Passthrough(to, addr)) => {
+            return Box::pin(passthrough(&pod, app, client, &known, to, addr)).await;
+        }
+        Err(refusal) => refusal,
+    };
+    refused(&pod, facts(&pod, Some(&known.1), client, stranger(dst.0)), &refusal);
+}
+
+/// A route with what is to be dialled for it.
+enum Way {
+    Tunnel(Tunnel, SocketAddr),
+    Passthrough(Passthrough, SocketAddr),
+}
+
+/// Routes that lead through a gateway, or to a name, are refused: nothing here can take
+/// them, and there is no other way that is as safe.
+fn decide(request: &Request<'_>) -> Result<Way, Refusal> {
+    let dialled = |place: &Place| match place {
+        Place::Address(addr) => Ok(*addr),
+        Place::Resolve { hostname, .. } => Err(Refusal::HostnameDestination(hostname.to_string())),
+    };
+    match route(request) {
+        Route::Tunnel(to) => match &to.reach {
+            Reach::Direct(place) => dialled(place).map(|addr| Way::Tunnel(to, addr)),
+            Reach::Through(_) => Err(Refusal::OtherNetwork(to.peer.network.to_string())),
+        },
+        Route::Passthrough(to) => dialled(&to.dst).map(|addr| Way::Passthrough(to, addr)),
+        Route::Refuse(refusal) => Err(refusal.into()),
     }
 }
 
@@ -99,24 +133,25 @@ async fn tunnel(
     client: SocketAddr,
     (_, source): &Known,
     to: Tunnel,
+    hbone: SocketAddr,
 ) {
     let dst = Endpoint {
-        addr: to.authority,
+        addr: match &to.authority {
+            Authority::Address(addr) => *addr,
+            Authority::Name { .. } | Authority::Resolve { .. } => hbone,
+        },
         identity: to.expected.first().cloned(),
         workload: Some(Arc::clone(&to.peer)),
     };
     let guard = pod.context.telemetry.open(ConnectionOpen {
-        hbone_addr: Some(to.hbone_addr),
+        hbone_addr: Some(hbone),
         security: Security::MutualTls,
         ..facts(pod, Some(source), client, dst)
     });
     let connect =
         Connect { authority: to.authority.to_string(), headers: headers::request(source, client) };
-    let key = PoolKey {
-        source: pod.lease.identity().clone(),
-        accepted: to.expected,
-        destination: to.hbone_addr,
-    };
+    let key =
+        PoolKey { source: pod.lease.identity().clone(), accepted: to.expected, destination: hbone };
     let stream = match pod.pool.open(&key, &connect, || dial_peer(pod, &key)).await {
         Ok((stream, _headers)) => stream,
         Err(error) => return guard.close(Err(open_failure(&error))),
@@ -187,13 +222,14 @@ async fn passthrough(
     client: SocketAddr,
     (_, source): &Known,
     to: Passthrough,
+    addr: SocketAddr,
 ) {
     if to.reason == PassthroughReason::UnknownDestination {
         pod.context.telemetry.passthrough_unknown_destination();
     }
-    let dst = Endpoint { addr: to.dst, workload: to.peer, identity: None };
+    let dst = Endpoint { addr, workload: to.peer, identity: None };
     let guard = pod.context.telemetry.open(facts(pod, Some(source), client, dst));
-    let remote = match pod.dialer.dial_app(None, to.dst).await {
+    let remote = match pod.dialer.dial_app(None, addr).await {
         Ok(remote) => remote,
         Err(error) => return guard.close(Err(failure(ResponseFlags::Connect, &error))),
     };

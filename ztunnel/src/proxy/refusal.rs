@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use http::StatusCode;
-use mesh::{Denial, Uid};
+use mesh::Denial;
 
 use crate::route;
 use crate::telemetry::{Failure, ResponseFlags};
@@ -19,8 +19,12 @@ pub(super) enum Refusal {
     UnknownWorkload,
     #[error("destination is one of the proxy's own ports, which applications must not dial")]
     ProxyPort,
-    #[error("what the control plane sent about {0} was rejected: it may want a tunnel")]
-    RejectedDestination(Uid),
+    #[error(transparent)]
+    Route(route::Refusal),
+    #[error("destination is in network {0:?}, which needs a tunnel in a tunnel: not supported yet")]
+    OtherNetwork(String),
+    #[error("destination is known by the name {0} only: not supported yet")]
+    HostnameDestination(String),
     #[error("policy: {0}")]
     Denied(Denial),
     #[error("request is no CONNECT")]
@@ -39,7 +43,7 @@ impl From<route::Refusal> for Refusal {
     fn from(refusal: route::Refusal) -> Self {
         match refusal {
             route::Refusal::ProxyPort => Self::ProxyPort,
-            route::Refusal::RejectedDestination(uid) => Self::RejectedDestination(uid),
+            other => Self::Route(other),
         }
     }
 }
@@ -52,7 +56,9 @@ impl Refusal {
             Self::ViewIncomplete => "view_incomplete",
             Self::UnknownWorkload => "unknown_workload",
             Self::ProxyPort => "proxy_port",
-            Self::RejectedDestination(_) => "rejected_destination",
+            Self::Route(refusal) => refusal.name(),
+            Self::OtherNetwork(_) => "other_network",
+            Self::HostnameDestination(_) => "hostname_destination",
             Self::Denied(Denial::Unknown(_)) => "policy_unknown",
             Self::Denied(Denial::Rejected(_)) => "policy_rejected",
             Self::Denied(_) => "policy",
@@ -83,7 +89,9 @@ impl Refusal {
             | Self::NotRedirected => StatusCode::BAD_REQUEST,
             Self::ViewIncomplete
             | Self::UnknownWorkload
-            | Self::RejectedDestination(_)
+            | Self::Route(_)
+            | Self::OtherNetwork(_)
+            | Self::HostnameDestination(_)
             | Self::NoCertificate(_)
             | Self::Handshake(_) => StatusCode::SERVICE_UNAVAILABLE,
         }

@@ -49,21 +49,14 @@ fn logged(layout: Layout, act: impl FnOnce()) -> Vec<String> {
 }
 
 fn workload(name: &str, account: &str) -> Arc<Workload> {
+    let uid = format!("Kubernetes//Pod/shop/{name}");
     Arc::new(Workload {
-        uid: format!("Kubernetes//Pod/shop/{name}").into(),
-        name: name.into(),
-        namespace: "shop".into(),
-        identity: Identity::new("", "shop", account).unwrap(),
-        network: "".into(),
-        addresses: Vec::new(),
         protocol: Protocol::Hbone,
-        host_network: false,
         node: "n1".into(),
-        cluster: "Kubernetes".into(),
         canonical_name: account.into(),
         canonical_revision: "v1".into(),
         owner: account.into(),
-        policies: Vec::new(),
+        ..Workload::new(&uid, "shop", name, Identity::new("", "shop", account).unwrap())
     })
 }
 

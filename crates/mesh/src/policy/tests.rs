@@ -10,20 +10,10 @@ use proto::string_match::MatchType;
 
 fn workload(policies: &[&str]) -> Workload {
     Workload {
-        uid: "Kubernetes//Pod/shop/cart-1".into(),
-        name: "cart-1".into(),
-        namespace: "shop".into(),
-        identity: Identity::new("", "shop", "cart").unwrap(),
-        network: "".into(),
         addresses: vec!["10.0.0.2".parse().unwrap()],
         protocol: Protocol::Hbone,
-        host_network: false,
-        node: "n1".into(),
-        cluster: "Kubernetes".into(),
-        canonical_name: "".into(),
-        canonical_revision: "".into(),
-        owner: "".into(),
         policies: policies.iter().map(|key| PolicyKey::parse(key).unwrap()).collect(),
+        ..Workload::new("u", "shop", "cart-1", Identity::new("", "shop", "cart").unwrap())
     }
 }
 

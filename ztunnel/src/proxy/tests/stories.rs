@@ -145,7 +145,7 @@ async fn a_policy_that_has_not_arrived_is_waited_for() {
     let app = world.server.listen(8080);
     let to = SocketAddr::new(world.server.v4, 8080);
     let select = |server: &mut mesh::Workload| {
-        server.policies = vec![mesh::PolicyKey::parse("shop/deny").unwrap()];
+        server.policies = [mesh::PolicyKey::parse("shop/deny").unwrap()].into();
     };
     world.publish_with(&[], select);
     let mut near = world.client.dial(to).await.unwrap();

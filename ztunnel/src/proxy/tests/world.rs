@@ -152,21 +152,13 @@ impl TestPod {
     }
 
     pub(super) fn workload(&self) -> Workload {
+        let uid = format!("Kubernetes//Pod/shop/{}", self.name);
         Workload {
-            uid: format!("Kubernetes//Pod/shop/{}", self.name).into(),
-            name: self.name.into(),
-            namespace: "shop".into(),
-            identity: self.identity(),
-            network: "".into(),
             addresses: vec![self.v4, self.v6],
             protocol: Protocol::Hbone,
-            host_network: false,
             node: "n1".into(),
-            cluster: "Kubernetes".into(),
             canonical_name: self.name.into(),
-            canonical_revision: "".into(),
-            owner: "".into(),
-            policies: Vec::new(),
+            ..Workload::new(&uid, "shop", self.name, self.identity())
         }
     }
 
