@@ -7,3 +7,4 @@ mod identity;
 mod named;
 mod sockets;
 mod support;
+mod visit;
