@@ -25,6 +25,7 @@ use crate::proxy::ProxyContext;
 use crate::source::{self, Caller, ViewHandle, ViewWriter, XdsClient};
 use crate::telemetry::Telemetry;
 use crate::telemetry::log::Log;
+use crate::worker::Workers;
 use crate::workloads::{self, Handle, Manager};
 
 /// What the end may take beyond the termination deadline.
@@ -75,10 +76,10 @@ pub enum AppError {
 ///
 /// # Errors
 /// Any [`AppError`].
-pub async fn run(config: Config, log: &Log) -> Result<(), AppError> {
+pub async fn run(config: Config, log: &Log, workers: &Workers) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
     let quit = CancellationToken::new();
-    let app = App::build(&config, log, quit.clone())?;
+    let app = App::build(&config, log, workers, quit.clone())?;
     let running = app.run(quit.clone());
     tokio::pin!(running);
     tokio::select! {
@@ -103,7 +104,12 @@ struct App {
 }
 
 impl App {
-    fn build(config: &Config, log: &Log, quit: CancellationToken) -> Result<Self, AppError> {
+    fn build(
+        config: &Config,
+        log: &Log,
+        workers: &Workers,
+        quit: CancellationToken,
+    ) -> Result<Self, AppError> {
         let fence = fence::build_fence()?;
         let servers = admin::bind(&config.admin)?;
         let mut registry = Registry::default();
@@ -115,7 +121,7 @@ impl App {
 
         let certificates = build_certificates(config, &token)?;
         let xds = build_xds(config, token, writer, &mut registry, &readiness)?;
-        let context = build_proxy(config, &view, &certificates, fence, &mut registry);
+        let context = build_proxy(config, &view, &certificates, (fence, workers), &mut registry);
         let (manager, handle) = build_workloads(config, context, &mut registry, &readiness)?;
         let dump = Dump { view, certificates, workloads: handle, config: summary };
         let admin = Admin { readiness: readiness.clone(), registry, dump, quit };
@@ -193,12 +199,19 @@ fn build_proxy(
     config: &Config,
     view: &ViewHandle,
     certificates: &Certificates,
-    fence: Fence,
+    (fence, workers): (Fence, &Workers),
     registry: &mut Registry,
 ) -> Arc<ProxyContext> {
     let telemetry = Telemetry::new(registry);
     let settings = config.proxy.clone();
-    ProxyContext::new(view.clone(), certificates.clone(), telemetry, fence, settings)
+    ProxyContext::new(
+        view.clone(),
+        certificates.clone(),
+        telemetry,
+        fence,
+        workers.clone(),
+        settings,
+    )
 }
 
 fn build_workloads(

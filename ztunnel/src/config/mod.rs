@@ -5,6 +5,7 @@
 //! version does not have is an error: whoever set it counts on it.
 
 mod parse;
+mod proxy;
 mod raw;
 mod unsupported;
 
@@ -13,12 +14,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mesh::Identity;
-
 use crate::source::NodeInfo;
 use crate::telemetry::log::{self, Layout};
 use crate::tls::{ControlSettings, RootSource};
-use crate::{admin, hbone, proxy, workloads};
+use crate::{admin, hbone, workloads};
 use raw::Reader;
 
 pub use raw::Raw;
@@ -42,7 +41,7 @@ pub struct Config {
     /// The session with the node agent.
     pub workloads: workloads::Settings,
     /// Listeners and tunnels of the pods.
-    pub proxy: proxy::Settings,
+    pub proxy: crate::proxy::Settings,
     /// Where operators ask.
     pub admin: admin::Settings,
     /// What is logged.
@@ -122,7 +121,7 @@ impl Config {
                 parse::positive_duration,
             ),
             workloads: workloads(&mut reader),
-            proxy: proxy(&mut reader),
+            proxy: proxy::proxy(&mut reader),
             admin: admin(&mut reader),
             log: log(&mut reader),
             worker_threads: worker_threads(&mut reader),
@@ -180,35 +179,6 @@ fn root_source(text: &str) -> Result<RootSource, String> {
 fn workloads(reader: &mut Reader<'_>) -> workloads::Settings {
     let socket = reader.text("INPOD_UDS").unwrap_or_else(|| zds::DEFAULT_SOCKET.to_owned());
     workloads::Settings::new(PathBuf::from(socket))
-}
-
-fn proxy(reader: &mut Reader<'_>) -> proxy::Settings {
-    let default = proxy::Settings::default();
-    proxy::Settings {
-        network: reader.text("NETWORK").unwrap_or_default().into(),
-        trust_domain: reader.value("TRUST_DOMAIN", default.trust_domain, |text| {
-            Identity::new(text, "x", "x").map(|_| text.to_owned()).map_err(|e| e.to_string())
-        }),
-        packet_mark: reader.value("PACKET_MARK", default.packet_mark, packet_mark),
-        ipv6: ipv6(reader),
-        hbone: hbone(reader, &default.hbone),
-    }
-}
-
-/// The rules in the pods are the agent's and know one mark.
-fn packet_mark(text: &str) -> Result<u32, String> {
-    let expected = zds::PACKET_MARK.value;
-    match parse::number::<u32>(text)? {
-        mark if mark == expected => Ok(mark),
-        _ => Err(format!("only {expected} is supported by this version")),
-    }
-}
-
-fn ipv6(reader: &mut Reader<'_>) -> proxy::Ipv6 {
-    match reader.flag("IPV6_ENABLED", parse::Flag::On) {
-        parse::Flag::On => proxy::Ipv6::Enabled,
-        parse::Flag::Off => proxy::Ipv6::Disabled,
-    }
 }
 
 fn admin(reader: &mut Reader<'_>) -> admin::Settings {

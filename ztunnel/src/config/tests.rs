@@ -59,7 +59,7 @@ fn settings_of_a_lab_node_are_understood() {
     assert_eq!(config.xds.alt_hostname.as_deref(), Some("istiod.istio-system.svc"));
     assert_eq!(config.node.cluster, "c2");
     assert_eq!(config.proxy.trust_domain, "example.org");
-    assert_eq!(config.proxy.ipv6, proxy::Ipv6::Disabled);
+    assert_eq!(config.proxy.ipv6, crate::proxy::Ipv6::Disabled);
     assert_eq!(config.admin.metrics.to_string(), "0.0.0.0:15020");
     assert_eq!(config.log.layout, Layout::Json);
     assert_eq!(config.worker_threads, 3);
@@ -129,9 +129,7 @@ fn what_is_missing_in_this_version_is_an_error_and_not_ignored() {
         ("XDS_ON_DEMAND", "true"),
         ("PROXY_MODE", "dedicated"),
         ("FAKE_CA", "true"),
-        ("ENABLE_ORIG_SRC", "false"),
         ("XDS_HEADER_X", "y"),
-        ("KEEPALIVE_TIME", "10s"),
     ] {
         let mistakes = parse(&[NODE, (name, value)]).expect_err(name);
         let [mistake] = mistakes.each() else { panic!("{name}: {mistakes}") };

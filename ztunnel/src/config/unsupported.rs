@@ -3,7 +3,7 @@
 use super::raw::Reader;
 
 /// A setting, the value that asks for nothing we lack, and what it is about.
-const SETTINGS: [(&str, &str, &str); 24] = [
+const SETTINGS: [(&str, &str, &str); 18] = [
     ("ENABLE_PROXY", "true", "a ztunnel that proxies nothing"),
     ("INPOD_ENABLED", "true", "working outside of pods' namespaces"),
     ("PROXY_MODE", "shared", "the dedicated mode, one proxy per workload,"),
@@ -16,12 +16,6 @@ const SETTINGS: [(&str, &str, &str); 24] = [
     ("CRL_PATH", "", "revocation lists"),
     ("TLS12_ENABLED", "false", "TLS 1.2"),
     ("COMPLIANCE_POLICY", "", "choosing cryptography by policy"),
-    ("ENABLE_ORIG_SRC", "true", "hiding the client's address from the application"),
-    ("KEEPALIVE_ENABLED", "true", "switching TCP keep-alive"),
-    ("KEEPALIVE_TIME", "180s", "another TCP keep-alive"),
-    ("KEEPALIVE_INTERVAL", "180s", "another TCP keep-alive"),
-    ("KEEPALIVE_RETRIES", "9", "another TCP keep-alive"),
-    ("USER_TIMEOUT_ENABLED", "false", "TCP user timeouts"),
     ("AUTHZ_POLICY_INFO_LOGGING", "false", "logging policies per connection"),
     ("PREFERED_SERVICE_NAMESPACE", "", "services"),
     ("ISTIO_META_DNS_CAPTURE", "false", "the DNS proxy"),

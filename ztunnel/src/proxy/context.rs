@@ -5,10 +5,14 @@ use std::sync::Arc;
 use mesh::Network;
 use netns::Fence;
 
+use super::descriptors::Descriptors;
+use super::limits::Limits;
+use super::tune::TcpSettings;
 use crate::hbone;
 use crate::identity::Certificates;
 use crate::source::ViewHandle;
 use crate::telemetry::Telemetry;
+use crate::worker::Workers;
 
 /// Does this node use IPv6?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +21,15 @@ pub enum Ipv6 {
     Enabled,
     /// Listeners serve IPv4 only.
     Disabled,
+}
+
+/// Which address applications see behind inbound connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceAddress {
+    /// The client's.
+    Client,
+    /// The pod's own.
+    Pod,
 }
 
 /// Settings of the proxies.
@@ -32,6 +45,12 @@ pub struct Settings {
     pub ipv6: Ipv6,
     /// Sizes and times of tunnels.
     pub hbone: hbone::Settings,
+    /// Options of sockets.
+    pub tcp: TcpSettings,
+    /// What applications see.
+    pub source_address: SourceAddress,
+    /// What one pod may use up.
+    pub limits: Limits,
 }
 
 impl Default for Settings {
@@ -42,6 +61,9 @@ impl Default for Settings {
             packet_mark: zds::PACKET_MARK.value,
             ipv6: Ipv6::Enabled,
             hbone: hbone::Settings::default(),
+            tcp: TcpSettings::default(),
+            source_address: SourceAddress::Client,
+            limits: Limits::default(),
         }
     }
 }
@@ -53,6 +75,8 @@ pub struct ProxyContext {
     pub(super) certificates: Certificates,
     pub(super) telemetry: Telemetry,
     pub(super) fence: Fence,
+    pub(super) workers: Workers,
+    pub(super) descriptors: Descriptors,
     pub(super) settings: Settings,
 }
 
@@ -64,8 +88,10 @@ impl ProxyContext {
         certificates: Certificates,
         telemetry: Telemetry,
         fence: Fence,
+        workers: Workers,
         settings: Settings,
     ) -> Arc<Self> {
-        Arc::new(Self { view, certificates, telemetry, fence, settings })
+        let descriptors = Descriptors::of_this_process();
+        Arc::new(Self { view, certificates, telemetry, fence, workers, descriptors, settings })
     }
 }

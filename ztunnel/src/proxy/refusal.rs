@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use http::StatusCode;
 use mesh::{Denial, Uid};
 
+use super::limits::Full;
 use crate::route;
 use crate::telemetry::{Failure, ResponseFlags};
 
@@ -33,6 +34,12 @@ pub(super) enum Refusal {
     NoCertificate(String),
     #[error("peer could not prove who it is: {0}")]
     Handshake(String),
+    #[error("the pod has reached its limit of {0}")]
+    Full(Full),
+    #[error("ztunnel is out of file descriptors; is its limit too low for this node?")]
+    Descriptors,
+    #[error("client has gone before its connection was taken")]
+    Abandoned,
 }
 
 impl From<route::Refusal> for Refusal {
@@ -41,6 +48,12 @@ impl From<route::Refusal> for Refusal {
             route::Refusal::ProxyPort => Self::ProxyPort,
             route::Refusal::RejectedDestination(uid) => Self::RejectedDestination(uid),
         }
+    }
+}
+
+impl From<Full> for Refusal {
+    fn from(full: Full) -> Self {
+        Self::Full(full)
     }
 }
 
@@ -61,6 +74,9 @@ impl Refusal {
             Self::ForeignTarget(_) => "foreign_target",
             Self::NoCertificate(_) => "no_certificate",
             Self::Handshake(_) => "handshake",
+            Self::Full(full) => full.name(),
+            Self::Descriptors => "descriptors",
+            Self::Abandoned => "abandoned",
         }
     }
 
@@ -85,7 +101,10 @@ impl Refusal {
             | Self::UnknownWorkload
             | Self::RejectedDestination(_)
             | Self::NoCertificate(_)
-            | Self::Handshake(_) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Handshake(_)
+            | Self::Full(_)
+            | Self::Descriptors
+            | Self::Abandoned => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

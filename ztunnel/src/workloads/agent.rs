@@ -46,14 +46,14 @@ pub(super) fn parse(packet: Packet, home: NetnsId) -> Event<PodNetns> {
     let request = match zds::decode_request(&packet.bytes, packet.fds) {
         Ok(zds::Request::Add(workload, fd)) => match PodNetns::from_fd(fd) {
             Ok(netns) if netns.id() == home => {
-                let text = format!("workload {}: that is ztunnel's own netns", workload.uid);
+                let text = format!("{}: that is ztunnel's own netns", named(&workload));
                 Request::BadAdd(workload.uid, text)
             }
             Ok(netns) => {
                 Request::Add(Pod { uid: workload.uid, info: workload.info, id: netns.id(), netns })
             }
             Err(error) => {
-                let text = format!("workload {}: {error}", workload.uid);
+                let text = format!("{}: {error}", named(&workload));
                 Request::BadAdd(workload.uid, text)
             }
         },
@@ -64,6 +64,12 @@ pub(super) fn parse(packet: Packet, home: NetnsId) -> Event<PodNetns> {
     };
     debug!(?request, "from the node agent");
     Event::Request(request)
+}
+
+/// A pod as operators know it: by its names, and by its UID where the agent sent none.
+fn named(workload: &zds::Workload) -> String {
+    let zds::WorkloadInfo { namespace, name, .. } = &workload.info;
+    format!("pod {namespace}/{name} ({})", workload.uid)
 }
 
 async fn in_time<T>(

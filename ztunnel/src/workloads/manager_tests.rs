@@ -157,6 +157,7 @@ fn context(fence: Fence) -> Arc<ProxyContext> {
         certificates,
         Telemetry::new(&mut Registry::default()),
         fence,
+        crate::worker::Workers::start(std::num::NonZeroUsize::MIN).unwrap(),
         proxy::Settings::default(),
     )
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::process::Command;
@@ -23,6 +24,7 @@ use crate::proxy::{Pod, PodProxy, ProxyContext, ProxyError, Settings};
 use crate::source::{ViewHandle, ViewWriter, channel};
 use crate::telemetry::Telemetry;
 use crate::tls::test_ca::TestCa;
+use crate::worker::Workers;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -186,6 +188,11 @@ impl TestPod {
 impl World {
     /// Both pods, captured, with nothing published yet.
     pub(super) fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    /// The same, with other settings.
+    pub(super) fn with(settings: Settings) -> Self {
         let fence = Fence::new(2).unwrap();
         let client = TestPod::new("client", 1, &fence);
         let server = TestPod::new("server", 2, &fence);
@@ -201,7 +208,7 @@ impl World {
         }
         let (writer, view) = channel();
         let ca = TestCa::new();
-        let context = context(&ca, view, fence);
+        let context = context(&ca, view, fence, settings);
         Self { client, server, ca, context, writer }
     }
 
@@ -241,10 +248,11 @@ impl World {
     }
 }
 
-fn context(ca: &TestCa, view: ViewHandle, fence: Fence) -> Arc<ProxyContext> {
+fn context(ca: &TestCa, view: ViewHandle, fence: Fence, settings: Settings) -> Arc<ProxyContext> {
     let certificates = Certificates::with_issuer(Issuer::Local(ca.clone()));
     let telemetry = Telemetry::new(&mut Registry::default());
-    ProxyContext::new(view, certificates, telemetry, fence, Settings::default())
+    let workers = Workers::start(NonZeroUsize::new(2).unwrap()).unwrap();
+    ProxyContext::new(view, certificates, telemetry, fence, workers, settings)
 }
 
 /// Denies a principal; `None` denies everybody.
