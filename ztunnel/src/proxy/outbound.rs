@@ -48,10 +48,15 @@ pub(super) async fn serve(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Ar
     // Boxed: what is needed to begin must not be kept while bytes are carried.
     let Some(open) = Box::pin(begin(&pod, &app, client, worker)).await else { return };
     let Open { far, guard, place, seat } = open;
-    match far {
-        Far::Tunnel(stream) => carry_tunnelled(app, stream, guard).await,
-        Far::Clear(remote) => carry_clear(app, remote, guard).await,
+    let result = match far {
+        Far::Tunnel(stream) => carry_tunnelled(&app, stream, &guard).await,
+        Far::Clear(remote) => carry_clear(&app, remote, &guard).await,
+    };
+    // What did not end well is reset as it is dropped.
+    if result.is_ok() {
+        app.finished();
     }
+    guard.close(result);
     drop((seat, place));
 }
 
@@ -232,36 +237,34 @@ async fn passthrough(
     }
 }
 
-async fn carry_tunnelled(app: AppSocket, stream: TunnelStream, guard: ConnectionGuard) {
+async fn carry_tunnelled(
+    app: &AppSocket,
+    stream: TunnelStream,
+    guard: &ConnectionGuard,
+) -> Result<(), Failure> {
     let moved = |flow, bytes| match flow {
         Flow::IntoTunnel => guard.add_received(bytes),
         Flow::OutOfTunnel => guard.add_sent(bytes),
     };
     let result = tokio::select! {
-        result = pump(&app, stream, moved) => result,
+        result = pump(app, stream, moved) => result,
         error = app.broken() => Err(PumpError::Application(error)),
     };
-    end(guard, result.map_err(|e| failure(ResponseFlags::None, &e)), [app]);
+    result.map_err(|error| failure(ResponseFlags::None, &error))
 }
 
-async fn carry_clear(app: AppSocket, remote: AppSocket, guard: ConnectionGuard) {
+async fn carry_clear(
+    app: &AppSocket,
+    remote: AppSocket,
+    guard: &ConnectionGuard,
+) -> Result<(), Failure> {
     let (received, sent) = (|n| guard.add_received(n), |n| guard.add_sent(n));
     let result = tokio::select! {
-        result = splice(&app, &remote, received, sent) => result,
+        result = splice(app, &remote, received, sent) => result,
         error = app.broken() => Err(error),
         error = remote.broken() => Err(error),
     };
-    end(guard, result.map_err(|e| failure(ResponseFlags::None, &e)), [app, remote]);
-}
-
-/// Closes well what ended well; what did not is reset as it is dropped.
-fn end<const N: usize>(
-    guard: ConnectionGuard,
-    result: Result<(), Failure>,
-    sockets: [AppSocket; N],
-) {
-    if result.is_ok() {
-        sockets.into_iter().for_each(AppSocket::finished);
-    }
-    guard.close(result);
+    result.map_err(|error| failure(ResponseFlags::None, &error))?;
+    remote.finished();
+    Ok(())
 }
