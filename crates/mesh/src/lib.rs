@@ -29,6 +29,6 @@ pub use service::{
 };
 pub use view::{LocalWorkload, View};
 pub use workload::{
-    ApplicationTunnel, Health, Locality, Membership, Network, PortMapping, Protocol,
-    TunnelledProtocol, Uid, Workload, WorkloadError, WorkloadKind,
+    Addresses, ApplicationTunnel, Health, Locality, Membership, Network, PortMapping, Protocol,
+    Shared, TunnelledProtocol, Uid, Workload, WorkloadError, WorkloadKind,
 };

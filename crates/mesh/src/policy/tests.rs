@@ -9,12 +9,11 @@ use crate::{Protocol, View, Workload};
 use proto::string_match::MatchType;
 
 fn workload(policies: &[&str]) -> Workload {
-    Workload {
-        addresses: vec!["10.0.0.2".parse().unwrap()],
-        protocol: Protocol::Hbone,
-        policies: policies.iter().map(|key| PolicyKey::parse(key).unwrap()).collect(),
-        ..Workload::new("u", "shop", "cart-1", Identity::new("", "shop", "cart").unwrap())
-    }
+    Workload::new("u", "shop", "cart-1", Identity::new("", "shop", "cart").unwrap()).with(|it| {
+        it.addresses = ["10.0.0.2".parse().unwrap()].into_iter().collect();
+        it.protocol = Protocol::Hbone;
+        it.policies = policies.iter().map(|key| PolicyKey::parse(key).unwrap()).collect();
+    })
 }
 
 fn from(identity: &str) -> Connection {
