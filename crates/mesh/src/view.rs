@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::index::{Hashing, Index};
 use crate::intern::Interner;
 use crate::places::Places;
-use crate::policy::{Connection, Decision, Policy, PolicyKey, PolicySet, Scope};
+use crate::policy::{Connection, Decision, Policy, PolicyKey, PolicySet, Scope, UnknownPolicy};
 use crate::proto::security::Authorization;
 use crate::proto::workload as proto;
 use crate::service::{Service, ServiceKey};
@@ -234,10 +234,22 @@ impl View {
         self.policies.applicable(destination)
     }
 
-    /// May this connection reach `destination`?
+    /// May this connection reach `destination`? Not while a policy that it lists is not
+    /// known.
     #[must_use]
     pub fn authorize(&self, destination: &Workload, connection: &Connection) -> Decision {
-        self.policies.decide(destination, connection)
+        self.authorize_with(UnknownPolicy::Deny, destination, connection)
+    }
+
+    /// The same, where an operator may have said what an unknown policy means.
+    #[must_use]
+    pub fn authorize_with(
+        &self,
+        unknown: UnknownPolicy,
+        destination: &Workload,
+        connection: &Connection,
+    ) -> Decision {
+        self.policies.decide(destination, connection, unknown)
     }
 
     fn uid_hash(&self, uid: &str) -> u64 {
