@@ -197,6 +197,13 @@ impl Workload {
         self.name.as_deref().unwrap_or_else(|| last_part(&self.uid))
     }
 
+    /// Do they differ in names, addresses, node and health only? Of two that are not in one
+    /// view the answer may be no although it could be yes.
+    #[must_use]
+    pub fn is_sibling_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared) && Arc::ptr_eq(&self.locality, &other.locality)
+    }
+
     /// Does its uid say its namespace and name? Then both are found by the uid's end.
     pub(crate) fn is_named_by_uid(&self) -> bool {
         let end = named_end(&self.uid).split_once('/');

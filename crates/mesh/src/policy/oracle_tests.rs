@@ -23,7 +23,7 @@ const POLICY_NAMES: [&str; 2] = ["a", "b"];
 const NAMESPACES: [&str; 4] = ["shop", "shopX", "sho", "front"];
 const ACCOUNTS: [&str; 3] = ["cert-manager.io", "cert-managerXio", "web"];
 const DOMAINS: [&str; 2] = ["cluster.local", "clusterXlocal"];
-const PRINCIPALS: [&str; 13] = [
+const PRINCIPALS: [&str; 14] = [
     "*",
     "",
     "cluster.local/ns/shop/sa/web",
@@ -33,13 +33,14 @@ const PRINCIPALS: [&str; 13] = [
     "cluster.local/*",
     "cluster.local/ns/shop*",
     "*/sa/cert-manager.io",
+    "*/sa/cert-manager",
     "*web",
     "*/ns/shop*",
     "*.io",
     "CLUSTER.LOCAL/*",
 ];
-const NAMESPACE_TEXTS: [&str; 9] =
-    ["*", "", "shop", "shopX", "sho*", "*X", "*shop*", "front", "Front"];
+const NAMESPACE_TEXTS: [&str; 10] =
+    ["*", "", "shop", "shopX", "sho*", "*X", "*shop", "*shop*", "front", "Front"];
 const PEERS: [&str; 8] = [
     "10.0.0.1:1",
     "10.0.0.2:1",
@@ -303,7 +304,6 @@ fn match_message(one: &Match) -> proto::Match {
         destination_ports: ports(&one.ports[0]),
         not_destination_ports: ports(&one.ports[1]),
         extensions: one.extended.then_some(unknown).into_iter().collect(),
-        ..Default::default()
     }
 }
 
