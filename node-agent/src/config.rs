@@ -32,6 +32,10 @@ pub struct Raw {
     /// Namespaces whose pods are never captured, separated by commas.
     #[arg(long, env = "EXCLUDE_NAMESPACES", default_value = "kube-system,sluice-system")]
     pub exclude_namespaces: String,
+    /// Whether the lookups of captured pods go to ztunnel, `true` or `false`. A pod's
+    /// annotation `ambient.istio.io/dns-capture` overrules it.
+    #[arg(long, env = "AMBIENT_DNS_CAPTURE", default_value = "false")]
+    pub dns_capture: String,
     /// How long peers are given to learn that a pod leaves the mesh.
     #[arg(long, env = "WITHDRAW_WAIT", default_value = "5s")]
     pub withdraw_wait: String,
@@ -135,7 +139,10 @@ impl Raw {
             admin: reader.address("ADMIN_ADDR", &self.admin_addr),
             enrollment: crate::enrollment::Settings {
                 excluded_namespaces: names(&self.exclude_namespaces),
-                options: crate::rules::contract_options(),
+                options: capture::Options {
+                    dns: reader.dns(&self.dns_capture),
+                    ..crate::rules::contract_options()
+                },
             },
             pace: crate::reconcile::Pace {
                 withdraw_wait: reader.duration("WITHDRAW_WAIT", &self.withdraw_wait),
@@ -220,6 +227,12 @@ impl Reader {
         }
     }
 
+    fn dns(&mut self, value: &str) -> capture::Dns {
+        crate::enrollment::dns_capture(value).unwrap_or_else(|| {
+            self.wrong("AMBIENT_DNS_CAPTURE", value, "true or false is expected", capture::Dns::Off)
+        })
+    }
+
     /// The given path, or the first program of that name in the search path.
     fn program(&mut self, name: &str, program: &str, given: Option<&Path>, path: &str) -> PathBuf {
         if let Some(given) = given.filter(|given| !given.as_os_str().is_empty()) {
@@ -300,10 +313,11 @@ mod tests {
             "--verify-interval=1ms",
             "--listener-hold=long",
             "--log-format=xml",
+            "--dns-capture=perhaps",
         ]);
         let Mistakes(mistakes) = bad.understand().unwrap_err();
         let named = ["NODE_NAME", "RUN_DIR", "ADMIN_ADDR", "WITHDRAW_WAIT", "VERIFY_INTERVAL"];
-        for name in named.iter().chain(&["LISTENER_HOLD", "LOG_FORMAT"]) {
+        for name in named.iter().chain(&["LISTENER_HOLD", "LOG_FORMAT", "AMBIENT_DNS_CAPTURE"]) {
             let hits = mistakes.iter().filter(|mistake| mistake.contains(name)).count();
             assert_eq!(hits, 1, "{name} in {mistakes:?}");
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use capture::Options;
+use capture::{Dns, Options};
 
 use crate::facts::{NamespaceFacts, Network, Phase, PodFacts};
 
@@ -101,8 +101,24 @@ pub fn enrollment(
         never(pod, settings).or_else(|| unwanted(pod, namespace)).or_else(|| not_now(pod));
     match obstacle {
         Some(reason) => Enrollment::Skip(reason),
-        None => Enrollment::Capture(settings.options.clone()),
+        None => Enrollment::Capture(options(pod, settings)),
     }
+}
+
+/// What a setting or an annotation says about lookups; `None` where it means nothing.
+#[must_use]
+pub fn dns_capture(text: &str) -> Option<Dns> {
+    match text {
+        "true" => Some(Dns::On),
+        "false" => Some(Dns::Off),
+        _ => None,
+    }
+}
+
+/// The rules of this pod. An annotation that means nothing changes nothing.
+fn options(pod: &PodFacts, settings: &Settings) -> Options {
+    let own = pod.dns_capture.as_deref().and_then(dns_capture);
+    Options { dns: own.unwrap_or(settings.options.dns), ..settings.options.clone() }
 }
 
 /// What no label can overrule.

@@ -63,6 +63,8 @@ pub struct PodFacts {
     pub dataplane_mode: Option<String>,
     /// It carries a sidecar (annotation `sidecar.istio.io/status`).
     pub sidecar: bool,
+    /// The annotation `ambient.istio.io/dns-capture`, as written.
+    pub dns_capture: Option<String>,
     /// Whose network it uses.
     pub network: Network,
     /// Whether its containers may still run.

@@ -5,6 +5,7 @@
 //! administration servers last, so that the end can be watched.
 
 mod fence;
+mod trust;
 
 use std::io;
 use std::sync::Arc;
@@ -20,12 +21,17 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Admin, Dump, Part, Readiness, Servers};
 use crate::config::Config;
+use crate::dns::Upstreams;
 use crate::identity::{CaClient, CaSettings, Certificates, ChannelError, ControlChannel, Token};
 use crate::proxy::ProxyContext;
-use crate::source::{self, Caller, ViewHandle, ViewWriter, XdsClient};
-use crate::telemetry::Telemetry;
+use crate::source::local::LocalError;
+use crate::source::{self, Audience, Caller, Scope, ViewHandle, ViewWriter, XdsClient};
 use crate::telemetry::log::Log;
+use crate::telemetry::{Telemetry, register_process};
+use crate::tls::{Terms, TlsError};
+use crate::worker::Workers;
 use crate::workloads::{self, Handle, Manager};
+use trust::{Trust, hide_memory};
 
 /// What the end may take beyond the termination deadline.
 const END_SLACK: Duration = Duration::from_secs(2);
@@ -60,6 +66,23 @@ pub enum AppError {
         /// What is wrong.
         source: ChannelError,
     },
+    /// The local mesh view cannot be used.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// A thread could not be started.
+    #[error("start the thread {name}: {source}")]
+    Thread {
+        /// Which one.
+        name: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The settings of TLS are unusable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Other processes could read our keys.
+    #[error("keep memory private (PR_SET_DUMPABLE): {0}")]
+    Memory(#[source] io::Error),
     /// Signals cannot be watched.
     #[error("watch signals: {0}")]
     Signals(#[source] io::Error),
@@ -75,10 +98,10 @@ pub enum AppError {
 ///
 /// # Errors
 /// Any [`AppError`].
-pub async fn run(config: Config, log: &Log) -> Result<(), AppError> {
+pub async fn run(config: Config, log: &Log, workers: &Workers) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
     let quit = CancellationToken::new();
-    let app = App::build(&config, log, quit.clone())?;
+    let app = App::build(&config, log, workers, quit.clone())?;
     let running = app.run(quit.clone());
     tokio::pin!(running);
     tokio::select! {
@@ -96,14 +119,22 @@ pub async fn run(config: Config, log: &Log) -> Result<(), AppError> {
 struct App {
     servers: Servers,
     admin: Arc<Admin>,
-    xds: XdsClient,
+    /// None: the view is the local one.
+    xds: Option<XdsClient>,
+    trust: Trust,
     manager: Manager,
     readiness: Readiness,
     termination_deadline: Duration,
 }
 
 impl App {
-    fn build(config: &Config, log: &Log, quit: CancellationToken) -> Result<Self, AppError> {
+    fn build(
+        config: &Config,
+        log: &Log,
+        workers: &Workers,
+        quit: CancellationToken,
+    ) -> Result<Self, AppError> {
+        hide_memory()?;
         let fence = fence::build_fence()?;
         let servers = admin::bind(&config.admin)?;
         let mut registry = Registry::default();
@@ -111,18 +142,29 @@ impl App {
         let readiness = Readiness::default();
         let summary = config.summary();
         let token = Token::from_setting(config.token.as_deref());
-        let (writer, view) = source::channel();
+        let (writer, view) = match config.source.rules.scope {
+            Scope::Everything => source::channel(),
+            Scope::OnDemand => source::channel_on_demand(&config.node.cluster),
+        };
 
-        let certificates = build_certificates(config, &token)?;
-        let xds = build_xds(config, token, writer, &mut registry, &readiness)?;
-        let context = build_proxy(config, &view, &certificates, fence, &mut registry);
+        let terms = Terms::new(&config.tls, &mut registry)?;
+        let certificates = build_certificates(config, &token, &terms)?;
+        certificates.register(&mut registry);
+        let trust = Trust::new(config, &certificates, &terms);
+        let xds = build_source(config, token, writer, &terms, &mut registry, &readiness)?;
+        register_process(&mut registry, Some(tokio::runtime::Handle::current()));
+        let telemetry = Telemetry::with_settings(&mut registry, config.telemetry);
+        let context =
+            build_proxy(config, &view, &certificates, (fence, workers), telemetry.clone());
         let (manager, handle) = build_workloads(config, context, &mut registry, &readiness)?;
-        let dump = Dump { view, certificates, workloads: handle, config: summary };
-        let admin = Admin { readiness: readiness.clone(), registry, dump, quit };
+        let dump = Dump { view, certificates, workloads: handle, telemetry, config: summary };
+        let levels = log.levels();
+        let admin = Admin { readiness: readiness.clone(), registry, dump, levels, quit };
         Ok(Self {
             servers,
             admin: Arc::new(admin),
             xds,
+            trust,
             manager,
             readiness,
             termination_deadline: config.termination_deadline,
@@ -133,7 +175,7 @@ impl App {
     async fn run(self, quit: CancellationToken) -> Result<(), AppError> {
         let (xds_stop, admin_stop) = (CancellationToken::new(), CancellationToken::new());
         let mut parts = JoinSet::new();
-        let (servers, xds) = (self.servers, self.xds);
+        let (servers, xds, trust) = (self.servers, self.xds, self.trust);
         parts.spawn({
             let (admin, stop) = (Arc::clone(&self.admin), admin_stop.clone());
             async move {
@@ -141,11 +183,18 @@ impl App {
                 "administration"
             }
         });
+        if let Some(xds) = xds {
+            let stop = xds_stop.clone();
+            parts.spawn(async move {
+                xds.run(stop).await;
+                "the control plane client"
+            });
+        }
         parts.spawn({
             let stop = xds_stop.clone();
             async move {
-                xds.run(stop).await;
-                "the control plane client"
+                trust.run(stop).await;
+                "the watch over roots and revocation lists"
             }
         });
         let manager = tokio::select! {
@@ -167,38 +216,65 @@ impl App {
     }
 }
 
-fn build_certificates(config: &Config, token: &Token) -> Result<Certificates, AppError> {
+fn build_certificates(
+    config: &Config,
+    token: &Token,
+    terms: &Terms,
+) -> Result<Certificates, AppError> {
     let channel = ControlChannel::new(config.ca.clone())
-        .map_err(|source| AppError::Channel { name: "CA_ADDRESS", source })?;
+        .map_err(|source| AppError::Channel { name: "CA_ADDRESS", source })?
+        .with_cryptography(&terms.cryptography);
     let settings = CaSettings { cluster: config.node.cluster.clone(), ttl: config.certificate_ttl };
-    Ok(Certificates::new(CaClient::new(&channel, token.clone(), settings)))
+    let ca = CaClient::new(&channel, token.clone(), settings).with_headers(&config.ca_headers);
+    Ok(Certificates::with_terms(ca, terms))
 }
 
-fn build_xds(
+fn build_source(
     config: &Config,
     token: Token,
     writer: ViewWriter,
+    terms: &Terms,
     registry: &mut Registry,
     readiness: &Readiness,
-) -> Result<XdsClient, AppError> {
-    let address = config.xds.address.to_string();
-    let channel = ControlChannel::new(config.xds.clone())
-        .map_err(|source| AppError::Channel { name: "XDS_ADDRESS", source })?;
+) -> Result<Option<XdsClient>, AppError> {
+    let source = &config.source;
+    let base = source.local.as_ref().map(source::local::load).transpose()?.unwrap_or_default();
     let metrics = source::Metrics::register(registry);
-    let caller = Caller { node: config.node.clone(), token };
-    Ok(XdsClient::new(address, channel, caller, writer, metrics, readiness.clone()))
+    let Some(settings) = source.xds.clone() else {
+        writer.publish(base);
+        return Ok(None);
+    };
+    let address = settings.address.to_string();
+    let channel = ControlChannel::new(settings)
+        .map_err(|source| AppError::Channel { name: "XDS_ADDRESS", source })?
+        .with_cryptography(&terms.cryptography);
+    let caller = Caller { node: config.node.clone(), token, headers: source.headers.clone() };
+    let audience = Audience { writer, metrics, readiness: readiness.clone() };
+    let xds = XdsClient::new(address, channel, caller, audience, source.rules, base)
+        .map_err(|source| AppError::Thread { name: "xds-apply", source })?;
+    Ok(Some(xds))
 }
 
 fn build_proxy(
     config: &Config,
     view: &ViewHandle,
     certificates: &Certificates,
-    fence: Fence,
-    registry: &mut Registry,
+    (fence, workers): (Fence, &Workers),
+    telemetry: Telemetry,
 ) -> Arc<ProxyContext> {
-    let telemetry = Telemetry::new(registry);
-    let settings = config.proxy.clone();
-    ProxyContext::new(view.clone(), certificates.clone(), telemetry, fence, settings)
+    let mut settings = config.proxy.clone();
+    settings.dns.upstreams = Upstreams::system().unwrap_or_else(|error| {
+        warn!(%error, "no resolvers of our own: lookups go to those that pods ask");
+        Upstreams::default()
+    });
+    ProxyContext::new(
+        view.clone(),
+        certificates.clone(),
+        telemetry,
+        fence,
+        workers.clone(),
+        settings,
+    )
 }
 
 fn build_workloads(

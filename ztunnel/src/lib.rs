@@ -14,7 +14,9 @@
 pub mod admin;
 pub mod app;
 pub mod backoff;
+mod buffers;
 pub mod config;
+pub mod dns;
 pub mod hbone;
 pub mod identity;
 pub mod proxy;
@@ -22,4 +24,5 @@ pub mod route;
 pub mod source;
 pub mod telemetry;
 pub mod tls;
+pub mod worker;
 pub mod workloads;

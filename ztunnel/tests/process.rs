@@ -102,7 +102,7 @@ fn alone_on_a_node_it_says_what_it_waits_for_and_ends_in_good_order() {
     let metrics = ztunnel.answer(15020, "GET /metrics");
     assert!(metrics.contains("workload_manager_active_proxy_count 0"), "{metrics}");
     let dump = ztunnel.answer(15000, "GET /config_dump");
-    assert!(dump.contains("\"nodeName\": \"n1\""), "{dump}");
+    assert!(dump.contains("\"localNode\": \"n1\""), "{dump}");
 
     ztunnel.terminate();
     let (status, log) = ztunnel.ended();
@@ -138,5 +138,31 @@ fn bad_settings_are_told_at_once_and_nothing_starts() {
     let text = String::from_utf8(output.stderr).unwrap();
     for name in ["NODE_NAME", "LOG_FORMAT", "PROXY_MODE"] {
         assert!(text.contains(name), "{name} is not named in {text}");
+    }
+}
+
+#[test]
+fn without_a_control_plane_the_mesh_comes_from_a_file() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/mesh.yaml");
+    let ztunnel =
+        Ztunnel::start(&[("NODE_NAME", "n1"), ("XDS_ADDRESS", ""), ("LOCAL_XDS_PATH", example)]);
+    let ready = ztunnel.answer(15021, "GET /healthz/ready");
+    assert!(!ready.contains("control plane"), "it waits for the agent only: {ready}");
+    let dump = ztunnel.answer(15000, "GET /config_dump");
+    assert!(dump.contains("\"uid\": \"Kubernetes//Pod/shop/cart\""), "{dump}");
+    assert!(dump.contains("\"only-till\""), "{dump}");
+}
+
+#[test]
+fn a_local_mesh_with_mistakes_is_told_in_full_and_nothing_starts() {
+    let mut ztunnel = Ztunnel::start(&[
+        ("NODE_NAME", "n1"),
+        ("XDS_ADDRESS", ""),
+        ("LOCAL_XDS", "workloads: [{uid: a, name: a}, {uid: b, name: b, namespace: x, ip: y}]"),
+    ]);
+    let (status, log) = ztunnel.ended();
+    assert_eq!(status.code(), Some(1), "{log}");
+    for words in ["in LOCAL_XDS", "workloads[0] a: missing field `namespace`", "workloads[1] b"] {
+        assert!(log.contains(words), "{words} is not in {log}");
     }
 }

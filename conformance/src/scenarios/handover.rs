@@ -81,7 +81,7 @@ async fn killed_under_load(world: &World) -> anyhow::Result<()> {
     for node in [1, 2] {
         let ztunnel = part(world.lab.node(node).ztunnel())?;
         let marker = format!("loaded-marker-{node}-end");
-        let (killed, load) = watched(world, &pods, &marker, async {
+        let work = Box::pin(async {
             settled(world, &pods).await?;
             ztunnel.kill().await?;
             // What it had accepted has ended with it.
@@ -90,8 +90,8 @@ async fn killed_under_load(world: &World) -> anyhow::Result<()> {
             ztunnel.ready().await?;
             settled(world, &pods).await?;
             Ok(killed)
-        })
-        .await?;
+        });
+        let (killed, load) = watched(world, &pods, &marker, work).await?;
         expect("all of them answered after the kill", load.since(killed), Load::is_whole)?;
     }
     Ok(())
@@ -106,13 +106,13 @@ async fn upgrade(world: &World) -> anyhow::Result<()> {
         // There and back, so that the next scenario finds what this one found.
         for [old, new] in [[old, new], [new, old]] {
             let marker = format!("upgraded-marker-{}-end", node.name());
-            let ((), load) = watched(world, &pods, &marker, async {
+            let work = Box::pin(async {
                 let talk = pods.client.connect(pods.server.addr(APP_PORT)).await?;
                 settled(world, &pods).await?;
                 replace(old, new, Some(talk)).await?;
                 settled(world, &pods).await
-            })
-            .await?;
+            });
+            let ((), load) = watched(world, &pods, &marker, work).await?;
             expect("no connection failed", load, Load::is_whole)?;
         }
         let after = inodes(pod_of(&pods, node)).await?;
@@ -149,9 +149,9 @@ async fn hold_time_over(world: &World) -> anyhow::Result<()> {
     let sniffer = world.lab.sniff_wire(1).await?;
     let window = sniffer.window().await?;
     let mut early = pods.client.connect(pods.server.addr(APP_PORT)).await?;
-    is_reset(early.send_line("held-marker-end").await)?;
+    is_reset(&early.send_line("held-marker-end").await)?;
     let late = pods.client.exchange(pods.server.addr(APP_PORT), "held-marker-end").await;
-    is_reset(late)?;
+    is_reset(&late)?;
     let observed = window.close().await?;
     expect("nothing in clear text", observed.marker(b"held-marker-end"), |count| *count == 0)?;
     ztunnel.start().await?;
@@ -159,7 +159,7 @@ async fn hold_time_over(world: &World) -> anyhow::Result<()> {
     observe::tunnelled(world, &pods.client, &pods.server).await
 }
 
-fn is_reset(answer: Result<lab::Reply, lab::AppError>) -> anyhow::Result<()> {
+fn is_reset(answer: &Result<lab::Reply, lab::AppError>) -> anyhow::Result<()> {
     let kind = answer.as_ref().err().map(|error| error.kind);
     expect("a reset", format!("{answer:?}"), |_| kind == Some(AppErrorKind::Reset))
 }
@@ -194,7 +194,7 @@ async fn binds_itself(world: &World) -> anyhow::Result<()> {
     let given = inodes(&pods.client).await?;
 
     // Back to version 1, while the other one is still there.
-    silently(world, &pods, replace(ztunnel, itself, None)).await?;
+    silently(world, &pods, Box::pin(replace(ztunnel, itself, None))).await?;
     observe::tunnelled(world, &pods.client, &pods.server).await?;
     let own = inodes(&pods.client).await?;
     expect("sockets of its own", format!("{given:?} {own:?}"), |_| own != given)?;
@@ -205,7 +205,7 @@ async fn binds_itself(world: &World) -> anyhow::Result<()> {
     observe::tunnelled(world, &pods.client, &pods.server).await?;
 
     // And up again.
-    silently(world, &pods, replace(itself, ztunnel, None)).await?;
+    silently(world, &pods, Box::pin(replace(itself, ztunnel, None))).await?;
     observe::tunnelled(world, &pods.client, &pods.server).await?;
     let shared = inodes(&pods.client).await?;
     ztunnel.kill().await?;

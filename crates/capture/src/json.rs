@@ -16,12 +16,13 @@ use nftables::stmt::{
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
 use self::expr::{
-    address, and, binary, ct, deciding_flags, destination_type, dnat_bit, looked_up, meta, number,
-    one_of, payload, prefix, reference, word,
+    address, and, binary, ct, ct_of_opener, deciding_flags, destination_type, dnat_bit,
+    link_local_6, looked_up, meta, number, one_of, payload, prefix, reference, word,
 };
 use crate::TABLE;
 use crate::model::{
-    Action, ChainName, Element, Hook, HookKind, HookPoint, Match, Rule, Ruleset, Set, SetName,
+    Action, ChainName, Element, Hook, HookKind, HookPoint, Match, OWN_ZONE, Rule, Ruleset, Set,
+    SetName,
 };
 
 /// Input for `nft -j -f -` that puts `ruleset` in the place of whatever our table held,
@@ -169,6 +170,7 @@ fn condition(part: &Match) -> NfMatch<'static> {
         Match::TcpPorts(ports) => (payload("tcp", "dport"), EQ, one_of(ports)),
         Match::UdpPort(port) => (payload("udp", "dport"), EQ, number(*port)),
         Match::In(set) => (looked_up(*set), EQ, reference(*set)),
+        Match::ToLinkLocal6 => (payload("ip6", "daddr"), EQ, link_local_6()),
         Match::To(kind) => (destination_type(), EQ, word(kind.as_str())),
         Match::NotTo(kind) => (destination_type(), NEQ, word(kind.as_str())),
         Match::NotRedirected => (dnat_bit(), EQ, Expression::Number(0)),
@@ -186,6 +188,9 @@ fn statement(action: &Action) -> Statement<'static> {
             Statement::Redirect(Some(NAT { addr: None, family: None, port, flags: None }))
         }
         Action::Jump(chain) => Statement::Jump(JumpTarget { target: chain.as_str().into() }),
+        Action::OwnZone => {
+            Statement::Mangle(Mangle { key: ct_of_opener("zone"), value: number(OWN_ZONE) })
+        }
         Action::MarkConnection(mark) => set_bits(ct("mark"), mark.mask, mark.value),
         Action::MarkPacket(mark) => set_bits(meta(MetaKey::Mark), mark.mask, mark.value),
     }

@@ -70,6 +70,8 @@ pub enum ChainName {
     InExempt,
     /// Outbound connections left alone, in the same way.
     OutExempt,
+    /// Before conntrack sees what leaves: keeps the proxy's lookups apart.
+    ZoneOut,
     /// Route hook of locally made packets: marks answers to the proxy.
     MarkOut,
     /// Redirects what arrives.
@@ -128,6 +130,8 @@ pub enum Match {
     UdpPort(u16),
     /// TCP, and the part that the set is about is in it.
     In(SetName),
+    /// The destination is an IPv6 address that means something on one interface only.
+    ToLinkLocal6,
     /// The destination is of this kind, as routing sees it.
     To(AddrType),
     /// The destination is not of this kind.
@@ -158,6 +162,9 @@ pub enum Action {
     Redirect(u16),
     /// Continue in another chain, then here.
     Jump(ChainName),
+    /// Keep the connection apart from others between the same addresses and ports: what
+    /// opens it is looked up in a conntrack zone of its own. Answers are in no zone.
+    OwnZone,
     /// Set the connection's mark, within its mask.
     MarkConnection(Mark),
     /// Set the packet's mark, within its mask.
@@ -190,6 +197,9 @@ pub(crate) enum HookPoint {
 /// that an application's own NAT rules cannot take a connection away first.
 const NAT_PRIORITY: i32 = -105;
 
+/// The conntrack zone of the proxy's lookups, as in Istio's rules.
+pub(crate) const OWN_ZONE: u16 = 1;
+
 impl ChainName {
     /// The name in the kernel.
     #[must_use]
@@ -197,6 +207,7 @@ impl ChainName {
         match self {
             Self::InExempt => "in_exempt",
             Self::OutExempt => "out_exempt",
+            Self::ZoneOut => "zone_out",
             Self::MarkOut => "mark_out",
             Self::NatPre => "nat_pre",
             Self::NatOut => "nat_out",
@@ -210,6 +221,8 @@ impl ChainName {
     /// `None` for chains that are only jumped to.
     pub(crate) fn hook(self) -> Option<Hook> {
         let (kind, point, priority) = match self {
+            // The place of the raw table: conntrack comes at -200.
+            Self::ZoneOut => (HookKind::Filter, HookPoint::Output, -300),
             // The place of the mangle table: before routing is decided again.
             Self::MarkOut => (HookKind::Route, HookPoint::Output, -150),
             Self::NatPre => (HookKind::Nat, HookPoint::Prerouting, NAT_PRIORITY),

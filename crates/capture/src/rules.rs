@@ -17,7 +17,8 @@ impl Ruleset {
     /// The rules of a captured pod.
     #[must_use]
     pub fn capture(options: &Options) -> Self {
-        let chains = vec![
+        let mut chains = zone_out(options);
+        chains.extend([
             chain(ChainName::InExempt, in_exempt(options)),
             chain(ChainName::OutExempt, out_exempt(options)),
             chain(ChainName::MarkOut, mark_out(options)),
@@ -27,7 +28,7 @@ impl Ruleset {
             chain(ChainName::GuardIn, vec![guard(ChainName::GuardInSyn)]),
             chain(ChainName::GuardOutSyn, guard_out_syn()),
             chain(ChainName::GuardOut, vec![guard(ChainName::GuardOutSyn)]),
-        ];
+        ]);
         Self { sets: sets(options), chains }
     }
 
@@ -41,13 +42,14 @@ impl Ruleset {
     /// listeners are open until the very end.
     #[must_use]
     pub fn drain(options: &Options) -> Self {
-        let chains = vec![
+        let mut chains = zone_out(options);
+        chains.extend([
             chain(ChainName::MarkOut, mark_out(options)),
             chain(ChainName::NatPre, Vec::new()),
             chain(ChainName::NatOut, Vec::new()),
             chain(ChainName::GuardInSyn, vec![guard_proxy_ports(options)]),
             chain(ChainName::GuardIn, vec![guard(ChainName::GuardInSyn)]),
-        ];
+        ]);
         Self { sets: Vec::new(), chains }
     }
 }
@@ -80,6 +82,21 @@ fn out_exempt(options: &Options) -> Vec<Rule> {
         rule([Match::In(SetName::OutSkip4)], [Action::Accept], "excluded IPv4 destinations"),
         rule([Match::In(SetName::OutSkip6)], [Action::Accept], "excluded IPv6 destinations"),
     ]
+}
+
+/// Proxy and application ask the same resolvers from the same range of ports, one after the
+/// other. For half a minute after a lookup conntrack would treat the next one with equal
+/// addresses and ports alike: send the proxy's to itself, or the application's past it.
+fn zone_out(options: &Options) -> Vec<Chain> {
+    let rule = rule(
+        [Match::PacketMark(options.packet_mark), Match::UdpPort(DNS_PORT)],
+        [Action::OwnZone],
+        "the proxy's lookups are not the application's",
+    );
+    match options.dns {
+        Dns::Off => Vec::new(),
+        Dns::On => vec![chain(ChainName::ZoneOut, vec![rule])],
+    }
 }
 
 fn mark_out(options: &Options) -> Vec<Rule> {
@@ -134,6 +151,12 @@ fn nat_out(options: &Options) -> Vec<Rule> {
         from_proxy(options),
     ];
     if options.dns == Dns::On {
+        // A redirect leads to loopback, and such a lookup is bound to another interface.
+        rules.push(rule(
+            [Match::UdpPort(DNS_PORT), Match::ToLinkLocal6],
+            [Action::Accept],
+            "lookups at link-local IPv6 addresses cannot be redirected",
+        ));
         rules.push(rule(
             [Match::UdpPort(DNS_PORT), Match::To(AddrType::Unicast)],
             [Action::Redirect(options.ports.dns)],

@@ -4,8 +4,8 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::TABLE;
 use crate::model::{
-    Action, AddrType, Chain, ChainName, Element, HookKind, HookPoint, Match, Rule, Ruleset, Set,
-    SetName,
+    Action, AddrType, Chain, ChainName, Element, HookKind, HookPoint, Match, OWN_ZONE, Rule,
+    Ruleset, Set, SetName,
 };
 
 /// Prints a table that `nft -f` loads. The JSON of [`crate::replace`] says the same.
@@ -127,6 +127,7 @@ impl Display for Match {
             Self::TcpPorts(ports) => write!(f, "tcp dport {{ {} }}", Joined(ports, ", ")),
             Self::UdpPort(port) => write!(f, "udp dport {port}"),
             Self::In(set) => write!(f, "{} @{}", looked_up(*set), set.as_str()),
+            Self::ToLinkLocal6 => f.write_str("ip6 daddr fe80::/10"),
             Self::To(kind) => write!(f, "fib daddr type {}", kind.as_str()),
             Self::NotTo(kind) => write!(f, "fib daddr type != {}", kind.as_str()),
             Self::NotRedirected => f.write_str("ct status & dnat == 0"),
@@ -161,6 +162,7 @@ impl Display for Action {
             Self::Reset => f.write_str("reject with tcp reset"),
             Self::Redirect(port) => write!(f, "redirect to :{port}"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
+            Self::OwnZone => write!(f, "ct original zone set {OWN_ZONE}"),
             Self::MarkConnection(mark) => {
                 write!(f, "ct mark set ct mark & {:#x} | {:#x}", !mark.mask, mark.value)
             }

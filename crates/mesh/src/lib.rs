@@ -20,7 +20,8 @@ mod workload;
 pub use gateway::{Gateway, GatewayDestination, GatewayError};
 pub use identity::{Identity, IdentityError};
 pub use policy::{
-    Action, Connection, Decision, Denial, Enforcement, Policy, PolicyError, PolicyKey, Scope,
+    Action, Connection, Decision, Denial, Enforcement, FieldListing, MatchListing, Policy,
+    PolicyError, PolicyKey, Scope, TextListing,
 };
 pub use service::{
     HealthPolicy, IpFamilies, LoadBalancing, Mode, Preference, Service, ServiceAddress,

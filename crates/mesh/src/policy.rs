@@ -7,6 +7,7 @@
 
 mod decide;
 mod key;
+mod listing;
 mod matcher;
 mod parse;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tests;
 pub(crate) use decide::PolicySet;
 pub use decide::{Decision, Denial};
 pub use key::PolicyKey;
+pub use listing::{FieldListing, MatchListing, TextListing};
 pub use parse::PolicyError;
 
 use std::net::SocketAddr;

@@ -218,6 +218,14 @@ impl View {
         self.policies.iter()
     }
 
+    /// The policies that apply to `destination`, enforced or not.
+    pub fn applicable_policies(
+        &self,
+        destination: &Workload,
+    ) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.applicable(destination)
+    }
+
     /// May this connection reach `destination`?
     #[must_use]
     pub fn authorize(&self, destination: &Workload, connection: &Connection) -> Decision {

@@ -146,3 +146,24 @@ fn only_a_wish_releases() {
     assert!(wishes.iter().all(Reason::releases));
     assert!(!gaps.iter().any(Reason::releases));
 }
+
+#[test]
+fn a_pods_annotation_about_lookups_beats_the_setting() {
+    for (setting, own, expected) in [
+        (Dns::Off, None, Dns::Off),
+        (Dns::On, None, Dns::On),
+        (Dns::Off, Some("true"), Dns::On),
+        (Dns::On, Some("false"), Dns::Off),
+        (Dns::On, Some("False"), Dns::On),
+    ] {
+        let settings = Settings {
+            excluded_namespaces: BTreeSet::new(),
+            options: Options { dns: setting, ..options() },
+        };
+        let mut pod = pod("cart");
+        pod.dataplane_mode = Some("ambient".to_owned());
+        pod.dns_capture = own.map(str::to_owned);
+        let Enrollment::Capture(options) = enrollment(&pod, None, &settings) else { panic!() };
+        assert_eq!(options.dns, expected, "{setting:?} {own:?}");
+    }
+}

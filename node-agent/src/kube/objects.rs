@@ -15,6 +15,7 @@ use crate::facts::{Annotations, NamespaceFacts, Network, Phase, PodFacts, PodNam
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 /// Set by whoever injected a sidecar.
 const SIDECAR: &str = "sidecar.istio.io/status";
+const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
 /// Peers use the tunnel to a pod that has this.
 pub(super) const REDIRECTION: &str = "ambient.istio.io/redirection";
 /// What [`REDIRECTION`] says then.
@@ -105,6 +106,7 @@ impl SlimPod {
             service_account: spec.service_account_name.unwrap_or_else(|| "default".into()),
             dataplane_mode: take(labels, DATAPLANE_MODE),
             sidecar: annotations.contains_key(SIDECAR),
+            dns_capture: annotations.get(DNS_CAPTURE).cloned(),
             network: if spec.host_network == Some(true) { Network::Host } else { Network::Own },
             phase: match status.phase.as_deref() {
                 Some("Succeeded" | "Failed") => Phase::Ended,
@@ -163,6 +165,7 @@ mod tests {
                     "ambient.istio.io/redirection": "enabled",
                     "sluice.dev/observed": "captured",
                     "sidecar.istio.io/status": "{}",
+                    "ambient.istio.io/dns-capture": "true",
                 },
             },
             "spec": {"serviceAccountName": "clerk", "hostNetwork": true, "containers": []},
@@ -174,6 +177,7 @@ mod tests {
         assert_eq!(facts.service_account, "clerk");
         assert_eq!(facts.dataplane_mode.as_deref(), Some("ambient"));
         assert!(facts.sidecar && facts.terminating);
+        assert_eq!(facts.dns_capture.as_deref(), Some("true"));
         assert_eq!((facts.network, facts.phase), (Network::Host, Phase::Ended));
         let ips: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         assert_eq!(facts.ips, ips);

@@ -38,10 +38,13 @@ impl Flows {
         let outbound = port::OUTBOUND.to_string();
         let inbound = port::INBOUND_PLAIN.to_string();
         // A redirect is seen in the reply: it comes from the port of the listener.
-        let ours: [&[&str]; 3] = [
+        let dns = port::DNS.to_string();
+        let ours: [&[&str]; 5] = [
             &["-m", &connmark],
             &["-p", "tcp", "--reply-port-src", &outbound],
             &["-p", "tcp", "--reply-port-src", &inbound],
+            &["-p", "tcp", "--reply-port-src", &dns],
+            &["-p", "udp", "--reply-port-src", &dns],
         ];
         for family in ["ipv4", "ipv6"] {
             for filter in ours {

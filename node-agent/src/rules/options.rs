@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use capture::{Dns, Inbound, Options, Ports, Probes};
 
 /// The rules of every captured pod, as far as the contract with ztunnel decides them.
-/// Name lookups stay direct: ztunnel does not answer them.
+/// Name lookups stay direct: whether ztunnel answers them is a setting.
 #[must_use]
 pub fn contract_options() -> Options {
     let mark = |mark: zds::Mark| capture::Mark { value: mark.value, mask: mark.mask };

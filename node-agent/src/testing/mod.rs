@@ -37,6 +37,7 @@ pub fn pod(name: &str) -> PodFacts {
         service_account: "clerk".into(),
         dataplane_mode: None,
         sidecar: false,
+        dns_capture: None,
         network: Network::Own,
         phase: Phase::Alive,
         terminating: false,

@@ -16,6 +16,8 @@ const BACKLOG: i32 = 128;
 pub struct Settings {
     /// State and shutdown: for this machine only.
     pub admin: SocketAddr,
+    /// The same on the other family's loopback, where the kernel has it.
+    pub admin_v6: Option<SocketAddr>,
     /// Metrics.
     pub metrics: SocketAddr,
     /// Readiness.
@@ -38,9 +40,18 @@ pub struct BindError {
 pub fn bind(settings: &Settings) -> Result<Servers, BindError> {
     Ok(Servers {
         admin: listen("administration", settings.admin)?,
+        admin_v6: settings.admin_v6.map(listen_v6).transpose()?.flatten(),
         metrics: listen("metrics", settings.metrics)?,
         ready: listen("readiness", settings.ready)?,
     })
+}
+
+/// `None` where the kernel has no IPv6.
+fn listen_v6(addr: SocketAddr) -> Result<Option<TcpListener>, BindError> {
+    match listen("administration", addr) {
+        Err(error) if lacks_ipv6(&error.source) => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 fn listen(what: &'static str, addr: SocketAddr) -> Result<TcpListener, BindError> {

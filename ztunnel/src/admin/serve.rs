@@ -4,34 +4,34 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
+use super::routes::{Port, Routes};
 use super::{Dump, Readiness};
+use crate::telemetry::log::Levels;
 
 /// Askers at a time, per port; more wait in the accept queue.
 const CONCURRENT: usize = 32;
 
-/// An asker gets one answer and this long for it.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// An asker has so long to say what it wants.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
+
+/// Bytes of a request's line and headers. Bodies are not read at all.
+const REQUEST_SIZE: usize = 16 << 10;
 
 /// After a failed accept, most often for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the answers are made of.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub struct Admin {
     pub registry: Registry,
     /// All state.
     pub dump: Dump,
+    /// What is logged.
+    pub levels: Levels,
     /// Ends the process in good order.
     pub quit: CancellationToken,
 }
@@ -50,29 +52,41 @@ pub struct Admin {
 #[derive(Debug)]
 pub struct Servers {
     pub(super) admin: TcpListener,
+    pub(super) admin_v6: Option<TcpListener>,
     pub(super) metrics: TcpListener,
     pub(super) ready: TcpListener,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Port {
-    Admin,
-    Metrics,
-    Ready,
 }
 
 impl Servers {
     /// Answers until `stop`.
     pub async fn run(self, admin: Arc<Admin>, stop: CancellationToken) {
+        let routes = Arc::new(Routes { admin, large: Mutex::new(()) });
+        let admin_v6 = async {
+            if let Some(listener) = self.admin_v6 {
+                accept(listener, Port::Admin, &routes, &stop).await;
+            }
+        };
         tokio::join!(
-            accept(self.admin, Port::Admin, &admin, &stop),
-            accept(self.metrics, Port::Metrics, &admin, &stop),
-            accept(self.ready, Port::Ready, &admin, &stop),
+            accept(self.admin, Port::Admin, &routes, &stop),
+            admin_v6,
+            accept(self.metrics, Port::Metrics, &routes, &stop),
+            accept(self.ready, Port::Ready, &routes, &stop),
         );
     }
 }
 
-async fn accept(listener: TcpListener, port: Port, admin: &Arc<Admin>, stop: &CancellationToken) {
+impl Port {
+    /// An asker gets one answer and this long for all of it. Kubelets ask again soon; a
+    /// dump may be large and its reader far away.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Ready => Duration::from_secs(10),
+            Self::Admin | Self::Metrics => Duration::from_secs(60),
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, port: Port, routes: &Arc<Routes>, stop: &CancellationToken) {
     let slots = Arc::new(Semaphore::new(CONCURRENT));
     // Dropped at the end, and with it what is still open.
     let mut connections = JoinSet::new();
@@ -84,9 +98,9 @@ async fn accept(listener: TcpListener, port: Port, admin: &Arc<Admin>, stop: &Ca
         };
         match accepted {
             Ok((stream, slot)) => {
-                let admin = Arc::clone(admin);
+                let routes = Arc::clone(routes);
                 connections.spawn(async move {
-                    serve(stream, port, &admin).await;
+                    serve(stream, port, &routes).await;
                     drop(slot);
                 });
             }
@@ -110,78 +124,22 @@ async fn accept_one(
     Ok((stream, slot))
 }
 
-async fn serve(stream: TcpStream, port: Port, admin: &Admin) {
+async fn serve(stream: TcpStream, port: Port, routes: &Routes) {
     let service = service_fn(|request: Request<Incoming>| async move {
-        Ok::<_, Infallible>(answer(request.method(), request.uri().path(), port, admin).await)
+        let (request, _body) = request.into_parts();
+        Ok::<_, Infallible>(routes.answer(port, &request).await)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIME)
+        .max_buf_size(REQUEST_SIZE)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match timeout(PATIENCE, connection).await {
+    match timeout(port.patience(), connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, ?port, "administration connection failed"),
         Err(_) => debug!(?port, "administration connection was too slow"),
     }
-}
-
-async fn answer(method: &Method, path: &str, port: Port, admin: &Admin) -> Response<Full<Bytes>> {
-    let get = method == Method::GET;
-    match (port, path) {
-        (Port::Ready, "/healthz/ready") if get => ready(&admin.readiness),
-        (Port::Metrics, "/metrics" | "/stats/prometheus") if get => metrics(&admin.registry),
-        (Port::Admin, "/config_dump") if get => {
-            let dump = format!("{:#}\n", admin.dump.json().await);
-            response(StatusCode::OK, "application/json", dump)
-        }
-        (Port::Admin, "/quitquitquit") if method == Method::POST => {
-            info!("told to stop by POST /quitquitquit");
-            admin.quit.cancel();
-            text(StatusCode::OK, "shutting down\n")
-        }
-        (Port::Ready, "/healthz/ready")
-        | (Port::Metrics, "/metrics" | "/stats/prometheus")
-        | (Port::Admin, "/config_dump") => text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n"),
-        (Port::Admin, "/quitquitquit") => text(StatusCode::METHOD_NOT_ALLOWED, "POST only\n"),
-        (Port::Admin, _) => {
-            text(StatusCode::NOT_FOUND, "here are /config_dump and POST /quitquitquit\n")
-        }
-        (Port::Metrics, _) => text(StatusCode::NOT_FOUND, "here is /metrics\n"),
-        (Port::Ready, _) => text(StatusCode::NOT_FOUND, "here is /healthz/ready\n"),
-    }
-}
-
-fn ready(readiness: &Readiness) -> Response<Full<Bytes>> {
-    let waiting = readiness.waiting();
-    if waiting.is_empty() {
-        return text(StatusCode::OK, "ready\n");
-    }
-    let lines: String = waiting.iter().map(|what| format!("waiting for {what}\n")).collect();
-    text(StatusCode::INTERNAL_SERVER_ERROR, lines)
-}
-
-fn metrics(registry: &Registry) -> Response<Full<Bytes>> {
-    let mut body = String::new();
-    match prometheus_client::encoding::text::encode(&mut body, registry) {
-        Ok(()) => response(StatusCode::OK, METRICS_TYPE, body),
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-    }
-}
-
-fn text(status: StatusCode, body: impl Into<String>) -> Response<Full<Bytes>> {
-    response(status, "text/plain; charset=utf-8", body)
-}
-
-fn response(
-    status: StatusCode,
-    content_type: &'static str,
-    body: impl Into<String>,
-) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body.into())));
-    *response.status_mut() = status;
-    let content_type = http::HeaderValue::from_static(content_type);
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    response
 }
 
 #[cfg(test)]

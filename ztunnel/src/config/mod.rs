@@ -4,25 +4,36 @@
 //! The names and defaults are those of Istio's ztunnel. A setting for something that this
 //! version does not have is an error: whoever set it counts on it.
 
+mod dns;
+mod duration;
+mod identity;
 mod inpod;
+mod node;
+mod operations;
 mod parse;
+mod proxy;
+mod proxy_config;
 mod raw;
+mod similar;
+mod source;
+mod summary;
+mod threads;
 mod unsupported;
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use mesh::Identity;
-
+use crate::identity::ExtraHeaders;
 use crate::source::NodeInfo;
-use crate::telemetry::log::{self, Layout};
-use crate::tls::{ControlSettings, RootSource};
-use crate::{admin, hbone, proxy, workloads};
+use crate::telemetry::{self, log};
+use crate::tls::{self, ControlSettings, RootSource};
+use crate::{admin, hbone, workloads};
 use raw::Reader;
 
+pub use node::OwnPod;
 pub use raw::Raw;
+pub use source::Source;
 
 /// Where Istio's charts mount the roots of the control plane.
 const DEFAULT_ROOT: &str = "./var/run/secrets/istio/root-cert.pem";
@@ -32,58 +43,36 @@ const DEFAULT_ROOT: &str = "./var/run/secrets/istio/root-cert.pem";
 pub struct Config {
     /// Who we are to the control plane.
     pub node: NodeInfo,
+    /// The pod that we run in, when Kubernetes tells.
+    pub own_pod: Option<OwnPod>,
     /// Where the mesh view comes from.
-    pub xds: ControlSettings,
+    pub source: Source,
     /// Where certificates come from.
     pub ca: ControlSettings,
     /// Path of our token, or the token itself; none: the place where Kubernetes mounts it.
     pub token: Option<String>,
     /// How long a certificate shall live.
     pub certificate_ttl: Duration,
+    /// Headers of the operator's own for the certificate service.
+    pub ca_headers: ExtraHeaders,
+    /// Versions, cryptography, revocation.
+    pub tls: tls::Settings,
     /// The session with the node agent.
     pub workloads: workloads::Settings,
     /// Listeners and tunnels of the pods.
-    pub proxy: proxy::Settings,
+    pub proxy: crate::proxy::Settings,
     /// Where operators ask.
     pub admin: admin::Settings,
     /// What is logged.
     pub log: log::Settings,
+    /// What is told about connections.
+    pub telemetry: telemetry::Settings,
     /// Threads that carry traffic.
     pub worker_threads: usize,
     /// How long connections may take to finish when the process is told to stop.
     pub termination_deadline: Duration,
     /// What looks wrong but does not keep us from starting.
     pub warnings: Vec<String>,
-}
-
-impl Config {
-    /// The settings in effect, for operators: without the token.
-    #[must_use]
-    pub fn summary(&self) -> serde_json::Value {
-        let token = match &self.token {
-            Some(text) if !Path::new(text).exists() => "given literally",
-            Some(path) => path.as_str(),
-            None => "from the default path",
-        };
-        serde_json::json!({
-            "nodeName": self.node.node,
-            "clusterId": self.node.cluster,
-            "podName": self.node.pod_name,
-            "podNamespace": self.node.pod_namespace,
-            "instanceIp": self.node.instance_ip,
-            "network": *self.proxy.network,
-            "trustDomain": self.proxy.trust_domain,
-            "xdsAddress": self.xds.address.to_string(),
-            "caAddress": self.ca.address.to_string(),
-            "token": token,
-            "secretTtlSeconds": self.certificate_ttl.as_secs(),
-            "inpodUds": self.workloads.socket,
-            "packetMark": self.proxy.packet_mark,
-            "workerThreads": self.worker_threads,
-            "terminationDeadlineSeconds": self.termination_deadline.as_secs_f64(),
-            "log": self.log.filter,
-        })
-    }
 }
 
 /// Everything that is wrong with the environment.
@@ -112,9 +101,13 @@ impl Config {
     /// [`Mistakes`], all of them.
     pub fn parse(raw: &Raw) -> Result<Self, Mistakes> {
         let mut reader = Reader::new(raw);
+        let proxy = proxy::proxy(&mut reader);
         let config = Self {
-            node: node(&mut reader),
-            xds: control(&mut reader, ["XDS_ADDRESS", "XDS_ROOT_CA", "ALT_XDS_HOSTNAME"]),
+            node: node::node(&mut reader),
+            own_pod: node::own_pod(&mut reader, &proxy.trust_domain),
+            source: source::source(&mut reader, |reader| {
+                control(reader, ["XDS_ADDRESS", "XDS_ROOT_CA", "ALT_XDS_HOSTNAME"])
+            }),
             ca: control(&mut reader, ["CA_ADDRESS", "CA_ROOT_CA", "ALT_CA_HOSTNAME"]),
             token: reader.text("AUTH_TOKEN"),
             certificate_ttl: reader.value(
@@ -122,29 +115,20 @@ impl Config {
                 Duration::from_secs(24 * 3600),
                 parse::positive_duration,
             ),
+            ca_headers: identity::ca_headers(&mut reader),
+            tls: identity::tls(&mut reader),
             workloads: inpod::workloads(&mut reader),
-            proxy: proxy(&mut reader),
-            admin: admin(&mut reader),
-            log: log(&mut reader),
-            worker_threads: worker_threads(&mut reader),
-            termination_deadline: termination_deadline(&mut reader),
+            proxy,
+            admin: operations::admin(&mut reader),
+            log: operations::log(&mut reader),
+            telemetry: operations::telemetry(&mut reader),
+            worker_threads: threads::worker_threads(&mut reader),
+            termination_deadline: operations::termination_deadline(&mut reader),
             warnings: Vec::new(),
         };
         unsupported::check(&mut reader);
         let (warnings, mistakes) = reader.finish();
         if mistakes.is_empty() { Ok(Self { warnings, ..config }) } else { Err(Mistakes(mistakes)) }
-    }
-}
-
-fn node(reader: &mut Reader<'_>) -> NodeInfo {
-    let cluster = reader.text("CLUSTER_ID").or_else(|| reader.text("ISTIO_META_CLUSTER_ID"));
-    NodeInfo {
-        node: reader.required("NODE_NAME", "the Kubernetes node this ztunnel serves"),
-        cluster: cluster.unwrap_or_else(|| "Kubernetes".to_owned()),
-        pod_name: reader.text("POD_NAME").unwrap_or_default(),
-        pod_namespace: reader.text("POD_NAMESPACE").unwrap_or_default(),
-        // Control planes want some address; this one says nothing.
-        instance_ip: reader.text("INSTANCE_IP").unwrap_or_else(|| "1.1.1.1".to_owned()),
     }
 }
 
@@ -156,100 +140,19 @@ fn control(reader: &mut Reader<'_>, names: [&'static str; 3]) -> ControlSettings
     } else {
         "https://localhost:15012"
     };
-    if reader.is_empty(address) {
-        reader.mistake(address, "a ztunnel without control plane is not supported by this version");
+    if address == "CA_ADDRESS" && reader.is_empty(address) {
+        reader.mistake(address, "a ztunnel without certificates is not supported by this version");
     }
     let default = http::Uri::from_static(default);
     ControlSettings {
         address: reader.value(address, default, parse::https),
-        root: reader.value(root, RootSource::File(PathBuf::from(DEFAULT_ROOT)), root_source),
+        root: reader.value(
+            root,
+            RootSource::File(PathBuf::from(DEFAULT_ROOT)),
+            identity::root_source,
+        ),
         alt_hostname: reader.text(hostname),
     }
-}
-
-fn root_source(text: &str) -> Result<RootSource, String> {
-    if text == "SYSTEM" {
-        return Err("the system's roots are not supported by this version, name a file".to_owned());
-    }
-    Ok(if text.contains("-----BEGIN") {
-        RootSource::Pem(text.to_owned())
-    } else {
-        RootSource::File(PathBuf::from(text))
-    })
-}
-
-fn proxy(reader: &mut Reader<'_>) -> proxy::Settings {
-    let default = proxy::Settings::default();
-    proxy::Settings {
-        network: reader.text("NETWORK").unwrap_or_default().into(),
-        trust_domain: reader.value("TRUST_DOMAIN", default.trust_domain, |text| {
-            Identity::new(text, "x", "x").map(|_| text.to_owned()).map_err(|e| e.to_string())
-        }),
-        packet_mark: reader.value("PACKET_MARK", default.packet_mark, packet_mark),
-        ipv6: ipv6(reader),
-        port_use: inpod::port_use(reader),
-        hbone: hbone(reader, &default.hbone),
-    }
-}
-
-/// The rules in the pods are the agent's and know one mark.
-fn packet_mark(text: &str) -> Result<u32, String> {
-    let expected = zds::PACKET_MARK.value;
-    match parse::number::<u32>(text)? {
-        mark if mark == expected => Ok(mark),
-        _ => Err(format!("only {expected} is supported by this version")),
-    }
-}
-
-fn ipv6(reader: &mut Reader<'_>) -> proxy::Ipv6 {
-    match reader.flag("IPV6_ENABLED", parse::Flag::On) {
-        parse::Flag::On => proxy::Ipv6::Enabled,
-        parse::Flag::Off => proxy::Ipv6::Disabled,
-    }
-}
-
-fn admin(reader: &mut Reader<'_>) -> admin::Settings {
-    let any = match reader.flag("IPV6_ENABLED", parse::Flag::On) {
-        parse::Flag::On => Ipv6Addr::UNSPECIFIED.into(),
-        parse::Flag::Off => Ipv4Addr::UNSPECIFIED.into(),
-    };
-    admin::Settings {
-        admin: own_address(
-            reader,
-            "ADMIN_ADDR",
-            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), zds::port::ADMIN),
-        ),
-        metrics: own_address(reader, "STATS_ADDR", SocketAddr::new(any, zds::port::METRICS)),
-        ready: own_address(reader, "READINESS_ADDR", SocketAddr::new(any, zds::port::READY)),
-    }
-}
-
-/// Two ztunnels of one node are in one network namespace when they are host processes:
-/// during an upgrade the new one needs other ports for operators.
-fn own_address(reader: &mut Reader<'_>, name: &'static str, default: SocketAddr) -> SocketAddr {
-    reader.value(name, default, |text| {
-        text.parse().map_err(|_| "an address with port, as 127.0.0.1:15000, expected".to_owned())
-    })
-}
-
-fn log(reader: &mut Reader<'_>) -> log::Settings {
-    let layout = reader.value("LOG_FORMAT", Layout::Plain, |text| match text {
-        "plain" => Ok(Layout::Plain),
-        "json" => Ok(Layout::Json),
-        _ => Err("plain or json expected".to_owned()),
-    });
-    let filter = reader.text("RUST_LOG").unwrap_or_else(|| "info".to_owned());
-    let settings = log::Settings { filter, layout };
-    if let Err(error) = settings.check() {
-        reader.mistake("RUST_LOG", &error.to_string());
-    }
-    settings
-}
-
-fn worker_threads(reader: &mut Reader<'_>) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let default = cores.div_ceil(4).max(2);
-    reader.value("ZTUNNEL_WORKER_THREADS", default, |text| parse::threads(text, cores))
 }
 
 fn hbone(reader: &mut Reader<'_>, default: &hbone::Settings) -> hbone::Settings {
@@ -284,18 +187,6 @@ fn hbone(reader: &mut Reader<'_>, default: &hbone::Settings) -> hbone::Settings 
         );
     }
     settings
-}
-
-/// An explicit deadline wins; else what Kubernetes' grace period leaves.
-fn termination_deadline(reader: &mut Reader<'_>) -> Duration {
-    let default = Duration::from_secs(5);
-    let from_grace = |text: &str| {
-        let grace = parse::number::<u64>(text)?;
-        let seconds = if grace > 10 { grace - 5 } else { grace.saturating_sub(1).max(1) };
-        Ok(Duration::from_secs(seconds))
-    };
-    let grace = reader.value("TERMINATION_GRACE_PERIOD_SECONDS", default, from_grace);
-    reader.value("CONNECTION_TERMINATION_DEADLINE", grace, parse::duration)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Texts to types: pure.
 
 use std::str::FromStr;
-use std::time::Duration;
 
 use http::Uri;
+
+pub(super) use super::duration::{duration, positive_duration};
 
 /// A setting that is on or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,38 +49,6 @@ fn in_range(text: &str, least: u32, most: u32) -> Result<u32, String> {
     }
 }
 
-/// `90s`, `500ms`, `1m`, `24h`, or several of them: `1m30s`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "a duration such as 5s, 500ms, 1m or 24h expected".to_owned();
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let (amount, tail) = rest.split_at(digits);
-        let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(letters);
-        let millis: u64 = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(wrong()),
-        };
-        let amount: u64 = amount.parse().map_err(|_| wrong())?;
-        let part = Duration::from_millis(amount.checked_mul(millis).ok_or_else(wrong)?);
-        total = total.checked_add(part).ok_or_else(wrong)?;
-        rest = tail;
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(total) }
-}
-
-pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("a duration above 0 expected".to_owned()),
-        value => Ok(value),
-    }
-}
-
 /// An address of the control plane; the scheme may be left out.
 pub(super) fn https(text: &str) -> Result<Uri, String> {
     let with_scheme =
@@ -92,33 +61,4 @@ pub(super) fn https(text: &str) -> Result<Uri, String> {
         return Err("an address such as https://istiod.istio-system.svc:15012 expected".to_owned());
     }
     Ok(uri)
-}
-
-/// A number of threads, a share of the `cores`, or 0 for all of them.
-pub(super) fn threads(text: &str, cores: usize) -> Result<usize, String> {
-    if let Some(percent) = text.strip_suffix('%') {
-        let percent: usize = positive(percent)?;
-        return Ok((cores * percent).div_ceil(100).max(1));
-    }
-    match number(text)? {
-        0 => Ok(cores),
-        threads if threads <= 1024 => Ok(threads),
-        threads => Err(format!("{threads} threads are more than 1024")),
-    }
-}
-
-/// How many letters must change to turn one text into the other.
-pub(super) fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

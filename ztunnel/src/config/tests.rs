@@ -1,4 +1,5 @@
 use super::*;
+use crate::telemetry::log::Layout;
 
 const NODE: (&str, &str) = ("NODE_NAME", "n1");
 
@@ -17,7 +18,7 @@ fn the_node_name_is_all_that_must_be_set() {
     let config = with(&[]);
     assert_eq!(config.node.node, "n1");
     assert_eq!(config.node.cluster, "Kubernetes");
-    assert_eq!(config.xds.address.to_string(), "https://localhost:15012/");
+    assert_eq!(config.source.xds.as_ref().unwrap().address.to_string(), "https://localhost:15012/");
     assert_eq!(config.workloads.socket, PathBuf::from(zds::DEFAULT_SOCKET));
     assert_eq!(config.proxy.trust_domain, "cluster.local");
     assert_eq!(config.proxy.packet_mark, 0x539);
@@ -25,7 +26,7 @@ fn the_node_name_is_all_that_must_be_set() {
     assert_eq!(config.termination_deadline, Duration::from_secs(5));
     assert_eq!(config.admin.ready.to_string(), "[::]:15021");
     assert_eq!(config.admin.admin.to_string(), "127.0.0.1:15000");
-    assert!(config.worker_threads >= 2);
+    assert!(config.worker_threads >= 1);
     assert!(config.warnings.is_empty());
 
     let mistakes = parse(&[]).unwrap_err();
@@ -53,14 +54,17 @@ fn settings_of_a_lab_node_are_understood() {
         ("HTTP2_FRAME_SIZE", "65536"),
         ("POOL_UNUSED_RELEASE_TIMEOUT", "500ms"),
     ]);
-    assert_eq!(config.xds.address.host(), Some("172.30.0.1"));
+    assert_eq!(config.source.xds.as_ref().unwrap().address.host(), Some("172.30.0.1"));
     assert_eq!(config.ca.address.scheme_str(), Some("https"));
-    assert_eq!(config.xds.root, RootSource::File("/run/root.pem".into()));
+    assert_eq!(config.source.xds.as_ref().unwrap().root, RootSource::File("/run/root.pem".into()));
     assert_eq!(config.ca.root, RootSource::Pem("-----BEGIN CERTIFICATE-----".into()));
-    assert_eq!(config.xds.alt_hostname.as_deref(), Some("istiod.istio-system.svc"));
+    assert_eq!(
+        config.source.xds.as_ref().unwrap().alt_hostname.as_deref(),
+        Some("istiod.istio-system.svc")
+    );
     assert_eq!(config.node.cluster, "c2");
     assert_eq!(config.proxy.trust_domain, "example.org");
-    assert_eq!(config.proxy.ipv6, proxy::Ipv6::Disabled);
+    assert_eq!(config.proxy.ipv6, crate::proxy::Ipv6::Disabled);
     assert_eq!(config.admin.metrics.to_string(), "0.0.0.0:15020");
     assert_eq!(config.admin.admin.to_string(), "127.0.0.1:16000");
     assert_eq!(config.log.layout, Layout::Json);
@@ -88,7 +92,6 @@ fn every_mistake_names_its_setting() {
         ("XDS_ADDRESS", ""),
         ("XDS_ADDRESS", "http://plain:15010"),
         ("XDS_ADDRESS", "https://"),
-        ("XDS_ROOT_CA", "SYSTEM"),
         ("CA_ADDRESS", "https://a b"),
         ("SECRET_TTL", "0s"),
         ("SECRET_TTL", "24"),
@@ -106,6 +109,15 @@ fn every_mistake_names_its_setting() {
         ("ZTUNNEL_WORKER_THREADS", "-1"),
         ("ZTUNNEL_WORKER_THREADS", "0%"),
         ("ZTUNNEL_WORKER_THREADS", "5000"),
+        ("ZTUNNEL_WORKER_THREADS", "101%"),
+        ("ZTUNNEL_CPU_LIMIT", "much"),
+        ("ZTUNNEL_RESOURCE_CPU_LIMIT", "1 CPU"),
+        ("ZTUNNEL_RESOURCE_CPU_REQUEST", "-1"),
+        ("AUTHZ_POLICY_INFO_LOGGING", "some"),
+        ("METRICS_MAX_LABEL_SETS", "0"),
+        ("ADMIN_ADDR", "0.0.0.0:15000"),
+        ("READINESS_ADDR", "15021"),
+        ("METRICS_IDLE_LABEL_SETS", "0s"),
         ("CONNECTION_TERMINATION_DEADLINE", "5"),
         ("TERMINATION_GRACE_PERIOD_SECONDS", "30s"),
         ("HTTP2_STREAM_WINDOW_SIZE", "1"),
@@ -122,22 +134,14 @@ fn every_mistake_names_its_setting() {
 
 #[test]
 fn all_mistakes_are_told_at_once() {
-    let mistakes = parse(&[("LOG_FORMAT", "xml"), ("SECRET_TTL", "x"), ("XDS_ON_DEMAND", "true")])
-        .unwrap_err();
+    let mistakes =
+        parse(&[("LOG_FORMAT", "xml"), ("SECRET_TTL", "x"), ("FAKE_CA", "true")]).unwrap_err();
     assert_eq!(mistakes.each().len(), 4, "{mistakes}");
 }
 
 #[test]
 fn what_is_missing_in_this_version_is_an_error_and_not_ignored() {
-    for (name, value) in [
-        ("LOCAL_XDS_PATH", "/etc/mesh.yaml"),
-        ("XDS_ON_DEMAND", "true"),
-        ("PROXY_MODE", "dedicated"),
-        ("FAKE_CA", "true"),
-        ("ENABLE_ORIG_SRC", "false"),
-        ("XDS_HEADER_X", "y"),
-        ("KEEPALIVE_TIME", "10s"),
-    ] {
+    for (name, value) in [("PROXY_MODE", "dedicated"), ("FAKE_CA", "true")] {
         let mistakes = parse(&[NODE, (name, value)]).expect_err(name);
         let [mistake] = mistakes.each() else { panic!("{name}: {mistakes}") };
         assert!(mistake.starts_with(name), "{mistake}");
@@ -154,12 +158,83 @@ fn a_name_that_is_almost_ours_is_warned_about() {
 }
 
 #[test]
-fn worker_threads_are_a_number_or_a_share() {
-    for (text, cores, expected) in
-        [("0", 8, 8), ("3", 8, 3), ("50%", 8, 4), ("1%", 8, 1), ("30%", 8, 3), ("200%", 2, 4)]
-    {
-        assert_eq!(parse::threads(text, cores), Ok(expected), "{text} of {cores}");
-    }
+fn yaml_stands_behind_the_environment() {
+    let yaml = "{discoveryAddress: 'istiod.two:15012', proxyAdminPort: 15999, concurrency: 3}";
+    let mesh = "defaultConfig: {statsPort: 15888, discoveryAddress: 'istiod.one:15012'}";
+    let of = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter().copied().chain([NODE, ("PROXY_CONFIG", yaml)]);
+        Config::parse(&Raw::from_pairs(pairs).with_mesh(mesh)).unwrap()
+    };
+    let config = of(&[]);
+    assert_eq!(
+        config.source.xds.as_ref().unwrap().address.to_string(),
+        "https://istiod.two:15012/"
+    );
+    assert_eq!(config.ca.address.host(), Some("localhost"), "it is about discovery only");
+    assert_eq!(config.admin.admin.to_string(), "127.0.0.1:15999");
+    assert_eq!(config.admin.admin_v6.unwrap().to_string(), "[::1]:15999");
+    assert_eq!(config.admin.metrics.to_string(), "[::]:15888");
+    assert_eq!(config.worker_threads, 3);
+    let config = of(&[("XDS_ADDRESS", "istiod.env:15012"), ("ZTUNNEL_WORKER_THREADS", "5")]);
+    assert_eq!(config.source.xds.as_ref().unwrap().address.host(), Some("istiod.env"));
+    assert_eq!(config.worker_threads, 5);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn a_mistake_in_yaml_names_its_origin() {
+    let mistakes = parse(&[NODE, ("PROXY_CONFIG", "discoveryAddress: 'http://plain:15010'")]);
+    let mistakes = mistakes.unwrap_err();
+    let [mistake] = mistakes.each() else { panic!("{mistakes}") };
+    assert!(mistake.starts_with("XDS_ADDRESS=\"http://plain:15010\" (of PROXY_CONFIG): "));
+    let mistakes = parse(&[NODE, ("PROXY_CONFIG", "statsPort: 0")]).unwrap_err();
+    assert!(mistakes.each()[0].starts_with("statsPort=\"0\" (of PROXY_CONFIG)"), "{mistakes}");
+    let mistakes = parse(&[("PROXY_CONFIG", "[")]).unwrap_err();
+    assert_eq!(mistakes.each().len(), 2, "{mistakes}");
+}
+
+#[test]
+fn metadata_is_read_like_the_environment() {
+    let yaml = "proxyMetadata: {CLUSTER_ID: yaml, ISTIO_META_OTHER: x}";
+    let config = with(&[("PROXY_CONFIG", yaml), ("CLUSTER_ID", "plain")]);
+    assert_eq!(config.node.cluster, "yaml");
+    let config = with(&[("PROXY_CONFIG", yaml), ("ISTIO_META_CLUSTER_ID", "env")]);
+    assert_eq!(config.node.cluster, "env");
+}
+
+#[test]
+fn what_operators_see_can_be_set() {
+    let config = with(&[
+        ("AUTHZ_POLICY_INFO_LOGGING", "true"),
+        ("METRICS_MAX_LABEL_SETS", "7"),
+        ("METRICS_IDLE_LABEL_SETS", "1h30m"),
+        ("ENABLE_RESPONSE_BAGGAGE", "false"),
+        ("ADMIN_ADDR", "127.0.0.1:16000"),
+        ("STATS_ADDR", "127.0.0.1:16020"),
+        ("READINESS_ADDR", "[::1]:16021"),
+    ]);
+    assert_eq!(config.telemetry.policy_log, telemetry::PolicyLog::Info);
+    assert_eq!(config.telemetry.series.most, 7);
+    assert_eq!(config.telemetry.series.idle, Duration::from_secs(5400));
+    assert_eq!(config.proxy.response_baggage, crate::proxy::ResponseBaggage::Withheld);
+    let admin = config.admin;
+    assert_eq!(admin.admin.to_string(), "127.0.0.1:16000");
+    assert_eq!(admin.admin_v6, None);
+    assert_eq!(admin.metrics.to_string(), "127.0.0.1:16020");
+    assert_eq!(admin.ready.to_string(), "[::1]:16021");
+}
+
+#[test]
+fn our_own_pod_needs_three_names() {
+    let names =
+        [("POD_NAME", "z-1"), ("POD_NAMESPACE", "istio-system"), ("SERVICE_ACCOUNT", "ztunnel")];
+    let config = with(&[names[0], names[1], names[2], ("TRUST_DOMAIN", "td")]);
+    let own = config.own_pod.unwrap();
+    assert_eq!(own.identity.to_string(), "spiffe://td/ns/istio-system/sa/ztunnel");
+    assert_eq!(own.name, "z-1");
+    assert_eq!(with(&names[..2]).own_pod, None);
+    let mistakes = parse(&[NODE, names[0], names[1], ("SERVICE_ACCOUNT", "a/b")]).unwrap_err();
+    assert!(mistakes.each()[0].starts_with("SERVICE_ACCOUNT=\"a/b\""), "{mistakes}");
 }
 
 #[test]

@@ -10,25 +10,49 @@
 //! The boundary is narrow on purpose: who uses it sees streams of bytes that can be
 //! opened, accepted, pumped and reset, so that the transport below can be replaced.
 
+#[cfg(test)]
+mod attacks;
 mod backlog;
+mod chunk;
+mod cork;
+mod goaway;
 mod keepalive;
 mod pool;
 mod pump;
 mod server;
 mod stream;
+mod stream_io;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_cork;
+#[cfg(test)]
+mod tests_nested;
+#[cfg(test)]
+mod tests_sizes;
 mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use goaway::graceful_goaway;
 pub use pool::{Pool, PoolKey};
 pub use pump::{Flow, PumpError, pump};
 pub use server::{Incoming, ServerError, ServerTunnel};
 pub use stream::TunnelStream;
+pub use stream_io::TunnelIo;
 
 use http::{HeaderMap, StatusCode};
+
+/// How long a stream that was reset is remembered. What its peer had sent before it heard
+/// of the reset still comes in, and of a stream that is forgotten each such frame counts
+/// among [`PEER_ERRORS`]. Longer than a loaded path delays a frame.
+const LATE_FRAMES: Duration = Duration::from_secs(10);
+
+/// Streams that we reset because the peer broke the rules on them, in the life of a
+/// connection. Each costs an answer; an endless supply would be work without limit, so the
+/// connection ends then. Honest peers cause next to none, see [`LATE_FRAMES`].
+const PEER_ERRORS: usize = 512;
 
 /// Sizes and times of tunnels. The defaults are those that Istio's ztunnel announces.
 #[derive(Clone, Debug)]

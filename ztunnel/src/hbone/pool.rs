@@ -101,6 +101,21 @@ impl<E: Send + Sync + 'static> Pool<E> {
         Dialled: Future<Output = Result<Io, E>> + Send + 'static,
         Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        // On the heap, so that a connection does not keep room for its beginning.
+        Box::pin(self.open_now(key, connect, dial)).await
+    }
+
+    async fn open_now<Dial, Dialled, Io>(
+        &self,
+        key: &PoolKey,
+        connect: &Connect,
+        dial: Dial,
+    ) -> Result<(TunnelStream, HeaderMap), OpenError<E>>
+    where
+        Dial: Fn() -> Dialled,
+        Dialled: Future<Output = Result<Io, E>> + Send + 'static,
+        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let deadline = self.settings.response_deadline;
         match self.claim(key, &dial).await?.open(connect, deadline).await {
             // The connection was just about to end: once more, with another one.
@@ -112,10 +127,50 @@ impl<E: Send + Sync + 'static> Pool<E> {
         }
     }
 
+    /// Opens the only stream of a connection that nobody else will use: one inside
+    /// another stream, with TLS of its own. The connection ends with the stream.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open_once<Io>(
+        &self,
+        io: Io,
+        connect: &Connect,
+    ) -> Result<(TunnelStream, HeaderMap), OpenError<E>>
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (tunnel, driver) = Box::pin(handshake(io, &self.settings, || ())).await?;
+        self.drivers.spawn(self.cut.clone().run_until_cancelled_owned(driver));
+        let claim = tunnel.claim().ok_or(OpenError::Deadline)?;
+        tunnel.retire();
+        drop(tunnel);
+        let opened = Box::pin(claim.open(connect, self.settings.response_deadline)).await;
+        opened.map_err(|(error, _)| error)
+    }
+
+    /// No connection that is there takes new streams, as after our credentials were
+    /// renewed; the streams that are open go on.
+    pub fn retire_all(&self) {
+        let slots = std::mem::take(&mut *self.shared.slots());
+        for slot in slots.into_values() {
+            if let SlotState::Ready(tunnel) = slot.state {
+                tunnel.retire();
+            }
+        }
+    }
+
     /// Ends all connections and waits until they have ended.
     pub async fn close(&self) {
         self.cut.cancel();
         self.shared.slots().clear();
+        self.drivers.close();
+        self.drivers.wait().await;
+    }
+
+    /// Waits until no connection is left, without ending any.
+    #[cfg(test)]
+    pub(super) async fn idle(&self) {
         self.drivers.close();
         self.drivers.wait().await;
     }

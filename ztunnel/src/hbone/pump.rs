@@ -1,22 +1,22 @@
 //! Bytes between an application's socket and a tunnel stream.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Read};
 use std::net::Shutdown;
+use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::backlog::Backlog;
+use super::chunk::{Chunk, Waiting};
 use super::stream::TunnelStream;
+use crate::buffers::{Buffer, Size};
 
-/// One read from the application, and so one DATA frame.
-const CHUNK: usize = 64 << 10;
-
-/// A read buffer with less room than this is replaced.
-const SMALLEST_READ: usize = 8 << 10;
+/// Bytes moved one way before others get a turn.
+const TURN: usize = 256 << 10;
 
 /// The direction of bytes that were moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,60 +66,125 @@ pub async fn pump(
 /// must not keep the connection's capacity from the others.
 async fn into_tunnel(
     tcp: &TcpStream,
-    tunnel: &mut SendStream<Bytes>,
+    tunnel: &mut SendStream<Chunk>,
     moved: impl Fn(u64),
 ) -> Result<(), PumpError> {
+    let mut waiting: Option<Arc<Waiting>> = None;
+    let mut size = Size::Record;
     loop {
         tokio::select! {
             ready = tcp.readable() => ready.map_err(PumpError::Application)?,
             reset = poll_fn(|cx| tunnel.poll_reset(cx)) => return ended_by(reset),
         }
-        match drain_readable(tcp, tunnel, &moved).await? {
-            Turn::Idle => tunnel.reserve_capacity(0),
+        let counted = waiting.get_or_insert_default();
+        match drain_readable(tcp, tunnel, counted, &mut size, &moved).await? {
+            Turn::Over => tokio::task::yield_now().await,
+            Turn::Idle => {
+                tunnel.reserve_capacity(0);
+                waiting = waiting.filter(|waiting| !waiting.is_empty());
+            }
             Turn::Finished => return Ok(()),
         }
     }
 }
 
 enum Turn {
+    /// There may be more.
+    Over,
     Idle,
     Finished,
 }
 
-/// Reads until there is nothing more right now.
+/// Reads until there is nothing more right now, or enough for one turn: each read is one
+/// frame. Reads that fill their buffer make the next one larger.
 async fn drain_readable(
     tcp: &TcpStream,
-    tunnel: &mut SendStream<Bytes>,
+    tunnel: &mut SendStream<Chunk>,
+    waiting: &Arc<Waiting>,
+    size: &mut Size,
     moved: &impl Fn(u64),
 ) -> Result<Turn, PumpError> {
-    let mut buffer = BytesMut::new();
-    loop {
-        tokio::task::consume_budget().await;
+    let mut buffer = None;
+    let mut read_in_turn = 0;
+    while read_in_turn < TURN {
         // Capacity first: what is read must not wait in memory for a slow peer.
-        let Some(room) = capacity(tunnel).await? else {
+        let most = frame(*size);
+        if tunnel.capacity() == 0 {
+            buffer = None;
+        }
+        let Some(room) = capacity(tunnel, most).await? else {
             return Ok(Turn::Finished);
         };
-        if buffer.capacity() < SMALLEST_READ {
-            buffer.reserve(CHUNK);
-        }
-        match tcp.try_read_buf(&mut (&mut buffer).limit(room.min(CHUNK))) {
+        let place = poll_fn(|cx| waiting.poll_place(cx)).await;
+        let space = &mut buffer.get_or_insert_with(|| Buffer::new(*size))[..room.min(most)];
+        let asked = space.len();
+        let read = match read_now(tcp, space) {
             Ok(0) => {
-                tunnel.send_data(Bytes::new(), true).map_err(PumpError::Tunnel)?;
+                tunnel.send_data(Chunk::default(), true).map_err(PumpError::Tunnel)?;
                 return Ok(Turn::Finished);
             }
-            Ok(read) => {
-                tunnel.send_data(buffer.split().freeze(), false).map_err(PumpError::Tunnel)?;
-                moved(read as u64);
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                *size = smaller(*size);
+                return Ok(Turn::Idle);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Turn::Idle),
             Err(error) => return Err(PumpError::Application(error)),
+        };
+        let chunk = Chunk::of_read(&mut buffer, read, place);
+        tunnel.send_data(chunk, false).map_err(PumpError::Tunnel)?;
+        moved(read as u64);
+        read_in_turn += read;
+        if read < asked {
+            // Drained: tokio knows, and waits for the kernel to report more.
+            *size = if read < most / 4 { smaller(*size) } else { *size };
+            return Ok(Turn::Idle);
         }
+        if read == most {
+            *size = larger(*size);
+            buffer = None;
+        }
+    }
+    Ok(Turn::Over)
+}
+
+/// Reads once. A read that leaves room has drained the socket; saying so within the call
+/// spares the next read, which would only find that out.
+fn read_now(tcp: &TcpStream, space: &mut [u8]) -> io::Result<usize> {
+    let mut short = None;
+    let result = tcp.try_io(Interest::READABLE, || {
+        let read = (&*SockRef::from(tcp)).read(space)?;
+        if read > 0 && read < space.len() {
+            short = Some(read);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(read)
+    });
+    short.map_or(result, Ok)
+}
+
+/// Bytes of one frame.
+const fn frame(size: Size) -> usize {
+    match size {
+        Size::Record => 16 << 10,
+        Size::Medium => 64 << 10,
+        Size::Large | Size::Huge => 256 << 10,
     }
 }
 
+fn larger(size: Size) -> Size {
+    if size == Size::Record { Size::Medium } else { Size::Large }
+}
+
+fn smaller(size: Size) -> Size {
+    if size == Size::Large { Size::Medium } else { Size::Record }
+}
+
 /// Bytes that may be sent now, at least one; `None` when the peer wants no more.
-async fn capacity(tunnel: &mut SendStream<Bytes>) -> Result<Option<usize>, PumpError> {
-    tunnel.reserve_capacity(CHUNK);
+async fn capacity(
+    tunnel: &mut SendStream<Chunk>,
+    wanted: usize,
+) -> Result<Option<usize>, PumpError> {
+    tunnel.reserve_capacity(wanted);
     loop {
         let room = tunnel.capacity();
         if room > 0 {
@@ -146,6 +211,7 @@ async fn out_of_tunnel(
 ) -> Result<(), PumpError> {
     let mut backlog = Backlog::default();
     let mut open = true;
+    let mut written_in_turn = 0;
     while open || !backlog.is_empty() {
         tokio::select! {
             biased;
@@ -166,6 +232,11 @@ async fn out_of_tunnel(
             moved(written as u64);
             // Fails only for a stream that is gone, which the next read tells.
             let _ = tunnel.flow_control().release_capacity(written);
+        }
+        written_in_turn += written;
+        if written_in_turn >= TURN {
+            written_in_turn = 0;
+            tokio::task::yield_now().await;
         }
     }
     match SockRef::from(tcp).shutdown(Shutdown::Write) {

@@ -1,15 +1,16 @@
 //! One tunnelled byte stream.
 
-use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 
+use super::chunk::Chunk;
+use super::stream_io::TunnelIo;
 use super::tunnel::Claim;
 
 /// Both directions of an accepted CONNECT. Dropped before its end it is reset, so that
 /// the peer does not take a torn stream for a finished one.
 #[derive(Debug)]
 pub struct TunnelStream {
-    pub(super) send: SendStream<Bytes>,
+    pub(super) send: SendStream<Chunk>,
     pub(super) recv: RecvStream,
     pub(super) ended: bool,
     /// The client's place in its connection.
@@ -17,8 +18,14 @@ pub struct TunnelStream {
 }
 
 impl TunnelStream {
-    pub(super) fn new(send: SendStream<Bytes>, recv: RecvStream, claim: Option<Claim>) -> Self {
+    pub(super) fn new(send: SendStream<Chunk>, recv: RecvStream, claim: Option<Claim>) -> Self {
         Self { send, recv, ended: false, _claim: claim }
+    }
+
+    /// The stream as something to read from and write to, for another connection inside.
+    #[must_use]
+    pub fn into_io(self) -> TunnelIo {
+        TunnelIo::new(self)
     }
 }
 

@@ -1,18 +1,21 @@
 //! One connection to a peer, as a client.
 
-use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
-use super::keepalive::keep_alive;
+use super::chunk::Chunk;
+use super::cork::{Cork, corked};
+use super::keepalive::{Keepalive, Pulse};
 use super::stream::TunnelStream;
-use super::{Connect, OpenError, Settings};
+use super::{Connect, LATE_FRAMES, OpenError, PEER_ERRORS, Settings};
 
 /// A header list that a peer's answer may have.
 const HEADER_LIST: u32 = 16 << 10;
@@ -23,7 +26,7 @@ const SEND_BUFFER: usize = 4 << 20;
 /// The shared part: where new streams come from.
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    send: SendRequest<Bytes>,
+    send: SendRequest<Chunk>,
     most_streams: usize,
     usage: Mutex<Usage>,
 }
@@ -52,7 +55,9 @@ where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     Released: FnOnce() + Send + 'static,
 {
-    let (send, connection) = timeout(settings.response_deadline, builder(settings).handshake(io))
+    let cork = Cork::new(io);
+    let started = corked(&cork, builder(settings).handshake(cork.clone()));
+    let (send, mut connection) = timeout(settings.response_deadline, Box::pin(started))
         .await
         .map_err(|_| OpenError::Deadline)?
         .map_err(|error| OpenError::Handshake(Arc::new(error)))?;
@@ -62,8 +67,18 @@ where
         most_streams: settings.streams_per_connection,
         usage: Mutex::new(usage),
     });
-    let driver = drive(connection, Arc::downgrade(&tunnel), settings.clone(), released);
-    Ok((tunnel, driver))
+    let driver = Driver {
+        keepalive: Keepalive::new(
+            connection.ping_pong().expect("taken once per connection"),
+            settings,
+        ),
+        connection,
+        cork,
+        tunnel: Arc::downgrade(&tunnel),
+        idle_release: settings.idle_release,
+        released: Some(released),
+    };
+    Ok((tunnel, driver.run()))
 }
 
 fn builder(settings: &Settings) -> Builder {
@@ -75,42 +90,69 @@ fn builder(settings: &Settings) -> Builder {
         .max_header_list_size(HEADER_LIST)
         .max_send_buffer_size(SEND_BUFFER)
         .data_frame_budget(settings.data_frame_budget())
+        .max_concurrent_reset_streams(settings.streams_per_connection)
+        .reset_stream_duration(LATE_FRAMES)
+        .max_local_error_reset_streams(Some(PEER_ERRORS))
         .enable_push(false);
     builder
 }
 
-/// Ends with the connection, when the peer falls silent, or when it was idle for long.
-async fn drive<Io>(
-    mut connection: Connection<Io, Bytes>,
-    tunnel: std::sync::Weak<Tunnel>,
-    settings: Settings,
-    released: impl FnOnce(),
-) where
-    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+/// The one task of a connection.
+struct Driver<Io, Released: FnOnce()> {
+    connection: Connection<Cork<Io>, Chunk>,
+    cork: Cork<Io>,
+    keepalive: Keepalive,
+    tunnel: Weak<Tunnel>,
+    idle_release: Duration,
+    released: Option<Released>,
+}
+
+impl<Io, Released> Driver<Io, Released>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+    Released: FnOnce(),
 {
-    let pings = connection.ping_pong().expect("taken once per connection");
-    let mut released = Some(released);
-    let retire_if_idle = || {
-        let idle = tunnel.upgrade().is_some_and(|t| t.retire_if_idle(settings.idle_release));
-        if idle && let Some(released) = released.take() {
-            released();
+    /// Ends with the connection, when the peer falls silent, or when it was idle for long.
+    async fn run(mut self) {
+        poll_fn(|cx| self.poll(cx)).await;
+        if let Some(tunnel) = self.tunnel.upgrade() {
+            tunnel.retire();
         }
-    };
-    tokio::select! {
-        result = connection => {
-            if let Err(error) = result {
-                tracing::debug!(%error, "tunnel connection ended");
+        self.release();
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Poll::Ready(pulse) = self.keepalive.poll(cx) {
+            match pulse {
+                Pulse::Alive => self.release_if_idle(),
+                Pulse::Silent => {
+                    tracing::info!("tunnel peer does not answer, connection dropped");
+                    return Poll::Ready(());
+                }
             }
         }
-        () = keep_alive(pings, &settings, retire_if_idle) => {
-            tracing::info!("tunnel peer does not answer, connection dropped");
+        let ended: &dyn std::fmt::Display = match Pin::new(&mut self.connection).poll(cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(()),
+            Poll::Ready(Err(error)) => &error.to_string(),
+            Poll::Pending => match self.cork.poll_send(cx) {
+                Poll::Ready(Err(error)) => &error.to_string(),
+                _ => return Poll::Pending,
+            },
+        };
+        tracing::debug!(error = %ended, "tunnel connection ended");
+        Poll::Ready(())
+    }
+
+    fn release_if_idle(&mut self) {
+        if self.tunnel.upgrade().is_some_and(|tunnel| tunnel.retire_if_idle(self.idle_release)) {
+            self.release();
         }
     }
-    if let Some(tunnel) = tunnel.upgrade() {
-        tunnel.retire();
-    }
-    if let Some(released) = released.take() {
-        released();
+
+    fn release(&mut self) {
+        if let Some(released) = self.released.take() {
+            released();
+        }
     }
 }
 

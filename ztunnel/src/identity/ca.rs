@@ -14,8 +14,9 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::certified::{CertifiedIdentity, KeyRequest};
+use super::certified::{CertifiedIdentity, KeyRequest, Surroundings};
 use super::channel::ControlChannel;
+use super::headers::ExtraHeaders;
 use super::token::Token;
 use super::{IdentityError, TokenError};
 
@@ -39,19 +40,28 @@ pub struct CaClient {
     channel: Channel,
     token: Token,
     settings: CaSettings,
+    headers: ExtraHeaders,
 }
 
 impl CaClient {
     /// Needs a runtime; connects with the first call.
     #[must_use]
     pub fn new(channel: &ControlChannel, token: Token, settings: CaSettings) -> Self {
-        Self { channel: channel.lazy(), token, settings }
+        let headers = ExtraHeaders::default();
+        Self { channel: channel.lazy(), token, settings, headers }
+    }
+
+    /// Sends these headers along.
+    #[must_use]
+    pub fn with_headers(self, headers: &ExtraHeaders) -> Self {
+        Self { headers: headers.clone(), ..self }
     }
 
     /// Makes a key and has it signed; one attempt.
     pub(super) async fn issue(
         &self,
         identity: &Identity,
+        surroundings: &Surroundings<'_>,
     ) -> Result<CertifiedIdentity, IdentityError> {
         let key = KeyRequest::new(identity)?;
         let request = self.request(identity, key.csr())?;
@@ -62,7 +72,7 @@ impl CaClient {
                 identity: identity.clone(),
                 status: Box::new(status),
             })?;
-        key.certify(&answer.cert_chain)
+        key.certify(&answer.cert_chain, surroundings)
     }
 
     fn request(
@@ -78,6 +88,7 @@ impl CaClient {
             validity_duration: i64::try_from(self.settings.ttl.as_secs()).unwrap_or(i64::MAX),
             metadata: Some(Struct { fields }),
         });
+        self.headers.apply(request.metadata_mut());
         if let Some(bearer) = self.token.bearer()? {
             request.metadata_mut().insert("authorization", bearer);
             let cluster = AsciiMetadataValue::try_from(&self.settings.cluster)

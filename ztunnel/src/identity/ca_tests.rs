@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,15 +22,17 @@ use tokio_rustls::TlsAcceptor;
 use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use super::{CaClient, CaSettings, ControlChannel, IdentityError, Token};
+use super::certified::Surroundings;
+use super::{CaClient, CaSettings, ControlChannel, ExtraHeaders, IdentityError, Token};
 use crate::tls::test_ca::TestCa;
-use crate::tls::{ControlSettings, RootSource, provider};
+use crate::tls::{ControlSettings, RootSource, Terms, provider};
 
 /// Signs for who has the right token, and remembers what it was asked.
 #[derive(Clone)]
 struct Service {
     ca: TestCa,
     seen: Arc<Mutex<Vec<IstioCertificateRequest>>>,
+    tenants: Arc<Mutex<Vec<String>>>,
 }
 
 type Answer<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
@@ -44,6 +46,7 @@ impl Service {
         if header("authorization") != Some("Bearer right") || header("clusterid") != Some("c1") {
             return Err(Status::unauthenticated("wrong token"));
         }
+        self.tenants.lock().unwrap().extend(header("x-tenant").map(ToOwned::to_owned));
         self.seen.lock().unwrap().push(request.get_ref().clone());
         let cert_chain = self.ca.answer(&request.get_ref().csr).map_err(Status::internal)?;
         Ok(IstioCertificateResponse { cert_chain })
@@ -123,13 +126,18 @@ async fn start(service: Service) -> (ControlChannel, JoinSet<()>) {
     (ControlChannel::new(settings).unwrap(), tasks)
 }
 
+fn plain() -> Surroundings<'static> {
+    static TERMS: LazyLock<Terms> = LazyLock::new(Terms::default);
+    Surroundings { terms: &TERMS, earlier_roots: &[] }
+}
+
 fn client(channel: &ControlChannel, token: &str) -> CaClient {
     let settings = CaSettings { cluster: "c1".to_owned(), ttl: Duration::from_secs(7200) };
     CaClient::new(channel, Token::from_setting(Some(token)), settings)
 }
 
 fn service() -> Service {
-    Service { ca: TestCa::new(), seen: Arc::default() }
+    Service { ca: TestCa::new(), seen: Arc::default(), tenants: Arc::default() }
 }
 
 #[tokio::test]
@@ -137,7 +145,7 @@ async fn the_service_is_asked_as_istio_asks() {
     let service = service();
     let (channel, _tasks) = start(service.clone()).await;
     let cart = Identity::new("", "shop", "cart").unwrap();
-    let certified = client(&channel, "right").issue(&cart).await.unwrap();
+    let certified = client(&channel, "right").issue(&cart, &plain()).await.unwrap();
     assert_eq!(*certified.identity(), cart);
     let seen = service.seen.lock().unwrap();
     assert_eq!(seen[0].validity_duration, 7200);
@@ -149,7 +157,7 @@ async fn the_service_is_asked_as_istio_asks() {
 async fn a_refusal_names_the_identity_and_the_answer() {
     let (channel, _tasks) = start(service()).await;
     let cart = Identity::new("", "shop", "cart").unwrap();
-    let error = client(&channel, "wrong").issue(&cart).await.unwrap_err();
+    let error = client(&channel, "wrong").issue(&cart, &plain()).await.unwrap_err();
     let IdentityError::Refused { status, .. } = &error else { panic!("{error}") };
     assert_eq!(status.code(), Code::Unauthenticated);
     let text = error.to_string();
@@ -165,6 +173,34 @@ async fn an_unreachable_service_is_an_error_that_says_why() {
     let error = channel.connect().await.unwrap_err().to_string();
     assert_eq!(error.matches("efused").count(), 1, "{error}");
     let cart = Identity::new("", "shop", "cart").unwrap();
-    let error = client(&channel, "right").issue(&cart).await.unwrap_err().to_string();
+    let error = client(&channel, "right").issue(&cart, &plain()).await.unwrap_err().to_string();
     assert!(error.contains("efused"), "{error}");
+}
+
+#[tokio::test]
+async fn headers_of_the_operator_go_along() {
+    let service = service();
+    let (channel, _tasks) = start(service.clone()).await;
+    let mut headers = ExtraHeaders::default();
+    headers.add("X-Tenant", "blue").unwrap();
+    let cart = Identity::new("", "shop", "cart").unwrap();
+    client(&channel, "right").with_headers(&headers).issue(&cart, &plain()).await.unwrap();
+    assert_eq!(*service.tenants.lock().unwrap(), ["blue"]);
+}
+
+#[tokio::test]
+async fn a_token_is_read_again_for_each_call() {
+    let (channel, _tasks) = start(service()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let settings = CaSettings { cluster: "c1".to_owned(), ttl: Duration::from_secs(7200) };
+    let client = CaClient::new(&channel, Token::from_setting(file.to_str()), settings);
+    let cart = Identity::new("", "shop", "cart").unwrap();
+    let missing = client.issue(&cart, &plain()).await.unwrap_err();
+    assert!(matches!(missing, IdentityError::Token(_)), "{missing}");
+    std::fs::write(&file, "old").unwrap();
+    let old = client.issue(&cart, &plain()).await.unwrap_err();
+    assert!(matches!(old, IdentityError::Refused { .. }), "{old}");
+    std::fs::write(&file, "right\n").unwrap();
+    client.issue(&cart, &plain()).await.unwrap();
 }

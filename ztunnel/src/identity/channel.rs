@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
-use crate::tls::{ControlConnector, ControlSettings, TlsError};
+use crate::tls::{ControlConnector, ControlSettings, Cryptography, TlsError};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -63,6 +63,12 @@ impl ControlChannel {
             .keep_alive_timeout(KEEPALIVE_DEADLINE)
             .keep_alive_while_idle(true);
         Ok(Self { endpoint, connector: ControlConnector::new(settings)? })
+    }
+
+    /// With other cryptography than the default.
+    #[must_use]
+    pub fn with_cryptography(self, cryptography: &Cryptography) -> Self {
+        Self { connector: self.connector.with_cryptography(cryptography), ..self }
     }
 
     /// Connects now, within 5 s.

@@ -6,6 +6,9 @@
 //!     └────── certificate() ◄────────┘   the old one stays until it expires
 //! ```
 //!
+//! Each keeper also remembers the roots of earlier answers for as long as peers may have
+//! certificates of them, so that a rotation of the root refuses nobody.
+//!
 //! A certificate is asked for only while somebody holds a lease of its identity, and
 //! forgotten with the last lease.
 
@@ -14,6 +17,14 @@ mod ca;
 mod ca_tests;
 mod certified;
 mod channel;
+mod headers;
+mod keeper;
+mod metrics;
+mod overlap;
+mod queue;
+mod root_watch;
+#[cfg(test)]
+mod rotation_tests;
 mod store;
 mod summary;
 #[cfg(test)]
@@ -22,10 +33,13 @@ mod token;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use ca::{CaClient, CaSettings};
 pub use certified::CertifiedIdentity;
 pub use channel::{ChannelError, ControlChannel};
+pub use headers::ExtraHeaders;
+pub use root_watch::follow_root;
 #[cfg(test)]
 pub(crate) use store::Issuer;
 pub use store::{Certificates, Lease};
@@ -83,6 +97,14 @@ pub enum IdentityError {
         identity: Identity,
         /// Which check failed.
         reason: String,
+    },
+    /// What there was is past its time, and nothing new could be had.
+    #[error("certificate of {identity} has expired: {cause}")]
+    Expired {
+        /// Whose.
+        identity: Identity,
+        /// Why there is no new one.
+        cause: Arc<IdentityError>,
     },
     /// ztunnel is ending, or the last lease is gone.
     #[error("certificate of {0} is no longer kept")]

@@ -6,22 +6,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use mesh::Identity;
-use tokio::sync::{Notify, Semaphore, watch};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
 
 use super::IdentityError;
 use super::ca::CaClient;
-use super::certified::CertifiedIdentity;
+use super::certified::{CertifiedIdentity, Surroundings};
+use super::keeper::{Keeper, Office, State};
+use super::metrics;
+use super::queue::Queue;
 use super::summary::Summary;
-use crate::backoff::Backoff;
+use crate::tls::Terms;
 
 /// Calls to the CA at one time; a node that starts with 200 pods must not flood it.
 const CONCURRENCY: usize = 8;
-
-/// Between two calls for one identity, also when connections are waiting for it.
-const SHORTEST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(150);
 
 /// Who signs.
 #[derive(Clone, Debug)]
@@ -34,17 +34,22 @@ pub(crate) enum Issuer {
 }
 
 impl Issuer {
-    async fn issue(&self, identity: &Identity) -> Result<CertifiedIdentity, IdentityError> {
+    pub(super) async fn issue(
+        &self,
+        identity: &Identity,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<CertifiedIdentity, IdentityError> {
         match self {
-            Self::Service(client) => client.issue(identity).await,
+            Self::Service(client) => client.issue(identity, surroundings).await,
             #[cfg(test)]
             Self::Local(ca) => {
                 let key = super::certified::KeyRequest::new(identity)?;
+                ca.pass().await;
                 let chain = ca.answer(key.csr()).map_err(|reason| IdentityError::Rejected {
                     identity: identity.clone(),
                     reason,
                 })?;
-                key.certify(&chain)
+                key.certify(&chain, surroundings)
             }
         }
     }
@@ -58,14 +63,8 @@ pub struct Certificates {
 
 #[derive(Debug)]
 struct Shared {
-    issuer: Arc<Limited>,
+    office: Arc<Office>,
     entries: Mutex<HashMap<Identity, Entry>>,
-}
-
-#[derive(Debug)]
-struct Limited {
-    issuer: Issuer,
-    permits: Semaphore,
 }
 
 #[derive(Debug)]
@@ -76,29 +75,48 @@ struct Entry {
     keeper: JoinHandle<()>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct State {
-    current: Option<Arc<CertifiedIdentity>>,
-    failures: u64,
-    error: Option<Arc<IdentityError>>,
-}
-
-impl State {
-    fn valid(&self) -> Option<Arc<CertifiedIdentity>> {
-        self.current.clone().filter(|certified| !certified.expired(SystemTime::now()))
-    }
-}
-
 impl Certificates {
-    /// A store that has certificates signed by `ca`.
+    /// A store that has certificates signed by `ca`, with the default terms.
     #[must_use]
     pub fn new(ca: CaClient) -> Self {
-        Self::with_issuer(Issuer::Service(ca))
+        Self::with_terms(ca, &Terms::default())
     }
 
+    /// A store that has certificates signed by `ca`; connections of their holders follow
+    /// `terms`.
+    #[must_use]
+    pub fn with_terms(ca: CaClient, terms: &Terms) -> Self {
+        Self::with_issuer_and_terms(Issuer::Service(ca), terms)
+    }
+
+    #[cfg(test)]
     pub(crate) fn with_issuer(issuer: Issuer) -> Self {
-        let issuer = Arc::new(Limited { issuer, permits: Semaphore::new(CONCURRENCY) });
-        Self { shared: Arc::new(Shared { issuer, entries: Mutex::default() }) }
+        Self::with_issuer_and_terms(issuer, &Terms::default())
+    }
+
+    pub(crate) fn with_issuer_and_terms(issuer: Issuer, terms: &Terms) -> Self {
+        let office = Office {
+            issuer,
+            queue: Queue::new(CONCURRENCY),
+            terms: terms.clone(),
+            failures: Counter::default(),
+            changes: watch::Sender::new(0),
+            renewals: watch::Sender::new(Duration::ZERO),
+        };
+        Self { shared: Arc::new(Shared { office: Arc::new(office), entries: Mutex::default() }) }
+    }
+
+    /// Registers gauges of their number and of the first one's end, and a counter of
+    /// failures.
+    pub fn register(&self, registry: &mut Registry) {
+        metrics::register(self, &self.shared.office.failures, registry);
+    }
+
+    /// When each certificate expires.
+    pub(super) fn ends(&self) -> Vec<Option<SystemTime>> {
+        let entries = self.shared.entries();
+        let end = |entry: &Entry| entry.state.borrow().current.as_ref().map(|c| c.not_after());
+        entries.values().map(end).collect()
     }
 
     /// Has the identity's certificate fetched and kept while the lease lives. Needs a
@@ -117,6 +135,37 @@ impl Certificates {
             state: entry.state.clone(),
             demand: Arc::clone(&entry.demand),
         }
+    }
+
+    /// Counts the certificates obtained, of all identities: what was built with an older
+    /// one may be replaced.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.office.changes.subscribe()
+    }
+
+    /// How many certificates this identity has had; `None` if none is kept.
+    #[must_use]
+    pub fn generation(&self, identity: &Identity) -> Option<u64> {
+        self.shared.entries().get(identity).map(|entry| entry.state.borrow().generation)
+    }
+
+    /// Has all certificates renewed, each at a random moment `within` this time. Those
+    /// there are stay in use until then.
+    pub fn renew_all(&self, within: Duration) {
+        self.shared.office.renewals.send_replace(within);
+    }
+
+    /// Who waits for a call to the CA.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.office.queue.waiting()
+    }
+
+    /// Does a connection wait among them?
+    #[cfg(test)]
+    pub(super) fn is_urgent(&self) -> bool {
+        self.shared.office.queue.is_urgent()
     }
 
     /// What is kept, for people; without keys.
@@ -144,7 +193,7 @@ impl Shared {
         let (sender, state) = watch::channel(State::default());
         let demand = Arc::new(Notify::new());
         let keeper = Keeper {
-            issuer: Arc::clone(&self.issuer),
+            office: Arc::clone(&self.office),
             identity: identity.clone(),
             state: sender,
             demand: Arc::clone(&demand),
@@ -167,6 +216,22 @@ impl Lease {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// How many certificates the identity has had so far. A tunnel that was made with an
+    /// older one should take no new streams.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.state.borrow().generation
+    }
+
+    /// Returns when there is a certificate newer than `generation`.
+    pub async fn renewed(&self, generation: u64) {
+        let mut state = self.state.clone();
+        if state.wait_for(|state| state.generation > generation).await.is_err() {
+            // Nothing is renewed any more.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// The current certificate. While there is none, an attempt is started or joined,
@@ -205,57 +270,5 @@ impl Drop for Lease {
                 entry.remove().keeper.abort();
             }
         }
-    }
-}
-
-struct Keeper {
-    issuer: Arc<Limited>,
-    identity: Identity,
-    state: watch::Sender<State>,
-    demand: Arc<Notify>,
-}
-
-impl Keeper {
-    async fn run(self) {
-        let mut backoff = Backoff::new(SHORTEST_WAIT, LONGEST_WAIT);
-        loop {
-            match self.issue().await {
-                Ok(certified) => {
-                    backoff.reset();
-                    let pause = certified.refresh_in(SystemTime::now()).max(SHORTEST_WAIT);
-                    self.accept(certified);
-                    sleep(pause).await;
-                }
-                Err(error) => {
-                    let pause = backoff.wait();
-                    self.reject(error, pause);
-                    // Connections that wait may shorten the pause, not skip it.
-                    sleep(SHORTEST_WAIT).await;
-                    let rest = pause.saturating_sub(SHORTEST_WAIT);
-                    let _ = timeout(rest, self.demand.notified()).await;
-                }
-            }
-        }
-    }
-
-    async fn issue(&self) -> Result<CertifiedIdentity, IdentityError> {
-        let _permit = self.issuer.permits.acquire().await;
-        self.issuer.issuer.issue(&self.identity).await
-    }
-
-    fn accept(&self, certified: CertifiedIdentity) {
-        tracing::info!(identity = %self.identity, "certificate obtained");
-        let current = Some(Arc::new(certified));
-        self.state.send_modify(|state| {
-            *state = State { current, failures: state.failures, error: None };
-        });
-    }
-
-    fn reject(&self, error: IdentityError, pause: Duration) {
-        tracing::warn!(identity = %self.identity, %error, retry_in = ?pause, "no certificate");
-        self.state.send_modify(|state| {
-            state.failures += 1;
-            state.error = Some(Arc::new(error));
-        });
     }
 }

@@ -1,5 +1,7 @@
 //! What the configuration dump tells about certificates.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use mesh::Identity;
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
@@ -28,6 +30,8 @@ pub struct Summary {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateSummary {
+    /// The certificate itself: PEM in base64.
+    pub pem: String,
     /// In decimal.
     pub serial_number: String,
     /// RFC 3339.
@@ -58,6 +62,13 @@ impl Summary {
     }
 }
 
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    let body = BASE64.encode(certificate);
+    let lines: Vec<_> =
+        body.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line)).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
 /// Certificates that got this far were parsed before.
 fn summarize(certificate: &CertificateDer<'_>) -> Option<CertificateSummary> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
@@ -65,6 +76,7 @@ fn summarize(certificate: &CertificateDer<'_>) -> Option<CertificateSummary> {
         OffsetDateTime::from_unix_timestamp(time.timestamp()).ok()?.format(&Rfc3339).ok()
     };
     Some(CertificateSummary {
+        pem: BASE64.encode(pem(certificate)),
         serial_number: parsed.serial.to_string(),
         valid_from: text(parsed.validity().not_before)?,
         expiration_time: text(parsed.validity().not_after)?,

@@ -7,9 +7,10 @@ use mesh::Identity;
 use rcgen::{BasicConstraints, IsCa};
 use tokio::time::timeout;
 
-use super::certified::KeyRequest;
+use super::certified::{KeyRequest, Surroundings};
 use super::store::{Certificates, Issuer};
 use super::{IdentityError, Lease, Token};
+use crate::tls::Terms;
 use crate::tls::test_ca::TestCa;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -105,9 +106,17 @@ async fn the_old_certificate_stays_while_the_new_one_is_refused() {
     assert!(renewed(&lease, first).await > first);
 }
 
+/// Joins a key with what a CA answered.
+fn certify(
+    request: KeyRequest<'_>,
+    chain: &[String],
+) -> Result<super::CertifiedIdentity, IdentityError> {
+    request.certify(chain, &Surroundings { terms: &Terms::default(), earlier_roots: &[] })
+}
+
 /// What becomes of a returned chain.
 fn verdict(chain: &[String]) -> String {
-    match KeyRequest::new(&cart()).unwrap().certify(chain) {
+    match certify(KeyRequest::new(&cart()).unwrap(), chain) {
         Ok(_) => "accepted".to_owned(),
         Err(IdentityError::Rejected { reason, .. }) => reason,
         Err(other) => other.to_string(),
@@ -121,7 +130,7 @@ fn only_what_was_asked_for_is_accepted() {
     let identity = cart();
     let request = KeyRequest::new(&identity).unwrap();
     let good = ca.answer(request.csr()).unwrap();
-    assert!(request.certify(&good).is_ok());
+    assert!(certify(request, &good).is_ok());
 
     let (_, for_other_key) = ca.leaf(&[&id], |_| ());
     let (_, for_other_name) = ca.leaf(&["spiffe://cluster.local/ns/shop/sa/db"], |_| ());
@@ -132,14 +141,20 @@ fn only_what_was_asked_for_is_accepted() {
     let (_, expired) = ca.leaf(&[&id], |params| {
         params.not_after = params.not_before + time::Duration::seconds(1);
     });
+    let (_, nameless) = ca.leaf(&[], |_| ());
+    let (_, early) = ca.leaf(&[&id], |params| {
+        params.not_before = time::OffsetDateTime::now_utc() + time::Duration::minutes(10);
+    });
     let root = ca.root_pem();
-    let cases: [(Vec<String>, &str); 9] = [
+    let cases: [(Vec<String>, &str); 11] = [
+        (vec![nameless.pem(), root.clone()], "0 URI names"),
+        (vec![early.pem(), root.clone()], "not valid yet"),
         (vec![], "empty"),
         (vec![for_other_key.pem()], "no root"),
         (vec![for_other_key.pem(), root.clone()], "not for the key"),
         (vec![for_other_name.pem(), root.clone()], "it is for spiffe://"),
         (vec![two_names.pem(), root.clone()], "2 URI names"),
-        (vec![authority.pem(), root.clone()], "CaUsedAsEndEntity"),
+        (vec![authority.pem(), root.clone()], "CA certificate"),
         (vec![expired.pem(), root.clone()], "xpired"),
         (vec![for_other_key.pem(), other.root_pem()], "BadSignature"),
         (vec!["rubbish".to_owned(), root], "no root"),
@@ -156,7 +171,7 @@ fn keys_stay_out_of_debug_text() {
     let identity = cart();
     let request = KeyRequest::new(&identity).unwrap();
     let chain = ca.answer(request.csr()).unwrap();
-    let text = format!("{:?}", request.certify(&chain).unwrap());
+    let text = format!("{:?}", certify(request, &chain).unwrap());
     assert!(text.contains("spiffe://cluster.local/ns/shop/sa/cart"), "{text}");
     assert!(!text.to_lowercase().contains("key"), "{text}");
 }

@@ -1,10 +1,10 @@
 //! What must be known before a connection is judged, and the judgement of those toward
-//! the pod, at their beginning and at every change of the view.
+//! the pod at their beginning. At changes of the view the roster judges them again.
 
 use std::sync::Arc;
 
 use mesh::{Decision, LocalWorkload, View, Workload};
-use tokio::sync::watch;
+use netns::OrigDst;
 use tokio::time::{Instant, timeout_at};
 
 use super::KNOWLEDGE_WAIT;
@@ -15,35 +15,34 @@ use super::refusal::Refusal;
 pub(super) type Known = (Arc<View>, Arc<Workload>);
 
 impl PodShared {
-    /// Waits until the pod is known to a complete view.
-    pub(super) async fn known(&self) -> Result<Known, Refusal> {
+    /// Waits until the pod and what is at `dst` are known to a complete view.
+    pub(super) async fn known_toward(&self, dst: OrigDst) -> Result<Known, Refusal> {
+        let (view, network) = (&self.context.view, &self.context.settings.network);
+        view.prepare(&self.info.namespace, network, dst.0.ip()).await?;
         self.settled(Ok).await
     }
 
-    /// Waits until a connection toward this pod can be judged, and judges it.
+    /// Waits until a connection toward this pod can be judged, and judges it. The first
+    /// judgement is told to those who watch policies.
     pub(super) async fn admit(&self, connection: &mesh::Connection) -> Result<Known, Refusal> {
+        let judged = self.judge(connection).await;
+        let (known, decision) = match &judged {
+            Ok(known) => (Some(known.clone()), Decision::Allow),
+            Err(Refusal::Denied(denial)) => (self.lookup().ok(), Decision::Deny(denial.clone())),
+            Err(_) => return judged,
+        };
+        if let Some((view, workload)) = known {
+            self.context.telemetry.judged(&view, &workload, connection, &decision);
+        }
+        judged
+    }
+
+    async fn judge(&self, connection: &mesh::Connection) -> Result<Known, Refusal> {
         self.settled(|(view, workload)| match view.authorize(&workload, connection) {
             Decision::Allow => Ok((view, workload)),
             Decision::Deny(denial) => Err(Refusal::Denied(denial)),
         })
         .await
-    }
-
-    /// Judges again at every change of the view. Returns when the connection is no longer
-    /// allowed. `changes` was subscribed before the connection was admitted.
-    pub(super) async fn offence(
-        &self,
-        connection: &mesh::Connection,
-        changes: &mut watch::Receiver<u64>,
-    ) -> Refusal {
-        while changes.changed().await.is_ok() {
-            // Only a policy cuts what was allowed. That the workload is missing for a
-            // moment, or for good because the pod is ending, does not.
-            if let Err(refusal @ Refusal::Denied(_)) = self.admit(connection).await {
-                return refusal;
-            }
-        }
-        std::future::pending().await
     }
 
     /// Asks `judge` about each new view, until its answer does not wait for knowledge.
@@ -53,6 +52,7 @@ impl PodShared {
     ) -> Result<Known, Refusal> {
         let deadline = Instant::now() + KNOWLEDGE_WAIT;
         let mut changes = self.context.view.changes();
+        self.context.view.ask_for_pod(&self.info.namespace, &self.info.name);
         loop {
             let answer = self.lookup().and_then(&judge);
             match answer {
@@ -67,7 +67,8 @@ impl PodShared {
         }
     }
 
-    fn lookup(&self) -> Result<Known, Refusal> {
+    /// The pod in the latest view.
+    pub(super) fn lookup(&self) -> Result<Known, Refusal> {
         let view = self.context.view.current().ok_or(Refusal::ViewIncomplete)?;
         let pod = LocalWorkload {
             name: &self.info.name,

@@ -5,10 +5,15 @@ use std::sync::Arc;
 use mesh::Network;
 use netns::{Fence, PortUse};
 
+use super::descriptors::Descriptors;
+use super::limits::Limits;
+use super::tune::TcpSettings;
+use crate::dns;
 use crate::hbone;
 use crate::identity::Certificates;
 use crate::source::ViewHandle;
 use crate::telemetry::Telemetry;
+use crate::worker::Workers;
 
 /// Does this node use IPv6?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +22,24 @@ pub enum Ipv6 {
     Enabled,
     /// Listeners serve IPv4 only.
     Disabled,
+}
+
+/// Is a client told whose answer it gets?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseBaggage {
+    /// Yes: its logs and metrics can name the server.
+    Sent,
+    /// No.
+    Withheld,
+}
+
+/// Which address applications see behind inbound connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceAddress {
+    /// The client's.
+    Client,
+    /// The pod's own.
+    Pod,
 }
 
 /// Settings of the proxies.
@@ -32,8 +55,18 @@ pub struct Settings {
     pub ipv6: Ipv6,
     /// Whether ports that we bind may be shared with the next or the last ztunnel.
     pub port_use: PortUse,
+    /// What answers say about the server.
+    pub response_baggage: ResponseBaggage,
     /// Sizes and times of tunnels.
     pub hbone: hbone::Settings,
+    /// Name servers in the pods.
+    pub dns: dns::Settings,
+    /// Options of sockets.
+    pub tcp: TcpSettings,
+    /// What applications see.
+    pub source_address: SourceAddress,
+    /// What one pod may use up.
+    pub limits: Limits,
 }
 
 impl Default for Settings {
@@ -44,7 +77,12 @@ impl Default for Settings {
             packet_mark: zds::PACKET_MARK.value,
             ipv6: Ipv6::Enabled,
             port_use: PortUse::Shared,
+            response_baggage: ResponseBaggage::Sent,
             hbone: hbone::Settings::default(),
+            dns: dns::Settings::default(),
+            tcp: TcpSettings::default(),
+            source_address: SourceAddress::Client,
+            limits: Limits::default(),
         }
     }
 }
@@ -56,6 +94,8 @@ pub struct ProxyContext {
     pub(super) certificates: Certificates,
     pub(super) telemetry: Telemetry,
     pub(super) fence: Fence,
+    pub(super) workers: Workers,
+    pub(super) descriptors: Descriptors,
     pub(super) settings: Settings,
 }
 
@@ -67,8 +107,10 @@ impl ProxyContext {
         certificates: Certificates,
         telemetry: Telemetry,
         fence: Fence,
+        workers: Workers,
         settings: Settings,
     ) -> Arc<Self> {
-        Arc::new(Self { view, certificates, telemetry, fence, settings })
+        let descriptors = Descriptors::of_this_process();
+        Arc::new(Self { view, certificates, telemetry, fence, workers, descriptors, settings })
     }
 }

@@ -1,22 +1,33 @@
-//! What goes along with a tunnel, for those who watch. Nothing in it is proved, and
-//! nothing here reads it.
+//! What goes along with a tunnel, for those who watch. Nothing in it is proved, and no
+//! decision is made from it.
+
+mod claims;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use http::header::{FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue};
-use mesh::Workload;
+use mesh::{Service, Workload, WorkloadKind};
 
+use super::context::ResponseBaggage;
 use crate::tls::random;
 
+pub(super) use claims::{Claims, claims};
+
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+/// The network that a client is in, when there is a gateway between us.
+const NETWORK: HeaderName = HeaderName::from_static("x-forwarded-network");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Headers of a request on behalf of `client` at `addr`.
-pub(super) fn request(client: &Workload, addr: SocketAddr) -> HeaderMap {
-    let mut headers = response(client);
-    insert(&mut headers, FORWARDED, &format!("for=\"{addr}\""));
+/// Headers of a request on behalf of `client` at `addr`, that dialled `service`.
+pub(super) fn request(client: &Workload, addr: SocketAddr, service: Option<&Service>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    insert(&mut headers, BAGGAGE, &baggage(client));
+    let host = service.map(|service| service.key.hostname());
+    let host = host.filter(|host| host.bytes().all(claims::plain));
+    let host = host.map(|host| format!(";host={host}")).unwrap_or_default();
+    insert(&mut headers, FORWARDED, &format!("for=\"{addr}\"{host}"));
     if let Some(trace) = traceparent() {
         insert(&mut headers, TRACEPARENT, &trace);
     }
@@ -24,9 +35,11 @@ pub(super) fn request(client: &Workload, addr: SocketAddr) -> HeaderMap {
 }
 
 /// Headers of the answer on behalf of `server`.
-pub(super) fn response(server: &Workload) -> HeaderMap {
+pub(super) fn response(server: &Workload, wanted: ResponseBaggage) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    insert(&mut headers, BAGGAGE, &baggage(server));
+    if wanted == ResponseBaggage::Sent {
+        insert(&mut headers, BAGGAGE, &baggage(server));
+    }
     headers
 }
 
@@ -39,14 +52,25 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 }
 
 fn baggage(workload: &Workload) -> String {
-    let members: [(&str, &str); 5] = [
+    let owner = if workload.owner.is_empty() { &workload.name } else { &workload.owner };
+    let kind = match workload.kind {
+        WorkloadKind::Deployment => "k8s.deployment.name",
+        WorkloadKind::CronJob => "k8s.cronjob.name",
+        WorkloadKind::Job => "k8s.job.name",
+        WorkloadKind::Pod => "k8s.pod.name",
+    };
+    let members: [(&str, &str); 7] = [
         ("k8s.cluster.name", &workload.cluster),
         ("k8s.namespace.name", &workload.namespace),
-        ("k8s.pod.name", &workload.name),
+        (kind, owner),
         ("service.name", &workload.canonical_name),
         ("service.version", &workload.canonical_revision),
+        ("cloud.region", &workload.locality.region),
+        ("cloud.availability_zone", &workload.locality.zone),
     ];
-    let known = members.iter().filter(|(_, value)| !value.is_empty());
+    // A value with a comma in it would be two members to whoever reads it.
+    let fine = |value: &str| !value.is_empty() && value.bytes().all(claims::plain);
+    let known = members.iter().filter(|(_, value)| fine(value));
     known.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
@@ -67,23 +91,56 @@ fn traceparent() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::Identity;
+    use mesh::{Identity, Locality, ServiceKey};
+
+    fn cart() -> Workload {
+        let identity = Identity::new("", "shop", "cart").unwrap();
+        Workload { canonical_name: "cart".into(), ..Workload::new("u", "shop", "cart-1", identity) }
+    }
 
     #[test]
     fn a_request_says_whose_it_is() {
-        let workload = Workload {
-            canonical_name: "cart".into(),
-            ..Workload::new("u", "shop", "cart-1", Identity::new("", "shop", "cart").unwrap())
-        };
-        let headers = request(&workload, "[fd00::1]:4000".parse().unwrap());
+        let headers = request(&cart(), "[fd00::1]:4000".parse().unwrap(), None);
         assert_eq!(
             headers["baggage"],
-            "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop,k8s.pod.name=cart-1,\
+            "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop,k8s.deployment.name=cart-1,\
              service.name=cart"
         );
         assert_eq!(headers["forwarded"], "for=\"[fd00::1]:4000\"");
         let trace = headers["traceparent"].to_str().unwrap();
         let parts: Vec<usize> = trace.split('-').map(str::len).collect();
         assert_eq!(parts, [2, 32, 16, 2], "{trace}");
+    }
+
+    #[test]
+    fn a_request_says_what_was_dialled() {
+        let service = Service::new(ServiceKey::new("shop", "cart.shop.svc").unwrap());
+        let headers = request(&cart(), "10.0.0.1:1".parse().unwrap(), Some(&service));
+        assert_eq!(headers["forwarded"], "for=\"10.0.0.1:1\";host=cart.shop.svc");
+    }
+
+    #[test]
+    fn an_answer_says_whose_it_is_where_that_is_wanted() {
+        let locality = Locality { region: "r".into(), zone: "z".into(), ..Locality::default() };
+        let server = Workload {
+            kind: WorkloadKind::CronJob,
+            owner: "tidy".into(),
+            canonical_revision: "v1".into(),
+            locality: locality.into(),
+            ..cart()
+        };
+        assert_eq!(
+            response(&server, ResponseBaggage::Sent)["baggage"],
+            "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop,k8s.cronjob.name=tidy,\
+             service.name=cart,service.version=v1,cloud.region=r,cloud.availability_zone=z"
+        );
+        assert!(response(&server, ResponseBaggage::Withheld).is_empty());
+    }
+
+    #[test]
+    fn a_name_cannot_pass_for_another_member() {
+        let odd = Workload { cluster: "a,k8s.pod.name=b".into(), ..cart() };
+        let baggage = &response(&odd, ResponseBaggage::Sent)["baggage"];
+        assert_eq!(baggage, "k8s.namespace.name=shop,k8s.deployment.name=cart-1,service.name=cart");
     }
 }

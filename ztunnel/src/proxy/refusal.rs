@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use http::StatusCode;
 use mesh::Denial;
 
+use super::limits::Full;
 use crate::route;
+use crate::source::LookupError;
 use crate::telemetry::{Failure, ResponseFlags};
 
 /// The reasons, each with a stable name for counters.
@@ -17,6 +19,8 @@ pub(super) enum Refusal {
     ViewIncomplete,
     #[error("the pod is not in the view of the mesh; does the control plane know it?")]
     UnknownWorkload,
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
     #[error("destination is one of the proxy's own ports, which applications must not dial")]
     ProxyPort,
     #[error(transparent)]
@@ -37,6 +41,14 @@ pub(super) enum Refusal {
     NoCertificate(String),
     #[error("peer could not prove who it is: {0}")]
     Handshake(String),
+    #[error("peer's certificate is revoked: {0}")]
+    Revoked(String),
+    #[error("the pod has reached its limit of {0}")]
+    Full(Full),
+    #[error("ztunnel is out of file descriptors; is its limit too low for this node?")]
+    Descriptors,
+    #[error("client has gone before its connection was taken")]
+    Abandoned,
 }
 
 impl From<route::Refusal> for Refusal {
@@ -48,6 +60,12 @@ impl From<route::Refusal> for Refusal {
     }
 }
 
+impl From<Full> for Refusal {
+    fn from(full: Full) -> Self {
+        Self::Full(full)
+    }
+}
+
 impl Refusal {
     /// Label of the counter.
     pub(super) fn name(&self) -> &'static str {
@@ -55,6 +73,7 @@ impl Refusal {
             Self::NotRedirected => "not_redirected",
             Self::ViewIncomplete => "view_incomplete",
             Self::UnknownWorkload => "unknown_workload",
+            Self::Lookup(_) => "lookup",
             Self::ProxyPort => "proxy_port",
             Self::Route(refusal) => refusal.name(),
             Self::OtherNetwork(_) => "other_network",
@@ -67,6 +86,10 @@ impl Refusal {
             Self::ForeignTarget(_) => "foreign_target",
             Self::NoCertificate(_) => "no_certificate",
             Self::Handshake(_) => "handshake",
+            Self::Revoked(_) => "revoked",
+            Self::Full(full) => full.name(),
+            Self::Descriptors => "descriptors",
+            Self::Abandoned => "abandoned",
         }
     }
 
@@ -89,11 +112,16 @@ impl Refusal {
             | Self::NotRedirected => StatusCode::BAD_REQUEST,
             Self::ViewIncomplete
             | Self::UnknownWorkload
+            | Self::Lookup(_)
             | Self::Route(_)
             | Self::OtherNetwork(_)
             | Self::HostnameDestination(_)
             | Self::NoCertificate(_)
-            | Self::Handshake(_) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Handshake(_)
+            | Self::Revoked(_)
+            | Self::Full(_)
+            | Self::Descriptors
+            | Self::Abandoned => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -102,6 +130,7 @@ impl Refusal {
             Self::Denied(_) => ResponseFlags::Deny,
             Self::NoCertificate(_) => ResponseFlags::IdentityError,
             Self::Handshake(_) => ResponseFlags::TlsFailure,
+            Self::Revoked(_) => ResponseFlags::CertRevoked,
             _ => ResponseFlags::None,
         };
         Failure { flags, text: self.to_string() }

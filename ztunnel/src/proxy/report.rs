@@ -2,33 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mesh::{Identity, Network, View};
 
 use super::admission::Known;
+use super::headers::Claims;
 use super::pod::PodShared;
 use super::refusal::Refusal;
 use crate::telemetry::{
     self, ConnectionOpen, Direction, Endpoint, Failure, Reporter, ResponseFlags, Security,
 };
-
-/// Counts a connection while it lives.
-#[derive(Debug)]
-pub(super) struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    pub(super) fn new(counter: &Arc<AtomicUsize>) -> Self {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(counter))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// An address as applications know it.
 pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
@@ -55,6 +38,14 @@ pub(super) fn client(
     Endpoint { addr, workload, identity: identity.cloned() }
 }
 
+/// The client of a connection that came through a gateway, as it calls itself. Who it is
+/// was proved.
+pub(super) fn claimed(claims: Claims, gateway: SocketAddr, identity: &Identity) -> Endpoint {
+    let Claims { client, workload } = claims;
+    let addr = client.map_or(gateway, canonical);
+    Endpoint { addr, workload: Some(workload), identity: Some(identity.clone()) }
+}
+
 /// The facts of a connection toward this pod.
 pub(super) fn inbound(
     pod: &PodShared,
@@ -73,6 +64,7 @@ pub(super) fn inbound(
             workload: known.map(|(_, workload)| Arc::clone(workload)),
             identity: Some(pod.lease.identity().clone()),
         },
+        service: None,
         hbone_addr,
         security,
     }

@@ -25,6 +25,23 @@ pub(super) struct Endpoint {
     pub(super) place: Option<Place>,
 }
 
+/// A usable workload of a service; there may be thousands, so nothing is owned.
+#[derive(Clone, Copy, Debug)]
+struct Candidate<'a> {
+    peer: &'a Arc<Workload>,
+    rank: usize,
+    way: Way<'a>,
+    port: u16,
+}
+
+/// How a workload is reached.
+#[derive(Clone, Copy, Debug)]
+enum Way<'a> {
+    Address(IpAddr),
+    Hostname(&'a Arc<str>),
+    Gateway,
+}
+
 impl Request<'_> {
     /// Chooses among the usable workloads that match the most preferences, each with the
     /// chance of its capacity.
@@ -34,19 +51,17 @@ impl Request<'_> {
         port: u16,
         purpose: Purpose,
     ) -> Option<Endpoint> {
-        let usable = || {
-            self.view.endpoints(&service.key).filter_map(move |peer| {
-                let rank = self.rank(service, peer)?;
-                Some((rank, self.usable(service, peer, port, purpose)?))
-            })
+        let candidates = || {
+            let endpoints = self.view.endpoints(&service.key);
+            endpoints.filter_map(move |peer| self.candidate(service, peer, port, purpose))
         };
         let (mut best, mut total) = (0, 0);
-        for (rank, endpoint) in usable() {
+        for Candidate { peer, rank, .. } in candidates() {
             if rank > best {
                 (best, total) = (rank, 0);
             }
             if rank == best {
-                total += u64::from(endpoint.peer.capacity);
+                total += u64::from(peer.capacity);
             }
         }
         let sample = match purpose {
@@ -54,14 +69,34 @@ impl Request<'_> {
             Purpose::Application | Purpose::Waypoint => self.sample.endpoint,
         };
         let mut point = scaled(sample, total);
-        for (_, endpoint) in usable().filter(|(rank, _)| *rank == best) {
-            let capacity = u64::from(endpoint.peer.capacity);
+        for Candidate { peer, way, port, .. } in candidates().filter(|it| it.rank == best) {
+            let capacity = u64::from(peer.capacity);
             if point < capacity {
-                return Some(endpoint);
+                return Some(way.endpoint(peer, port));
             }
             point -= capacity;
         }
         None
+    }
+
+    fn candidate<'a>(
+        &self,
+        service: &Service,
+        peer: &'a Arc<Workload>,
+        port: u16,
+        purpose: Purpose,
+    ) -> Option<Candidate<'a>> {
+        let wanted = match service.load_balancing.health {
+            HealthPolicy::OnlyHealthy => peer.health == Health::Healthy,
+            HealthPolicy::AllowAll => true,
+        };
+        if !wanted || peer.capacity == 0 {
+            return None;
+        }
+        let port = target_port(service, peer, port, purpose)?;
+        let way = self.way(peer, self.dialled().ip(), service.ip_families, purpose)?;
+        let rank = self.rank(service, peer)?;
+        Some(Candidate { peer, rank, way, port })
     }
 
     /// How many preferences it matches up to the first that it does not; `None` where
@@ -88,42 +123,41 @@ impl Request<'_> {
         }
     }
 
-    fn usable(
-        &self,
-        service: &Service,
-        peer: &Arc<Workload>,
-        port: u16,
-        purpose: Purpose,
-    ) -> Option<Endpoint> {
-        let wanted = match service.load_balancing.health {
-            HealthPolicy::OnlyHealthy => peer.health == Health::Healthy,
-            HealthPolicy::AllowAll => true,
-        };
-        if !wanted || peer.capacity == 0 {
-            return None;
-        }
-        let port = target_port(service, peer, port, purpose)?;
-        self.locate(peer, self.dialled().ip(), service.ip_families, port, purpose)
-    }
-
     /// The way to a workload of which `wanted` was asked for; `None` when there is none.
     pub(super) fn locate(
         &self,
         peer: &Arc<Workload>,
         wanted: IpAddr,
-        families: IpFamilies,
         port: u16,
         purpose: Purpose,
     ) -> Option<Endpoint> {
-        let endpoint = |place| Some(Endpoint { peer: Arc::clone(peer), place });
+        let way = self.way(peer, wanted, IpFamilies::Automatic, purpose)?;
+        Some(way.endpoint(peer, port))
+    }
+
+    fn way<'a>(
+        &self,
+        peer: &'a Workload,
+        wanted: IpAddr,
+        families: IpFamilies,
+        purpose: Purpose,
+    ) -> Option<Way<'a>> {
         if purpose != Purpose::NetworkGateway && peer.network != self.source.network {
-            return if peer.network_gateway.is_some() { endpoint(None) } else { None };
+            return peer.network_gateway.is_some().then_some(Way::Gateway);
         }
-        if let Some(ip) = address(peer, wanted, families) {
-            return endpoint(Some(Place::Address((ip, port).into())));
-        }
-        let hostname = Some(&peer.hostname).filter(|name| !name.is_empty())?;
-        endpoint(Some(Place::Resolve { hostname: Arc::clone(hostname), port }))
+        let hostname = || Some(&peer.hostname).filter(|name| !name.is_empty()).map(Way::Hostname);
+        address(peer, wanted, families).map(Way::Address).or_else(hostname)
+    }
+}
+
+impl Way<'_> {
+    fn endpoint(self, peer: &Arc<Workload>, port: u16) -> Endpoint {
+        let place = match self {
+            Self::Address(ip) => Some(Place::Address((ip, port).into())),
+            Self::Hostname(name) => Some(Place::Resolve { hostname: Arc::clone(name), port }),
+            Self::Gateway => None,
+        };
+        Endpoint { peer: Arc::clone(peer), place }
     }
 }
 

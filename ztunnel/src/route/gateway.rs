@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh::{Gateway, GatewayDestination, Identity, IpFamilies, Network, Service, Uid, Workload};
+use mesh::{Gateway, GatewayDestination, Identity, Network, Service, Uid, Workload};
 
 use super::decide::expected;
 use super::endpoint::{Endpoint, Purpose, scaled};
@@ -123,9 +123,7 @@ impl Request<'_> {
         let port = gateway.hbone_port;
         let (endpoint, service) = match self.named(gateway, namespace).ok_or(Missing::Unknown)? {
             Named::Service(service) => (self.choose(service, port, purpose), Some(&**service)),
-            Named::Workload(peer, ip) => {
-                (self.locate(peer, ip, IpFamilies::Automatic, port, purpose), None)
-            }
+            Named::Workload(peer, ip) => (self.locate(peer, ip, port, purpose), None),
         };
         let endpoint = endpoint.ok_or(Missing::Unusable)?;
         let expected = expected(&endpoint.peer, service);

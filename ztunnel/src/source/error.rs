@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
+use super::apply::Gone;
+use crate::hbone::graceful_goaway;
 use crate::identity::{ChannelError, TokenError};
 
 /// How long the control plane may take to accept a stream or to read a reply of ours.
@@ -23,6 +25,18 @@ pub enum StreamError {
     /// The cluster id cannot be sent as a header.
     #[error("cluster id {0:?} is not usable as a header")]
     ClusterId(String),
+    /// A header that the operator wants to be sent cannot be one.
+    #[error("XDS_HEADER_{0} is not usable as a header")]
+    Header(String),
+    /// What was received is not a discovery response at all.
+    #[error("the control plane sent a response that cannot be decoded: {0}")]
+    Corrupt(#[from] prost::DecodeError),
+    /// We end the stream to ask about removals once more.
+    #[error("removals that were held back are asked about once more")]
+    AskAgain,
+    /// We cannot work any more.
+    #[error(transparent)]
+    Gone(#[from] Gone),
     /// The control plane refused the stream or ended it with an error.
     #[error("{step}: {}{}", describe(.status), hint(.status))]
     Refused {
@@ -44,9 +58,21 @@ impl StreamError {
     /// limits the age of connections.
     pub(super) fn benign(&self) -> bool {
         match self {
-            Self::Complete => true,
+            Self::Complete | Self::AskAgain => true,
             Self::Refused { status, .. } => {
                 matches!(status.code(), Code::Unknown | Code::Cancelled | Code::DeadlineExceeded)
+                    || status.source().is_some_and(graceful_goaway)
+            }
+            _ => false,
+        }
+    }
+
+    /// May it be that a request of ours was too large? Of gRPC libraries some call it the
+    /// one and some the other.
+    pub(super) fn may_be_too_large(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => {
+                matches!(status.code(), Code::ResourceExhausted | Code::OutOfRange)
             }
             _ => false,
         }

@@ -6,6 +6,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::state::Count;
+
 /// Counters of the xDS client.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -13,6 +15,9 @@ pub struct Metrics {
     messages: Family<Url, Counter>,
     message_bytes: Family<Url, Counter>,
     rejected: Family<Url, Counter>,
+    held: Family<Url, Gauge>,
+    held_rejected: Family<Url, Gauge>,
+    withheld: Family<Url, Gauge>,
     pub(super) connected: Gauge,
 }
 
@@ -51,6 +56,21 @@ impl Metrics {
             metrics.rejected.clone(),
         );
         registry.register(
+            "sluice_xds_resources_held",
+            "Resources that we hold, good or bad",
+            metrics.held.clone(),
+        );
+        registry.register(
+            "sluice_xds_resources_unusable",
+            "Resources whose latest version we could not use: they are refused or in use as before",
+            metrics.held_rejected.clone(),
+        );
+        registry.register(
+            "sluice_xds_removals_held_back",
+            "Resources in use though the control plane removed them: more than half at once",
+            metrics.withheld.clone(),
+        );
+        registry.register(
             "sluice_xds_connected",
             "Whether a stream to the control plane is open",
             metrics.connected.clone(),
@@ -66,6 +86,16 @@ impl Metrics {
         let url = Url { url: url.to_owned() };
         self.messages.get_or_create(&url).inc();
         self.message_bytes.get_or_create(&url).inc_by(bytes as u64);
+    }
+
+    pub(super) fn holds(&self, url: &str, count: Count) {
+        let url = Url { url: url.to_owned() };
+        let set = |family: &Family<Url, Gauge>, number: usize| {
+            family.get_or_create(&url).set(i64::try_from(number).unwrap_or(i64::MAX));
+        };
+        set(&self.held, count.held);
+        set(&self.held_rejected, count.rejected);
+        set(&self.withheld, count.withheld);
     }
 
     pub(super) fn rejected(&self, url: &str, resources: usize) {

@@ -1,32 +1,49 @@
 //! Where the view of the mesh comes from, and how the rest of ztunnel reads it.
 //!
 //! ```text
-//! control plane ──delta xDS──► xds (stream) ──response──► state (pure) ──view──► ViewWriter
-//!                                   ▲                        │                     │ swap
-//!                                   └────── ACK / NACK ◄─────┘                ViewHandle ► proxy
+//! control plane ──delta xDS──► session ──bytes──► apply: state (pure) ──view──► ViewWriter
+//!                                 ▲  ▲                     │                     │ swap
+//!                                 │  └──── ACK / NACK ◄────┘                ViewHandle ► proxy
+//!                                 └─ names ── demand ◄──────────── lookup ───────┘
+//! file ──YAML──► local ──view, once──► ViewWriter
 //! ```
 //!
 //! A view is published only when it is complete: before that, nobody may decide anything
 //! from it, because a destination missing from half a view would be taken for one outside
 //! the mesh.
 
+mod apply;
+mod demand;
 mod error;
+pub mod local;
 mod metrics;
 mod node;
-mod state;
+mod session;
+pub mod state;
+#[cfg(test)]
+mod test_control;
+pub mod wire;
 mod xds;
 
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use mesh::View;
+use futures_util::future::try_join_all;
+use mesh::{GatewayDestination, Network, View};
 use tokio::sync::watch;
 
+use demand::{Demand, address_name};
+
+pub use demand::{LOOKUP_PATIENCE, LookupError};
 pub use error::StreamError;
 pub use metrics::Metrics;
 pub use node::NodeInfo;
-pub use xds::{Caller, XdsClient};
+pub use session::Caller;
+pub use state::{MassRemoval, Rules, Scope};
+pub use xds::{Audience, XdsClient};
 
 /// The reading end: the latest complete view.
 #[derive(Clone, Debug)]
@@ -45,20 +62,47 @@ struct Shared {
     view: ArcSwapOption<View>,
     /// Counts publications.
     changes: watch::Sender<u64>,
+    /// Where the view has only what was asked for: what that is.
+    demand: Option<Demand>,
 }
 
 /// Both ends, before anything is known.
 #[must_use]
 pub fn channel() -> (ViewWriter, ViewHandle) {
-    let shared = Arc::new(Shared { view: ArcSwapOption::empty(), changes: watch::Sender::new(0) });
+    both_ends(None)
+}
+
+/// Both ends of a view that has only what was asked for. Our pods are those of `cluster`.
+#[must_use]
+pub fn channel_on_demand(cluster: &str) -> (ViewWriter, ViewHandle) {
+    both_ends(Some(Demand::new(cluster)))
+}
+
+fn both_ends(demand: Option<Demand>) -> (ViewWriter, ViewHandle) {
+    let (view, changes) = (ArcSwapOption::empty(), watch::Sender::new(0));
+    let shared = Arc::new(Shared { view, changes, demand });
     (ViewWriter { shared: Arc::clone(&shared) }, ViewHandle { shared })
 }
 
 impl ViewWriter {
     /// Replaces the view that readers see.
     pub fn publish(&self, view: View) {
-        self.shared.view.store(Some(Arc::new(view)));
+        drop(self.replace(view));
+    }
+
+    /// Does the same and returns the former view. Readers may still hold it.
+    pub(crate) fn replace(&self, view: View) -> Option<Arc<View>> {
+        let former = self.shared.view.swap(Some(Arc::new(view)));
         self.shared.changes.send_modify(|count| *count += 1);
+        former
+    }
+
+    fn demand(&self) -> Option<&Demand> {
+        self.shared.demand.as_ref()
+    }
+
+    fn reader(&self) -> ViewHandle {
+        ViewHandle { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -89,11 +133,92 @@ impl ViewHandle {
         self.current()
     }
 
+    /// Returns when the view says what is at `ip`, even if that is nothing: look at
+    /// [`ViewHandle::current`] after it. At once where the view has everything.
+    ///
+    /// # Errors
+    /// [`LookupError`]: nothing is known, which is not the same as a destination outside
+    /// of the mesh. Do not pass it through.
+    pub async fn lookup_address(&self, network: &Network, ip: IpAddr) -> Result<(), LookupError> {
+        match self.demand() {
+            Some(demand) => demand.lookup(address_name(network, ip)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same for the uid of a workload, or `namespace/hostname` of a service.
+    ///
+    /// # Errors
+    /// As [`ViewHandle::lookup_address`].
+    pub async fn lookup_name(&self, name: &str) -> Result<(), LookupError> {
+        match self.demand() {
+            Some(demand) => demand.lookup(name.to_owned()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Has the workload asked for that a pod of this node is; does not wait for it.
+    pub fn ask_for_pod(&self, namespace: &str, name: &str) {
+        if let Some(demand) = self.demand() {
+            demand.ask_for_pod(namespace, name);
+        }
+    }
+
+    /// Looks up everything that routing a connection to `ip` needs: what is there, and the
+    /// waypoints and gateways on the way. `namespace` is the client's.
+    ///
+    /// # Errors
+    /// As [`ViewHandle::lookup_address`].
+    pub async fn prepare(
+        &self,
+        namespace: &str,
+        network: &Network,
+        ip: IpAddr,
+    ) -> Result<(), LookupError> {
+        if self.demand().is_none() {
+            return Ok(());
+        }
+        self.lookup_address(network, ip).await?;
+        let view = self.current();
+        let stops = view.map(|view| stops(&view, namespace, network, ip)).unwrap_or_default();
+        try_join_all(stops.iter().map(|stop| self.lookup_stop(stop))).await.map(drop)
+    }
+
+    async fn lookup_stop(&self, stop: &GatewayDestination) -> Result<(), LookupError> {
+        match stop {
+            GatewayDestination::Hostname(key) => self.lookup_name(&key.to_string()).await,
+            GatewayDestination::Address { network, ip } => self.lookup_address(network, *ip).await,
+        }
+    }
+
+    fn demand(&self) -> Option<&Demand> {
+        self.shared.demand.as_ref()
+    }
+
     /// Tells of every publication from now on.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }
+}
+
+/// Where traffic to `ip` may have to go first.
+fn stops(
+    view: &View,
+    namespace: &str,
+    network: &Network,
+    ip: IpAddr,
+) -> HashSet<GatewayDestination> {
+    let service = view.service_at(namespace, network, ip);
+    let endpoints = service.into_iter().flat_map(|service| view.endpoints(&service.key));
+    let workloads = endpoints.chain(view.by_address(network, ip));
+    let of_workloads = workloads
+        .flat_map(|it| it.waypoint.as_deref().into_iter().chain(it.network_gateway.as_deref()));
+    let of_service = service.into_iter().flat_map(|service| {
+        let weighted = service.weighted_waypoints.iter().map(|(gateway, _)| gateway);
+        service.waypoint.as_ref().into_iter().chain(weighted)
+    });
+    of_workloads.chain(of_service).map(|gateway| gateway.destination.clone()).collect()
 }
 
 #[cfg(test)]

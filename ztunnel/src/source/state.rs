@@ -1,20 +1,24 @@
 //! What discovery responses do to the view: pure.
 
+mod held;
+mod hold;
 mod reject;
+mod resource;
+mod update;
 
-use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
 
+use mesh::View;
 use mesh::proto::envoy::config::core::v3::Node;
-use mesh::proto::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource,
-};
+use mesh::proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use mesh::proto::google::rpc::Status;
-use mesh::proto::security::Authorization;
-use mesh::proto::workload::{Address, address};
 use mesh::proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE};
-use mesh::{Policy, PolicyError, PolicyKey, Uid, View, Workload, WorkloadError};
-use prost::Message;
-use prost_types::Any;
+
+use super::wire::Envelope;
+use held::{Held, Opening};
+pub use hold::MassRemoval;
+pub use resource::Unusable;
 
 /// `INVALID_ARGUMENT` of google.rpc.Code.
 const INVALID_ARGUMENT: i32 = 3;
@@ -22,98 +26,114 @@ const INVALID_ARGUMENT: i32 = 3;
 /// Rejected resources that a reply names; the rest is counted.
 const NAMED_REJECTIONS: usize = 20;
 
+/// Bytes of names and versions that a request may hold for a control plane that refused a
+/// larger one: many read 4 MiB at most. What is more is not claimed at all, and everything
+/// is sent again.
+const FEW_CLAIMS: usize = 3 << 20;
+
 /// The types that we ask for, in the order of asking.
 const TYPES: [&str; 2] = [ADDRESS_TYPE, AUTHORIZATION_TYPE];
+
+/// Which workloads and services are asked for. Policies are always asked for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    Everything,
+    /// Those that connections need, when they need them.
+    OnDemand,
+}
+
+/// How the state treats what it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// What is asked for.
+    pub scope: Scope,
+    /// What looks like a mistake.
+    pub mass_removal: MassRemoval,
+}
 
 /// Everything received so far, over all streams of this process: an outage changes
 /// nothing of it.
 ///
-/// Per type: `asked ──first response──► answered`. The view is complete when both types
-/// are answered. A response with some bad resources answers its type too: else a single
-/// bad object would keep the whole node from working. The view keeps of a bad resource
-/// what it takes to refuse rather than to pass in clear text or unjudged.
-#[derive(Debug, Default)]
-pub(super) struct State {
+/// Per type: `asked ──first response──► answered`. The view is complete when every type
+/// that is asked for as a whole is answered. A response with some bad resources answers
+/// its type too: else a single bad object would keep the whole node from working. The
+/// view keeps of a bad resource what it takes to refuse rather than to pass in clear text
+/// or unjudged.
+#[derive(Debug)]
+pub struct State {
+    rules: Rules,
     view: View,
     addresses: Held,
     policies: Held,
-}
-
-/// The resources of one type by their names.
-#[derive(Debug, Default)]
-struct Held {
-    resources: HashMap<String, Entry>,
-    answered: bool,
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// Empty after a bad version: at the next stream this asks for the resource again,
-    /// or to be told that it is gone.
-    version: String,
-    content: Content,
-}
-
-/// What the view holds for a name, be it good or rejected.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Content {
-    Workload(Uid),
-    Policy(PolicyKey),
-    /// Services play no part in routing yet; the name is kept so that it is not sent
-    /// again and again.
-    Service,
+    /// Bytes of names and versions that a request may hold.
+    claims: usize,
 }
 
 /// What came of one response.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub struct Outcome {
     /// The acknowledgement, or the refusal of some resources.
-    pub(super) reply: DeltaDiscoveryRequest,
+    pub reply: DeltaDiscoveryRequest,
     /// The view is another one now, or has just become complete.
-    pub(super) changed: bool,
+    pub changed: bool,
     /// Resources that were not usable, each with the reason.
-    pub(super) rejected: Vec<(String, Unusable)>,
-    /// Services that were passed over.
-    pub(super) skipped: usize,
+    pub rejected: Vec<(String, Unusable)>,
+    /// How many removals of this response are not believed yet.
+    pub withheld: usize,
+    /// On demand only: names that the response says something about.
+    pub answered: Vec<String>,
 }
 
-/// Why a resource is of no use; it alone is rejected.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unusable {
-    #[error("no body")]
-    NoBody,
-    #[error("type {0:?} in a response of another type")]
-    Type(String),
-    #[error("undecodable: {0}")]
-    Decode(#[from] prost::DecodeError),
-    #[error("neither a workload nor a service")]
-    Kind,
-    #[error(transparent)]
-    Workload(#[from] WorkloadError),
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    #[error("type was never subscribed")]
-    NotSubscribed,
+/// How much there is of a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Resources held, good or bad.
+    pub held: usize,
+    /// Those of which the latest version is unusable.
+    pub rejected: usize,
+    /// Those that are in use though the control plane removed them.
+    pub withheld: usize,
 }
 
 impl State {
-    /// The requests that open a stream: everything, except what we hold already.
-    pub(super) fn opening(&self, node: Node) -> Vec<DeltaDiscoveryRequest> {
-        let mut node = Some(node);
-        TYPES
-            .iter()
-            .map(|&url| DeltaDiscoveryRequest {
-                node: node.take(),
-                type_url: url.to_owned(),
-                initial_resource_versions: self.versions(url),
-                ..Default::default()
-            })
-            .collect()
+    /// Begins with a view that comes from elsewhere, or is empty.
+    #[must_use]
+    pub fn new(rules: Rules, view: View) -> Self {
+        let (addresses, policies) = (Held::default(), Held::default());
+        Self { rules, view, addresses, policies, claims: usize::MAX }
     }
 
-    /// Applies a response.
-    pub(super) fn on(&mut self, response: DeltaDiscoveryResponse) -> Outcome {
-        let DeltaDiscoveryResponse { resources, type_url, nonce, removed_resources, .. } = response;
+    /// A request was too large for the control plane: the next ones are smaller.
+    pub fn claim_less(&mut self) {
+        self.claims = FEW_CLAIMS;
+    }
+
+    /// The requests that open a stream: everything, except what we hold already.
+    /// `demanded` are the names asked for on demand.
+    pub fn opening(&mut self, node: Node, demanded: &[Arc<str>]) -> Vec<DeltaDiscoveryRequest> {
+        let mut node = Some(node);
+        let mut requests = Vec::new();
+        for url in TYPES {
+            // On demand the first answer is no complete state: then claiming is a must.
+            let limit = if self.on_demand(url) { usize::MAX } else { self.claims };
+            let claims = self.held_mut(url).and_then(|held| held.open(limit));
+            requests.push(DeltaDiscoveryRequest {
+                node: node.take(),
+                type_url: url.to_owned(),
+                initial_resource_versions: claims.unwrap_or_default(),
+                ..Default::default()
+            });
+        }
+        if self.rules.scope == Scope::OnDemand {
+            on_demand(&mut requests[0], demanded);
+        }
+        requests
+    }
+
+    /// Applies a response. `now` is when it came.
+    pub fn on(&mut self, response: Envelope, now: Instant) -> Outcome {
+        let Envelope { resources, type_url, nonce, removed } = response;
         let mut outcome = Outcome {
             reply: DeltaDiscoveryRequest {
                 type_url: type_url.clone(),
@@ -122,36 +142,60 @@ impl State {
             },
             changed: false,
             rejected: Vec::new(),
-            skipped: 0,
+            withheld: 0,
+            answered: Vec::new(),
         };
         let was_complete = self.complete();
         if let Some(held) = self.held_mut(&type_url) {
             held.answered = true;
-            outcome.changed |= self.remove(&type_url, &removed_resources);
-            outcome.changed |= self.upsert(&type_url, resources, &mut outcome);
+            self.remove(&type_url, removed, &resources, now, &mut outcome);
+            self.upsert(&type_url, resources, &mut outcome);
         } else {
             outcome.rejected.push((type_url, Unusable::NotSubscribed));
         }
         outcome.changed |= self.complete() && !was_complete;
-        outcome.reply.error_detail = error_detail(&outcome.rejected);
+        outcome.reply.error_detail = error_detail(&outcome);
         outcome
     }
 
-    /// Was every type answered since this process started?
-    pub(super) fn complete(&self) -> bool {
-        self.addresses.answered && self.policies.answered
+    /// Was everything answered since this process started that is asked for as a whole?
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.missing().is_empty()
     }
 
     /// The view as of the last response; of use to others once complete.
-    pub(super) fn view(&self) -> &View {
+    #[must_use]
+    pub fn view(&self) -> &View {
         &self.view
     }
 
     /// Short names of what is not answered yet.
-    pub(super) fn missing(&self) -> Vec<&'static str> {
-        let workloads = (!self.addresses.answered).then_some("workloads");
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let all = self.rules.scope == Scope::Everything;
+        let workloads = (all && !self.addresses.answered).then_some("workloads");
         let policies = (!self.policies.answered).then_some("policies");
         workloads.into_iter().chain(policies).collect()
+    }
+
+    /// How much there is of each type.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, Count)> {
+        TYPES.into_iter().map(|url| {
+            let held = self.held(url);
+            let (rejected, withheld) = (held.rejected(), held.withheld.len());
+            (url, Count { held: held.len(), rejected, withheld })
+        })
+    }
+
+    /// When the control plane is to be asked once more about removals, by opening another
+    /// stream. Whoever has not answered on this stream yet is not asked again.
+    #[must_use]
+    pub fn ask_again_at(&self) -> Option<Instant> {
+        let asked = [&self.addresses, &self.policies]
+            .into_iter()
+            .filter(|held| held.opening == Opening::Over);
+        asked.filter_map(|held| held.withheld.due(self.rules.mass_removal)).min()
     }
 
     fn held_mut(&mut self, url: &str) -> Option<&mut Held> {
@@ -165,104 +209,35 @@ impl State {
     fn held(&self, url: &str) -> &Held {
         if url == ADDRESS_TYPE { &self.addresses } else { &self.policies }
     }
+}
 
-    fn versions(&self, url: &str) -> BTreeMap<String, String> {
-        let held = self.held(url);
-        held.resources.iter().map(|(name, entry)| (name.clone(), entry.version.clone())).collect()
-    }
-
-    fn remove(&mut self, url: &str, names: &[String]) -> bool {
-        let mut changed = false;
-        for name in names {
-            let entry = self.held_mut(url).and_then(|held| held.resources.remove(name));
-            if let Some(entry) = entry {
-                changed = true;
-                self.forget(&entry.content);
-            }
-        }
-        changed
-    }
-
-    fn upsert(&mut self, url: &str, resources: Vec<Resource>, outcome: &mut Outcome) -> bool {
-        let mut changed = false;
-        for resource in resources {
-            let Resource { name, version, resource: body, .. } = resource;
-            match self.parse(url, body.as_ref()) {
-                Ok(content) => {
-                    outcome.skipped += usize::from(content == Content::Service);
-                    changed = true;
-                    self.hold(url, name, Entry { version, content });
-                }
-                Err(reason) => {
-                    changed |= self.reject(url, &name, body.as_ref());
-                    outcome.rejected.push((name, reason));
-                }
-            }
-        }
-        changed
-    }
-
-    /// Reads a body and puts it into the view.
-    fn parse(&mut self, url: &str, body: Option<&Any>) -> Result<Content, Unusable> {
-        let body = body.ok_or(Unusable::NoBody)?;
-        if body.type_url != url {
-            return Err(Unusable::Type(body.type_url.clone()));
-        }
-        if url == AUTHORIZATION_TYPE {
-            let policy = Policy::try_from(Authorization::decode(&*body.value)?)?;
-            let key = policy.key().clone();
-            self.view.insert_policy(policy);
-            return Ok(Content::Policy(key));
-        }
-        match Address::decode(&*body.value)?.r#type.ok_or(Unusable::Kind)? {
-            address::Type::Workload(message) => {
-                let workload = Workload::try_from(message)?;
-                let uid = Uid::clone(&workload.uid);
-                self.view.insert_workload(workload);
-                Ok(Content::Workload(uid))
-            }
-            address::Type::Service(_) => Ok(Content::Service),
-        }
-    }
-
-    fn hold(&mut self, url: &str, name: String, entry: Entry) {
-        let Some(held) = self.held_mut(url) else {
-            return;
-        };
-        let stale = match held.resources.get(&name) {
-            Some(old) => old.content != entry.content,
-            None => false,
-        };
-        let old = held.resources.insert(name, entry);
-        if let Some(old) = old.filter(|_| stale) {
-            self.forget(&old.content);
-        }
-    }
-
-    fn forget(&mut self, content: &Content) {
-        match content {
-            Content::Workload(uid) => self.view.remove_workload(uid),
-            Content::Policy(key) => self.view.remove_policy(key),
-            Content::Service => {}
-        }
+/// Asks for these names and no others. An empty version says that nothing is held under
+/// a name; control planes take it for a subscription as well.
+fn on_demand(request: &mut DeltaDiscoveryRequest, demanded: &[Arc<str>]) {
+    let everything = "*".to_owned();
+    request.resource_names_unsubscribe = vec![everything.clone()];
+    request.resource_names_subscribe = vec![everything];
+    for name in demanded {
+        request.resource_names_subscribe.push(name.to_string());
+        request.initial_resource_versions.entry(name.to_string()).or_default();
     }
 }
 
-fn error_detail(rejected: &[(String, Unusable)]) -> Option<Status> {
-    if rejected.is_empty() {
-        return None;
-    }
-    let mut texts: Vec<_> = rejected
-        .iter()
-        .take(NAMED_REJECTIONS)
-        .map(|(name, reason)| format!("{name}: {reason}"))
-        .collect();
+fn error_detail(outcome: &Outcome) -> Option<Status> {
+    let Outcome { rejected, withheld, .. } = outcome;
+    let named = rejected.iter().take(NAMED_REJECTIONS);
+    let mut texts: Vec<_> = named.map(|(name, reason)| format!("{name}: {reason}")).collect();
     if rejected.len() > NAMED_REJECTIONS {
         texts.push(format!("and {} more", rejected.len() - NAMED_REJECTIONS));
     }
-    Some(Status { code: INVALID_ARGUMENT, message: texts.join("; "), details: Vec::new() })
+    if *withheld > 0 {
+        texts.push(format!(
+            "the removal of {withheld} resources is more than half of all: not believed until told again"
+        ));
+    }
+    let message = texts.join("; ");
+    (!message.is_empty()).then(|| Status { code: INVALID_ARGUMENT, message, details: Vec::new() })
 }
 
 #[cfg(test)]
-#[path = "state_tests.rs"]
 mod tests;

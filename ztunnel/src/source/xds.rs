@@ -7,47 +7,24 @@
 //!    └── back off ◄┴── any end ◄──┘     what was received stays in use meanwhile
 //! ```
 
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
 
-use http::uri::PathAndQuery;
-use mesh::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use prost::Message;
-use tokio::sync::mpsc;
-use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
+use mesh::View;
 use tokio_util::sync::CancellationToken;
-use tonic::client::Grpc;
-use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::Channel;
-use tonic::{Request, Status, Streaming};
-use tonic_prost::ProstCodec;
 use tracing::{debug, info, warn};
 
-use super::error::{PATIENCE, StreamError, refused};
-use super::node::NodeInfo;
-use super::state::{Outcome, State};
+use super::apply::{Applier, Core};
+use super::error::StreamError;
+use super::session::{Caller, MAX_MESSAGE, Session};
+use super::state::{Rules, State};
 use super::{Metrics, ViewWriter};
-use crate::admin::{Part, Readiness};
+use crate::admin::Readiness;
 use crate::backoff::Backoff;
-use crate::identity::{ControlChannel, Token};
-
-const METHOD: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
-
-/// The first response of a large mesh is one message.
-const MAX_MESSAGE: usize = 200 << 20;
+use crate::identity::ControlChannel;
 
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
-
-/// Who calls.
-#[derive(Debug)]
-pub struct Caller {
-    /// What we tell about ourselves.
-    pub node: NodeInfo,
-    /// What proves it.
-    pub token: Token,
-}
 
 /// The client; it owns the writing end of the view.
 #[derive(Debug)]
@@ -56,46 +33,55 @@ pub struct XdsClient {
     address: String,
     channel: ControlChannel,
     session: Session,
+    complete: bool,
 }
 
-/// What is needed once there is a connection.
+/// Where the client tells what it learns.
 #[derive(Debug)]
-struct Session {
-    caller: Caller,
-    state: State,
-    writer: ViewWriter,
-    metrics: Metrics,
-    readiness: Readiness,
-    /// Something was received on the current stream.
-    progress: bool,
+pub struct Audience {
+    /// The proxies.
+    pub writer: ViewWriter,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Whether ztunnel can work.
+    pub readiness: Readiness,
 }
 
 impl XdsClient {
-    /// Puts the client together; nothing is connected yet. `address` is for logs.
-    #[must_use]
+    /// Puts the client together; nothing is connected yet. `address` is for logs, `base`
+    /// is what is known already.
+    ///
+    /// # Errors
+    /// The thread that applies responses cannot be started.
     pub fn new(
         address: String,
         channel: ControlChannel,
         caller: Caller,
-        writer: ViewWriter,
-        metrics: Metrics,
-        readiness: Readiness,
-    ) -> Self {
-        let session = Session::new(caller, writer, metrics, readiness);
-        Self { address, channel, session }
+        audience: Audience,
+        rules: Rules,
+        base: View,
+    ) -> io::Result<Self> {
+        let session = Session::new(caller, audience, rules, base)?;
+        Ok(Self { address, channel, session, complete: false })
     }
 
     /// Keeps a stream open until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
+            let begin = Instant::now();
             let error = tokio::select! {
                 () = stop.cancelled() => return,
                 end = self.stream() => end,
             };
             self.session.metrics.connected.set(0);
             self.session.metrics.ended(error.reason());
-            if std::mem::take(&mut self.session.progress) {
+            match self.session.applier.run(|core| core.complete()).await {
+                Ok(complete) => self.complete = complete,
+                // Whoever runs us ends the process.
+                Err(gone) => return warn!(%gone, "the control plane client cannot go on"),
+            }
+            if earned_reset(&error, self.session.progress, begin.elapsed()) {
                 backoff.reset();
             }
             let told = backoff.worth_telling();
@@ -114,6 +100,7 @@ impl XdsClient {
 
     async fn stream(&mut self) -> StreamError {
         debug!(address = self.address, "connecting to the control plane");
+        self.session.progress = false;
         match self.channel.connect().await {
             Ok(channel) => self.session.stream(channel, &self.address).await,
             Err(error) => error.into(),
@@ -125,7 +112,7 @@ impl XdsClient {
         if error.benign() {
             info!(address, retry_in, reason = %error, "control plane stream ended");
         } else {
-            let view = if self.session.state.complete() {
+            let view = if self.complete {
                 "the last known state stays in use"
             } else {
                 "no mesh view yet, captured pods have no traffic"
@@ -135,100 +122,53 @@ impl XdsClient {
     }
 }
 
+/// May the next attempt come at once? After a benign end of a stream that was of use, and
+/// after any end of one that lived for long. A control plane that answers and then fails
+/// again and again must not be asked for everything a hundred times a second.
+fn earned_reset(error: &StreamError, progress: bool, lived: Duration) -> bool {
+    progress && (error.benign() || lived >= LONGEST_WAIT)
+}
+
 impl Session {
-    fn new(caller: Caller, writer: ViewWriter, metrics: Metrics, readiness: Readiness) -> Self {
-        let session =
-            Self { caller, state: State::default(), writer, metrics, readiness, progress: false };
-        session.report_readiness();
-        session
-    }
-
-    /// One stream, from open to end.
-    async fn stream(&mut self, channel: Channel, address: &str) -> StreamError {
-        let (replies, responses) = match self.open(channel).await {
-            Ok(opened) => opened,
-            Err(error) => return error,
-        };
-        info!(address, "control plane stream is open");
-        self.metrics.connected.set(1);
-        match self.serve(&replies, responses).await {
-            Ok(()) => StreamError::Complete,
-            Err(error) => error,
-        }
-    }
-
-    async fn open(&self, channel: Channel) -> Result<Opened, StreamError> {
-        let opening = self.state.opening(self.caller.node.message());
-        let (replies, queue) = mpsc::channel(opening.len() + 1);
-        for request in opening {
-            // There is room for all of them, and the receiver is at hand.
-            let _ = replies.try_send(request);
-        }
-        let mut request = Request::new(ReceiverStream::new(queue));
-        if let Some(bearer) = self.caller.token.bearer()? {
-            request.metadata_mut().insert("authorization", bearer);
-            let cluster = &self.caller.node.cluster;
-            let cluster: AsciiMetadataValue =
-                cluster.parse().map_err(|_| StreamError::ClusterId(cluster.clone()))?;
-            request.metadata_mut().insert("clusterid", cluster);
-        }
-        let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
-        let call = async {
-            // The channel is connected: an error here is that of the connection.
-            grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
-            let codec = ProstCodec::<DeltaDiscoveryRequest, DeltaDiscoveryResponse>::default();
-            grpc.streaming(request, PathAndQuery::from_static(METHOD), codec).await
-        };
-        let response = timeout(PATIENCE, call)
-            .await
-            .map_err(|_| StreamError::Stalled("open the stream"))?
-            .map_err(refused("open the stream"))?;
-        Ok((replies, response.into_inner()))
-    }
-
-    async fn serve(
-        &mut self,
-        replies: &mpsc::Sender<DeltaDiscoveryRequest>,
-        mut responses: Streaming<DeltaDiscoveryResponse>,
-    ) -> Result<(), StreamError> {
-        while let Some(response) = responses.message().await.map_err(refused("receive"))? {
-            self.progress = true;
-            let reply = self.apply(response);
-            timeout(PATIENCE, replies.send(reply))
-                .await
-                .map_err(|_| StreamError::Stalled("send an acknowledgement"))?
-                .map_err(|_| StreamError::Complete)?;
-        }
-        Ok(())
-    }
-
-    /// Lets a response change the view, and tells who needs to know.
-    fn apply(&mut self, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
-        let url = response.type_url.clone();
-        self.metrics.received(&url, response.encoded_len());
-        let (received, removed) = (response.resources.len(), response.removed_resources.len());
-        let Outcome { reply, changed, rejected, skipped } = self.state.on(response);
-        debug!(url, received, removed, skipped, rejected = rejected.len(), "control plane update");
-        for (name, reason) in &rejected {
-            warn!(url, resource = name, %reason, "resource from the control plane rejected");
-        }
-        self.metrics.rejected(&url, rejected.len());
-        if changed && self.state.complete() {
-            self.writer.publish(self.state.view().clone());
-        }
-        self.report_readiness();
-        reply
-    }
-
-    fn report_readiness(&self) {
-        let missing = self.state.missing();
-        let waiting = missing.iter().map(|what| format!("{what} from the control plane"));
-        self.readiness.report(Part::ControlPlane, waiting.collect());
+    pub(super) fn new(
+        caller: Caller,
+        audience: Audience,
+        rules: Rules,
+        base: View,
+    ) -> io::Result<Self> {
+        let Audience { writer, metrics, readiness } = audience;
+        let view = writer.reader();
+        let core = Core::new(State::new(rules, base), writer, metrics.clone(), readiness);
+        let applier = Applier::start(core)?;
+        Ok(Self { caller, applier, view, metrics, progress: false, max_message: MAX_MESSAGE })
     }
 }
 
-type Opened = (mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>);
-
 #[cfg(test)]
-#[path = "xds_tests.rs"]
-mod tests;
+mod tests {
+    use tonic::Status;
+
+    use super::*;
+    use crate::source::error::refused;
+
+    #[test]
+    fn only_ends_that_promise_better_are_followed_by_an_attempt_at_once() {
+        let (short, long) = (Duration::from_millis(20), LONGEST_WAIT);
+        let unknown = || refused("receive")(Status::unknown("x"));
+        let internal = || refused("receive")(Status::internal("x"));
+        let cases = [
+            (StreamError::Complete, true, short, true),
+            (StreamError::Complete, false, short, false),
+            (unknown(), true, short, true),
+            (refused("receive")(Status::cancelled("x")), true, short, true),
+            (refused("receive")(Status::deadline_exceeded("x")), true, short, true),
+            (StreamError::AskAgain, true, short, true),
+            (internal(), true, short, false),
+            (internal(), true, long, true),
+            (internal(), false, long, false),
+        ];
+        for (error, progress, lived, expected) in cases {
+            assert_eq!(earned_reset(&error, progress, lived), expected, "{error} {lived:?}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use super::{ConnectionOpen, Direction, Endpoint, Failure, Refusal, Reporter};
+use super::{ConnectionOpen, Endpoint, Failure, Refusal, Reporter};
 
 /// Bytes of a connection, from the view of the pod's ztunnel: `sent` went back to the
 /// source, `received` came from it.
@@ -30,6 +30,7 @@ macro_rules! access_event {
                 src.cluster = cluster(src),
                 dst.addr = %dst.addr,
                 dst.hbone_addr = connection.hbone_addr.map(tracing::field::display),
+                dst.service = connection.service.as_ref().map(|service| service.key.hostname()),
                 dst.workload = name(dst),
                 dst.namespace = namespace(dst),
                 dst.identity = identity(dst).as_deref(),
@@ -104,13 +105,4 @@ fn cluster(endpoint: &Endpoint) -> Option<&str> {
 
 fn identity(endpoint: &Endpoint) -> Option<String> {
     endpoint.identity.as_ref().map(ToString::to_string)
-}
-
-impl Direction {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
-        }
-    }
 }

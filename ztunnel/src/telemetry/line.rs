@@ -15,6 +15,10 @@ use tracing_subscriber::registry::LookupSpan;
 const TIMESTAMP: &[FormatItem<'static>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
+/// Bytes of one value. Part of the values come from peers, and a line that nobody reads
+/// for a while is held in memory.
+const LONGEST: usize = 1024;
+
 /// The field that `tracing` keeps the text of an event in.
 const MESSAGE: &str = "message";
 
@@ -122,17 +126,18 @@ impl Pairs {
 impl Visit for Pairs {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == MESSAGE {
-            self.message.push_str(value);
+            self.message.push_str(capped(value));
         } else {
-            self.push(field, format_args!("{value:?}"));
+            self.push(field, format_args!("{:?}", capped(value)));
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = Capped::of(value);
         if field.name() == MESSAGE {
-            let _ = write!(self.message, "{value:?}");
+            self.message.push_str(&text);
         } else {
-            self.push(field, format_args!("{value:?}"));
+            self.push(field, format_args!("{text}"));
         }
     }
 }
@@ -171,10 +176,35 @@ impl Visit for Members {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.push(field, value.into());
+        self.push(field, capped(value).into());
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.push(field, format!("{value:?}").into());
+        self.push(field, Capped::of(value).into());
+    }
+}
+
+fn capped(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST)]
+}
+
+/// Text that takes in only so much.
+#[derive(Default)]
+struct Capped(String);
+
+impl Capped {
+    fn of(value: &dyn fmt::Debug) -> String {
+        let mut text = Self::default();
+        // Writing fails when it is full, which is fine.
+        let _ = write!(text, "{value:?}");
+        text.0
+    }
+}
+
+impl Write for Capped {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = LONGEST - self.0.len();
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        if text.len() > room { Err(fmt::Error) } else { Ok(()) }
     }
 }

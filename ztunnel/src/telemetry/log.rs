@@ -9,6 +9,7 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+pub use super::levels::{LevelError, Levels};
 pub use super::line::Layout;
 use super::writer::LineWriter;
 
@@ -47,6 +48,7 @@ pub enum LogError {
 #[derive(Debug)]
 pub struct Log {
     writer: LineWriter,
+    levels: Levels,
 }
 
 impl Settings {
@@ -60,6 +62,7 @@ impl Settings {
 
     fn filter(&self) -> Result<EnvFilter, LogError> {
         EnvFilter::builder()
+            .with_regex(false)
             .parse(&self.filter)
             .map_err(|source| LogError::Filter { filter: self.filter.clone(), source })
     }
@@ -72,11 +75,18 @@ impl Log {
     /// Any [`LogError`].
     pub fn start(settings: &Settings) -> Result<Self, LogError> {
         let writer = LineWriter::start(io::stdout()).map_err(LogError::Thread)?;
+        let (filter, levels) = Levels::new(settings.filter()?);
         let lines = tracing_subscriber::fmt::layer()
             .event_format(settings.layout)
             .with_writer(writer.clone());
-        tracing_subscriber::registry().with(settings.filter()?).with(lines).try_init()?;
-        Ok(Self { writer })
+        tracing_subscriber::registry().with(filter).with(lines).try_init()?;
+        Ok(Self { writer, levels })
+    }
+
+    /// The way to change what is logged.
+    #[must_use]
+    pub fn levels(&self) -> Levels {
+        self.levels.clone()
     }
 
     /// Registers the counter of lost lines.

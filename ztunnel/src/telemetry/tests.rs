@@ -1,7 +1,7 @@
 use std::io::{self, Write};
 use std::sync::Mutex;
 
-use mesh::Protocol;
+use mesh::{Identity, Locality, Protocol, Service, ServiceKey};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -39,7 +39,7 @@ impl<'a> MakeWriter<'a> for Capture {
 }
 
 /// What is logged at `info` and above while `act` runs.
-fn logged(layout: Layout, act: impl FnOnce()) -> Vec<String> {
+pub(super) fn logged(layout: Layout, act: impl FnOnce()) -> Vec<String> {
     let capture = Capture::default();
     let lines = tracing_subscriber::fmt::layer().event_format(layout).with_writer(capture.clone());
     let info = tracing_subscriber::EnvFilter::new("info");
@@ -48,29 +48,35 @@ fn logged(layout: Layout, act: impl FnOnce()) -> Vec<String> {
     capture.lines()
 }
 
-fn workload(name: &str, account: &str) -> Arc<Workload> {
+pub(super) fn workload(name: &str, account: &str) -> Arc<Workload> {
     let uid = format!("Kubernetes//Pod/shop/{name}");
     Arc::new(Workload {
         protocol: Protocol::Hbone,
         node: "n1".into(),
         canonical_name: account.into(),
         canonical_revision: "v1".into(),
+        locality: Arc::new(Locality {
+            region: "r1".into(),
+            zone: "z1".into(),
+            ..Locality::default()
+        }),
         owner: account.into(),
         ..Workload::new(&uid, "shop", name, Identity::new("", "shop", account).unwrap())
     })
 }
 
-fn endpoint(addr: &str, workload: Arc<Workload>) -> Endpoint {
+pub(super) fn endpoint(addr: &str, workload: Arc<Workload>) -> Endpoint {
     let identity = Some(workload.identity.clone());
     Endpoint { addr: addr.parse().unwrap(), workload: Some(workload), identity }
 }
 
-fn outbound() -> ConnectionOpen {
+pub(super) fn outbound() -> ConnectionOpen {
     ConnectionOpen {
         reporter: Reporter::Source,
         direction: Direction::Outbound,
         src: endpoint("10.0.0.1:40000", workload("web-1", "web")),
         dst: endpoint("10.0.0.2:8080", workload("cart-1", "cart")),
+        service: None,
         hbone_addr: Some("10.0.0.2:15008".parse().unwrap()),
         security: Security::MutualTls,
     }
@@ -96,7 +102,7 @@ fn without_duration(line: &str) -> String {
 fn a_completed_connection_is_one_golden_line() {
     let telemetry = Telemetry::new(&mut Registry::default());
     let lines = logged(Layout::Plain, || {
-        let guard = telemetry.open(outbound());
+        let guard = telemetry.open(ConnectionOpen { service: Some(service()), ..outbound() });
         guard.add_received(80);
         guard.add_sent(175);
         guard.close(Ok(()));
@@ -107,7 +113,8 @@ fn a_completed_connection_is_one_golden_line() {
         "info\taccess\tconnection complete\t\
          src.addr=10.0.0.1:40000 src.workload=\"web-1\" src.namespace=\"shop\" \
          src.identity=\"spiffe://cluster.local/ns/shop/sa/web\" src.cluster=\"Kubernetes\" \
-         dst.addr=10.0.0.2:8080 dst.hbone_addr=10.0.0.2:15008 dst.workload=\"cart-1\" \
+         dst.addr=10.0.0.2:8080 dst.hbone_addr=10.0.0.2:15008 \
+         dst.service=\"cart.shop.svc.cluster.local\" dst.workload=\"cart-1\" \
          dst.namespace=\"shop\" dst.identity=\"spiffe://cluster.local/ns/shop/sa/cart\" \
          dst.cluster=\"Kubernetes\" direction=\"outbound\" bytes_sent=80 bytes_recv=175 \
          duration=\"Nms\""
@@ -150,7 +157,8 @@ fn a_dropped_guard_reports_itself() {
     assert_eq!(lines.len(), 1, "{lines:#?}");
     assert!(lines[0].ends_with("error=\"dropped\""), "{}", lines[0]);
     let text = text(&registry);
-    assert!(text.contains("sluice_connections_open{reporter=\"source\"} 0"), "{text}");
+    assert_eq!(series(&text, "istio_tcp_sockets_open", &["source"]), "0");
+    assert_eq!(series(&text, "sluice_connections_open", &["outbound", "mutual_tls"]), "0");
 }
 
 #[test]
@@ -173,10 +181,16 @@ fn json_lines_parse_and_keep_numbers() {
     assert_eq!(plain["message"], "no fields");
 }
 
-fn text(registry: &Registry) -> String {
+pub(super) fn text(registry: &Registry) -> String {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
     text
+}
+
+/// The service by which the cart was dialled.
+fn service() -> Arc<Service> {
+    let key = ServiceKey::new("shop", "cart.shop.svc.cluster.local").unwrap();
+    Arc::new(Service { name: "cart".into(), ..Service::new(key) })
 }
 
 /// The value of the one series of `name` whose labels include all of `labels`.
@@ -194,7 +208,7 @@ fn series(text: &str, name: &str, labels: &[&str]) -> String {
 fn metrics_have_istios_names_and_labels() {
     let mut registry = Registry::default();
     let telemetry = Telemetry::new(&mut registry);
-    let guard = telemetry.open(outbound());
+    let guard = telemetry.open(ConnectionOpen { service: Some(service()), ..outbound() });
     guard.add_received(80);
     guard.add_sent(175);
     guard.close(Ok(()));
@@ -202,15 +216,16 @@ fn metrics_have_istios_names_and_labels() {
     let labels = "reporter=\"source\",source_workload=\"web\",source_canonical_service=\"web\",\
         source_canonical_revision=\"v1\",source_workload_namespace=\"shop\",\
         source_principal=\"spiffe://cluster.local/ns/shop/sa/web\",source_app=\"web\",\
-        source_version=\"v1\",source_cluster=\"Kubernetes\",destination_service=\"unknown\",\
-        destination_service_namespace=\"unknown\",destination_service_name=\"unknown\",\
+        source_version=\"v1\",source_cluster=\"Kubernetes\",\
+        destination_service=\"cart.shop.svc.cluster.local\",\
+        destination_service_namespace=\"shop\",destination_service_name=\"cart\",\
         destination_workload=\"cart\",destination_canonical_service=\"cart\",\
         destination_canonical_revision=\"v1\",destination_workload_namespace=\"shop\",\
         destination_principal=\"spiffe://cluster.local/ns/shop/sa/cart\",\
         destination_app=\"cart\",destination_version=\"v1\",\
         destination_cluster=\"Kubernetes\",request_protocol=\"tcp\",response_flags=\"-\",\
-        connection_security_policy=\"mutual_tls\",source_region=\"unknown\",\
-        source_zone=\"unknown\",destination_region=\"unknown\",destination_zone=\"unknown\"";
+        connection_security_policy=\"mutual_tls\",source_region=\"r1\",\
+        source_zone=\"z1\",destination_region=\"r1\",destination_zone=\"z1\"";
     for (name, value) in [
         ("istio_tcp_connections_opened_total", 1),
         ("istio_tcp_connections_closed_total", 1),
@@ -220,7 +235,71 @@ fn metrics_have_istios_names_and_labels() {
         let line = format!("{name}{{{labels}}} {value}");
         assert!(text.contains(&line), "missing {line} in\n{text}");
     }
-    assert!(text.contains("istio_build{component=\"ztunnel\",tag="), "{text}");
+}
+
+#[test]
+fn bytes_of_an_open_connection_are_counted_once() {
+    let mut registry = Registry::default();
+    let telemetry = Telemetry::new(&mut registry);
+    let guard = telemetry.open(outbound());
+    let sent = || series(&text(&registry), "istio_tcp_sent_bytes_total", &[]);
+    guard.add_sent(100);
+    assert_eq!(sent(), "100", "at the first scrape");
+    assert_eq!(sent(), "100", "and not again at the second");
+    guard.add_sent(1);
+    guard.close(Ok(()));
+    assert_eq!(sent(), "101");
+}
+
+#[test]
+fn open_connections_are_counted_and_listed_by_pod() {
+    let mut registry = Registry::default();
+    let telemetry = Telemetry::new(&mut registry);
+    let guard = telemetry.open(ConnectionOpen { service: Some(service()), ..outbound() });
+    let text = text(&registry);
+    assert_eq!(series(&text, "istio_tcp_sockets_open", &["source"]), "1");
+    assert_eq!(series(&text, "istio_tcp_sockets_open", &["destination"]), "0");
+    assert_eq!(series(&text, "sluice_connections_open", &["outbound", "mutual_tls"]), "1");
+    let open = telemetry.open_connections();
+    let pod = ("shop".into(), "web-1".into());
+    let [connection] = &open[&pod][..] else { panic!("{open:?}") };
+    assert_eq!(connection.src, "10.0.0.1:40000".parse().unwrap());
+    assert_eq!(connection.hbone_addr, Some("10.0.0.2:15008".parse().unwrap()));
+    guard.close(Ok(()));
+    assert!(telemetry.open_connections().is_empty());
+}
+
+#[test]
+fn what_a_peer_sent_is_escaped_and_capped() {
+    let telemetry = Telemetry::new(&mut Registry::default());
+    for layout in [Layout::Plain, Layout::Json] {
+        let lines = logged(layout, || {
+            let text = format!("\u{1b}[31m\u{202e}{}", "ä".repeat(100_000));
+            let failure = Failure { flags: ResponseFlags::None, text };
+            telemetry.open(outbound()).close(Err(failure));
+            tracing::info!(value = %"x\ny".repeat(10_000), other = ?"z".repeat(10_000), "long");
+        });
+        assert_eq!(lines.len(), 2, "each is one line");
+        for line in lines {
+            assert!(line.len() < 4096, "{} bytes", line.len());
+            assert!(!line.contains('\u{1b}'), "{line}");
+        }
+    }
+}
+
+#[test]
+fn times_are_in_histograms_of_seconds() {
+    let mut registry = Registry::default();
+    let telemetry = Telemetry::new(&mut registry);
+    telemetry.took(Step::ConnectPeer, Duration::from_millis(3));
+    telemetry.took(Step::HandshakeServer, Duration::from_secs(60));
+    let text = text(&registry);
+    let bucket = |le: &str| series(&text, "sluice_connect_seconds_bucket", &["peer", le]);
+    assert_eq!(bucket("le=\"0.001\""), "0");
+    assert_eq!(bucket("le=\"0.005\""), "1");
+    assert_eq!(series(&text, "sluice_handshake_seconds_count", &["server"]), "1");
+    assert_eq!(series(&text, "sluice_handshake_seconds_bucket", &["server", "+Inf"]), "1");
+    assert_eq!(series(&text, "sluice_handshake_seconds_bucket", &["server", "10.0"]), "0");
 }
 
 #[test]

@@ -140,4 +140,22 @@ mod tests {
         LineWriter::flush(&writer, Duration::from_secs(5));
         assert_eq!(lines.try_recv().unwrap(), b"last words\n");
     }
+
+    #[test]
+    fn a_full_pipe_costs_lines_and_not_time() {
+        let (mut reader, pipe) = std::io::pipe().unwrap();
+        let mut writer = LineWriter::start(pipe).unwrap();
+        let line = [b'x'; 1000];
+        let lines = 3 * QUEUE;
+        for _ in 0..lines {
+            writer.write_all(&line).unwrap();
+        }
+        // A pipe holds 64 KiB by default and a megabyte at most: a thousand lines.
+        let dropped = usize::try_from(writer.dropped().get()).unwrap();
+        assert!(dropped >= lines - QUEUE - 1100, "{dropped} of {lines} dropped");
+        drop(writer);
+        let mut read = Vec::new();
+        std::io::Read::read_to_end(&mut reader, &mut read).unwrap();
+        assert_eq!(read.len(), (lines - dropped) * line.len(), "what was taken was written");
+    }
 }

@@ -1,9 +1,7 @@
 //! TLS to the control plane: an ordinary server with an ordinary name, proved by roots
 //! from a file that may be rotated under us.
 
-use std::fs;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,30 +9,21 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{ALPN_H2, TlsError, provider};
+use super::provider::Cryptography;
+use super::roots::RootSource;
+use super::{ALPN_H2, TlsError};
 
 /// How long TCP and TLS together may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Where the root certificates of the control plane come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RootSource {
-    /// A PEM file, read again for each connection, so that a rotation needs no restart.
-    File(PathBuf),
-    /// PEM text.
-    Pem(String),
-}
 
 /// Where the control plane is and how it proves itself.
 #[derive(Clone, Debug)]
@@ -52,6 +41,7 @@ pub struct ControlSettings {
 pub struct ControlConnector {
     settings: Arc<ControlSettings>,
     name: ServerName<'static>,
+    cryptography: Cryptography,
 }
 
 impl ControlConnector {
@@ -64,7 +54,14 @@ impl ControlConnector {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let name = settings.alt_hostname.clone().unwrap_or_else(|| host.to_owned());
         let name = ServerName::try_from(name.clone()).map_err(|_| TlsError::ServerName(name))?;
-        Ok(Self { settings: Arc::new(settings), name })
+        let cryptography = Cryptography::default();
+        Ok(Self { settings: Arc::new(settings), name, cryptography })
+    }
+
+    /// With other cryptography than the default.
+    #[must_use]
+    pub fn with_cryptography(self, cryptography: &Cryptography) -> Self {
+        Self { cryptography: cryptography.clone(), ..self }
     }
 
     /// Connects and verifies the server.
@@ -79,7 +76,7 @@ impl ControlConnector {
     }
 
     async fn handshake(&self) -> Result<TlsStream<TcpStream>, TlsError> {
-        let config = Arc::new(client_config(load_roots(&self.settings.root)?)?);
+        let config = Arc::new(self.client_config()?);
         let tcp = self.dial().await?;
         let stream = TlsConnector::from(config)
             .connect(self.name.clone(), tcp)
@@ -89,6 +86,23 @@ impl ControlConnector {
             return Err(TlsError::Alpn);
         }
         Ok(stream)
+    }
+
+    /// Built for each connection, which are few: the roots may have changed.
+    fn client_config(&self) -> Result<ClientConfig, TlsError> {
+        let roots = Arc::new(self.settings.root.load()?);
+        let provider = Arc::clone(&self.cryptography.provider);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+            .build()
+            .map_err(|error| TlsError::Config(rustls::Error::General(error.to_string())))?;
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(self.cryptography.versions)
+            .map_err(TlsError::Config)?
+            .with_webpki_verifier(verifier)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![ALPN_H2.to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(config)
     }
 
     async fn dial(&self) -> Result<TcpStream, TlsError> {
@@ -121,38 +135,4 @@ impl tower::Service<Uri> for ControlConnector {
         let connector = self.clone();
         Box::pin(async move { connector.connect().await.map(TokioIo::new) })
     }
-}
-
-fn load_roots(source: &RootSource) -> Result<RootCertStore, TlsError> {
-    let (origin, pem) = match source {
-        RootSource::Pem(text) => ("the setting".to_owned(), text.clone().into_bytes()),
-        RootSource::File(path) => {
-            let failed = |source| TlsError::RootFile { path: path.clone(), source };
-            (path.display().to_string(), fs::read(path).map_err(failed)?)
-        }
-    };
-    let unusable = |reason: String| TlsError::Roots { origin: origin.clone(), reason };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|e| unusable(e.to_string()))?;
-        roots.add(certificate).map_err(|e| unusable(e.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(unusable("no certificate found".to_owned()));
-    }
-    Ok(roots)
-}
-
-fn client_config(roots: RootCertStore) -> Result<ClientConfig, TlsError> {
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-        .build()
-        .map_err(|error| TlsError::Config(rustls::Error::General(error.to_string())))?;
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])
-        .map_err(TlsError::Config)?
-        .with_webpki_verifier(verifier)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![ALPN_H2.to_vec()];
-    config.resumption = Resumption::disabled();
-    Ok(config)
 }

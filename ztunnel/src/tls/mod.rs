@@ -6,22 +6,52 @@
 //! ControlSettings ──► ControlConnector ──► stream to the control plane (ordinary server names)
 //! ```
 //!
-//! TLS 1.3 with AES-GCM only, no SNI, no resumption and no tickets: a resumed session
-//! would skip the verifier, and connections live long anyway.
+//! AES-GCM only, TLS 1.3 unless 1.2 is asked for, no SNI, no resumption and no tickets:
+//! a resumed session would skip the verifier, and connections live long anyway. A
+//! certificate's rustls configurations are built once; what changes under them
+//! (revocation) is looked up at each handshake.
 
 mod control;
+mod credentials;
+mod files;
+mod handshake;
 mod mutual;
 mod peer;
 mod provider;
+mod revocation;
+mod roots;
+mod stream;
+mod stream_buffers;
+mod stream_end;
+mod stream_session;
+#[cfg(test)]
+mod stream_tests;
+mod terms;
 #[cfg(test)]
 pub(crate) mod test_ca;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_hostile;
+#[cfg(test)]
+mod tests_names;
+mod verifier;
+mod watched;
 
-pub use control::{ControlConnector, ControlSettings, RootSource};
-pub use mutual::{Credentials, accept, connect};
+pub use control::{ControlConnector, ControlSettings};
+pub use credentials::Credentials;
+pub(crate) use files::FileWatch;
+pub use mutual::{accept, connect};
 pub use peer::{PeerError, identity_of};
-pub(crate) use provider::{provider, random};
+#[cfg(test)]
+pub(crate) use provider::provider;
+pub(crate) use provider::random;
+pub use provider::{Compliance, Cryptography, Versions};
+pub use revocation::{Revocation, RevocationError, RevokedCertificate};
+pub use roots::RootSource;
+pub use stream::Stream;
+pub use terms::{Settings, Terms};
+pub use watched::{Peer, Watched};
 
 use std::io;
 use std::path::PathBuf;
@@ -74,4 +104,22 @@ pub enum TlsError {
     /// The peer's certificate does not name an identity.
     #[error(transparent)]
     Peer(#[from] PeerError),
+    /// Rules about cryptography that contradict each other.
+    #[error("TLS 1.2 has no post-quantum key exchange: switch one of the two off")]
+    Compliance,
+    /// Revocation lists that cannot be used.
+    #[error(transparent)]
+    Revocation(#[from] RevocationError),
+}
+
+impl TlsError {
+    /// Was the peer refused because its certificate is revoked?
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        let Self::Handshake(error) = self else {
+            return false;
+        };
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        matches!(inner, Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Revoked)))
+    }
 }

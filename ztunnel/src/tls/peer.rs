@@ -5,6 +5,9 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+/// SPIFFE-ID specification, section 2.3.
+const LONGEST_NAME: usize = 2048;
+
 /// Why a peer, though its certificate may be genuine, is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
@@ -59,6 +62,9 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, PeerErr
         })
         .collect();
     match uris[..] {
+        [uri] if uri.len() > LONGEST_NAME => {
+            Err(malformed(&format!("its name has {} bytes", uri.len())))
+        }
         [uri] => Ok(uri.parse()?),
         _ => Err(PeerError::UriCount(uris.len())),
     }

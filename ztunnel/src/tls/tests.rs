@@ -23,14 +23,14 @@ use super::{
     connect, provider,
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-fn identity(name: &str) -> Identity {
+pub(super) fn identity(name: &str) -> Identity {
     Identity::new(mesh_domain(), "shop", name).unwrap()
 }
 
-async fn pair() -> (TcpStream, TcpStream) {
+pub(super) async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     (client, listener.accept().await.unwrap().0)
@@ -38,7 +38,7 @@ async fn pair() -> (TcpStream, TcpStream) {
 
 /// What each side says about the other: the client of the server, the server of the
 /// client. A client learns late that it was refused, so it must also get a byte through.
-async fn meet(
+pub(super) async fn meet(
     client: &Credentials,
     accepted: &[Identity],
     server: &Credentials,
@@ -47,18 +47,19 @@ async fn meet(
     let dial = async {
         let (mut stream, peer) = connect(client, accepted, near, LOOPBACK, PATIENCE).await?;
         stream.read_u8().await.map_err(TlsError::Handshake)?;
-        Ok(peer)
+        Ok(peer.identity)
     };
     let serve = async {
         let (mut stream, peer) = accept(server, far, PATIENCE).await?;
         stream.write_u8(1).await.map_err(TlsError::Handshake)?;
-        Ok(peer)
+        stream.flush().await.map_err(TlsError::Handshake)?;
+        Ok(peer.identity)
     };
     timeout(PATIENCE, async { tokio::join!(dial, serve) }).await.unwrap()
 }
 
 /// The reason that our own verifier gave, found by type and not by text.
-fn peer_error(error: &TlsError) -> Option<PeerError> {
+pub(super) fn peer_error(error: &TlsError) -> Option<PeerError> {
     let TlsError::Handshake(error) = error else {
         return None;
     };
@@ -198,7 +199,7 @@ async fn offer(alpn: &[&[u8]], credentials: Option<&TestCa>) -> Result<Identity,
     let (near, far) = pair().await;
     let dial = TlsConnector::from(Arc::new(config)).connect(LOOPBACK.into_name(), near);
     let (_, served) = tokio::join!(dial, accept(&server, far, PATIENCE));
-    served.map(|(_, identity)| identity)
+    served.map(|(_, peer)| peer.identity)
 }
 
 trait IntoName {
@@ -294,5 +295,5 @@ async fn a_rotated_root_file_needs_no_restart() {
 #[test]
 fn credentials_show_no_key() {
     let text = format!("{:?}", TestCa::new().credentials(&identity("cart")));
-    assert_eq!(text, "Credentials { chain: 1, .. }");
+    assert_eq!(text, "Credentials { roots: 1, .. }");
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use nftables::expr::{
-    BinaryOperation, CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression,
-    Payload, PayloadField, Prefix, SetItem,
+    BinaryOperation, CT, CTDir, Expression, Fib, FibFlag, FibResult, Meta, MetaKey,
+    NamedExpression, Payload, PayloadField, Prefix, SetItem,
 };
 
 use crate::model::SetName;
@@ -62,6 +62,12 @@ pub(super) fn ct(key: &'static str) -> Expression<'static> {
     Expression::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir: None }))
 }
 
+/// As it is looked up for packets in the direction of whoever opened the connection.
+pub(super) fn ct_of_opener(key: &'static str) -> Expression<'static> {
+    let dir = Some(CTDir::Original);
+    Expression::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir }))
+}
+
 pub(super) fn and(left: Expression<'static>, mask: u32) -> Expression<'static> {
     binary(BinaryOperation::AND(left, Expression::Number(mask)))
 }
@@ -80,6 +86,12 @@ pub(super) fn number(port: u16) -> Expression<'static> {
 
 pub(super) fn address(addr: IpAddr) -> Expression<'static> {
     Expression::String(addr.to_string().into())
+}
+
+/// `fe80::/10`.
+pub(super) fn link_local_6() -> Expression<'static> {
+    let addr = Box::new(word("fe80::"));
+    Expression::Named(NamedExpression::Prefix(Prefix { addr, len: 10 }))
 }
 
 pub(super) fn prefix(network: IpNetwork) -> Expression<'static> {

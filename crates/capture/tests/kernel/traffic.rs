@@ -327,6 +327,40 @@ fn lookups_go_to_the_proxy_when_asked_to() {
     }
 }
 
+/// What conntrack remembers of a port's former user does not concern the next one.
+#[test]
+fn proxy_and_application_may_ask_from_the_same_port_in_turn() {
+    for (at, localhost) in families().into_iter().zip(["127.0.0.1", "::1"]) {
+        let net = Net::new();
+        net.world.apply(&Ruleset::capture(&Options { dns: Dns::On, ..plain() }));
+        let bind = |netns: &PodNetns, addr: SocketAddr, mark| {
+            let job = move || netns::listen_udp(addr, mark, 4096);
+            let socket = net.world.fence.run(netns, job).unwrap().unwrap();
+            socket.set_nonblocking(false).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket
+        };
+        let proxy =
+            bind(&net.world.pod, (localhost.parse::<IpAddr>().unwrap(), 15053).into(), PROXY_MARK);
+        let server = bind(&net.peer, (at.peer, 53).into(), None);
+        for port in [40_001, 40_002] {
+            let from = SocketAddr::from((at.any, port));
+            // The order is another one for each port.
+            for step in 0..4 {
+                let (mark, receiver) =
+                    if (step + port) % 2 == 0 { (PROXY_MARK, &server) } else { (None, &proxy) };
+                let client = bind(&net.world.pod, from, mark);
+                client.connect((at.peer, 53)).unwrap();
+                client.send(b"?").unwrap();
+                let mut byte = [0];
+                let (_, peer) = receiver.recv_from(&mut byte).unwrap();
+                receiver.send_to(b"!", peer).unwrap();
+                assert_eq!(client.recv(&mut byte).unwrap(), 1, "from {port}, step {step}");
+            }
+        }
+    }
+}
+
 /// A pod's connections through its whole life in the mesh, and after.
 #[test]
 fn connections_outlive_capture_drain_and_release() {

@@ -126,7 +126,7 @@ impl PolicySet {
     }
 
     /// Policies of the whole mesh, of the workload's namespace, and those it lists.
-    fn applicable(&self, workload: &Workload) -> impl Iterator<Item = &Arc<Policy>> {
+    pub(crate) fn applicable(&self, workload: &Workload) -> impl Iterator<Item = &Arc<Policy>> {
         let of_namespace =
             self.by_namespace.get(&workload.namespace).map_or(&[][..], Vec::as_slice);
         let listed = workload.policies.iter().filter_map(|key| self.by_key.get(key));

@@ -4,7 +4,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 
-use netns::{Dial, Fence, Listen, PodNetns, dial_socket, listen_tcp, original_dst};
+use netns::{
+    Dial, Fence, Listen, PodNetns, dial_socket, dial_udp, listen_tcp, listen_udp, original_dst,
+    original_udp_dst,
+};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use socket2::SockRef;
 
@@ -210,4 +213,43 @@ fn clients_of_one_address_reach_more_destinations_than_there_are_ports() {
             talk(&mut client, &mut listener.accept().unwrap().0);
         }
     }
+}
+
+fn check_original_udp_dst(listener: &str, dialled: &str) {
+    let pod = Pod::new();
+    let listener: SocketAddr = listener.parse().unwrap();
+    let dialled: SocketAddr = dialled.parse().unwrap();
+    let rules = format!(
+        "table inet t {{\nchain c {{\ntype nat hook output priority -100;\n\
+         udp dport 53 redirect to :{}\n}}\n}}\n",
+        listener.port(),
+    );
+    run_with(&pod.fence, &pod.netns, "nft -f -", &rules);
+    let server = pod.fence.run(&pod.netns, move || listen_udp(listener, None, 4096));
+    let server = server.unwrap().unwrap();
+    server.set_nonblocking(false).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let ask = |to| {
+        let client = pod.fence.run(&pod.netns, move || dial_udp(to, Some(0x539))).unwrap().unwrap();
+        client.send(b"?").unwrap();
+        let from = server.recv_from(&mut [0]).unwrap().1;
+        let job = move || original_udp_dst(from, listener);
+        (pod.fence.run(&pod.netns, job).unwrap().unwrap().0, from, client)
+    };
+    assert_eq!(ask(dialled).0, dialled);
+    let (found, from, _client) = ask(listener);
+    assert_eq!(found, listener, "nobody has redirected it");
+    let stranger = SocketAddr::new(from.ip(), if from.port() == 1 { 2 } else { 1 });
+    let unknown = pod.fence.run(&pod.netns, move || original_udp_dst(stranger, listener));
+    assert_eq!(unknown.unwrap().unwrap_err().raw_os_error(), Some(no_entry()));
+}
+
+fn no_entry() -> i32 {
+    nix::errno::Errno::ENOENT as i32
+}
+
+#[test]
+fn original_destination_of_a_datagram() {
+    check_original_udp_dst("127.0.0.1:15053", "127.0.0.7:53");
+    check_original_udp_dst("[::1]:15053", "[::1]:53");
 }

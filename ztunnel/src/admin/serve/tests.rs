@@ -1,13 +1,17 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
+use flate2::read::GzDecoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Layer;
 
 use super::*;
 use crate::admin::{Part, Settings, bind};
 use crate::identity::{CaClient, CaSettings, Certificates, ControlChannel, Token};
 use crate::source::{self, ViewWriter};
-use crate::telemetry::Telemetry;
+use crate::telemetry::log::Levels;
+use crate::telemetry::{Telemetry, register_process};
 use crate::tls::{ControlSettings, RootSource};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -21,27 +25,34 @@ struct Running {
     quit: CancellationToken,
     stop: CancellationToken,
     task: JoinHandle<()>,
+    /// Levels can be changed as long as it lives.
+    _filter: Layer<EnvFilter, tracing_subscriber::Registry>,
 }
 
 fn start() -> Running {
     let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-    let servers = bind(&Settings { admin: any, metrics: any, ready: any }).unwrap();
+    let servers = bind(&Settings { admin: any, admin_v6: None, metrics: any, ready: any }).unwrap();
     let [admin, metrics, ready] = [&servers.admin, &servers.metrics, &servers.ready]
         .map(|listener| listener.local_addr().unwrap());
     let (writer, view) = source::channel();
     let mut registry = Registry::default();
-    let _telemetry = Telemetry::new(&mut registry);
+    let telemetry = Telemetry::new(&mut registry);
+    register_process(&mut registry, None);
+    let (filter, levels) = Levels::new(EnvFilter::new("info"));
     let (quit, stop) = (CancellationToken::new(), CancellationToken::new());
     let readiness = Readiness::default();
     let dump = Dump {
         view,
         certificates: certificates(),
         workloads: crate::workloads::Handle::ended(),
+        telemetry: telemetry.clone(),
         config: serde_json::json!({ "nodeName": "n1" }),
     };
-    let shared = Admin { readiness: readiness.clone(), registry, dump, quit: quit.clone() };
+    let quitting = quit.clone();
+    let shared = Admin { readiness: readiness.clone(), registry, dump, levels, quit: quitting };
     let task = tokio::spawn(servers.run(Arc::new(shared), stop.clone()));
-    Running { admin, metrics, ready, readiness, writer, quit, stop, task }
+    let _filter = filter;
+    Running { admin, metrics, ready, readiness, writer, quit, stop, task, _filter }
 }
 
 fn certificates() -> Certificates {
@@ -55,19 +66,26 @@ fn certificates() -> Certificates {
     Certificates::new(CaClient::new(&channel, Token::from_setting(Some("secret")), settings))
 }
 
-/// Status and body.
-async fn ask(addr: SocketAddr, method: &str, path: &str) -> (u16, String) {
+/// What is answered to these bytes.
+async fn exchange(addr: SocketAddr, request: &str) -> (String, Vec<u8>) {
     let talk = async {
         let mut stream = TcpStream::connect(addr).await.unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
         answer
     };
     let answer = timeout(LIMIT, talk).await.expect("an answer in time");
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+    (head, answer[end + 4..].to_vec())
+}
+
+/// Status and body.
+async fn ask(addr: SocketAddr, method: &str, path: &str) -> (u16, String) {
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let (head, body) = exchange(addr, &request).await;
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), String::from_utf8(body).unwrap())
 }
 
 #[tokio::test]
@@ -84,14 +102,70 @@ async fn readiness_names_what_is_waited_for() {
 }
 
 #[tokio::test]
-async fn metrics_are_openmetrics_text() {
+async fn metrics_come_as_they_are_asked_for() {
     let running = start();
     for path in ["/metrics", "/stats/prometheus"] {
         let (status, body) = ask(running.metrics, "GET", path).await;
         assert_eq!(status, 200);
         assert!(body.contains("istio_build{component=\"ztunnel\""), "{body}");
-        assert!(body.ends_with("# EOF\n"), "{body}");
+        assert!(body.contains("# TYPE istio_tcp_connections_opened_total counter\n"), "{body}");
+        assert!(!body.contains("# EOF"), "{body}");
     }
+    let request = "GET /metrics HTTP/1.1\r\nhost: x\r\naccept: \
+        application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3\r\n\
+        accept-encoding: gzip\r\n\r\n";
+    let (head, body) = exchange(running.metrics, request).await;
+    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
+    assert!(head.contains("content-encoding: gzip"), "{head}");
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut GzDecoder::new(&body[..]), &mut text).unwrap();
+    assert!(text.contains("# TYPE istio_tcp_connections_opened counter\n"), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[tokio::test]
+async fn levels_are_shown_by_a_get_and_changed_by_a_post() {
+    let running = start();
+    let logging = async |method: &str, query: &str| {
+        ask(running.admin, method, &format!("/logging{query}")).await
+    };
+    let at = |levels: &str| (200, format!("current log level is {levels}\n"));
+    assert_eq!(logging("GET", "").await, at("info"));
+    assert_eq!(logging("GET", "?level=debug").await.0, 405);
+    assert_eq!(logging("GET", "?reset").await.0, 405);
+    assert_eq!(logging("GET", "").await, at("info"), "nothing changed");
+    assert_eq!(logging("POST", "?level=warn").await, at("warn"));
+    assert_eq!(logging("POST", "?level=access:trace").await, at("access=trace,warn"));
+    assert_eq!(logging("POST", "?level=loud").await.0, 400);
+    assert_eq!(logging("POST", "?volume=loud").await.0, 400);
+    assert_eq!(logging("POST", "?level=reset").await, at("info"));
+}
+
+#[tokio::test]
+async fn the_dashboard_leads_on_and_profiles_say_why_not() {
+    let running = start();
+    let (status, page) = ask(running.admin, "GET", "/").await;
+    assert_eq!(status, 200);
+    assert!(page.contains("href=\"config_dump\""), "{page}");
+    for path in ["/debug/pprof/profile?seconds=1", "/debug/pprof/heap"] {
+        let (status, reason) = ask(running.admin, "GET", path).await;
+        assert_eq!(status, 501);
+        assert!(reason.contains("no "), "{reason}");
+    }
+    assert_eq!(ask(running.admin, "GET", "/nothing").await.0, 404);
+    assert_eq!(ask(running.admin, "POST", "/config_dump").await.0, 405);
+}
+
+#[tokio::test]
+async fn a_request_of_any_size_is_cut_short() {
+    let running = start();
+    let request = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(100_000));
+    let (head, _) = exchange(running.ready, &request).await;
+    assert!(head.starts_with("HTTP/1.1 431"), "{head}");
+    // A body that never comes is not waited for.
+    let request = "POST /logging HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n";
+    let (head, _) = exchange(running.admin, request).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
 }
 
 #[tokio::test]
@@ -146,7 +220,7 @@ async fn strangers_get_an_answer_and_an_ended_server_none() {
 async fn a_taken_port_is_named() {
     let running = start();
     let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-    let settings = Settings { admin: any, metrics: any, ready: running.ready };
+    let settings = Settings { admin: any, admin_v6: None, metrics: any, ready: running.ready };
     let text = bind(&settings).expect_err("the port is taken").to_string();
     assert!(text.contains(&running.ready.to_string()) && text.contains("readiness"), "{text}");
     assert!(text.contains("ss -ltnp"), "{text}");

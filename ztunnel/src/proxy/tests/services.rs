@@ -104,7 +104,7 @@ async fn a_waypoint_is_asked_for_the_service_that_was_dialled() {
     let (tcp, _) = soon(listener.accept()).await.unwrap();
     let credentials = world.ca.credentials(&world.server.identity());
     let (stream, client) = soon(tls::accept(&credentials, tcp, PATIENCE)).await.unwrap();
-    assert_eq!(client, world.client.identity());
+    assert_eq!(client.identity, world.client.identity());
     let mut peer = soon(h2::server::handshake(stream)).await.unwrap();
     let (request, mut answer) = soon(peer.accept()).await.unwrap().unwrap();
     assert_eq!(request.uri().authority().unwrap().as_str(), "10.77.0.100:80");

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::process::Command;
@@ -20,9 +21,11 @@ use tokio::time::timeout;
 
 use crate::identity::{Certificates, Issuer};
 use crate::proxy::{Claim, Listeners, Pod, PodProxy, ProxyContext, ProxyError, Settings};
-use crate::source::{ViewHandle, ViewWriter, channel};
+use crate::source::{ViewWriter, channel};
 use crate::telemetry::Telemetry;
+use crate::tls::Terms;
 use crate::tls::test_ca::TestCa;
+use crate::worker::Workers;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -179,6 +182,20 @@ impl TestPod {
 impl World {
     /// Both pods, captured, with nothing published yet.
     pub(super) fn new() -> Self {
+        Self::made(Settings::default(), &Terms::default(), &mut Registry::default())
+    }
+
+    /// The same on other terms of TLS, with metrics to look at.
+    pub(super) fn under(terms: &Terms, registry: &mut Registry) -> Self {
+        Self::made(Settings::default(), terms, registry)
+    }
+
+    /// The same, with other settings.
+    pub(super) fn with(settings: Settings) -> Self {
+        Self::made(settings, &Terms::default(), &mut Registry::default())
+    }
+
+    fn made(settings: Settings, terms: &Terms, registry: &mut Registry) -> Self {
         let fence = Fence::new(2).unwrap();
         let client = TestPod::new("client", 1, &fence);
         let server = TestPod::new("server", 2, &fence);
@@ -194,7 +211,11 @@ impl World {
         }
         let (writer, view) = channel();
         let ca = TestCa::new();
-        let context = context(&ca, view, fence);
+        let issuer = Issuer::Local(ca.clone());
+        let certificates = Certificates::with_issuer_and_terms(issuer, terms);
+        let telemetry = Telemetry::new(registry);
+        let workers = Workers::start(NonZeroUsize::new(2).unwrap()).unwrap();
+        let context = ProxyContext::new(view, certificates, telemetry, fence, workers, settings);
         Self { client, server, ca, context, writer }
     }
 
@@ -209,6 +230,13 @@ impl World {
 
     pub(super) async fn start(&self, pod: &TestPod) -> Result<PodProxy, ProxyError> {
         soon(PodProxy::start(&self.context, pod.pod())).await
+    }
+
+    /// The serial number of a pod's certificate.
+    pub(super) fn serial_of(&self, pod: &TestPod) -> u64 {
+        let all = self.context.certificates.summary();
+        let own = all.iter().find(|one| one.identity == pod.identity().to_string()).unwrap();
+        own.cert_chain[0].serial_number.parse().unwrap()
     }
 
     /// Publishes a view of both pods and these policies.
@@ -232,12 +260,6 @@ impl World {
         }
         self.writer.publish(view);
     }
-}
-
-fn context(ca: &TestCa, view: ViewHandle, fence: Fence) -> Arc<ProxyContext> {
-    let certificates = Certificates::with_issuer(Issuer::Local(ca.clone()));
-    let telemetry = Telemetry::new(&mut Registry::default());
-    ProxyContext::new(view, certificates, telemetry, fence, Settings::default())
 }
 
 /// Denies a principal; `None` denies everybody.

@@ -1,67 +1,66 @@
 //! What remains of a resource that cannot be used: enough to refuse rather than to pass
 //! in clear text or unjudged.
 
-use mesh::PolicyKey;
 use mesh::proto::AUTHORIZATION_TYPE;
 use mesh::proto::security::Authorization;
-use mesh::proto::workload::{Address, address};
+use mesh::proto::workload::{Address, Visibility, address};
 use prost::Message;
-use prost_types::Any;
 
-use super::{Content, Entry, State};
+use super::State;
+use super::held::Content;
+use super::resource::{policy_key, service_key};
+use crate::source::wire::Body;
 
 impl State {
     /// Keeps what can be read of a resource that cannot be used; the last good content
     /// stays in use. Says whether there was anything to keep.
-    pub(super) fn reject(&mut self, url: &str, name: &str, body: Option<&Any>) -> bool {
-        let body = body.filter(|body| body.type_url == url);
-        let held = self.held(url).resources.get(name);
-        let before = held.map(|entry| entry.content.clone());
+    pub(super) fn reject(&mut self, url: &str, name: &str, body: Option<&Body>) -> bool {
+        let body = body.filter(|body| *body.type_url == *url.as_bytes());
         let content = if url == AUTHORIZATION_TYPE {
-            self.reject_policy(name, body, before)
+            Some(self.reject_policy(name, body))
         } else {
-            self.reject_workload(name, body, before)
+            self.reject_address(url, name, body)
         };
         let Some(content) = content else {
             return false;
         };
-        let version = String::new();
-        self.hold(url, name.to_owned(), Entry { version, content });
+        if let Some(held) = self.held_mut(url) {
+            let name = held.name(name).cloned().unwrap_or_else(|| name.into());
+            held.reject(name, content);
+        }
         true
     }
 
-    fn reject_workload(
-        &mut self,
-        name: &str,
-        body: Option<&Any>,
-        before: Option<Content>,
-    ) -> Option<Content> {
+    fn reject_address(&mut self, url: &str, name: &str, body: Option<&Body>) -> Option<Content> {
+        let before = self.held(url).content(name);
         let address = body.and_then(|body| Address::decode(&*body.value).ok());
-        let Some(address::Type::Workload(message)) = address.and_then(|it| it.r#type) else {
-            return before;
-        };
-        let uid = match before {
-            Some(Content::Workload(uid)) => uid,
-            _ => name.into(),
-        };
-        self.view.reject_workload(&uid, &message);
-        Some(Content::Workload(uid))
+        match address.and_then(|it| it.r#type) {
+            Some(address::Type::Workload(message)) => {
+                self.make_place(url, name, Content::Workload);
+                self.view.reject_workload(name, &message);
+                Some(Content::Workload)
+            }
+            Some(address::Type::Service(mut message)) => {
+                self.make_place(url, name, Content::Service);
+                let key = service_key(name);
+                if message.namespace != key.namespace() {
+                    // Who may find it is not known either.
+                    message.visibility = Visibility::Public as i32;
+                }
+                self.view.reject_service(&key, &message);
+                Some(Content::Service)
+            }
+            None => before,
+        }
     }
 
-    fn reject_policy(
-        &mut self,
-        name: &str,
-        body: Option<&Any>,
-        before: Option<Content>,
-    ) -> Option<Content> {
+    /// A content that calls itself differently may be about anything.
+    fn reject_policy(&mut self, name: &str, body: Option<&Body>) -> Content {
+        let key = policy_key(name);
         let message = body.and_then(|body| Authorization::decode(&*body.value).ok());
-        let key = match (before, &message) {
-            (Some(Content::Policy(key)), _) => Some(key),
-            (_, Some(message)) => PolicyKey::new(&message.namespace, &message.name),
-            _ => None,
-        };
-        let key = key.or_else(|| PolicyKey::parse(name))?;
-        self.view.reject_policy(key.clone(), message.as_ref());
-        Some(Content::Policy(key))
+        let message = message
+            .filter(|message| message.namespace == key.namespace() && message.name == key.name());
+        self.view.reject_policy(key, message.as_ref());
+        Content::Policy
     }
 }

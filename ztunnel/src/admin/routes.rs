@@ -1,0 +1,107 @@
+//! What is answered where.
+
+use http::request::Parts;
+use http::{Method, StatusCode};
+use tokio::sync::Mutex;
+use tracing::info;
+
+use super::response::{Answer, answer, text};
+use super::{Admin, Readiness, logging, metrics};
+
+/// The three ports.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Port {
+    Admin,
+    Metrics,
+    Ready,
+}
+
+/// Large answers are made one at a time: together they might not fit into memory.
+#[derive(Debug)]
+pub(super) struct Routes {
+    pub(super) admin: std::sync::Arc<Admin>,
+    pub(super) large: Mutex<()>,
+}
+
+impl Routes {
+    pub(super) async fn answer(&self, port: Port, request: &Parts) -> Answer {
+        match port {
+            Port::Admin => self.on_admin(request).await,
+            Port::Metrics => match request.uri.path() {
+                "/metrics" | "/stats/prometheus" if request.method == Method::GET => {
+                    let _one = self.large.lock().await;
+                    metrics::metrics(&self.admin.registry, &request.headers)
+                }
+                "/metrics" | "/stats/prometheus" => get_only(),
+                _ => text(StatusCode::NOT_FOUND, "here are /metrics and /stats/prometheus\n"),
+            },
+            Port::Ready => match request.uri.path() {
+                "/healthz/ready" if request.method == Method::GET => ready(&self.admin.readiness),
+                "/healthz/ready" => get_only(),
+                _ => text(StatusCode::NOT_FOUND, "here is /healthz/ready\n"),
+            },
+        }
+    }
+
+    async fn on_admin(&self, request: &Parts) -> Answer {
+        let get = request.method == Method::GET;
+        match request.uri.path() {
+            "/logging" => logging::answer(&request.method, request.uri.query(), &self.admin.levels),
+            "/quitquitquit" if request.method == Method::POST => {
+                info!("told to stop by POST /quitquitquit");
+                self.admin.quit.cancel();
+                text(StatusCode::OK, "shutting down\n")
+            }
+            "/quitquitquit" => text(StatusCode::METHOD_NOT_ALLOWED, "POST only\n"),
+            "/" | "/config_dump" | "/debug/pprof/profile" | "/debug/pprof/heap" if !get => {
+                get_only()
+            }
+            "/" => answer(StatusCode::OK, "text/html; charset=utf-8", DASHBOARD),
+            "/config_dump" => self.dump().await,
+            "/debug/pprof/profile" => text(StatusCode::NOT_IMPLEMENTED, NO_PROFILE),
+            "/debug/pprof/heap" => text(StatusCode::NOT_IMPLEMENTED, NO_HEAP),
+            _ => text(StatusCode::NOT_FOUND, "see / for what is here\n"),
+        }
+    }
+
+    async fn dump(&self) -> Answer {
+        let _one = self.large.lock().await;
+        match self.admin.dump.json().await {
+            Ok(json) => answer(StatusCode::OK, "application/json", json),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+}
+
+const NO_PROFILE: &str = "no profiler is built in: those that exist unwind the stack in a \
+    signal handler, which can hang the proxy; `perf record -g -p <pid>` on the node sees the \
+    same\n";
+
+const NO_HEAP: &str = "no heap profiler is built in: it would slow every allocation down; \
+    process_resident_memory_bytes on the metrics port tells the size\n";
+
+const DASHBOARD: &str = "<!DOCTYPE html>
+<html><head><title>ztunnel</title></head><body>
+<h1>ztunnel</h1>
+<ul>
+<li><a href=\"config_dump\">config_dump</a>: all state, as JSON</li>
+<li><a href=\"logging\">logging</a>: what is logged; POST changes it:
+<code>/logging?level=access=debug,info</code>, <code>/logging?reset</code></li>
+<li><code>POST /quitquitquit</code>: finish open connections and end</li>
+</ul>
+<p>Metrics are on port 15020, readiness is on port 15021.</p>
+</body></html>
+";
+
+fn get_only() -> Answer {
+    text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n")
+}
+
+fn ready(readiness: &Readiness) -> Answer {
+    let waiting = readiness.waiting();
+    if waiting.is_empty() {
+        return text(StatusCode::OK, "ready\n");
+    }
+    let lines: String = waiting.iter().map(|what| format!("waiting for {what}\n")).collect();
+    text(StatusCode::INTERNAL_SERVER_ERROR, lines)
+}

@@ -1,0 +1,4 @@
+//! Lookups of captured pods, with the agent's rules, at resolvers outside of the pod.
+
+mod stories;
+mod world;

@@ -1,0 +1,80 @@
+//! The connections that are open right now.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mesh::ServiceKey;
+
+use super::connection::Record;
+use super::{Direction, Security};
+
+/// Enough that workers rarely meet.
+const SHARDS: u64 = 16;
+
+/// An open connection, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenConnection {
+    /// Seen from the pod.
+    pub direction: Direction,
+    /// Who dialled.
+    pub src: SocketAddr,
+    /// What was dialled.
+    pub dst: SocketAddr,
+    /// The service by which it was dialled.
+    pub service: Option<ServiceKey>,
+    /// Where the tunnel that carries it ends.
+    pub hbone_addr: Option<SocketAddr>,
+    /// How the bytes travel.
+    pub security: Security,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct OpenConnections {
+    next: AtomicU64,
+    shards: [Mutex<HashMap<u64, Arc<Record>>>; SHARDS as usize],
+}
+
+impl OpenConnections {
+    /// Takes a connection in; the number is for [`OpenConnections::remove`].
+    pub(super) fn insert(&self, record: Arc<Record>) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.shard(number).insert(number, record);
+        number
+    }
+
+    pub(super) fn remove(&self, number: u64) {
+        self.shard(number).remove(&number);
+    }
+
+    pub(super) fn for_each(&self, mut act: impl FnMut(&Record)) {
+        for number in 0..SHARDS {
+            self.shard(number).values().for_each(|record| act(record));
+        }
+    }
+
+    /// All of them, by namespace and name of their pod.
+    pub(super) fn list(&self) -> HashMap<(Arc<str>, Arc<str>), Vec<OpenConnection>> {
+        let mut all: HashMap<_, Vec<_>> = HashMap::new();
+        self.for_each(|record| {
+            let facts = &record.facts;
+            let Some(own) = &facts.own().workload else { return };
+            let pod = (Arc::clone(&own.namespace), Arc::clone(&own.name));
+            all.entry(pod).or_default().push(OpenConnection {
+                direction: facts.direction,
+                src: facts.src.addr,
+                dst: facts.dst.addr,
+                service: facts.service.as_ref().map(|service| service.key.clone()),
+                hbone_addr: facts.hbone_addr,
+                security: facts.security,
+            });
+        });
+        all
+    }
+
+    fn shard(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Arc<Record>>> {
+        let index = usize::try_from(number % SHARDS).unwrap_or(0);
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
