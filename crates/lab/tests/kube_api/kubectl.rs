@@ -119,7 +119,7 @@ async fn kubectl_gets_pods_in_every_form() {
     let empty = kubectl.output(&["get", "pods", "-l", "app=none"]).await;
     assert!(text(&empty.stderr).contains("No resources found"));
     assert!(kubectl.fails(&["get", "pod", "none"]).await.contains("NotFound"));
-    assert!(kubectl.fails(&["get", "services"]).await.contains("services"));
+    assert!(kubectl.fails(&["get", "secrets"]).await.contains("secrets"));
     let namespaces = kubectl.run(&["get", "ns"]).await;
     assert_eq!(words(namespaces.lines().nth(1).unwrap())[..2], ["default", "Active"]);
 }
