@@ -24,7 +24,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         ),
         scenario!(
             "service-load-is-spread",
-            "all endpoints of a service get connections, and each client its own identity",
+            "all endpoints of a service get connections, and all of these are tunnelled",
             spread
         ),
         scenario!(
@@ -178,9 +178,7 @@ async fn spread(world: &World) -> anyhow::Result<()> {
 async fn not_ready(world: &World) -> anyhow::Result<()> {
     let two = Two::make(world, "unready").await?;
     let path = |pod: &Pod| format!("/api/v1/namespaces/unready/pods/{}/status", pod.name());
-    let ready = |status: &str| {
-        json!({ "status": { "conditions": [{ "type": "Ready", "status": status }] } })
-    };
+    let ready = |status: &str| json!({ "status": { "conditions": [{ "type": "Ready", "status": status }] } });
     let kube = world.lab.kube();
     kube.merge_patch(&path(&two.servers[1]), &ready("False")).await?;
     let only_ready = |counts: &[usize; 2]| *counts == [MANY, 0];

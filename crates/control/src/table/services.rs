@@ -78,12 +78,14 @@ impl Slices {
 impl Table {
     pub(crate) fn service_seen(&mut self, service: ServiceFacts) {
         let key = service.key();
-        self.services_in.insert(service.namespace.clone(), &key);
-        let former = self.services.insert(key.clone(), service.clone());
-        if former.as_ref() != Some(&service) {
-            self.publish_service(&key);
-            self.republish_endpoints(former.iter().chain([&service]));
+        if self.services.get(&key) == Some(&service) {
+            return;
         }
+        self.services_in.insert(service.namespace.clone(), &key);
+        let former = self.services.insert(key.clone(), service);
+        self.publish_service(&key);
+        let now = self.services.get(&key).cloned();
+        self.republish_endpoints(former.iter().chain(&now));
     }
 
     pub(crate) fn service_gone(&mut self, key: &str) {

@@ -37,7 +37,8 @@ pub(crate) fn patch(
     let current = Arc::clone(existing(store, place)?);
     let shown = place.resource.show(&current);
     let types = place.resource.types;
-    let patched = patched(types, &shown, kind, body).map_err(|error| patch_refusal(place, &error))?;
+    let patched =
+        patched(types, &shown, kind, body).map_err(|error| patch_refusal(place, &error))?;
     replace(store, writer, place, part, &current, (&patched, Written::ByUpdate))
 }
 

@@ -29,7 +29,7 @@ async fn running(api: &Api, name: &str, ip: &str, ready: &str) {
 
 /// Address and readiness of all endpoints in all slices.
 async fn endpoints(api: &Api) -> Vec<(String, bool)> {
-    let list = api.get(SLICES).await;
+    let (_, list) = api.get(SLICES).await;
     let slices = list["items"].as_array().unwrap();
     let all = slices.iter().flat_map(|slice| slice["endpoints"].as_array().unwrap());
     let read = |it: &Value| {
@@ -61,11 +61,11 @@ async fn services_get_addresses_of_their_own_and_keep_them() {
         ("portless", json!({ "ports": [] })),
         ("unnamed", json!({ "ports": [{ "port": 1 }, { "port": 2 }] })),
     ] {
-        let (code, status) = api.send("POST", SERVICES, &service(name, &spec)).await;
+        let (code, status) = api.post(SERVICES, &service(name, &spec)).await;
         assert_eq!((code, &status["reason"]), (422, &json!("Invalid")), "{name}: {status}");
     }
     let moved = json!({ "spec": { "clusterIP": "10.96.9.9" } });
-    let (code, _) = api.patch_raw(&format!("{SERVICES}/a"), MERGE, &moved).await;
+    let (code, _) = api.patch(&format!("{SERVICES}/a"), MERGE, &moved).await;
     assert_eq!(code, 422);
 }
 
@@ -76,7 +76,7 @@ async fn slices_follow_the_pods_that_a_service_selects() {
     api.create(SERVICES, &service("web", &json!({}))).await;
     running(&api, "p2", "10.0.0.2", "False").await;
     assert_eq!(endpoints(&api).await, [("10.0.0.1".into(), true), ("10.0.0.2".into(), false)]);
-    let slice = api.get(&format!("{SLICES}/web-ipv4-0")).await;
+    let (_, slice) = api.get(&format!("{SLICES}/web-ipv4-0")).await;
     assert_eq!(slice["metadata"]["labels"]["kubernetes.io/service-name"], "web");
     assert_eq!(slice["ports"], json!([{ "name": "", "port": 8080, "protocol": "TCP" }]));
     assert_eq!(slice["endpoints"][0]["targetRef"]["name"], "p1");
@@ -91,6 +91,6 @@ async fn slices_follow_the_pods_that_a_service_selects() {
         "endpoints": [{ "addresses": ["192.0.2.7"], "conditions": { "ready": true } }],
     });
     api.create(SLICES, &manual).await;
-    api.send("DELETE", &format!("{SERVICES}/web"), &Value::Null).await;
+    api.delete(&format!("{SERVICES}/web")).await;
     assert_eq!(endpoints(&api).await, [("192.0.2.7".into(), true)]);
 }

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use crate::testing;
 
-    fn facts(spec: Value) -> ServiceFacts {
+    fn facts(spec: &Value) -> ServiceFacts {
         let metadata = json!({ "namespace": "shop", "name": "cart" });
         let service = json!({ "metadata": metadata, "spec": spec });
         serde_json::from_value::<Service>(service).unwrap().into()
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_service_is_read_from_what_the_api_sends() {
-        let facts = facts(json!({
+        let facts = facts(&json!({
             "type": "ClusterIP", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"],
             "ipFamilies": ["IPv4"], "internalTrafficPolicy": "Cluster",
             "selector": { "app": "cart" },
@@ -175,23 +175,23 @@ mod tests {
     fn addresses_and_families() {
         let both =
             json!({ "clusterIPs": ["10.96.0.1", "fd00::1"], "ipFamilies": ["IPv4", "IPv6"] });
-        assert_eq!(facts(both.clone()).addresses.len(), 2);
-        assert_eq!(facts(both).families, Families::Dual);
+        assert_eq!(facts(&both).addresses.len(), 2);
+        assert_eq!(facts(&both).families, Families::Dual);
         for (spec, count) in [
             (json!({ "clusterIP": "10.96.0.1" }), 1),
             (json!({ "clusterIP": "None", "clusterIPs": ["None"] }), 0),
             (json!({ "clusterIPs": ["nonsense", "fd00::1"] }), 1),
             (json!({}), 0),
         ] {
-            assert_eq!(facts(spec.clone()).addresses.len(), count, "{spec}");
+            assert_eq!(facts(&spec).addresses.len(), count, "{spec}");
         }
-        assert_eq!(facts(json!({ "ipFamilies": ["IPv6"] })).families, Families::V6);
-        assert_eq!(facts(json!({ "type": "ExternalName" })).kind, ServiceType::ExternalName);
+        assert_eq!(facts(&json!({ "ipFamilies": ["IPv6"] })).families, Families::V6);
+        assert_eq!(facts(&json!({ "type": "ExternalName" })).kind, ServiceType::ExternalName);
     }
 
     #[test]
     fn targets_are_numbers_names_or_the_port_itself() {
-        let facts = facts(json!({ "ports": [
+        let facts = facts(&json!({ "ports": [
             { "port": 1, "targetPort": "web" }, { "port": 2 }, { "port": 3, "targetPort": 0 },
             { "port": 70000 }, { "port": 5, "targetPort": [] }, { "port": 6, "targetPort": 7 },
         ] }));
@@ -215,7 +215,7 @@ mod tests {
             ("PreferSameNode", Distribution::SameNode),
             ("Sideways", Distribution::Any),
         ] {
-            assert_eq!(facts(json!({ "trafficDistribution": text })).distribution, wanted);
+            assert_eq!(facts(&json!({ "trafficDistribution": text })).distribution, wanted);
             let annotated: Service = serde_json::from_value(json!({ "metadata": {
                 "annotations": { DISTRIBUTION: text.to_lowercase() },
             } }))
@@ -223,7 +223,7 @@ mod tests {
             assert_eq!(ServiceFacts::from(annotated).distribution, wanted, "{text}");
         }
         let strict = json!({ "internalTrafficPolicy": "Local", "publishNotReadyAddresses": true });
-        let strict = facts(strict);
+        let strict = facts(&strict);
         assert_eq!((strict.internal, strict.unready), (Internal::Local, Unready::Published));
     }
 }

@@ -71,18 +71,12 @@ const SHAPE: Shape = Shape::Open(&[(
         ("clusterIP", Shape::Text),
         ("clusterIPs", Shape::Texts),
         ("ipFamilies", Shape::List(&Shape::OneOf(&["IPv4", "IPv6"]))),
-        (
-            "ipFamilyPolicy",
-            Shape::OneOf(&["SingleStack", "PreferDualStack", "RequireDualStack"]),
-        ),
+        ("ipFamilyPolicy", Shape::OneOf(&["SingleStack", "PreferDualStack", "RequireDualStack"])),
         ("selector", Shape::TextMap),
         ("ports", Shape::List(&PORT)),
         ("publishNotReadyAddresses", Shape::Flag),
         ("internalTrafficPolicy", Shape::OneOf(&["Cluster", "Local"])),
-        (
-            "trafficDistribution",
-            Shape::OneOf(&["PreferClose", "PreferSameZone", "PreferSameNode"]),
-        ),
+        ("trafficDistribution", Shape::OneOf(&["PreferClose", "PreferSameZone", "PreferSameNode"])),
     ]),
 )]);
 
