@@ -131,6 +131,15 @@ pub(crate) struct PolicyFacts {
     pub(crate) spec: serde_json::Value,
 }
 
+/// A PeerAuthentication as the API holds it: nothing in `spec` has been believed yet.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerFacts {
+    pub(crate) key: PolicyKey,
+    /// When it was made, as the API writes it: later is larger.
+    pub(crate) created: String,
+    pub(crate) spec: serde_json::Value,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

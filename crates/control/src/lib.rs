@@ -20,10 +20,12 @@
 //! | EndpointSlice | endpoint of its service: the pod that it names or whose address it has, if the service has no selector; else a workload of its own, in clear text |
 //! | Node | locality of what runs on it |
 //! | AuthorizationPolicy | authorization; one that cannot be read and never could denies all that it is about |
+//! | PeerAuthentication | denial of callers without identity, which workloads list; one that cannot be read and never could counts as STRICT |
 //!
 //! What its service account must be allowed, all in the whole cluster: `list` and `watch`
 //! of `pods`, `nodes`, `services`, of `endpointslices.discovery.k8s.io` and of
-//! `authorizationpolicies.security.istio.io`; `create` of
+//! `authorizationpolicies.security.istio.io` and `peerauthentications.security.istio.io`;
+//! `create` of
 //! `tokenreviews.authentication.k8s.io`. It writes nothing and reads no secret.
 //!
 //! Waypoints (`istio.io/use-waypoint`), `WorkloadEntry` and `ServiceEntry` are not read.

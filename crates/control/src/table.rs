@@ -5,6 +5,7 @@
 //! resources that it has a part in.
 
 mod index;
+mod peers;
 mod pods;
 mod policies;
 mod services;
@@ -18,7 +19,10 @@ use crate::facts::{NodeFacts, ServiceFacts};
 use crate::translate::{Names, NotSent, PolicyProblem, locality};
 use crate::world::World;
 
+pub(crate) use peers::PeerOutcome;
+
 use index::Index;
+use peers::Counted;
 use pods::Pods;
 use policies::InForce;
 use services::Slices;
@@ -35,6 +39,9 @@ pub(crate) struct Table {
     slices: Slices,
     /// Policies that are sent.
     policies: BTreeMap<PolicyKey, InForce>,
+    peers: BTreeMap<PolicyKey, Counted>,
+    /// Names of the denials that are sent because of them.
+    denials: BTreeSet<String>,
     world: World,
     listed: BTreeSet<Kind>,
 }
@@ -47,11 +54,13 @@ pub(crate) enum Kind {
     Services,
     Slices,
     Policies,
+    /// PeerAuthentications.
+    Peers,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Pods, Self::Nodes, Self::Services, Self::Slices, Self::Policies];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Pods, Self::Nodes, Self::Services, Self::Slices, Self::Policies, Self::Peers];
 }
 
 /// What became of a policy, for the log.
@@ -79,6 +88,8 @@ impl Table {
             services_in: Index::default(),
             slices: Slices::default(),
             policies: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            denials: BTreeSet::new(),
             world: World::default(),
             listed: BTreeSet::new(),
         }

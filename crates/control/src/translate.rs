@@ -2,6 +2,7 @@
 
 mod denial;
 mod endpoint;
+mod peer;
 mod policy;
 mod rule;
 mod service;
@@ -10,6 +11,10 @@ mod workload;
 
 pub(crate) use denial::deny_in_place_of;
 pub(crate) use endpoint::{endpoint, endpoint_uid};
+pub(crate) use peer::{
+    Demand, Peer, PeerProblem, STATIC_STRICT, Widths, demand, peer, static_strict,
+    strict_in_place_of,
+};
 pub(crate) use policy::{NotSent, PolicyProblem, Selector, Translated, policy};
 pub(crate) use service::{pod_ports, service, service_name, slice_ports};
 pub(crate) use workload::{Around, locality, uid, workload};

@@ -14,7 +14,7 @@ use prost::Message;
 use rcgen::{CertificateParams, KeyPair, SanType};
 use serde_json::{Value, json};
 use support::client::{Client, Discovery, delta};
-use support::kube_api::{KubeApi, NODES, PODS, POLICIES, SERVICES, SLICES};
+use support::kube_api::{KubeApi, NODES, PEERS, PODS, POLICIES, SERVICES, SLICES};
 use support::soon;
 use tonic::{Code, Status};
 
@@ -253,6 +253,26 @@ async fn services_and_their_endpoints_follow_the_cluster() {
     assert_eq!(stream.next(ADDRESS_TYPE).await, delta(&[], &[BANK]));
     api.delete(SERVICES, &service("cart", json!({})));
     assert_eq!(stream.next(ADDRESS_TYPE).await, delta(&[CART], &[CART_SERVICE]));
+}
+
+#[tokio::test]
+async fn strict_peers_are_denials_that_workloads_list() {
+    const STRICT: &str = "sluice-system/istio_converted_static_strict";
+    let (api, _control, mut client) = synced().await;
+    let mut stream = subscribed(&mut client).await;
+    stream.next(ADDRESS_TYPE).await;
+    stream.next(AUTHORIZATION_TYPE).await;
+    let strict = json!({
+        "metadata": { "namespace": "shop", "name": "strict",
+                      "creationTimestamp": "2026-01-01T00:00:00Z" },
+        "spec": { "mtls": { "mode": "STRICT" } },
+    });
+    api.put(PEERS, &strict);
+    assert_eq!(stream.next(AUTHORIZATION_TYPE).await, delta(&[STRICT], &[]));
+    assert_eq!(stream.next(ADDRESS_TYPE).await, delta(&[CART, WEB], &[]));
+    assert_eq!(workload(&stream, "shop/cart-1").authorization_policies, [STRICT]);
+    api.delete(PEERS, &strict);
+    assert_eq!(stream.next(AUTHORIZATION_TYPE).await, delta(&[], &[STRICT]));
 }
 
 /// A request for this identity, with this name in the CSR.

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use mesh::PolicyKey;
 use serde::Deserialize;
 
-use crate::facts::{Health, Life, Owner, PodFacts, PodNetwork, PolicyFacts, Reach};
+use crate::facts::{Health, Life, Owner, PeerFacts, PodFacts, PodNetwork, PolicyFacts, Reach};
 
 mod node;
 mod service;
@@ -234,6 +234,30 @@ impl AuthorizationPolicy {
     }
 }
 
+/// As [`AuthorizationPolicy`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PeerAuthentication {
+    pub(super) metadata: ObjectMeta,
+    spec: serde_json::Value,
+}
+
+impl PeerAuthentication {
+    /// `None` for an object without a name, which no API has.
+    pub(super) fn facts(self) -> Option<PeerFacts> {
+        let namespace = self.metadata.namespace.as_deref()?;
+        let key = PolicyKey::new(namespace, self.metadata.name.as_deref()?)?;
+        // Whole seconds and UTC, so that texts compare as times do.
+        let created = self.metadata.creation_timestamp.map(|time| time.0.to_string());
+        Some(PeerFacts { key, created: created.unwrap_or_default(), spec: self.spec })
+    }
+}
+
+resource!(
+    PeerAuthentication,
+    NamespaceResourceScope,
+    "security.istio.io" "v1" "PeerAuthentication" "peerauthentications"
+);
 resource!(Pod, NamespaceResourceScope, "" "v1" "Pod" "pods");
 resource!(
     AuthorizationPolicy,

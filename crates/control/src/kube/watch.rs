@@ -11,9 +11,9 @@ use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::changes::{Change, changes};
-use super::objects::{AuthorizationPolicy, EndpointSlice, Node, Pod, Service};
-use crate::facts::{NodeFacts, PodFacts, PolicyFacts, ServiceFacts, SliceFacts};
-use crate::table::{Outcome, Table};
+use super::objects::{AuthorizationPolicy, EndpointSlice, Node, PeerAuthentication, Pod, Service};
+use crate::facts::{NodeFacts, PeerFacts, PodFacts, PolicyFacts, ServiceFacts, SliceFacts};
+use crate::table::{Outcome, PeerOutcome, Table};
 use crate::world::World;
 
 /// A snapshot is shown at the latest after so many events, also when they do not end.
@@ -26,6 +26,7 @@ enum Input {
     Services(Told<ServiceFacts>),
     Slices(Told<SliceFacts>),
     Policies(Told<PolicyFacts>),
+    Peers(Told<PeerFacts>),
 }
 
 type Told<T> = Result<Change<T>, watcher::Error>;
@@ -41,13 +42,16 @@ pub(crate) async fn watch(
     let nodes = changes(Api::<Node>::all(client.clone()), |it| Some(it.into()));
     let services = changes(Api::<Service>::all(client.clone()), |it| Some(it.into()));
     let slices = changes(Api::<EndpointSlice>::all(client.clone()), |it| Some(it.into()));
-    let policies = changes(Api::<AuthorizationPolicy>::all(client), AuthorizationPolicy::facts);
-    let inputs: [BoxStream<'static, Input>; 5] = [
+    let policies =
+        changes(Api::<AuthorizationPolicy>::all(client.clone()), AuthorizationPolicy::facts);
+    let peers = changes(Api::<PeerAuthentication>::all(client), PeerAuthentication::facts);
+    let inputs: [BoxStream<'static, Input>; 6] = [
         pods.map(Input::Pods).boxed(),
         nodes.map(Input::Nodes).boxed(),
         services.map(Input::Services).boxed(),
         slices.map(Input::Slices).boxed(),
         policies.map(Input::Policies).boxed(),
+        peers.map(Input::Peers).boxed(),
     ];
     let watched = run(stream::select_all(inputs), Watched { table }, worlds);
     if stop.run_until_cancelled(watched).await.is_some() {
@@ -89,11 +93,13 @@ impl Watched {
             Input::Services(Ok(change)) => self.on_services(change),
             Input::Slices(Ok(change)) => self.on_slices(change),
             Input::Policies(Ok(change)) => self.on_policies(change),
+            Input::Peers(Ok(change)) => self.on_peers(change),
             Input::Pods(Err(error)) => interrupted("pods", &error),
             Input::Nodes(Err(error)) => interrupted("nodes", &error),
             Input::Services(Err(error)) => interrupted("services", &error),
             Input::Slices(Err(error)) => interrupted("endpoint slices", &error),
             Input::Policies(Err(error)) => self.on_policy_error(&error),
+            Input::Peers(Err(error)) => self.on_peer_error(&error),
         }
     }
 
@@ -161,6 +167,39 @@ impl Watched {
         }
     }
 
+    fn on_peers(&mut self, change: Change<PeerFacts>) {
+        match change {
+            Change::Listed(peers) => {
+                tracing::info!(peers = peers.len(), "peer authentications listed");
+                let outcomes = self.table.peers_listed(&peers);
+                for (peer, outcome) in peers.iter().zip(&outcomes) {
+                    log_peer(peer, outcome);
+                }
+            }
+            Change::Seen(peer) => {
+                let outcome = self.table.peer_seen(&peer);
+                log_peer(&peer, &outcome);
+            }
+            Change::Gone(peer) => {
+                self.table.peer_gone(&peer.key);
+                tracing::info!(peer_authentication = %peer.key, "withdrawn");
+            }
+        }
+    }
+
+    /// As for policies.
+    fn on_peer_error(&mut self, error: &watcher::Error) {
+        if !is_not_found(error) {
+            interrupted("peer authentications", error);
+        } else if !self.table.peers_are_known() {
+            tracing::warn!(
+                "the cluster has no peerauthentications.security.istio.io: none is enforced \
+                 until their CustomResourceDefinition is installed"
+            );
+            self.table.no_peers_exist();
+        }
+    }
+
     /// A cluster in which nobody installed the type has no policies, which is something
     /// else than not knowing them.
     fn on_policy_error(&mut self, error: &watcher::Error) {
@@ -214,6 +253,21 @@ fn log(policy: &PolicyFacts, outcome: &Outcome) {
         Outcome::Refused(problem) => tracing::error!(
             %policy, %problem,
             "policy is malformed, and not one that is enforced here: correct or delete it"
+        ),
+    }
+}
+
+fn log_peer(peer: &PeerFacts, outcome: &PeerOutcome) {
+    let peer_authentication = &peer.key;
+    match outcome {
+        PeerOutcome::InForce => tracing::info!(%peer_authentication, "in force"),
+        PeerOutcome::Kept(problem) => tracing::error!(
+            %peer_authentication, %problem,
+            "malformed: the last good version stays in force until it is corrected"
+        ),
+        PeerOutcome::Strict(problem) => tracing::error!(
+            %peer_authentication, %problem,
+            "malformed: it counts as STRICT until it is corrected or deleted"
         ),
     }
 }

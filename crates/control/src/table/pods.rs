@@ -117,7 +117,7 @@ impl Table {
 
     fn around(&self, key: &str, pod: &PodFacts) -> Around {
         Around {
-            policies: self.selecting(pod),
+            policies: self.selecting(pod).into_iter().chain(self.demanded_of(pod)).collect(),
             services: self.services_of(key, pod),
             locality: self.locality_of(&pod.node),
         }

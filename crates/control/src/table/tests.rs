@@ -4,7 +4,7 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::facts::{Life, PodFacts, PodNetwork, PolicyFacts};
+use crate::facts::{Life, PeerFacts, PodFacts, PodNetwork, PolicyFacts};
 use crate::testing::{names, pod};
 use mesh::proto::workload::{Address, address};
 
@@ -16,6 +16,7 @@ pub(super) fn complete() -> Table {
     table.services_listed(vec![]);
     table.slices_listed(vec![]);
     table.policies_listed(&[]);
+    table.peers_listed(&[]);
     table
 }
 
@@ -63,6 +64,7 @@ fn nothing_is_shown_before_all_lists_are_complete() {
                 Kind::Services => table.services_listed(vec![]),
                 Kind::Slices => table.slices_listed(vec![]),
                 Kind::Policies => drop(table.policies_listed(&[])),
+                Kind::Peers => drop(table.peers_listed(&[])),
             }
         }
         assert_eq!(table.snapshot().unwrap().addresses.iter().count(), 1);
@@ -77,6 +79,7 @@ fn a_cluster_without_the_policy_type_has_no_policies() {
     table.services_listed(vec![]);
     table.slices_listed(vec![]);
     table.no_policies_exist();
+    table.no_peers_exist();
     assert!(table.snapshot().is_some());
 }
 
@@ -204,5 +207,59 @@ fn a_policy_that_never_was_well_formed_denies_what_it_is_about() {
     assert!(matches!(outcome, Outcome::Sent { .. }), "{outcome:?}");
     assert_eq!(authorization(&table, "shop/p").unwrap().action, 0);
     table.policy_gone(&PolicyKey::parse("shop/p").unwrap());
+    assert_eq!(listed_by(&table, "shop/cart-1"), [""; 0]);
+}
+
+fn peer_facts(key: &str, spec: Value) -> PeerFacts {
+    let key = PolicyKey::parse(key).unwrap();
+    PeerFacts { key, created: "2026-01-01T00:00:00Z".into(), spec }
+}
+
+#[test]
+fn p19_workloads_list_the_denial_that_holds_for_them() {
+    const STRICT: &str = "root/istio_converted_static_strict";
+    const OWN: &str = "shop/converted_peer_authentication_ports";
+    let strict = json!({ "mtls": { "mode": "STRICT" } });
+    let mut table = complete();
+    table.pod_seen(labelled("shop", "cart-1", "cart"));
+    table.pod_seen(labelled("other", "web-1", "web"));
+    assert_eq!(authorization(&table, STRICT), None);
+    table.peer_seen(&peer_facts("root/mesh", strict));
+    assert!(authorization(&table, STRICT).is_some());
+    assert_eq!(listed_by(&table, "shop/cart-1"), [STRICT]);
+    assert_eq!(listed_by(&table, "other/web-1"), [STRICT]);
+    let open = json!({ "mtls": { "mode": "PERMISSIVE" } });
+    table.peer_seen(&peer_facts("other/open", open));
+    assert_eq!(listed_by(&table, "other/web-1"), [""; 0]);
+    let ports = json!({
+        "selector": { "matchLabels": { "app": "cart" } },
+        "portLevelMtls": { "80": { "mode": "PERMISSIVE" } },
+    });
+    table.peer_seen(&peer_facts("shop/ports", ports));
+    assert_eq!(listed_by(&table, "shop/cart-1"), [OWN]);
+    assert!(authorization(&table, OWN).is_some());
+    table.pod_seen(labelled("shop", "cart-2", "cart"));
+    assert_eq!(listed_by(&table, "shop/cart-2"), [OWN]);
+    // Nothing to except the port from.
+    table.peer_gone(&PolicyKey::parse("root/mesh").unwrap());
+    assert_eq!(listed_by(&table, "shop/cart-1"), [""; 0]);
+    assert_eq!(authorization(&table, OWN), None);
+    table.peers_listed(&[]);
+    assert_eq!(authorization(&table, STRICT), None);
+}
+
+#[test]
+fn a_malformed_peer_authentication_counts_as_strict_unless_it_was_good() {
+    let mut table = complete();
+    table.pod_seen(labelled("shop", "cart-1", "cart"));
+    let bad = peer_facts("shop/p", json!({ "mtls": { "mode": "STRICKT" } }));
+    let outcome = table.peer_seen(&bad);
+    assert!(matches!(outcome, PeerOutcome::Strict(_)), "{outcome:?}");
+    assert_eq!(listed_by(&table, "shop/cart-1"), ["root/istio_converted_static_strict"]);
+    let open = json!({ "mtls": { "mode": "PERMISSIVE" } });
+    table.peer_seen(&peer_facts("shop/p", open));
+    assert_eq!(listed_by(&table, "shop/cart-1"), [""; 0]);
+    let outcome = table.peer_seen(&bad);
+    assert!(matches!(outcome, PeerOutcome::Kept(_)), "{outcome:?}");
     assert_eq!(listed_by(&table, "shop/cart-1"), [""; 0]);
 }

@@ -36,6 +36,11 @@ pub(crate) struct SentPolicy {
 pub(crate) struct Selector(BTreeMap<String, String>);
 
 impl Selector {
+    /// Does it ask for nothing?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         self.0.iter().all(|(key, value)| labels.get(key) == Some(value))
     }

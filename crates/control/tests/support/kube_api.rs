@@ -24,7 +24,8 @@ pub const POLICIES: &str = "/apis/security.istio.io/v1/authorizationpolicies";
 pub const NODES: &str = "/api/v1/nodes";
 pub const SERVICES: &str = "/api/v1/services";
 pub const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
-const KNOWN: [&str; 5] = [PODS, NODES, SERVICES, SLICES, POLICIES];
+pub const PEERS: &str = "/apis/security.istio.io/v1/peerauthentications";
+const KNOWN: [&str; 6] = [PODS, NODES, SERVICES, SLICES, POLICIES, PEERS];
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
 type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;

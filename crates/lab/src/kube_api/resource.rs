@@ -177,6 +177,7 @@ pub(crate) static RESOURCES: &[Resource] = &[
     kinds::events::CORE,
     kinds::events::EVENTS_V1,
     kinds::policies::AUTHORIZATION_POLICIES,
+    kinds::policies::PEER_AUTHENTICATIONS,
     kinds::token_reviews::TOKEN_REVIEWS,
 ];
 
