@@ -222,7 +222,8 @@ fn tls(count: usize) -> World<client::TlsStream<TcpStream>, server::TlsStream<Tc
 /// Application, pump, one tunnel for all streams, pump, application.
 fn tunnel(count: usize) -> World<TcpStream, TcpStream> {
     let trust = trust();
-    let credentials = Credentials::new(trust.key, trust.roots, "cluster.local", &Terms::default()).unwrap();
+    let credentials =
+        Credentials::new(trust.key, trust.roots, "cluster.local", &Terms::default()).unwrap();
     let runtime = runtime();
     let pool: Pool<Infallible> = Pool::new(Settings::default());
     let pairs = runtime.block_on(async {

@@ -29,6 +29,7 @@ use crate::source::{self, Audience, Caller, Scope, ViewHandle, ViewWriter, XdsCl
 use crate::telemetry::log::Log;
 use crate::telemetry::{Telemetry, register_process};
 use crate::tls::{Terms, TlsError};
+use crate::worker::Workers;
 use crate::workloads::{self, Handle, Manager};
 use trust::{Trust, hide_memory};
 
@@ -97,10 +98,10 @@ pub enum AppError {
 ///
 /// # Errors
 /// Any [`AppError`].
-pub async fn run(config: Config, log: &Log) -> Result<(), AppError> {
+pub async fn run(config: Config, log: &Log, workers: &Workers) -> Result<(), AppError> {
     let mut signals = Signals::new()?;
     let quit = CancellationToken::new();
-    let app = App::build(&config, log, quit.clone())?;
+    let app = App::build(&config, log, workers, quit.clone())?;
     let running = app.run(quit.clone());
     tokio::pin!(running);
     tokio::select! {
@@ -127,7 +128,12 @@ struct App {
 }
 
 impl App {
-    fn build(config: &Config, log: &Log, quit: CancellationToken) -> Result<Self, AppError> {
+    fn build(
+        config: &Config,
+        log: &Log,
+        workers: &Workers,
+        quit: CancellationToken,
+    ) -> Result<Self, AppError> {
         hide_memory()?;
         let fence = fence::build_fence()?;
         let servers = admin::bind(&config.admin)?;
@@ -148,7 +154,8 @@ impl App {
         let xds = build_source(config, token, writer, &terms, &mut registry, &readiness)?;
         register_process(&mut registry, Some(tokio::runtime::Handle::current()));
         let telemetry = Telemetry::with_settings(&mut registry, config.telemetry);
-        let context = build_proxy(config, &view, &certificates, fence, telemetry.clone());
+        let context =
+            build_proxy(config, &view, &certificates, (fence, workers), telemetry.clone());
         let (manager, handle) = build_workloads(config, context, &mut registry, &readiness)?;
         let dump = Dump { view, certificates, workloads: handle, telemetry, config: summary };
         let levels = log.levels();
@@ -252,7 +259,7 @@ fn build_proxy(
     config: &Config,
     view: &ViewHandle,
     certificates: &Certificates,
-    fence: Fence,
+    (fence, workers): (Fence, &Workers),
     telemetry: Telemetry,
 ) -> Arc<ProxyContext> {
     let mut settings = config.proxy.clone();
@@ -260,7 +267,14 @@ fn build_proxy(
         warn!(%error, "no resolvers of our own: lookups go to those that pods ask");
         Upstreams::default()
     });
-    ProxyContext::new(view.clone(), certificates.clone(), telemetry, fence, settings)
+    ProxyContext::new(
+        view.clone(),
+        certificates.clone(),
+        telemetry,
+        fence,
+        workers.clone(),
+        settings,
+    )
 }
 
 fn build_workloads(

@@ -24,4 +24,5 @@ pub mod route;
 pub mod source;
 pub mod telemetry;
 pub mod tls;
+pub mod worker;
 pub mod workloads;

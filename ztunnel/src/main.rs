@@ -1,6 +1,7 @@
 //! The `ztunnel` program: arguments, settings, exit codes.
 
 use std::error::Error;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,9 +10,19 @@ use tracing::{error, info, warn};
 use ztunnel::app;
 use ztunnel::config::{Config, Raw};
 use ztunnel::telemetry::log::Log;
+use ztunnel::worker::Workers;
+
+/// Buffers come and go in sizes for which the system's allocator asks the kernel each
+/// time.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Exit code for settings that cannot be used; every other failure is 1.
 const BAD_SETTINGS: u8 = 2;
+
+/// Threads of the control plane's clients, the agent's session and the administration,
+/// which together do little: one decodes a large view while the other answers.
+const CONTROL_THREADS: usize = 2;
 
 /// What a task that does not end may keep the process for.
 const LAST_TASKS: Duration = Duration::from_secs(1);
@@ -70,11 +81,14 @@ fn run(config: Config, log: &Log) -> Result<(), Box<dyn Error>> {
         warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.worker_threads)
-        .thread_name("ztunnel")
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
         .enable_all()
         .build()?;
-    let result = runtime.block_on(app::run(config, log));
+    let count = NonZeroUsize::new(config.worker_threads).unwrap_or(NonZeroUsize::MIN);
+    let workers = Workers::start(count)?;
+    let result = runtime.block_on(app::run(config, log, &workers));
     runtime.shutdown_timeout(LAST_TASKS);
+    workers.shutdown(LAST_TASKS);
     Ok(result?)
 }

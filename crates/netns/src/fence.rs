@@ -154,7 +154,8 @@ where
     })
 }
 
-fn own_netns() -> io::Result<OwnedFd> {
+/// The namespace of the calling thread.
+pub(crate) fn own_netns() -> io::Result<OwnedFd> {
     std::fs::File::open("/proc/thread-self/ns/net").map(OwnedFd::from)
 }
 

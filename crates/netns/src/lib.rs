@@ -1,8 +1,8 @@
 //! The fence: the only code of Sluice that enters network namespaces.
 //!
 //! A network namespace belongs to a thread, so a thread that changed its namespace and
-//! then failed would do the next job in the wrong pod. Therefore only fence workers
-//! change namespace; a job is handed to them as a closure:
+//! then failed would do the next job in the wrong pod. Therefore whatever is done inside
+//! a namespace is handed as a closure to fence workers, which do nothing else:
 //!
 //! ```text
 //! caller ── job, PodNetns ──► fence worker: setns(pod) ─ job ─ setns(home) ─► result
@@ -13,6 +13,10 @@
 //! What a job leaves behind, a socket above all, keeps the namespace it was made in and
 //! may be used from any thread afterwards. This crate does no async IO; callers bring
 //! results into their runtime by the callback of [`Fence::submit`].
+//!
+//! One operation is frequent enough for a shorter way: [`dial_socket_in`] makes one
+//! outgoing socket on the calling thread, with nobody else's code between leaving and
+//! coming home, and ends the process if it cannot come home.
 
 mod conntrack;
 mod datagram;
@@ -21,6 +25,7 @@ mod listener;
 mod named;
 mod pod;
 mod socket;
+mod visit;
 
 pub use conntrack::original_udp_dst;
 pub use datagram::{dial_udp, listen_udp};
@@ -31,3 +36,4 @@ pub use listener::{
 pub use named::{NamedNetns, release_folder};
 pub use pod::{NetnsError, NetnsId, PodNetns};
 pub use socket::{Dial, Listen, OrigDst, dial_socket, listen_tcp, original_dst};
+pub use visit::{VisitError, dial_socket_in};

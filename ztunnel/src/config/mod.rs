@@ -11,6 +11,7 @@ mod inpod;
 mod node;
 mod operations;
 mod parse;
+mod proxy;
 mod proxy_config;
 mod raw;
 mod similar;
@@ -23,13 +24,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mesh::Identity;
-
 use crate::identity::ExtraHeaders;
 use crate::source::NodeInfo;
 use crate::telemetry::{self, log};
 use crate::tls::{self, ControlSettings, RootSource};
-use crate::{admin, hbone, proxy, workloads};
+use crate::{admin, hbone, workloads};
 use raw::Reader;
 
 pub use node::OwnPod;
@@ -61,7 +60,7 @@ pub struct Config {
     /// The session with the node agent.
     pub workloads: workloads::Settings,
     /// Listeners and tunnels of the pods.
-    pub proxy: proxy::Settings,
+    pub proxy: crate::proxy::Settings,
     /// Where operators ask.
     pub admin: admin::Settings,
     /// What is logged.
@@ -102,7 +101,7 @@ impl Config {
     /// [`Mistakes`], all of them.
     pub fn parse(raw: &Raw) -> Result<Self, Mistakes> {
         let mut reader = Reader::new(raw);
-        let proxy = proxy(&mut reader);
+        let proxy = proxy::proxy(&mut reader);
         let config = Self {
             node: node::node(&mut reader),
             own_pod: node::own_pod(&mut reader, &proxy.trust_domain),
@@ -153,45 +152,6 @@ fn control(reader: &mut Reader<'_>, names: [&'static str; 3]) -> ControlSettings
             identity::root_source,
         ),
         alt_hostname: reader.text(hostname),
-    }
-}
-
-fn proxy(reader: &mut Reader<'_>) -> proxy::Settings {
-    let default = proxy::Settings::default();
-    proxy::Settings {
-        network: reader.text("NETWORK").unwrap_or_default().into(),
-        trust_domain: reader.value("TRUST_DOMAIN", default.trust_domain, |text| {
-            Identity::new(text, "x", "x").map(|_| text.to_owned()).map_err(|e| e.to_string())
-        }),
-        packet_mark: reader.value("PACKET_MARK", default.packet_mark, packet_mark),
-        ipv6: ipv6(reader),
-        port_use: inpod::port_use(reader),
-        response_baggage: response_baggage(reader),
-        hbone: hbone(reader, &default.hbone),
-        dns: dns::dns(reader),
-    }
-}
-
-/// The rules in the pods are the agent's and know one mark.
-fn packet_mark(text: &str) -> Result<u32, String> {
-    let expected = zds::PACKET_MARK.value;
-    match parse::number::<u32>(text)? {
-        mark if mark == expected => Ok(mark),
-        _ => Err(format!("only {expected} is supported by this version")),
-    }
-}
-
-fn response_baggage(reader: &mut Reader<'_>) -> proxy::ResponseBaggage {
-    match reader.flag("ENABLE_RESPONSE_BAGGAGE", parse::Flag::On) {
-        parse::Flag::On => proxy::ResponseBaggage::Sent,
-        parse::Flag::Off => proxy::ResponseBaggage::Withheld,
-    }
-}
-
-fn ipv6(reader: &mut Reader<'_>) -> proxy::Ipv6 {
-    match reader.flag("IPV6_ENABLED", parse::Flag::On) {
-        parse::Flag::On => proxy::Ipv6::Enabled,
-        parse::Flag::Off => proxy::Ipv6::Disabled,
     }
 }
 

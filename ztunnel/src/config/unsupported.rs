@@ -10,14 +10,8 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("PROXY_WORKLOAD_INFO", "", "the dedicated mode, one proxy per workload,"),
     ("FAKE_CA", "false", "made-up certificates"),
     ("UNSTABLE_ENABLE_SOCKS5", "false", "the SOCKS listener"),
-    ("ENABLE_ORIG_SRC", "true", "hiding the client's address from the application"),
-    ("KEEPALIVE_ENABLED", "true", "switching TCP keep-alive"),
-    ("KEEPALIVE_TIME", "180s", "another TCP keep-alive"),
-    ("KEEPALIVE_INTERVAL", "180s", "another TCP keep-alive"),
-    ("KEEPALIVE_RETRIES", "9", "another TCP keep-alive"),
     ("LOCALHOST_APP_TUNNEL", "true", "an application tunnel to the pod's address"),
     ("TRANSPARENT_NETWORK_POLICIES", "false", "dialling peers at the application's port"),
-    ("USER_TIMEOUT_ENABLED", "false", "TCP user timeouts"),
 ];
 
 pub(super) fn check(reader: &mut Reader<'_>) {

@@ -6,70 +6,80 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-use super::app_socket::tune;
-use super::pod::Life;
+use super::pod::{Life, PodShared};
 use crate::backoff::Backoff;
+use crate::worker::Worker;
 
-/// Whether the next connection may be taken.
+/// An accepted connection and where it lives.
 #[derive(Debug)]
-pub(super) enum Gate {
-    /// Always.
-    Open,
-    /// When a place is free; until then it waits in the kernel's queue.
-    Limited(Arc<Semaphore>),
+pub(super) struct Arrival {
+    pub(super) tcp: TcpStream,
+    /// As the kernel knows it: of an IPv4 client perhaps mapped.
+    pub(super) peer: SocketAddr,
+    /// [`Worker::index`] of its worker.
+    pub(super) worker: usize,
 }
 
-/// A place behind a [`Gate`], free again when dropped.
-pub(super) type Permit = Option<OwnedSemaphorePermit>;
-
-impl Gate {
-    async fn pass(&self) -> Permit {
-        match self {
-            Self::Open => None,
-            Self::Limited(places) => Arc::clone(places).acquire_owned().await.ok(),
-        }
-    }
-}
-
-/// Gives each connection a task of its own, until the pod is closing. Ours is the last
-/// handle of the listener that lasts: it is closed, for us, with the end of this future.
+/// Gives each connection a task of its own, on the worker that accepts or on one that is
+/// clearly less busy, until the pod is closing. Ours is the last handle of the listener
+/// that lasts: it is closed, for us, with the end of this future.
 pub(super) async fn accept_loop<Served>(
     listener: Arc<TcpListener>,
+    pod: Arc<PodShared>,
     life: Life,
-    gate: Gate,
-    serve: impl Fn(TcpStream, SocketAddr, Permit) -> Served + Send,
+    accepting: Worker,
+    serve: impl Fn(Arrival) -> Served + Clone + Send + 'static,
 ) where
     Served: Future<Output = ()> + Send + 'static,
 {
     let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
     loop {
-        let next = async {
-            let permit = gate.pass().await;
-            (listener.accept().await, permit)
-        };
-        let Some((accepted, permit)) = life.closing.run_until_cancelled(next).await else {
+        let Some(accepted) = life.closing.run_until_cancelled(listener.accept()).await else {
             return;
         };
         match accepted {
             Ok((tcp, peer)) => {
                 backoff.reset();
                 // Fails only for a connection that is gone, which its task finds out.
-                let _ = tune(&tcp);
-                life.spawn(serve(tcp, peer, permit));
+                let _ = pod.context.settings.tcp.apply(&tcp);
+                place(&pod, &life, &accepting, (tcp, peer), serve.clone());
             }
             Err(error) if concerns_one(&error) => {}
             Err(error) => {
                 // Most often out of descriptors: the connection stays in the queue, so
                 // the same error would come again at once.
                 let wait = backoff.wait();
-                tracing::warn!(%error, retry_in = ?wait, "cannot accept connections");
+                tracing::warn!(pod = %pod.name(), %error, retry_in = ?wait,
+                    "cannot accept connections");
                 sleep(wait).await;
             }
         }
     }
+}
+
+fn place<Served>(
+    pod: &PodShared,
+    life: &Life,
+    accepting: &Worker,
+    (tcp, peer): (TcpStream, SocketAddr),
+    serve: impl Fn(Arrival) -> Served + Send + 'static,
+) where
+    Served: Future<Output = ()> + Send + 'static,
+{
+    let worker = pod.context.workers.place(accepting).clone();
+    let index = worker.index();
+    if index == accepting.index() {
+        return life.spawn(&worker, serve(Arrival { tcp, peer, worker: index }));
+    }
+    // A socket belongs to the runtime that watches it. A failure means that it is gone.
+    let Ok(std) = tcp.into_std() else { return };
+    life.spawn(&worker, async move {
+        let Ok(tcp) = TcpStream::from_std(std) else { return };
+        // Boxed: this task would be as large as both others.
+        Box::pin(serve(Arrival { tcp, peer, worker: index })).await;
+    });
 }
 
 /// The connection ended while it was in the queue; the next may be fine.

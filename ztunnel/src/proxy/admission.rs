@@ -1,11 +1,10 @@
 //! What must be known before a connection is judged, and the judgement of those toward
-//! the pod, at their beginning and at every change of the view.
+//! the pod at their beginning. At changes of the view the roster judges them again.
 
 use std::sync::Arc;
 
 use mesh::{Decision, LocalWorkload, View, Workload};
 use netns::OrigDst;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::KNOWLEDGE_WAIT;
@@ -46,23 +45,6 @@ impl PodShared {
         .await
     }
 
-    /// Judges again at every change of the view. Returns when the connection is no longer
-    /// allowed. `changes` was subscribed before the connection was admitted.
-    pub(super) async fn offence(
-        &self,
-        connection: &mesh::Connection,
-        changes: &mut watch::Receiver<u64>,
-    ) -> Refusal {
-        while changes.changed().await.is_ok() {
-            // Only a policy cuts what was allowed. That the workload is missing for a
-            // moment, or for good because the pod is ending, does not.
-            if let Err(refusal @ Refusal::Denied(_)) = self.judge(connection).await {
-                return refusal;
-            }
-        }
-        std::future::pending().await
-    }
-
     /// Asks `judge` about each new view, until its answer does not wait for knowledge.
     async fn settled(
         &self,
@@ -85,7 +67,8 @@ impl PodShared {
         }
     }
 
-    fn lookup(&self) -> Result<Known, Refusal> {
+    /// The pod in the latest view.
+    pub(super) fn lookup(&self) -> Result<Known, Refusal> {
         let view = self.context.view.current().ok_or(Refusal::ViewIncomplete)?;
         let pod = LocalWorkload {
             name: &self.info.name,

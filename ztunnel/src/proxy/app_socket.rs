@@ -1,16 +1,12 @@
 //! A socket that an application holds the other end of.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::ops::Deref;
-use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-
-/// Idle time before a probe, time between probes, and how many may stay unanswered.
-const KEEPALIVE: (Duration, Duration, u32) =
-    (Duration::from_secs(180), Duration::from_secs(180), 9);
 
 /// Closed before [`AppSocket::finished`], also because ztunnel was killed, the connection
 /// is reset, so that the application does not take a torn or refused connection for one
@@ -38,6 +34,16 @@ impl AppSocket {
         }
     }
 
+    /// Has the other end gone before it said anything? One that has sent something and
+    /// then its FIN may still wait for the answer; one that has said nothing gave up
+    /// while it was waiting for us.
+    pub(super) fn abandoned(&self) -> bool {
+        match SockRef::from(&self.0).peek(&mut [MaybeUninit::uninit()]) {
+            Ok(bytes) => bytes == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
     /// Both directions have ended well.
     pub(super) fn finished(self) {
         // Fails only for a connection that is gone already.
@@ -53,18 +59,11 @@ impl Deref for AppSocket {
     }
 }
 
-/// What all our TCP connections have in common.
-pub(super) fn tune(tcp: &TcpStream) -> io::Result<()> {
-    let (time, interval, retries) = KEEPALIVE;
-    let keepalive =
-        TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);
-    tcp.set_nodelay(true)?;
-    SockRef::from(tcp).set_tcp_keepalive(&keepalive)
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -92,5 +91,23 @@ mod tests {
         let (mut near, far) = pair().await;
         far.finished();
         assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
+    }
+    #[tokio::test]
+    async fn who_has_gone_without_a_word_is_told_from_who_has_finished_asking() {
+        let (mut near, far) = pair().await;
+        assert!(!far.abandoned());
+        near.write_all(b"?").await.unwrap();
+        near.shutdown().await.unwrap();
+        far.readable().await.unwrap();
+        assert!(!far.abandoned(), "the question is still there");
+        let (near, far) = pair().await;
+        near.set_zero_linger().unwrap();
+        drop(near);
+        far.readable().await.unwrap();
+        assert!(far.abandoned());
+        let (near, far) = pair().await;
+        drop(near);
+        far.readable().await.unwrap();
+        assert!(far.abandoned());
     }
 }

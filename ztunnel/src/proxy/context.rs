@@ -5,11 +5,15 @@ use std::sync::Arc;
 use mesh::Network;
 use netns::{Fence, PortUse};
 
+use super::descriptors::Descriptors;
+use super::limits::Limits;
+use super::tune::TcpSettings;
 use crate::dns;
 use crate::hbone;
 use crate::identity::Certificates;
 use crate::source::ViewHandle;
 use crate::telemetry::Telemetry;
+use crate::worker::Workers;
 
 /// Does this node use IPv6?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,15 @@ pub enum ResponseBaggage {
     Sent,
     /// No.
     Withheld,
+}
+
+/// Which address applications see behind inbound connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceAddress {
+    /// The client's.
+    Client,
+    /// The pod's own.
+    Pod,
 }
 
 /// Settings of the proxies.
@@ -48,6 +61,12 @@ pub struct Settings {
     pub hbone: hbone::Settings,
     /// Name servers in the pods.
     pub dns: dns::Settings,
+    /// Options of sockets.
+    pub tcp: TcpSettings,
+    /// What applications see.
+    pub source_address: SourceAddress,
+    /// What one pod may use up.
+    pub limits: Limits,
 }
 
 impl Default for Settings {
@@ -61,6 +80,9 @@ impl Default for Settings {
             response_baggage: ResponseBaggage::Sent,
             hbone: hbone::Settings::default(),
             dns: dns::Settings::default(),
+            tcp: TcpSettings::default(),
+            source_address: SourceAddress::Client,
+            limits: Limits::default(),
         }
     }
 }
@@ -72,6 +94,8 @@ pub struct ProxyContext {
     pub(super) certificates: Certificates,
     pub(super) telemetry: Telemetry,
     pub(super) fence: Fence,
+    pub(super) workers: Workers,
+    pub(super) descriptors: Descriptors,
     pub(super) settings: Settings,
 }
 
@@ -83,8 +107,10 @@ impl ProxyContext {
         certificates: Certificates,
         telemetry: Telemetry,
         fence: Fence,
+        workers: Workers,
         settings: Settings,
     ) -> Arc<Self> {
-        Arc::new(Self { view, certificates, telemetry, fence, settings })
+        let descriptors = Descriptors::of_this_process();
+        Arc::new(Self { view, certificates, telemetry, fence, workers, descriptors, settings })
     }
 }

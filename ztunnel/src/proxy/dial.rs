@@ -4,21 +4,25 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use netns::{Dial, Fence, FenceError, PodNetns, dial_socket};
+use netns::{Dial, PodNetns, VisitError, dial_socket_in};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::CONNECT_DEADLINE;
-use super::app_socket::{AppSocket, tune};
+use super::app_socket::AppSocket;
+use super::context::{ProxyContext, SourceAddress};
+use super::descriptors::Descriptors;
+use super::tune::TcpSettings;
 use crate::telemetry::{Step, Telemetry};
 
 /// Why a connection could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
     #[error("make a socket in the pod: {0}")]
-    Fence(#[from] FenceError),
-    #[error("make a socket in the pod: {0}")]
+    Visit(#[from] VisitError),
+    #[error("make a socket in the pod: out of file descriptors")]
+    Descriptors,
+    #[error("prepare a socket in the pod: {0}")]
     Socket(#[source] io::Error),
     #[error("connect to {to}: {source}")]
     Connect { to: SocketAddr, source: io::Error },
@@ -37,15 +41,25 @@ fn hint(to: &SocketAddr) -> &'static str {
 /// Makes marked sockets in one pod's namespace.
 #[derive(Debug)]
 pub(super) struct Dialer {
-    fence: Fence,
     netns: PodNetns,
     mark: u32,
     telemetry: Telemetry,
+    tcp: TcpSettings,
+    source_address: SourceAddress,
+    descriptors: Descriptors,
 }
 
 impl Dialer {
-    pub(super) fn new(fence: Fence, netns: PodNetns, mark: u32, telemetry: Telemetry) -> Self {
-        Self { fence, netns, mark, telemetry }
+    pub(super) fn new(context: &ProxyContext, netns: PodNetns) -> Self {
+        let settings = &context.settings;
+        Self {
+            netns,
+            mark: settings.packet_mark,
+            telemetry: context.telemetry.clone(),
+            tcp: settings.tcp,
+            source_address: settings.source_address,
+            descriptors: context.descriptors,
+        }
     }
 
     /// Connects to a peer, with the pod's own address.
@@ -78,23 +92,19 @@ impl Dialer {
         to: SocketAddr,
         prepare: impl FnOnce(&TcpSocket) -> io::Result<()>,
     ) -> Result<TcpStream, DialError> {
-        let from = client.filter(|ip| *ip != to.ip()).map(|ip| SocketAddr::new(ip, 0));
+        let from = client
+            .filter(|ip| self.source_address == SourceAddress::Client && *ip != to.ip())
+            .map(|ip| SocketAddr::new(ip, 0));
         let mark = Some(self.mark);
-        let (sender, receiver) = oneshot::channel();
-        self.fence.submit(
-            &self.netns,
-            move || dial_socket(&Dial { to, mark, from }),
-            |result| {
-                // A caller that has given up drops the socket.
-                let _ = sender.send(result);
-            },
-        )?;
-        let socket = receiver.await.map_err(|_| FenceError::Closed)??;
-        let socket = TcpSocket::from_std_stream(socket.map_err(DialError::Socket)?.into());
+        let socket = dial_socket_in(&self.netns, &Dial { to, mark, from })?;
+        if !self.descriptors.allow(&socket) {
+            return Err(DialError::Descriptors);
+        }
+        let socket = TcpSocket::from_std_stream(socket.into());
         prepare(&socket).map_err(DialError::Socket)?;
         let failed = |source| DialError::Connect { to, source };
         let tcp = socket.connect(to).await.map_err(failed)?;
-        tune(&tcp).map_err(failed)?;
+        self.tcp.apply(&tcp).map_err(failed)?;
         Ok(tcp)
     }
 }

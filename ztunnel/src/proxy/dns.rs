@@ -10,13 +10,14 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
 use super::ProxyError;
-use super::accept::{Gate, Permit, accept_loop};
+use super::accept::{Arrival, accept_loop};
 use super::context::ProxyContext;
-use super::pod::{Life, Pod};
+use super::pod::{Life, Pod, PodShared};
 use super::report::canonical;
 use crate::dns::{Forwarder, ListenError, Listeners, Mode, Resolver, Server, Sockets};
+use crate::worker::Worker;
 
-/// Connections for lookups that one pod may have open. The next wait in the accept queue.
+/// Connections for lookups that one pod may have open.
 const CONNECTIONS: usize = 64;
 
 /// A pod's lookups: those that its applications make, and those that we make for it.
@@ -34,6 +35,7 @@ impl Dns {
     pub(super) async fn bind(
         context: &ProxyContext,
         pod: &Pod,
+        home: &Worker,
         given: Option<Listeners>,
     ) -> Result<Self, ProxyError> {
         let settings = &context.settings;
@@ -47,7 +49,8 @@ impl Dns {
                 sockets.listen(settings.dns.port, settings.ipv6).await.map_err(failed)?
             }
         };
-        let (udp, tcp) = register(listeners).map_err(ListenError::Register).map_err(failed)?;
+        let (udp, tcp) =
+            register(listeners, home).map_err(ListenError::Register).map_err(failed)?;
         let forwarder = Arc::new(Forwarder::new(sockets, settings.dns.upstreams.clone()));
         let metrics = context.telemetry.dns();
         let server = Server::new(
@@ -63,26 +66,29 @@ impl Dns {
     }
 
     /// Begins to answer.
-    pub(super) fn serve(self, life: &Life) {
+    pub(super) fn serve(self, pod: &Arc<PodShared>, life: &Life, home: &Worker) {
         let (server, udp, closing) = (Arc::clone(&self.server), self.udp, life.closing.clone());
         if !udp.is_empty() {
-            life.spawn(async move {
+            life.spawn(home, async move {
                 join_all(udp.iter().map(|socket| server.serve_udp(socket, &closing))).await;
             });
         }
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         for listener in self.tcp {
             let (server, closing) = (Arc::clone(&self.server), life.closing.clone());
-            let serve = move |tcp: TcpStream, _: SocketAddr, permit: Permit| {
+            let places = Arc::clone(&places);
+            let serve = move |Arrival { tcp, .. }| {
                 let (server, closing) = (Arc::clone(&server), closing.clone());
+                let place = Arc::clone(&places).try_acquire_owned();
                 async move {
-                    let _permit = permit;
+                    // One too many is closed: its client tries again, or another resolver.
+                    let Ok(_place) = place else { return };
                     let asked = asked(&tcp);
                     server.serve_tcp(tcp, asked, &closing).await;
                 }
             };
-            let gate = Gate::Limited(Arc::clone(&places));
-            life.spawn(accept_loop(Arc::new(listener), life.clone(), gate, serve));
+            let (listener, pod) = (Arc::new(listener), Arc::clone(pod));
+            life.spawn(home, accept_loop(listener, pod, life.clone(), home.clone(), serve));
         }
     }
 
@@ -92,7 +98,9 @@ impl Dns {
     }
 }
 
-fn register(listeners: Listeners) -> io::Result<(Vec<UdpSocket>, Vec<TcpListener>)> {
+/// Has `home` watch the sockets.
+fn register(listeners: Listeners, home: &Worker) -> io::Result<(Vec<UdpSocket>, Vec<TcpListener>)> {
+    let _entered = home.handle().enter();
     let udp = listeners.udp.into_iter().map(UdpSocket::from_std).collect::<Result<_, _>>()?;
     let tcp = listeners.tcp.into_iter().map(TcpListener::from_std).collect::<Result<_, _>>()?;
     Ok((udp, tcp))

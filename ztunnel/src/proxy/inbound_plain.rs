@@ -5,77 +5,103 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use netns::original_dst;
-use tokio::net::TcpStream;
 
+use super::accept::Arrival;
 use super::app_socket::AppSocket;
+use super::limits::Place;
 use super::pod::PodShared;
 use super::refusal::Refusal;
-use super::report::{Counted, canonical, client, failure, inbound, refused, stranger};
+use super::report::{canonical, client, failure, inbound, refused, stranger};
+use super::roster::{Offence, Seat};
 use super::splice::splice;
 use super::target::own_port;
-use crate::telemetry::{Failure, ResponseFlags};
+use crate::telemetry::{ConnectionGuard, Failure, ResponseFlags};
 
 /// One accepted connection, to its end.
-pub(super) async fn serve(pod: Arc<PodShared>, remote: AppSocket, addr: SocketAddr) {
-    let _counted = Counted::new(&pod.inbound);
-    let source = canonical(addr);
-    let mut changes = pod.context.view.changes();
-    let destination = match destination(&remote) {
-        Ok(destination) => destination,
+pub(super) async fn serve(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) {
+    let (remote, source) = (AppSocket::new(tcp), canonical(peer));
+    // Boxed: what is needed to begin must not be kept while bytes are carried.
+    let Some(open) = Box::pin(begin(&pod, &remote, source, worker)).await else { return };
+    let Open { app, guard, place, seat, mut offence } = open;
+    let (received, sent) = (|n| guard.add_received(n), |n| guard.add_sent(n));
+    let result = tokio::select! {
+        result = splice(&remote, &app, received, sent) => result.map_err(|error| torn(&error)),
+        error = remote.broken() => Err(torn(&error)),
+        error = app.broken() => Err(torn(&error)),
+        refusal = offence.committed() => Err(refusal.failure()),
+    };
+    if result.is_ok() {
+        remote.finished();
+        app.finished();
+    }
+    guard.close(result);
+    drop((seat, place));
+}
+
+/// An admitted connection, while it is open.
+struct Open {
+    app: AppSocket,
+    guard: ConnectionGuard,
+    place: Place,
+    seat: Seat,
+    offence: Offence,
+}
+
+async fn begin(
+    pod: &PodShared,
+    remote: &AppSocket,
+    source: SocketAddr,
+    worker: usize,
+) -> Option<Open> {
+    let (place, destination) = match take(pod, remote) {
+        Ok(taken) => taken,
         Err(refusal) => {
             let local = remote.local_addr().map_or(source, canonical);
-            return refused(&pod, inbound(&pod, None, stranger(source), local, None), &refusal);
+            refused(pod, inbound(pod, None, stranger(source), local, None), &refusal);
+            return None;
         }
     };
     let connection = mesh::Connection { source, identity: None, destination };
-    let known = match pod.admit(&connection).await {
+    let (seat, offence) = pod.roster.inbound(worker, connection.clone());
+    let admitted = pod.admit(&connection).await;
+    let admitted =
+        admitted.and_then(|k| if remote.abandoned() { Err(Refusal::Abandoned) } else { Ok(k) });
+    let known = match admitted {
         Ok(known) => known,
         Err(refusal) => {
             let view = pod.context.view.current();
             let network = &pod.context.settings.network;
             let src = client(view.as_deref(), network, source, None);
-            return refused(&pod, inbound(&pod, None, src, destination, None), &refusal);
+            refused(pod, inbound(pod, None, src, destination, None), &refusal);
+            return None;
         }
     };
     let src = client(Some(&known.0), &known.1.network, source, None);
-    let facts = inbound(&pod, Some(&known), src, destination, None);
-    let guard = pod.context.telemetry.open(facts);
-    let moved = (|n| guard.add_received(n), |n| guard.add_sent(n));
-    let result = tokio::select! {
-        result = carry(&pod, &remote, source, destination, moved) => result,
-        offence = pod.offence(&connection, &mut changes) => Err(offence.failure()),
-    };
-    if result.is_ok() {
-        remote.finished();
+    let guard = pod.context.telemetry.open(inbound(pod, Some(&known), src, destination, None));
+    match pod.dialer.dial_app(Some(source.ip()), destination).await {
+        Ok(app) => Some(Open { app, guard, place, seat, offence }),
+        Err(error) => {
+            guard.close(Err(failure(ResponseFlags::Connect, &error)));
+            None
+        }
     }
-    guard.close(result);
 }
 
-fn destination(tcp: &TcpStream) -> Result<SocketAddr, Refusal> {
-    let dst = original_dst(tcp).map_err(|_| Refusal::NotRedirected)?;
+/// May it be looked at, and where was it going to?
+fn take(pod: &PodShared, tcp: &AppSocket) -> Result<(Place, SocketAddr), Refusal> {
+    if !pod.context.descriptors.allow(&**tcp) {
+        return Err(Refusal::Descriptors);
+    }
+    let place = pod.inbound.take()?;
+    let dst = original_dst(&**tcp).map_err(|_| Refusal::NotRedirected)?;
     let local = tcp.local_addr().map_err(|_| Refusal::NotRedirected)?;
     if dst.0 == canonical(local) {
         return Err(Refusal::NotRedirected);
     }
     own_port(dst.0)?;
-    Ok(dst.0)
+    Ok((place, dst.0))
 }
 
-async fn carry(
-    pod: &PodShared,
-    remote: &AppSocket,
-    source: SocketAddr,
-    destination: SocketAddr,
-    (received, sent): (impl Fn(u64), impl Fn(u64)),
-) -> Result<(), Failure> {
-    let torn = |error: std::io::Error| failure(ResponseFlags::None, &error);
-    let app = pod.dialer.dial_app(Some(source.ip()), destination).await;
-    let app = app.map_err(|e| failure(ResponseFlags::Connect, &e))?;
-    tokio::select! {
-        result = splice(remote, &app, received, sent) => result.map_err(torn)?,
-        error = remote.broken() => return Err(torn(error)),
-        error = app.broken() => return Err(torn(error)),
-    }
-    app.finished();
-    Ok(())
+fn torn(error: &std::io::Error) -> Failure {
+    failure(ResponseFlags::None, error)
 }

@@ -15,6 +15,7 @@ use zds::{ListenAt, ListenerKind};
 
 use super::ProxyError;
 use super::context::{Ipv6, ProxyContext};
+use crate::worker::Worker;
 
 /// Connections that may wait to be accepted; the pod's `somaxconn` caps it.
 const BACKLOG: i32 = 4096;
@@ -142,7 +143,7 @@ impl BindError {
     }
 }
 
-/// A listener that the current runtime polls. Closed when the last owner drops it.
+/// A listener that a worker watches. Closed when the last owner drops it.
 #[derive(Clone, Debug)]
 pub struct OpenListener {
     /// Where it listens.
@@ -157,27 +158,34 @@ pub(super) async fn open(
     context: &ProxyContext,
     netns: &PodNetns,
     listeners: &Listeners,
+    home: &Worker,
 ) -> Result<Vec<OpenListener>, BindError> {
     match listeners {
         Listeners::ToBind(claim) => {
             let bound = bind(context, netns, *claim).await?;
-            bound.into_iter().zip(PORTS).map(|(socket, port)| register(socket, port)).collect()
+            let register = |(socket, port)| register(socket, port, home);
+            bound.into_iter().zip(PORTS).map(register).collect()
         }
-        Listeners::Given(given) => open_given(given),
+        Listeners::Given(given) => open_given(given, home),
     }
 }
 
-pub(super) fn open_given(given: &[GivenListener]) -> Result<Vec<OpenListener>, BindError> {
+pub(super) fn open_given(
+    given: &[GivenListener],
+    home: &Worker,
+) -> Result<Vec<OpenListener>, BindError> {
     let open = |given: &GivenListener| {
         let port = given.at.port;
-        register(given.open().map_err(|source| BindError::Listen(port, source))?, port)
+        register(given.open().map_err(|source| BindError::Listen(port, source))?, port, home)
     };
     given.iter().map(open).collect()
 }
 
-fn register(socket: StdListener, port: u16) -> Result<OpenListener, BindError> {
+/// Has `home` watch the listener.
+fn register(socket: StdListener, port: u16, home: &Worker) -> Result<OpenListener, BindError> {
     let failed = |source| BindError::Listen(port, source);
     let inode = inspect_listener(&socket).map_err(failed)?.inode;
+    let _entered = home.handle().enter();
     let socket = Arc::new(TcpListener::from_std(socket).map_err(failed)?);
     Ok(OpenListener { at: ListenAt::any(port), socket, inode })
 }

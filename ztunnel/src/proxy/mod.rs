@@ -1,7 +1,7 @@
 //! What happens to the connections of a captured pod.
 //!
 //! ```text
-//! in the pod's namespace                           on ztunnel's tasks
+//! in the pod's namespace                           on one of ztunnel's workers
 //!   15001 ◄─ what its applications open ─► outbound ─► route ─┬► tunnel to the peer's 15008
 //!                                                             └► passthrough
 //!   15008 ◄─ tunnels of peers ───────────► inbound ──► policy ──► the application
@@ -15,27 +15,33 @@ mod accept;
 mod admission;
 mod app_socket;
 mod context;
+mod descriptors;
 mod dial;
 mod dns;
 mod headers;
 mod inbound;
 mod inbound_plain;
+mod limits;
 mod listen;
 mod outbound;
 mod pod;
 mod refusal;
 mod report;
+mod roster;
 mod splice;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tune;
 
 use std::io;
 use std::time::Duration;
 
+pub use context::{Ipv6, ProxyContext, ResponseBaggage, Settings, SourceAddress};
+pub use limits::Limits;
 pub use listen::{Claim, GivenError, GivenListener, Listeners, OpenListener};
-pub use context::{Ipv6, ProxyContext, ResponseBaggage, Settings};
 pub use pod::{Connections, Drain, Pod, PodProxy};
+pub use tune::{Keepalive, TcpSettings, UserTimeout};
 
 /// How long a TCP connection may take to be answered.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);

@@ -10,15 +10,18 @@ use netns::{OrigDst, original_dst};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::accept::Arrival;
 use super::admission::Known;
 use super::app_socket::AppSocket;
 use super::dial::DialError;
+use super::limits;
 use super::pod::PodShared;
 use super::refusal::Refusal;
-use super::report::{Counted, canonical, failure, refused, stranger};
+use super::report::{canonical, failure, refused, stranger};
+use super::roster::Seat;
 use super::splice::splice;
 use super::{HANDSHAKE_DEADLINE, KNOWLEDGE_WAIT, headers};
-use crate::hbone::{Connect, Flow, OpenError, PoolKey, PumpError, pump};
+use crate::hbone::{Connect, Flow, OpenError, PoolKey, PumpError, TunnelStream, pump};
 use crate::identity::IdentityError;
 use crate::route::{
     Authority, Passthrough, PassthroughReason, Place, Reach, Request, Route, Sample, Tunnel, route,
@@ -43,20 +46,60 @@ pub(super) enum PeerError {
 }
 
 /// One accepted connection, to its end.
-pub(super) async fn serve(pod: Arc<PodShared>, app: AppSocket, client: SocketAddr) {
-    let _counted = Counted::new(&pod.outbound);
-    let client = canonical(client);
-    let dst = match destination(&app) {
-        Ok(dst) => dst,
+pub(super) async fn serve(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) {
+    let (app, client) = (AppSocket::new(tcp), canonical(peer));
+    // Boxed: what is needed to begin must not be kept while bytes are carried.
+    let Some(open) = Box::pin(begin(&pod, &app, client, worker)).await else { return };
+    let Open { far, guard, place, seat } = open;
+    let result = match far {
+        Far::Tunnel(stream) => carry_tunnelled(&app, stream, &guard).await,
+        Far::Clear(remote) => carry_clear(&app, remote, &guard).await,
+    };
+    // What did not end well is reset as it is dropped.
+    if result.is_ok() {
+        app.finished();
+    }
+    guard.close(result);
+    drop((seat, place));
+}
+
+/// A connection, while it is open.
+struct Open {
+    far: Far,
+    guard: ConnectionGuard,
+    place: limits::Place,
+    seat: Seat,
+}
+
+/// What an application's connection was connected with.
+enum Far {
+    Tunnel(TunnelStream),
+    Clear(AppSocket),
+}
+
+async fn begin(
+    pod: &Arc<PodShared>,
+    app: &AppSocket,
+    client: SocketAddr,
+    worker: usize,
+) -> Option<Open> {
+    let (place, dst) = match take(pod, app) {
+        Ok(taken) => taken,
         Err(refusal) => {
             let local = app.local_addr().map_or(client, canonical);
-            return refused(&pod, facts(&pod, None, client, stranger(local)), &refusal);
+            refused(pod, facts(pod, None, client, stranger(local)), &refusal);
+            return None;
         }
     };
-    let known = match pod.known_toward(dst).await {
+    let seat = pod.roster.outbound(worker, client, dst.0);
+    let known = pod.known_toward(dst).await;
+    let known =
+        known.and_then(|known| if app.abandoned() { Err(Refusal::Abandoned) } else { Ok(known) });
+    let known = match known {
         Ok(known) => known,
         Err(refusal) => {
-            return refused(&pod, facts(&pod, None, client, stranger(dst.0)), &refusal);
+            refused(pod, facts(pod, None, client, stranger(dst.0)), &refusal);
+            return None;
         }
     };
     let request = Request {
@@ -66,16 +109,15 @@ pub(super) async fn serve(pod: Arc<PodShared>, app: AppSocket, client: SocketAdd
         view: &known.0,
         sample: Sample::draw(|| fastrand::u64(..)),
     };
-    let refusal = match decide(&request) {
-        Ok(Way::Tunnel(to, hbone)) => {
-            return Box::pin(tunnel(&pod, app, client, &known, to, hbone)).await;
+    let opened = match decide(&request) {
+        Ok(Way::Tunnel(to, hbone)) => tunnel(pod, worker, client, &known, to, hbone).await,
+        Ok(Way::Passthrough(to, addr)) => passthrough(pod, client, &known, to, addr).await,
+        Err(refusal) => {
+            refused(pod, facts(pod, Some(&known.1), client, stranger(dst.0)), &refusal);
+            None
         }
-        Ok(Way::Passthrough(to, addr)) => {
-            return Box::pin(passthrough(&pod, app, client, &known, to, addr)).await;
-        }
-        Err(refusal) => refusal,
     };
-    refused(&pod, facts(&pod, Some(&known.1), client, stranger(dst.0)), &refusal);
+    opened.map(|(far, guard)| Open { far, guard, place, seat })
 }
 
 /// A route with what is to be dialled for it.
@@ -99,6 +141,15 @@ fn decide(request: &Request<'_>) -> Result<Way, Refusal> {
         Route::Passthrough(to) => dialled(&to.dst).map(|addr| Way::Passthrough(to, addr)),
         Route::Refuse(refusal) => Err(refusal.into()),
     }
+}
+
+/// May it be looked at, and where was it going to?
+fn take(pod: &PodShared, app: &AppSocket) -> Result<(limits::Place, OrigDst), Refusal> {
+    if !pod.context.descriptors.allow(&**app) {
+        return Err(Refusal::Descriptors);
+    }
+    let place = pod.outbound.take()?;
+    Ok((place, destination(app)?))
 }
 
 /// Without a redirection the kernel names our own listener, or nothing.
@@ -131,12 +182,12 @@ fn facts(
 
 async fn tunnel(
     pod: &Arc<PodShared>,
-    app: AppSocket,
+    worker: usize,
     client: SocketAddr,
     (_, source): &Known,
     to: Tunnel,
     hbone: SocketAddr,
-) {
+) -> Option<(Far, ConnectionGuard)> {
     let dst = Endpoint {
         addr: match &to.authority {
             Authority::Address(addr) => *addr,
@@ -157,40 +208,20 @@ async fn tunnel(
     };
     let key =
         PoolKey { source: pod.lease.identity().clone(), accepted: to.expected, destination: hbone };
-    let stream = match pod.pool.open(&key, &connect, || dial_peer(pod, &key)).await {
-        Ok((stream, _headers)) => stream,
-        Err(error) => return guard.close(Err(open_failure(&error))),
-    };
-    let moved = |flow, bytes| match flow {
-        Flow::IntoTunnel => guard.add_received(bytes),
-        Flow::OutOfTunnel => guard.add_sent(bytes),
-    };
-    let result = tokio::select! {
-        result = pump(&app, stream, moved) => result,
-        error = app.broken() => Err(PumpError::Application(error)),
-    };
-    end(guard, result.map_err(|e| failure(ResponseFlags::None, &e)), [app]);
-}
-
-/// Closes well what ended well; what did not is reset as it is dropped.
-fn end<const N: usize>(
-    guard: ConnectionGuard,
-    result: Result<(), Failure>,
-    sockets: [AppSocket; N],
-) {
-    if result.is_ok() {
-        sockets.into_iter().for_each(AppSocket::finished);
+    match pod.pool(worker).open(&key, &connect, || dial_peer(pod, &key)).await {
+        Ok((stream, _headers)) => Some((Far::Tunnel(stream), guard)),
+        Err(error) => {
+            guard.close(Err(open_failure(&error)));
+            None
+        }
     }
-    guard.close(result);
 }
 
 fn dial_peer(
     pod: &Arc<PodShared>,
     key: &PoolKey,
-) -> impl Future<Output = Result<Watched<tls::Stream<TcpStream>>, PeerError>>
-+ Send
-+ 'static
-+ use<> {
+) -> impl Future<Output = Result<Watched<tls::Stream<TcpStream>>, PeerError>> + Send + 'static + use<>
+{
     let (pod, key) = (Arc::clone(pod), key.clone());
     async move {
         let certified = timeout(KNOWLEDGE_WAIT, pod.lease.certificate())
@@ -227,12 +258,11 @@ fn open_failure(error: &OpenError<PeerError>) -> Failure {
 
 async fn passthrough(
     pod: &PodShared,
-    app: AppSocket,
     client: SocketAddr,
     (_, source): &Known,
     to: Passthrough,
     addr: SocketAddr,
-) {
+) -> Option<(Far, ConnectionGuard)> {
     if to.reason == PassthroughReason::UnknownDestination {
         pod.context.telemetry.passthrough_unknown_destination();
     }
@@ -241,15 +271,43 @@ async fn passthrough(
         .context
         .telemetry
         .open(ConnectionOpen { service: to.service, ..facts(pod, Some(source), client, dst) });
-    let remote = match pod.dialer.dial_app(None, addr).await {
-        Ok(remote) => remote,
-        Err(error) => return guard.close(Err(failure(ResponseFlags::Connect, &error))),
+    match pod.dialer.dial_app(None, addr).await {
+        Ok(remote) => Some((Far::Clear(remote), guard)),
+        Err(error) => {
+            guard.close(Err(failure(ResponseFlags::Connect, &error)));
+            None
+        }
+    }
+}
+
+async fn carry_tunnelled(
+    app: &AppSocket,
+    stream: TunnelStream,
+    guard: &ConnectionGuard,
+) -> Result<(), Failure> {
+    let moved = |flow, bytes| match flow {
+        Flow::IntoTunnel => guard.add_received(bytes),
+        Flow::OutOfTunnel => guard.add_sent(bytes),
     };
+    let result = tokio::select! {
+        result = pump(app, stream, moved) => result,
+        error = app.broken() => Err(PumpError::Application(error)),
+    };
+    result.map_err(|error| failure(ResponseFlags::None, &error))
+}
+
+async fn carry_clear(
+    app: &AppSocket,
+    remote: AppSocket,
+    guard: &ConnectionGuard,
+) -> Result<(), Failure> {
     let (received, sent) = (|n| guard.add_received(n), |n| guard.add_sent(n));
     let result = tokio::select! {
-        result = splice(&app, &remote, received, sent) => result,
+        result = splice(app, &remote, received, sent) => result,
         error = app.broken() => Err(error),
         error = remote.broken() => Err(error),
     };
-    end(guard, result.map_err(|e| failure(ResponseFlags::None, &e)), [app, remote]);
+    result.map_err(|error| failure(ResponseFlags::None, &error))?;
+    remote.finished();
+    Ok(())
 }

@@ -1,31 +1,31 @@
 //! One captured pod: its listeners, its connections, its end.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mesh::Identity;
 use netns::PodNetns;
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::accept::{Gate, accept_loop};
-use super::app_socket::AppSocket;
+use super::accept::{Arrival, accept_loop};
 use super::context::ProxyContext;
 use super::dial::Dialer;
-use super::listen::{self, GivenListener, Listeners, OpenListener, Served};
 use super::dns::Dns;
+use super::limits::{Full, Handshakes, Places};
+use super::listen::{self, GivenListener, Listeners, OpenListener, Served};
 use super::outbound::PeerError;
+use super::roster::{self, Roster};
 use super::{ProxyError, inbound, inbound_plain, outbound};
 use crate::dns::Resolver;
 use crate::hbone::Pool;
 use crate::identity::Lease;
+use crate::worker::Worker;
 
-/// Handshakes that peers may have unfinished with one pod. The next wait in the accept
-/// queue.
-const HALF_OPEN: usize = 256;
+/// How many connections that outlive a drain are named in the log.
+const NAMED_SURVIVORS: usize = 20;
 
 /// A pod to serve.
 #[derive(Clone, Debug)]
@@ -63,13 +63,15 @@ pub struct Connections {
 pub struct PodProxy {
     shared: Arc<PodShared>,
     life: Life,
+    /// Where its connections are accepted.
+    home: Worker,
     netns: PodNetns,
     served: Served,
 }
 
 impl PodProxy {
-    /// Binds the pod's ports, or takes its listeners over, and begins to serve. Cancel-safe: dropped half-way, nothing
-    /// is left.
+    /// Binds the pod's ports, or takes its listeners over, and begins to serve.
+    /// Cancel-safe: dropped half-way, nothing is left.
     ///
     /// # Errors
     /// [`ProxyError`], naming the pod and, where it is about one, the port.
@@ -81,55 +83,52 @@ impl PodProxy {
             &pod.info.service_account,
         )
         .map_err(|source| ProxyError::Identity { pod: name.clone(), source })?;
-        let listeners = listen::open(context, &pod.netns, &pod.listeners).await;
+        let home = context.workers.least_busy().clone();
+        let listeners = listen::open(context, &pod.netns, &pod.listeners, &home).await;
         let listeners = listeners.map_err(|error| error.of(&name))?;
-        let dns = Dns::bind(context, &pod, None).await?;
-        let shared = Arc::new(PodShared {
-            dialer: Dialer::new(
-                context.fence.clone(),
-                pod.netns.clone(),
-                context.settings.packet_mark,
-                context.telemetry.clone(),
-            ),
-            lease: context.certificates.lease(&identity),
-            pool: Pool::new(context.settings.hbone.clone()),
-            context: Arc::clone(context),
-            info: pod.info,
-            inbound: Arc::default(),
-            outbound: Arc::default(),
-            resolver: dns.resolver(),
-        });
-        tracing::info!(pod = %name, uid = %pod.uid, %identity, "pod is served");
-        let (life, served) = (Life::default(), Served::default());
-        dns.serve(&life);
-        let mut proxy = Self { shared, life, netns: pod.netns, served };
+        let dns = Dns::bind(context, &pod, &home, None).await?;
+        let Pod { uid, info, netns, .. } = pod;
+        let shared = PodShared::new(context, &identity, info, netns.clone(), dns.resolver());
+        tracing::info!(pod = %name, %uid, %identity, "pod is served");
+        let (shared, life, served) = (Arc::new(shared), Life::default(), Served::default());
+        dns.serve(&shared, &life, &home);
+        life.spawn_watcher(&home, roster::watch(Arc::clone(&shared)));
+        let mut proxy = Self { shared, life, home, netns, served };
         listeners.into_iter().for_each(|listener| proxy.serve(listener));
         Ok(proxy)
     }
 
     fn serve(&mut self, listener: OpenListener) {
         self.served.note(&listener);
-        let (life, shared) = (self.life.clone(), Arc::clone(&self.shared));
+        let (shared, life) = (Arc::clone(&self.shared), self.life.clone());
         let OpenListener { at, socket, .. } = listener;
         match at.port {
             zds::port::OUTBOUND => {
-                self.life.spawn(accept_loop(socket, life, Gate::Open, move |tcp, peer, _| {
-                    outbound::serve(Arc::clone(&shared), AppSocket::new(tcp), peer)
-                }));
+                let serve = move |arrival| outbound::serve(Arc::clone(&shared), arrival);
+                self.accept(socket, serve);
             }
             zds::port::INBOUND_PLAIN => {
-                self.life.spawn(accept_loop(socket, life, Gate::Open, move |tcp, peer, _| {
-                    inbound_plain::serve(Arc::clone(&shared), AppSocket::new(tcp), peer)
-                }));
+                let serve = move |arrival| inbound_plain::serve(Arc::clone(&shared), arrival);
+                self.accept(socket, serve);
             }
             _ => {
-                let half_open = Gate::Limited(Arc::new(Semaphore::new(HALF_OPEN)));
-                let own = life.clone();
-                self.life.spawn(accept_loop(socket, life, half_open, move |tcp, peer, permit| {
-                    inbound::serve(Arc::clone(&shared), own.clone(), tcp, peer, permit)
-                }));
+                let serve =
+                    move |arrival| inbound::serve(Arc::clone(&shared), life.clone(), arrival);
+                self.accept(socket, serve);
             }
         }
+    }
+
+    fn accept<Served>(
+        &self,
+        socket: Arc<TcpListener>,
+        serve: impl Fn(Arrival) -> Served + Clone + Send + 'static,
+    ) where
+        Served: Future<Output = ()> + Send + 'static,
+    {
+        let (shared, life) = (Arc::clone(&self.shared), self.life.clone());
+        let accepting = accept_loop(socket, shared, life, self.home.clone(), serve);
+        self.life.spawn(&self.home, accepting);
     }
 
     /// Serves on these listeners too. Ours stay: a connection may wait there.
@@ -138,7 +137,8 @@ impl PodProxy {
     /// [`ProxyError::Listen`].
     pub fn adopt(&mut self, given: Vec<GivenListener>) -> Result<(), ProxyError> {
         let new: Vec<_> = given.into_iter().filter(|given| !self.served.has(given)).collect();
-        let opened = listen::open_given(&new).map_err(|error| error.of(&self.shared.name()))?;
+        let opened = listen::open_given(&new, &self.home);
+        let opened = opened.map_err(|error| error.of(&self.shared.name()))?;
         opened.into_iter().for_each(|listener| self.serve(listener));
         Ok(())
     }
@@ -155,32 +155,34 @@ impl PodProxy {
         &self.netns
     }
 
-    /// Accepts no more, tells peers so, and ends what is open.
-    pub async fn stop(self, drain: Drain) {
-        self.life.tasks.close();
-        if let Drain::Graceful(deadline) = drain {
-            self.life.closing.cancel();
-            // At the deadline the rest is cut, below.
-            let _ = timeout(deadline, self.life.tasks.wait()).await;
-        }
-        self.life.cut.cancel();
-        self.life.tasks.wait().await;
-        self.shared.pool.close().await;
-    }
-
     /// Looks names up through the pod, for workloads that have a hostname and no address.
     #[must_use]
     pub fn resolver(&self) -> &Resolver {
         &self.shared.resolver
     }
 
+    /// Accepts no more, tells peers so, and ends what is open.
+    pub async fn stop(self, drain: Drain) {
+        self.life.tasks.close();
+        if let Drain::Graceful(deadline) = drain {
+            self.life.closing.cancel();
+            if timeout(deadline, self.life.tasks.wait()).await.is_err() {
+                self.shared.report_survivors(deadline);
+            }
+        }
+        self.life.cut.cancel();
+        self.life.tasks.wait().await;
+        self.life.watchers.close();
+        self.life.watchers.wait().await;
+        for pool in self.shared.pools.iter().filter_map(OnceLock::get) {
+            pool.close().await;
+        }
+    }
+
     /// What is open right now.
     #[must_use]
     pub fn connections(&self) -> Connections {
-        Connections {
-            inbound: self.shared.inbound.load(Ordering::Relaxed),
-            outbound: self.shared.outbound.load(Ordering::Relaxed),
-        }
+        Connections { inbound: self.shared.inbound.taken(), outbound: self.shared.outbound.taken() }
     }
 }
 
@@ -197,12 +199,27 @@ pub(super) struct Life {
     pub(super) closing: CancellationToken,
     cut: CancellationToken,
     tasks: TaskTracker,
+    /// Tasks that nothing waits for to finish, because they do so only when cut.
+    watchers: TaskTracker,
 }
 
 impl Life {
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, worker: &Worker, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_into(&self.tasks, worker, task);
+    }
+
+    fn spawn_watcher(&self, worker: &Worker, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_into(&self.watchers, worker, task);
+    }
+
+    fn spawn_into(
+        &self,
+        tracker: &TaskTracker,
+        worker: &Worker,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         let cut = self.cut.clone();
-        self.tasks.spawn(async move {
+        worker.spawn(tracker, async move {
             // Cut or finished: either way the task is over.
             let _ = cut.run_until_cancelled_owned(task).await;
         });
@@ -215,15 +232,62 @@ pub(super) struct PodShared {
     pub(super) context: Arc<ProxyContext>,
     pub(super) dialer: Dialer,
     pub(super) lease: Lease,
-    pub(super) pool: Pool<PeerError>,
     pub(super) info: zds::WorkloadInfo,
-    pub(super) inbound: Arc<AtomicUsize>,
-    pub(super) outbound: Arc<AtomicUsize>,
+    pub(super) roster: Arc<Roster>,
+    pub(super) inbound: Arc<Places>,
+    pub(super) outbound: Arc<Places>,
+    pub(super) tunnels: Arc<Places>,
+    pub(super) handshakes: Arc<Handshakes>,
     pub(super) resolver: Resolver,
+    /// One per worker, made when it is first used.
+    pools: Box<[OnceLock<Pool<PeerError>>]>,
 }
 
 impl PodShared {
+    fn new(
+        context: &Arc<ProxyContext>,
+        identity: &Identity,
+        info: zds::WorkloadInfo,
+        netns: PodNetns,
+        resolver: Resolver,
+    ) -> Self {
+        let (limits, workers) = (&context.settings.limits, context.workers.all().len());
+        Self {
+            dialer: Dialer::new(context, netns),
+            lease: context.certificates.lease(identity),
+            info,
+            roster: Roster::new(workers),
+            inbound: Places::new(limits.inbound_connections, Full::Inbound),
+            outbound: Places::new(limits.outbound_connections, Full::Outbound),
+            tunnels: Places::new(limits.tunnels, Full::Tunnels),
+            handshakes: Handshakes::new(limits),
+            resolver,
+            pools: (0..workers).map(|_| OnceLock::new()).collect(),
+            context: Arc::clone(context),
+        }
+    }
+
     pub(super) fn name(&self) -> String {
         format!("{}/{}", self.info.namespace, self.info.name)
+    }
+
+    /// The tunnels of the worker with this [`Worker::index`].
+    pub(super) fn pool(&self, worker: usize) -> &Pool<PeerError> {
+        self.pools[worker].get_or_init(|| Pool::new(self.context.settings.hbone.clone()))
+    }
+
+    /// The worker with this [`Worker::index`].
+    pub(super) fn worker(&self, index: usize) -> &Worker {
+        &self.context.workers.all()[index]
+    }
+
+    fn report_survivors(&self, deadline: Duration) {
+        let pod = self.name();
+        let (named, count) = self.roster.list(NAMED_SURVIVORS);
+        for connection in &named {
+            tracing::warn!(%pod, %connection, "connection outlived the drain and is cut");
+        }
+        let unnamed = count - named.len();
+        tracing::warn!(%pod, count, unnamed, ?deadline, "the drain is over");
     }
 }

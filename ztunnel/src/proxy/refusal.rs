@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use http::StatusCode;
 use mesh::Denial;
 
+use super::limits::Full;
 use crate::route;
 use crate::source::LookupError;
 use crate::telemetry::{Failure, ResponseFlags};
@@ -42,6 +43,12 @@ pub(super) enum Refusal {
     Handshake(String),
     #[error("peer's certificate is revoked: {0}")]
     Revoked(String),
+    #[error("the pod has reached its limit of {0}")]
+    Full(Full),
+    #[error("ztunnel is out of file descriptors; is its limit too low for this node?")]
+    Descriptors,
+    #[error("client has gone before its connection was taken")]
+    Abandoned,
 }
 
 impl From<route::Refusal> for Refusal {
@@ -50,6 +57,12 @@ impl From<route::Refusal> for Refusal {
             route::Refusal::ProxyPort => Self::ProxyPort,
             other => Self::Route(other),
         }
+    }
+}
+
+impl From<Full> for Refusal {
+    fn from(full: Full) -> Self {
+        Self::Full(full)
     }
 }
 
@@ -74,6 +87,9 @@ impl Refusal {
             Self::NoCertificate(_) => "no_certificate",
             Self::Handshake(_) => "handshake",
             Self::Revoked(_) => "revoked",
+            Self::Full(full) => full.name(),
+            Self::Descriptors => "descriptors",
+            Self::Abandoned => "abandoned",
         }
     }
 
@@ -102,7 +118,10 @@ impl Refusal {
             | Self::HostnameDestination(_)
             | Self::NoCertificate(_)
             | Self::Handshake(_)
-            | Self::Revoked(_) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Revoked(_)
+            | Self::Full(_)
+            | Self::Descriptors
+            | Self::Abandoned => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mesh::{Identity, Network, View};
 
@@ -13,23 +12,6 @@ use super::refusal::Refusal;
 use crate::telemetry::{
     self, ConnectionOpen, Direction, Endpoint, Failure, Reporter, ResponseFlags, Security,
 };
-
-/// Counts a connection while it lives.
-#[derive(Debug)]
-pub(super) struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    pub(super) fn new(counter: &Arc<AtomicUsize>) -> Self {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(counter))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// An address as applications know it.
 pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {

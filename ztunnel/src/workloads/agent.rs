@@ -70,13 +70,10 @@ pub(super) async fn give_back(link: &Link, proxy: &PodProxy) -> Result<(), LinkE
 pub(super) fn parse(packet: Packet, home: NetnsId) -> Event<PodNetns> {
     let request = match zds::decode_request(&packet.bytes, packet.fds) {
         Ok(zds::Request::Add { workload, netns, listeners, give_back }) => {
-            let uid = workload.uid.clone();
+            let (uid, named) = (workload.uid.clone(), named(&workload));
             match pod(workload, netns, listeners, give_back, home) {
                 Ok(pod) => Request::Add(pod, give_back),
-                Err(reason) => {
-                    let text = format!("workload {uid}: {reason}");
-                    Request::BadAdd(uid, text)
-                }
+                Err(reason) => Request::BadAdd(uid, format!("{named}: {reason}")),
             }
         }
         Ok(zds::Request::Keep(uid, give_back)) => Request::Keep(uid, give_back),
@@ -109,6 +106,12 @@ fn pod(
         (true, GiveBack::NotAsked) => Listeners::ToBind(Claim::Shared),
     };
     Ok(Pod { uid: workload.uid, info: workload.info, id: netns.id(), netns, listeners })
+}
+
+/// A pod as operators know it: by its names, and by its UID where the agent sent none.
+fn named(workload: &zds::Workload) -> String {
+    let zds::WorkloadInfo { namespace, name, .. } = &workload.info;
+    format!("pod {namespace}/{name} ({})", workload.uid)
 }
 
 async fn in_time<T>(

@@ -235,6 +235,7 @@ fn context(fence: Fence) -> Arc<ProxyContext> {
         certificates,
         Telemetry::new(&mut Registry::default()),
         fence,
+        crate::worker::Workers::start(std::num::NonZeroUsize::MIN).unwrap(),
         proxy::Settings::default(),
     )
 }

@@ -8,3 +8,4 @@ mod listeners;
 mod named;
 mod sockets;
 mod support;
+mod visit;

@@ -11,7 +11,7 @@ use super::world::{World, deny, refused, soon, torn};
 use crate::proxy::{Connections, Drain, ProxyError};
 
 /// Both ends of a connection that `dial` opens to the application behind `app`.
-async fn connected(
+pub(super) async fn connected(
     dial: impl Future<Output = std::io::Result<TcpStream>>,
     app: &TcpListener,
 ) -> (TcpStream, TcpStream, SocketAddr) {
@@ -21,7 +21,7 @@ async fn connected(
 }
 
 /// A byte there and a byte back.
-async fn exchange(near: &mut TcpStream, far: &mut TcpStream) {
+pub(super) async fn exchange(near: &mut TcpStream, far: &mut TcpStream) {
     near.write_all(b"?").await.unwrap();
     assert_eq!(soon(far.read_u8()).await.unwrap(), b'?');
     far.write_all(b"!").await.unwrap();

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::process::Command;
@@ -24,6 +25,7 @@ use crate::source::{ViewWriter, channel};
 use crate::telemetry::Telemetry;
 use crate::tls::Terms;
 use crate::tls::test_ca::TestCa;
+use crate::worker::Workers;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -180,11 +182,20 @@ impl TestPod {
 impl World {
     /// Both pods, captured, with nothing published yet.
     pub(super) fn new() -> Self {
-        Self::under(&Terms::default(), &mut Registry::default())
+        Self::made(Settings::default(), &Terms::default(), &mut Registry::default())
     }
 
     /// The same on other terms of TLS, with metrics to look at.
     pub(super) fn under(terms: &Terms, registry: &mut Registry) -> Self {
+        Self::made(Settings::default(), terms, registry)
+    }
+
+    /// The same, with other settings.
+    pub(super) fn with(settings: Settings) -> Self {
+        Self::made(settings, &Terms::default(), &mut Registry::default())
+    }
+
+    fn made(settings: Settings, terms: &Terms, registry: &mut Registry) -> Self {
         let fence = Fence::new(2).unwrap();
         let client = TestPod::new("client", 1, &fence);
         let server = TestPod::new("server", 2, &fence);
@@ -203,7 +214,8 @@ impl World {
         let issuer = Issuer::Local(ca.clone());
         let certificates = Certificates::with_issuer_and_terms(issuer, terms);
         let telemetry = Telemetry::new(registry);
-        let context = ProxyContext::new(view, certificates, telemetry, fence, Settings::default());
+        let workers = Workers::start(NonZeroUsize::new(2).unwrap()).unwrap();
+        let context = ProxyContext::new(view, certificates, telemetry, fence, workers, settings);
         Self { client, server, ca, context, writer }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,7 @@ use crate::proxy::{Claim, Listeners, Pod, PodProxy, ProxyContext, Settings};
 use crate::source::ViewHandle;
 use crate::telemetry::Telemetry;
 use crate::tls::test_ca::TestCa;
+use crate::worker::Workers;
 
 pub(super) const POD: [&str; 2] = ["10.78.0.1", "fd78::1"];
 /// A resolver as most have it, of either family, and one on a link-local address as
@@ -59,7 +61,9 @@ impl World {
         let mut registry = Registry::default();
         let telemetry = Telemetry::new(&mut registry);
         let certificates = Certificates::with_issuer(Issuer::Local(TestCa::new()));
-        let context = ProxyContext::new(view, certificates, telemetry, fence.clone(), settings);
+        let workers = Workers::start(NonZeroUsize::MIN).unwrap();
+        let context =
+            ProxyContext::new(view, certificates, telemetry, fence.clone(), workers, settings);
         let world = Self { fence, pod, outside, registry, context };
         world.wire();
         world
