@@ -53,12 +53,11 @@ fn pod(number: u32) -> Workload {
     });
     let member = |(name, _): &(&str, u32)| Membership { service: key(name), ports: Box::default() };
     let identity = Identity::new("", "shop", "cart").expect("a good name");
-    Workload {
-        addresses: vec![pod_ip(number)],
-        protocol: Protocol::Hbone,
-        services: of.into_iter().map(member).collect(),
-        ..Workload::new(&format!("uid-{number}"), "shop", &format!("pod-{number}"), identity)
-    }
+    Workload::new(&format!("uid-{number}"), "shop", &format!("pod-{number}"), identity).with(|it| {
+        it.addresses = [pod_ip(number)].into_iter().collect();
+        it.protocol = Protocol::Hbone;
+        it.services = of.into_iter().map(member).collect();
+    })
 }
 
 fn view() -> View {

@@ -42,7 +42,7 @@ fn pod(number: u32) -> wds::Workload {
     let ports = wds::PortList { ports: vec![port] };
     let locality = wds::Locality {
         region: "r1".into(),
-        zone: format!("z{}", number % 3),
+        zone: format!("z{}", number / 30 % 3),
         subzone: String::new(),
     };
     wds::Workload {
@@ -162,7 +162,7 @@ fn find_local(bencher: Bencher<'_, '_>, pods: u32) {
     let workload = workload(pods / 2);
     bencher.bench_local(|| {
         let pod = LocalWorkload {
-            name: &workload.name,
+            name: workload.name(),
             namespace: &workload.namespace,
             service_account: workload.identity.service_account(),
         };

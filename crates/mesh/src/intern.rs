@@ -7,16 +7,17 @@ use std::sync::Arc;
 use crate::identity::Identity;
 use crate::policy::PolicyKey;
 use crate::service::Service;
-use crate::workload::{Locality, Membership, Workload};
+use crate::workload::{Locality, Membership, Shared, Workload};
 
 /// Below this many values nobody looks for unused ones.
 const SMALL: usize = 1024;
 
-/// What workloads share with many others: their namespaces, nodes, clusters, identities
-/// and so on. It belongs to who writes a view: a clone begins empty, because published
+/// What workloads share with many others: all that comes from one template, their nodes,
+/// and of templates the namespaces, clusters, identities and so on. It belongs to who writes a view: a clone begins empty, because published
 /// views are only read.
 #[derive(Debug, Default)]
 pub(crate) struct Interner {
+    shared: Kept<Shared>,
     texts: Kept<str>,
     identities: HashSet<Identity>,
     localities: Kept<Locality>,
@@ -25,31 +26,39 @@ pub(crate) struct Interner {
 }
 
 impl Interner {
-    /// Replaces what the workload shares with others by the one copy of it, and lets go of
-    /// room that it does not fill.
+    /// Replaces what the workload shares with others by the one copy of it.
     pub(crate) fn workload(&mut self, workload: &mut Workload) {
+        self.texts.share(&mut workload.node);
+        self.locality(&mut workload.locality);
+        let shared = workload.shared_mut();
+        if !self.shared.contains(shared) {
+            self.parts(Arc::make_mut(shared));
+        }
+        self.shared.share(shared);
+    }
+
+    /// The same for what is seen for the first time: parts of it may be known.
+    fn parts(&mut self, shared: &mut Shared) {
         for text in [
-            &mut workload.namespace,
-            &mut workload.network,
-            &mut workload.hostname,
-            &mut workload.node,
-            &mut workload.cluster,
-            &mut workload.canonical_name,
-            &mut workload.canonical_revision,
-            &mut workload.owner,
+            &mut shared.namespace,
+            &mut shared.network,
+            &mut shared.hostname,
+            &mut shared.cluster,
+            &mut shared.canonical_name,
+            &mut shared.canonical_revision,
+            &mut shared.owner,
         ] {
             self.texts.share(text);
         }
-        self.identity(&mut workload.identity);
-        self.localities.share(&mut workload.locality);
-        self.memberships(&mut workload.services);
-        workload.addresses.shrink_to_fit();
-        self.policies.share(&mut workload.policies);
+        self.identity(&mut shared.identity);
+        self.memberships(&mut shared.services);
+        self.policies.share(&mut shared.policies);
     }
 
     /// The same for a service.
     pub(crate) fn service(&mut self, service: &mut Service) {
         service.key.parts_mut().into_iter().for_each(|text| self.texts.share(text));
+        self.texts.share(&mut service.name);
         service.addresses.iter_mut().for_each(|it| self.texts.share(&mut it.network));
         service.addresses.shrink_to_fit();
         service.subject_alt_names.shrink_to_fit();
@@ -64,6 +73,14 @@ impl Interner {
             }
         }
         self.memberships.share(list);
+    }
+
+    fn locality(&mut self, locality: &mut Arc<Locality>) {
+        if !self.localities.contains(locality) {
+            let Locality { region, zone, subzone } = Arc::make_mut(locality);
+            [region, zone, subzone].into_iter().for_each(|text| self.texts.share(text));
+        }
+        self.localities.share(locality);
     }
 
     fn identity(&mut self, identity: &mut Identity) {

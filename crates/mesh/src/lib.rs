@@ -21,7 +21,7 @@ pub use gateway::{Gateway, GatewayDestination, GatewayError};
 pub use identity::{Identity, IdentityError};
 pub use policy::{
     Action, Connection, Decision, Denial, Enforcement, FieldListing, MatchListing, Policy,
-    PolicyError, PolicyKey, Scope, TextListing,
+    PolicyError, PolicyKey, Scope, TextListing, UnknownPolicy,
 };
 pub use service::{
     HealthPolicy, IpFamilies, LoadBalancing, Mode, Preference, Service, ServiceAddress,
@@ -29,6 +29,6 @@ pub use service::{
 };
 pub use view::{LocalWorkload, View};
 pub use workload::{
-    ApplicationTunnel, Health, Locality, Membership, Network, PortMapping, Protocol,
-    TunnelledProtocol, Uid, Workload, WorkloadError, WorkloadKind,
+    Addresses, ApplicationTunnel, Health, Locality, Membership, Network, PortMapping, Protocol,
+    Shared, TunnelledProtocol, Uid, Workload, WorkloadError, WorkloadKind,
 };

@@ -9,12 +9,14 @@ mod decide;
 mod key;
 mod listing;
 mod matcher;
+#[cfg(test)]
+mod oracle_tests;
 mod parse;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use decide::PolicySet;
-pub use decide::{Decision, Denial};
+pub use decide::{Decision, Denial, UnknownPolicy};
 pub use key::PolicyKey;
 pub use listing::{FieldListing, MatchListing, TextListing};
 pub use parse::PolicyError;

@@ -16,11 +16,11 @@ use std::sync::Arc;
 use crate::index::{Hashing, Index};
 use crate::intern::Interner;
 use crate::places::Places;
-use crate::policy::{Connection, Decision, Policy, PolicyKey, PolicySet, Scope};
+use crate::policy::{Connection, Decision, Policy, PolicyKey, PolicySet, Scope, UnknownPolicy};
 use crate::proto::security::Authorization;
 use crate::proto::workload as proto;
 use crate::service::{Service, ServiceKey};
-use crate::workload::{Network, Protocol, Uid, Workload};
+use crate::workload::{Network, Protocol, Uid, Workload, named_end};
 use rejected::Rejections;
 use services::Services;
 
@@ -44,9 +44,10 @@ pub struct LocalWorkload<'a> {
 pub struct View {
     hashing: Hashing,
     interner: Interner,
-    /// By uid.
+    /// By the end of their uid, which names pods.
     workloads: Index<Workload>,
     by_address: Places<Workload>,
+    /// Those that their uid does not name.
     by_names: Index<Workload>,
     services: Services,
     rejected_workloads: Rejections<Uid>,
@@ -57,13 +58,15 @@ pub struct View {
 impl View {
     /// Adds a workload or replaces the one with its uid.
     pub fn insert_workload(&mut self, mut workload: Workload) {
-        self.remove_workload(&workload.uid.clone());
+        self.remove_workload(&Uid::clone(workload.uid()));
         self.interner.workload(&mut workload);
         let workload = Arc::new(workload);
         self.by_address.insert(&workload);
-        self.by_names.claim(self.names_hash(LocalWorkload::of(&workload)), &workload);
+        if !workload.is_named_by_uid() {
+            self.by_names.claim(self.names_hash(LocalWorkload::of(&workload)), &workload);
+        }
         self.services.join(&workload);
-        self.workloads.claim(self.hashing.of(&*workload.uid), &workload);
+        self.workloads.claim(self.uid_hash(workload.uid()), &workload);
     }
 
     /// Forgets a workload, and what was kept of a rejected version. An address that
@@ -73,9 +76,11 @@ impl View {
         let Some(old) = self.workload(uid).cloned() else {
             return;
         };
-        self.workloads.release(self.hashing.of(uid), &old);
+        self.workloads.release(self.uid_hash(uid), &old);
         self.by_address.remove(&old);
-        self.by_names.release(self.names_hash(LocalWorkload::of(&old)), &old);
+        if !old.is_named_by_uid() {
+            self.by_names.release(self.names_hash(LocalWorkload::of(&old)), &old);
+        }
         self.services.leave(&old);
     }
 
@@ -130,7 +135,7 @@ impl View {
     /// The workload with this key.
     #[must_use]
     pub fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
-        self.workloads.claimants(self.hashing.of(uid)).find(|it| *it.uid == *uid)
+        self.workloads.claimants(self.uid_hash(uid)).find(|it| **it.uid() == *uid)
     }
 
     /// The workload that answers at this address. Where two say so, because an address was
@@ -165,10 +170,13 @@ impl View {
         found.find(|it| it.visible_to(client_namespace)).map(|it| it.key())
     }
 
-    /// The workload that a pod of this node is, found by the names its agent gave.
+    /// The workload that a pod of this node is, found by the names its agent gave; rather
+    /// one whose uid says the same.
     #[must_use]
     pub fn local(&self, pod: LocalWorkload<'_>) -> Option<&Arc<Workload>> {
-        let mut found = self.by_names.claimants(self.names_hash(pod));
+        let end = self.hashing.of((pod.namespace, pod.name));
+        let mut found =
+            self.workloads.claimants(end).chain(self.by_names.claimants(self.names_hash(pod)));
         found.find(|workload| LocalWorkload::of(workload) == pod)
     }
 
@@ -226,10 +234,26 @@ impl View {
         self.policies.applicable(destination)
     }
 
-    /// May this connection reach `destination`?
+    /// May this connection reach `destination`? Not while a policy that it lists is not
+    /// known.
     #[must_use]
     pub fn authorize(&self, destination: &Workload, connection: &Connection) -> Decision {
-        self.policies.decide(destination, connection)
+        self.authorize_with(UnknownPolicy::Deny, destination, connection)
+    }
+
+    /// The same, where an operator may have said what an unknown policy means.
+    #[must_use]
+    pub fn authorize_with(
+        &self,
+        unknown: UnknownPolicy,
+        destination: &Workload,
+        connection: &Connection,
+    ) -> Decision {
+        self.policies.decide(destination, connection, unknown)
+    }
+
+    fn uid_hash(&self, uid: &str) -> u64 {
+        self.hashing.of(named_end(uid).split_once('/').unwrap_or(("", uid)))
     }
 
     fn names_hash(&self, names: LocalWorkload<'_>) -> u64 {
@@ -240,7 +264,7 @@ impl View {
 impl<'a> LocalWorkload<'a> {
     fn of(workload: &'a Workload) -> Self {
         Self {
-            name: &workload.name,
+            name: workload.name(),
             namespace: &workload.namespace,
             service_account: workload.identity.service_account(),
         }

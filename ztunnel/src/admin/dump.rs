@@ -104,7 +104,7 @@ struct StaticConfig {
 /// In the order of their names, so that two dumps can be compared.
 fn workloads(view: &View) -> Vec<WorkloadJson<'_>> {
     let mut all: Vec<_> = view.workloads().collect();
-    all.sort_unstable_by(|a, b| a.uid.cmp(&b.uid));
+    all.sort_unstable_by(|a, b| a.uid().cmp(b.uid()));
     all.into_iter().map(|workload| WorkloadJson::of(workload)).collect()
 }
 

@@ -26,11 +26,10 @@ fn service(key: &str, addresses: &[&str]) -> Service {
 fn endpoint(uid: &str, key: &str, addresses: &[&str]) -> Workload {
     let identity = Identity::new("", "shop", "default").unwrap();
     let service = ServiceKey::parse(key).unwrap();
-    Workload {
-        addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
-        services: [Membership { service, ports: Box::default() }].into(),
-        ..Workload::new(uid, "shop", uid, identity)
-    }
+    Workload::new(uid, "shop", uid, identity).with(|it| {
+        it.addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+        it.services = [Membership { service, ports: Box::default() }].into();
+    })
 }
 
 fn view() -> View {
@@ -62,9 +61,8 @@ fn view() -> View {
         view.insert_service(service);
     }
     let db = "shop/db.shop.svc.cluster.local";
-    let sick =
-        Workload { health: Health::Unhealthy, ..endpoint("c", db, &["10.9.0.3", "fd09::3"]) };
-    let far = Workload { network: "other".into(), ..endpoint("f", db, &["10.9.0.4"]) };
+    let sick = endpoint("c", db, &["10.9.0.3", "fd09::3"]).with(|it| it.health = Health::Unhealthy);
+    let far = endpoint("f", db, &["10.9.0.4"]).with(|it| it.network = "other".into());
     for workload in [
         sick,
         far,

@@ -52,7 +52,7 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 }
 
 fn baggage(workload: &Workload) -> String {
-    let owner = if workload.owner.is_empty() { &workload.name } else { &workload.owner };
+    let owner = if workload.owner.is_empty() { workload.name() } else { &workload.owner };
     let kind = match workload.kind {
         WorkloadKind::Deployment => "k8s.deployment.name",
         WorkloadKind::CronJob => "k8s.cronjob.name",
@@ -95,7 +95,7 @@ mod tests {
 
     fn cart() -> Workload {
         let identity = Identity::new("", "shop", "cart").unwrap();
-        Workload { canonical_name: "cart".into(), ..Workload::new("u", "shop", "cart-1", identity) }
+        Workload::new("u", "shop", "cart-1", identity).with(|it| it.canonical_name = "cart".into())
     }
 
     #[test]
@@ -122,13 +122,12 @@ mod tests {
     #[test]
     fn an_answer_says_whose_it_is_where_that_is_wanted() {
         let locality = Locality { region: "r".into(), zone: "z".into(), ..Locality::default() };
-        let server = Workload {
-            kind: WorkloadKind::CronJob,
-            owner: "tidy".into(),
-            canonical_revision: "v1".into(),
-            locality: locality.into(),
-            ..cart()
-        };
+        let server = cart().with(|it| {
+            it.kind = WorkloadKind::CronJob;
+            it.owner = "tidy".into();
+            it.canonical_revision = "v1".into();
+            it.locality = locality.into();
+        });
         assert_eq!(
             response(&server, ResponseBaggage::Sent)["baggage"],
             "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop,k8s.cronjob.name=tidy,\
@@ -139,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_name_cannot_pass_for_another_member() {
-        let odd = Workload { cluster: "a,k8s.pod.name=b".into(), ..cart() };
+        let odd = cart().with(|it| it.cluster = "a,k8s.pod.name=b".into());
         let baggage = &response(&odd, ResponseBaggage::Sent)["baggage"];
         assert_eq!(baggage, "k8s.namespace.name=shop,k8s.deployment.name=cart-1,service.name=cart");
     }

@@ -34,6 +34,45 @@ struct Candidate<'a> {
     port: u16,
 }
 
+/// How well a workload fits, and the port that it listens on.
+#[derive(Clone, Copy, Debug)]
+struct Fit {
+    rank: usize,
+    port: u16,
+}
+
+/// How the last few workloads fit. The thousands of a service are siblings of a few, and
+/// siblings fit alike, unless the node counts.
+#[derive(Debug)]
+struct Siblings<'a> {
+    last: [Option<(&'a Workload, Option<Fit>)>; REMEMBERED],
+    next: usize,
+    node_counts: bool,
+}
+
+/// More than there are zones in most regions.
+const REMEMBERED: usize = 4;
+
+impl<'a> Siblings<'a> {
+    fn of(service: &Service) -> Self {
+        let node_counts = service.load_balancing.preferences.contains(&Preference::Node);
+        Self { last: [None; REMEMBERED], next: 0, node_counts }
+    }
+
+    fn fit(&mut self, peer: &'a Workload, find: impl FnOnce() -> Option<Fit>) -> Option<Fit> {
+        let alike = |(other, _): &&(&Workload, Option<Fit>)| {
+            peer.is_sibling_of(other) && !(self.node_counts && peer.node != other.node)
+        };
+        if let Some((_, fit)) = self.last.iter().flatten().find(alike) {
+            return *fit;
+        }
+        let fit = find();
+        self.last[self.next] = Some((peer, fit));
+        self.next = (self.next + 1) % REMEMBERED;
+        fit
+    }
+}
+
 /// How a workload is reached.
 #[derive(Clone, Copy, Debug)]
 enum Way<'a> {
@@ -52,8 +91,12 @@ impl Request<'_> {
         purpose: Purpose,
     ) -> Option<Endpoint> {
         let candidates = || {
+            let mut known = Siblings::of(service);
             let endpoints = self.view.endpoints(&service.key);
-            endpoints.filter_map(move |peer| self.candidate(service, peer, port, purpose))
+            endpoints.filter_map(move |peer| {
+                let fit = known.fit(peer, || self.fit(service, peer, port, purpose))?;
+                self.candidate(service, peer, fit, purpose)
+            })
         };
         let (mut best, mut total) = (0, 0);
         for Candidate { peer, rank, .. } in candidates() {
@@ -83,20 +126,21 @@ impl Request<'_> {
         &self,
         service: &Service,
         peer: &'a Arc<Workload>,
-        port: u16,
+        Fit { rank, port }: Fit,
         purpose: Purpose,
     ) -> Option<Candidate<'a>> {
         let wanted = match service.load_balancing.health {
             HealthPolicy::OnlyHealthy => peer.health == Health::Healthy,
             HealthPolicy::AllowAll => true,
         };
-        if !wanted || peer.capacity == 0 {
-            return None;
-        }
-        let port = target_port(service, peer, port, purpose)?;
-        let way = self.way(peer, self.dialled().ip(), service.ip_families, purpose)?;
-        let rank = self.rank(service, peer)?;
-        Some(Candidate { peer, rank, way, port })
+        let way = || self.way(peer, self.dialled().ip(), service.ip_families, purpose);
+        wanted.then(way).flatten().map(|way| Candidate { peer, rank, way, port })
+    }
+
+    /// `None` for one that gets no traffic, however it is reached.
+    fn fit(&self, service: &Service, peer: &Workload, port: u16, purpose: Purpose) -> Option<Fit> {
+        let port = target_port(service, peer, port, purpose).filter(|_| peer.capacity != 0)?;
+        Some(Fit { rank: self.rank(service, peer)?, port })
     }
 
     /// How many preferences it matches up to the first that it does not; `None` where

@@ -99,7 +99,7 @@ impl Request<'_> {
         expected: Vec<Identity>,
         service: Option<&Arc<Service>>,
     ) -> Decision {
-        let uid = || Uid::clone(&peer.uid);
+        let uid = || Uid::clone(peer.uid());
         let service = service.ok_or_else(|| Refusal::NotServiceAddressed(uid()))?;
         let gateway = peer.network_gateway.as_deref();
         let gateway = gateway.ok_or_else(|| Refusal::NoNetworkGateway(uid()))?;

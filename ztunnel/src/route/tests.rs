@@ -19,20 +19,17 @@ fn key(text: &str) -> ServiceKey {
 
 fn pod(name: &str, addresses: &[&str], protocol: Protocol) -> Workload {
     let uid = format!("Kubernetes//Pod/shop/{name}");
-    Workload {
-        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-        protocol,
-        ..Workload::new(&uid, "shop", name, Identity::new("", "shop", name).unwrap())
-    }
+    Workload::new(&uid, "shop", name, Identity::new("", "shop", name).unwrap()).with(|it| {
+        it.addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
+        it.protocol = protocol;
+    })
 }
 
 /// In the mesh, and an endpoint of `shop/<service>`.
 fn backend(name: &str, addresses: &[&str], service: &str) -> Workload {
     let ports = Box::default();
-    Workload {
-        services: [Membership { service: key(service), ports }].into(),
-        ..pod(name, addresses, Protocol::Hbone)
-    }
+    pod(name, addresses, Protocol::Hbone)
+        .with(|it| it.services = [Membership { service: key(service), ports }].into())
 }
 
 /// Maps ports of the one service that it is an endpoint of.
@@ -41,7 +38,7 @@ fn mapping(workload: Workload, ports: &[(u16, u16)]) -> Workload {
     let mapping = |&(service_port, target_port)| PortMapping { service_port, target_port };
     let ports = ports.iter().map(mapping).collect();
     let services = [Membership { ports, ..membership.clone() }].into();
-    Workload { services, ..workload }
+    workload.with(|it| it.services = services)
 }
 
 /// At this address of its network, with port 80 for 8080 of its workloads.
@@ -113,7 +110,7 @@ fn line(route: Route) -> String {
             format!("tunnel {expected} {authority} via {reach}{of}")
         }
         Route::Passthrough(Passthrough { dst, peer, service, reason }) => {
-            let peer = peer.map_or("-".into(), |p| Arc::clone(&p.name));
+            let peer = peer.as_ref().map_or("-", |p| p.name());
             format!("pass {dst} {peer} {reason:?}{}", of(service))
         }
         Route::Refuse(refusal) => format!("refuse {}: {refusal}", refusal.name()),

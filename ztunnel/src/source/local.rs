@@ -111,7 +111,7 @@ fn build(entries: Entries) -> (View, Mistakes) {
     let (mut view, mut mistakes) = (View::default(), Mistakes::default());
     each(entries.workloads, "workloads", "uid", &mut mistakes, |entry: workload::Entry| {
         let workload = Workload::try_from(entry.message()?).map_err(|e| e.to_string())?;
-        if view.workload(&workload.uid).is_some() {
+        if view.workload(workload.uid()).is_some() {
             return Err("uid: another workload has it too".to_owned());
         }
         view.insert_workload(workload);

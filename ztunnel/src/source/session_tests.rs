@@ -171,7 +171,7 @@ async fn settled(session: Session, names: &[&str]) -> (Running, Call, mpsc::Rece
 
 fn names(view: &ViewHandle) -> Vec<String> {
     let mut names: Vec<_> =
-        view.current().unwrap().workloads().map(|workload| workload.uid.to_string()).collect();
+        view.current().unwrap().workloads().map(|workload| workload.uid().to_string()).collect();
     names.sort_unstable();
     names
 }
@@ -357,7 +357,7 @@ async fn on_demand_a_lookup_asks_once_and_waits_for_the_view() {
             tokio::spawn(async move {
                 let ip = "10.0.0.1".parse().unwrap();
                 view.lookup_address(&"".into(), ip).await.unwrap();
-                view.current().unwrap().by_address(&"".into(), ip).map(|it| it.uid.to_string())
+                view.current().unwrap().by_address(&"".into(), ip).map(|it| it.uid().to_string())
             })
         })
         .collect();

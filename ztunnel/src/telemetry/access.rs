@@ -92,7 +92,7 @@ pub(super) fn refused(refusal: &Refusal) {
 }
 
 fn name(endpoint: &Endpoint) -> Option<&str> {
-    endpoint.workload.as_deref().map(|workload| &*workload.name)
+    endpoint.workload.as_deref().map(|workload| workload.name())
 }
 
 fn namespace(endpoint: &Endpoint) -> Option<&str> {

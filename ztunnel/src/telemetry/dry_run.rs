@@ -58,7 +58,7 @@ macro_rules! policy_event {
                 src.addr = %connection.source,
                 src.identity = connection.identity.as_ref().map(tracing::field::display),
                 dst.addr = %connection.destination,
-                dst.workload = &*destination.name,
+                dst.workload = destination.name(),
                 dst.namespace = &*destination.namespace,
                 $($rest)*
             },

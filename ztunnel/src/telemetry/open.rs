@@ -60,7 +60,7 @@ impl OpenConnections {
         self.for_each(|record| {
             let facts = &record.facts;
             let Some(own) = &facts.own().workload else { return };
-            let pod = (Arc::clone(&own.namespace), Arc::clone(&own.name));
+            let pod = (Arc::clone(&own.namespace), Arc::from(own.name()));
             all.entry(pod).or_default().push(OpenConnection {
                 direction: facts.direction,
                 src: facts.src.addr,

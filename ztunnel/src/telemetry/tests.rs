@@ -50,19 +50,20 @@ pub(super) fn logged(layout: Layout, act: impl FnOnce()) -> Vec<String> {
 
 pub(super) fn workload(name: &str, account: &str) -> Arc<Workload> {
     let uid = format!("Kubernetes//Pod/shop/{name}");
-    Arc::new(Workload {
-        protocol: Protocol::Hbone,
-        node: "n1".into(),
-        canonical_name: account.into(),
-        canonical_revision: "v1".into(),
-        locality: Arc::new(Locality {
-            region: "r1".into(),
-            zone: "z1".into(),
-            ..Locality::default()
-        }),
-        owner: account.into(),
-        ..Workload::new(&uid, "shop", name, Identity::new("", "shop", account).unwrap())
-    })
+    Arc::new(Workload::new(&uid, "shop", name, Identity::new("", "shop", account).unwrap()).with(
+        |it| {
+            it.protocol = Protocol::Hbone;
+            it.node = "n1".into();
+            it.canonical_name = account.into();
+            it.canonical_revision = "v1".into();
+            it.locality = Arc::new(Locality {
+                region: "r1".into(),
+                zone: "z1".into(),
+                ..Locality::default()
+            });
+            it.owner = account.into();
+        },
+    ))
 }
 
 pub(super) fn endpoint(addr: &str, workload: Arc<Workload>) -> Endpoint {

@@ -33,6 +33,18 @@ pub enum Denial {
     Rejected(PolicyKey),
 }
 
+/// What a policy means that a workload lists and that has not arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownPolicy {
+    /// It might be a DENY: nothing passes until it is known.
+    #[default]
+    Deny,
+    /// Nothing, as in Istio: what it would have denied passes, and if it is the only ALLOW
+    /// policy, so does everything. A rejected policy denies all the same: that one has
+    /// arrived, and waiting does not help.
+    Skip,
+}
+
 /// All policies, found by name and by the namespace that they apply to without being
 /// listed, so that a decision does not walk over those of other namespaces.
 #[derive(Clone, Debug, Default)]
@@ -88,10 +100,15 @@ impl PolicySet {
         self.by_key.values()
     }
 
-    /// Any DENY that matches denies and is named. Then a policy denies that was rejected,
-    /// or that is listed and not known, because it might be a DENY. Then, if there are ALLOW policies, one of them
-    /// must match.
-    pub(crate) fn decide(&self, destination: &Workload, connection: &Connection) -> Decision {
+    /// Any DENY that matches denies and is named. Then a policy denies that was rejected, or
+    /// that is listed and not known, because it might be a DENY. Then, if there are ALLOW
+    /// policies, one of them must match.
+    pub(crate) fn decide(
+        &self,
+        destination: &Workload,
+        connection: &Connection,
+        unknown: UnknownPolicy,
+    ) -> Decision {
         let facts = Facts::of(connection);
         let enforced = |action| {
             self.applicable(destination).filter(move |policy| {
@@ -105,7 +122,8 @@ impl PolicySet {
         if let Some(key) = self.rejected_for(destination) {
             return Decision::Deny(Denial::Rejected(key.clone()));
         }
-        if let Some(key) = destination.policies.iter().find(|key| !self.by_key.contains_key(*key)) {
+        let missing = destination.policies.iter().find(|key| !self.by_key.contains_key(*key));
+        if let (UnknownPolicy::Deny, Some(key)) = (unknown, missing) {
             return Decision::Deny(Denial::Unknown(key.clone()));
         }
         let mut allows = enforced(Action::Allow).peekable();

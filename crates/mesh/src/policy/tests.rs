@@ -9,12 +9,11 @@ use crate::{Protocol, View, Workload};
 use proto::string_match::MatchType;
 
 fn workload(policies: &[&str]) -> Workload {
-    Workload {
-        addresses: vec!["10.0.0.2".parse().unwrap()],
-        protocol: Protocol::Hbone,
-        policies: policies.iter().map(|key| PolicyKey::parse(key).unwrap()).collect(),
-        ..Workload::new("u", "shop", "cart-1", Identity::new("", "shop", "cart").unwrap())
-    }
+    Workload::new("u", "shop", "cart-1", Identity::new("", "shop", "cart").unwrap()).with(|it| {
+        it.addresses = ["10.0.0.2".parse().unwrap()].into_iter().collect();
+        it.protocol = Protocol::Hbone;
+        it.policies = policies.iter().map(|key| PolicyKey::parse(key).unwrap()).collect();
+    })
 }
 
 fn from(identity: &str) -> Connection {
@@ -382,6 +381,81 @@ fn p23_a_listed_policy_that_is_not_known_denies_after_the_known_denies() {
     assert_eq!(decide(vec![], listed, &from(WEB)), unknown);
     assert_eq!(decide(vec![everything()], listed, &from(WEB)), unknown);
     assert_eq!(decide(vec![deny(everything())], listed, &from(WEB)), denied_by("shop/p"));
+}
+
+#[test]
+fn p23_an_operator_may_let_unknown_policies_mean_nothing() {
+    let skip = |policies: Vec<proto::Authorization>, rejected: &[&str]| {
+        let mut view = View::default();
+        policies.into_iter().for_each(|policy| view.insert_policy(parse(policy)));
+        for key in rejected {
+            let message = scoped(proto::Scope::WorkloadSelector, everything());
+            view.reject_policy(PolicyKey::parse(key).unwrap(), Some(&message));
+        }
+        view.authorize_with(UnknownPolicy::Skip, &workload(&["shop/later"]), &from(WEB))
+    };
+    assert_eq!(skip(vec![], &[]), Decision::Allow, "it may have been the only ALLOW");
+    assert_eq!(skip(vec![nothing()], &[]), NOT_ALLOWED);
+    assert_eq!(skip(vec![deny(everything())], &[]), denied_by("shop/p"));
+    let rejected = Denial::Rejected(PolicyKey::parse("shop/later").unwrap());
+    assert_eq!(skip(vec![], &["shop/later"]), Decision::Deny(rejected));
+    assert_eq!(UnknownPolicy::default(), UnknownPolicy::Deny);
+}
+
+#[test]
+fn p14_a_dot_in_a_name_is_a_dot() {
+    let (dot, other) = ("cert-manager.io", "cert-managerXio");
+    let connection = |name: &str| from(&format!("spiffe://cluster.local/ns/{name}/sa/{name}"));
+    let principal = |name: &str| format!("cluster.local/ns/{name}/sa/{name}");
+    let fields = |name: &str| {
+        let suffix = text(MatchType::Suffix(format!("/sa/{name}")));
+        let prefix = text(MatchType::Prefix(format!("cluster.local/ns/{name}")));
+        [
+            proto::Match { namespaces: vec![exact(name)], ..Default::default() },
+            proto::Match { service_accounts: vec![account(name, name)], ..Default::default() },
+            proto::Match { principals: vec![exact(&principal(name))], ..Default::default() },
+            proto::Match { principals: vec![suffix], ..Default::default() },
+            proto::Match { principals: vec![prefix], ..Default::default() },
+        ]
+    };
+    for (asked, who) in
+        [(dot, dot), (dot, other), (other, dot), (".*", dot), ("cert-manager_io", dot)]
+    {
+        for one in fields(asked) {
+            assert_eq!(matches(&one, &connection(who)), asked == who, "{one:?} for {who}");
+        }
+    }
+}
+
+#[test]
+fn p15_scoped_and_mapped_addresses_are_the_plain_ones() {
+    let at = |source: &str, destination: &str| Connection {
+        source: source.parse().unwrap(),
+        destination: destination.parse().unwrap(),
+        ..from(WEB)
+    };
+    let source = |it| proto::Match { source_ips: vec![range(it)], ..Default::default() };
+    let here = |it| proto::Match { destination_ips: vec![range(it)], ..Default::default() };
+    let scoped = at("[fe80::1%3]:1", "[fe80::2%3]:8080");
+    let mapped = at("[::ffff:10.0.0.1]:1", "[::ffff:10.0.0.2]:8080");
+    for (one, connection, expected) in [
+        (source("fe80::1/128"), &scoped, true),
+        (source("fe80::/10"), &scoped, true),
+        (source("fe80::2/128"), &scoped, false),
+        (here("fe80::2/128"), &scoped, true),
+        (here("fe80::1/128"), &scoped, false),
+        (source("10.0.0.1/32"), &mapped, true),
+        (source("::ffff:10.0.0.1/128"), &mapped, true),
+        (source("::/0"), &mapped, false),
+        (here("10.0.0.0/8"), &mapped, true),
+        (here("::ffff:10.0.0.2/128"), &mapped, true),
+        (here("::ffff:10.0.0.2/128"), &from(WEB), true),
+        (here("::/0"), &mapped, false),
+        (here("0.0.0.0/0"), &mapped, true),
+        (here("0.0.0.0/0"), &scoped, false),
+    ] {
+        assert_eq!(matches(&one, connection), expected, "{one:?} for {connection:?}");
+    }
 }
 
 #[test]

@@ -35,8 +35,12 @@ struct Lists {
     services: Vec<Service>,
 }
 
+/// Some are of the form that pods have, of two clusters.
 fn uid(number: usize) -> String {
-    format!("uid-{number}")
+    match number {
+        0 | 1 => format!("cluster-{number}//Pod/shop/x"),
+        _ => format!("uid-{number}"),
+    }
 }
 
 fn key(number: usize) -> ServiceKey {
@@ -50,14 +54,13 @@ fn workloads() -> impl Strategy<Value = Event> {
     (rest, addresses, services).prop_map(|((number, name, network, flags), addresses, services)| {
         let identity = Identity::new("", "shop", "cart").unwrap();
         let member = |number| Membership { service: key(number), ports: Box::default() };
-        let workload = Workload {
-            network: NETWORKS[network].into(),
-            addresses: addresses.into_iter().map(|it| ADDRESSES[it].parse().unwrap()).collect(),
-            protocol: if flags[0] { Protocol::Hbone } else { Protocol::Plain },
-            host_network: flags[1],
-            services: services.into_iter().map(member).collect(),
-            ..Workload::new(&uid(number), "shop", ["x", "y"][name], identity)
-        };
+        let workload = Workload::new(&uid(number), "shop", ["x", "y"][name], identity).with(|it| {
+            it.network = NETWORKS[network].into();
+            it.addresses = addresses.into_iter().map(|it| ADDRESSES[it].parse().unwrap()).collect();
+            it.protocol = if flags[0] { Protocol::Hbone } else { Protocol::Plain };
+            it.host_network = flags[1];
+            it.services = services.into_iter().map(member).collect();
+        });
         Event::Workload { uid: number, workload: Box::new(workload) }
     })
 }
@@ -96,7 +99,7 @@ impl Lists {
                 self.hear(&Event::NoWorkload(*uid));
                 self.workloads.push(Workload::clone(workload));
             }
-            Event::NoWorkload(number) => self.workloads.retain(|it| *it.uid != *uid(*number)),
+            Event::NoWorkload(number) => self.workloads.retain(|it| **it.uid() != *uid(*number)),
             Event::Service(service) => {
                 self.services.retain(|it| it.key != service.key);
                 self.services.push(Service::clone(service));
@@ -129,12 +132,14 @@ impl Lists {
     }
 
     fn local(&self, name: &str) -> Option<&Workload> {
-        self.workloads.iter().rev().find(|it| *it.name == *name)
+        let so_named = || self.workloads.iter().rev().filter(|it| it.name() == name);
+        let end = format!("/shop/{name}");
+        so_named().find(|it| it.uid().ends_with(&end)).or_else(|| so_named().next())
     }
 
     fn endpoints(&self, service: &ServiceKey) -> Vec<&str> {
         let member = |it: &&Workload| it.membership(service).is_some();
-        sorted(self.workloads.iter().filter(member).map(|it| &*it.uid))
+        sorted(self.workloads.iter().filter(member).map(|it| &**it.uid()))
     }
 }
 
@@ -178,7 +183,7 @@ fn agree(view: &View, lists: &Lists) {
         assert_eq!(view.local(pod).map(|it| &**it), lists.local(name));
     }
     for key in (0..SERVICES.len()).map(key) {
-        let found = sorted(view.endpoints(&key).map(|it| &*it.uid));
+        let found = sorted(view.endpoints(&key).map(|it| &**it.uid()));
         assert_eq!(found, lists.endpoints(&key), "{key}");
         let expected = lists.services.iter().find(|it| it.key == key);
         assert_eq!(view.service(&key).map(|it| &**it), expected);

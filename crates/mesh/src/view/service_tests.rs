@@ -14,10 +14,8 @@ fn service(name: &str, addresses: &[&str]) -> Service {
 
 fn endpoint(uid: &str, services: &[&str]) -> Workload {
     let member = |name: &&str| Membership { service: key(name), ports: Box::default() };
-    Workload {
-        services: services.iter().map(member).collect(),
-        ..Workload::new(uid, "shop", uid, Identity::new("", "shop", "cart").unwrap())
-    }
+    Workload::new(uid, "shop", uid, Identity::new("", "shop", "cart").unwrap())
+        .with(|it| it.services = services.iter().map(member).collect())
 }
 
 fn at(view: &View, client: &str, ip: &str) -> String {
@@ -26,7 +24,7 @@ fn at(view: &View, client: &str, ip: &str) -> String {
 }
 
 fn names(view: &View, service: &str) -> Vec<String> {
-    let mut names: Vec<_> = view.endpoints(&key(service)).map(|it| it.uid.to_string()).collect();
+    let mut names: Vec<_> = view.endpoints(&key(service)).map(|it| it.uid().to_string()).collect();
     names.sort_unstable();
     names
 }

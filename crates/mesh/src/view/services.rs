@@ -52,7 +52,7 @@ impl Services {
             let key = &membership.service;
             let hash = self.hashing.of(key);
             match self.endpoints.find_mut(hash, |it| it.service == *key) {
-                Some(endpoints) => Arc::make_mut(endpoints).workloads.push(Arc::clone(workload)),
+                Some(endpoints) => push(&mut Arc::make_mut(endpoints).workloads, workload),
                 None => {
                     let workloads = vec![Arc::clone(workload)];
                     let endpoints = Endpoints { service: key.clone(), workloads };
@@ -112,4 +112,12 @@ impl Services {
         let mut found = self.endpoints.claimants(self.hashing.of(key));
         found.find(|it| it.service == *key).map_or(&[], |it| &it.workloads)
     }
+}
+
+/// Grows by an eighth, not by a whole: most services are small, and there are many.
+fn push(workloads: &mut Vec<Arc<Workload>>, workload: &Arc<Workload>) {
+    if workloads.len() == workloads.capacity() {
+        workloads.reserve_exact(workloads.len() / 8 + 1);
+    }
+    workloads.push(Arc::clone(workload));
 }

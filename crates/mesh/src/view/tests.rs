@@ -4,11 +4,10 @@ use super::*;
 use crate::{Identity, Network, Protocol};
 
 fn pod(uid: &str, ip: &str) -> Workload {
-    Workload {
-        addresses: vec![ip.parse().unwrap()],
-        protocol: Protocol::Hbone,
-        ..Workload::new(uid, "shop", uid, Identity::new("", "shop", "cart").unwrap())
-    }
+    Workload::new(uid, "shop", uid, Identity::new("", "shop", "cart").unwrap()).with(|it| {
+        it.addresses = [ip.parse().unwrap()].into_iter().collect();
+        it.protocol = Protocol::Hbone;
+    })
 }
 
 #[test]
@@ -19,7 +18,7 @@ fn an_address_belongs_to_whoever_took_it_last() {
     view.insert_workload(pod("old", "10.0.0.1"));
     view.insert_workload(pod("new", "10.0.0.1"));
     view.remove_workload("old");
-    assert_eq!(&*view.by_address(&network, ip).unwrap().uid, "new");
+    assert_eq!(&**view.by_address(&network, ip).unwrap().uid(), "new");
     view.insert_workload(pod("new", "10.0.0.2"));
     assert!(view.by_address(&network, ip).is_none(), "the former address is forgotten");
 }
@@ -27,7 +26,7 @@ fn an_address_belongs_to_whoever_took_it_last() {
 #[test]
 fn a_host_network_workload_is_never_found_by_address() {
     let mut view = View::default();
-    view.insert_workload(Workload { host_network: true, ..pod("a", "10.0.0.1") });
+    view.insert_workload(pod("a", "10.0.0.1").with(|it| it.host_network = true));
     assert!(view.by_address(&"".into(), "10.0.0.1".parse().unwrap()).is_none());
     assert!(view.workload("a").is_some());
 }
@@ -42,7 +41,7 @@ fn a_mapped_address_is_the_ipv4_one() {
 fn local<'a>(view: &'a View, names: [&str; 3]) -> Option<&'a str> {
     let [name, namespace, service_account] = names;
     let pod = LocalWorkload { name, namespace, service_account };
-    view.local(pod).map(|workload| &*workload.uid)
+    view.local(pod).map(|workload| &**workload.uid())
 }
 
 #[test]
@@ -53,10 +52,9 @@ fn a_pod_is_found_by_all_its_names() {
     for others in [["b", "shop", "cart"], ["a", "bank", "cart"], ["a", "shop", "till"]] {
         assert_eq!(local(&view, others), None, "{others:?}");
     }
-    view.insert_workload(Workload {
-        identity: Identity::new("", "shop", "till").unwrap(),
-        ..pod("a", "10.0.0.1")
-    });
+    view.insert_workload(
+        pod("a", "10.0.0.1").with(|it| it.identity = Identity::new("", "shop", "till").unwrap()),
+    );
     assert_eq!(local(&view, ["a", "shop", "cart"]), None, "the former name");
     assert_eq!(local(&view, ["a", "shop", "till"]), Some("a"));
     view.remove_workload("a");
@@ -70,7 +68,7 @@ fn an_address_of_two_goes_back_to_the_one_that_stays() {
     view.insert_workload(pod("stays", "10.0.0.1"));
     view.insert_workload(pod("goes", "10.0.0.1"));
     view.remove_workload("goes");
-    let holder = view.by_address(&"".into(), ip).map(|it| &*it.uid);
+    let holder = view.by_address(&"".into(), ip).map(|it| &**it.uid());
     assert_eq!(holder, Some("stays"), "unknown would mean clear text");
 }
 
@@ -78,14 +76,14 @@ fn an_address_of_two_goes_back_to_the_one_that_stays() {
 fn news_of_an_ending_pod_do_not_take_its_address_out_of_the_mesh() {
     let mut view = View::default();
     let ip: IpAddr = "10.0.0.1".parse().unwrap();
-    let ending = Workload { protocol: Protocol::Plain, ..pod("ending", "10.0.0.1") };
+    let ending = pod("ending", "10.0.0.1").with(|it| it.protocol = Protocol::Plain);
     view.insert_workload(ending.clone());
     view.insert_workload(pod("new", "10.0.0.1"));
     view.insert_workload(ending);
-    let holder = view.by_address(&"".into(), ip).map(|it| &*it.uid);
+    let holder = view.by_address(&"".into(), ip).map(|it| &**it.uid());
     assert_eq!(holder, Some("new"), "the other would mean clear text");
     view.remove_workload("new");
-    let holder = view.by_address(&"".into(), ip).map(|it| &*it.uid);
+    let holder = view.by_address(&"".into(), ip).map(|it| &**it.uid());
     assert_eq!(holder, Some("ending"));
 }
 

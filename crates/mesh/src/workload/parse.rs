@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    ApplicationTunnel, Health, Locality, Membership, PortMapping, Protocol, TunnelledProtocol,
-    Workload, WorkloadKind,
+    Addresses, ApplicationTunnel, Health, Locality, Membership, PortMapping, Protocol, Shared,
+    TunnelledProtocol, Workload, WorkloadKind,
 };
 use crate::gateway::{Gateway, GatewayError};
 use crate::identity::{Identity, IdentityError};
@@ -118,36 +118,41 @@ impl TryFrom<proto::Workload> for Workload {
         let network_gateway = message.network_gateway.map(Gateway::try_from).transpose();
         let cluster =
             if message.cluster_id.is_empty() { "Kubernetes" } else { &message.cluster_id };
-        Ok(Self {
+        let shared = Shared {
             waypoint: waypoint
                 .map_err(|source| WorkloadError::Waypoint { uid: uid(), source })?
                 .map(Box::new),
             network_gateway: network_gateway
                 .map_err(|source| WorkloadError::NetworkGateway { uid: uid(), source })?
                 .map(Box::new),
-            uid: message.uid.into(),
-            name: message.name.into(),
-            namespace: message.namespace.into(),
-            identity,
             network: message.network.into(),
-            addresses,
             hostname: message.hostname.into(),
             protocol,
             native_tunnel: message.native_tunnel,
             host_network: message.network_mode == proto::NetworkMode::HostNetwork as i32,
-            health: parse_health(message.status),
             kind: parse_kind(message.workload_type),
             capacity: message.capacity.unwrap_or(1),
             application_tunnel,
             services,
-            locality: Arc::new(parse_locality(message.locality)),
-            node: message.node.into(),
             cluster: cluster.into(),
             canonical_name: message.canonical_name.into(),
             canonical_revision: message.canonical_revision.into(),
             owner: message.workload_name.into(),
             policies,
-        })
+            namespace: message.namespace.into(),
+            identity,
+        };
+        let mut workload = Self {
+            uid: message.uid.into(),
+            name: None,
+            addresses,
+            node: message.node.into(),
+            locality: Arc::new(parse_locality(message.locality)),
+            health: parse_health(message.status),
+            shared: Arc::new(shared),
+        };
+        workload.rename(&message.name);
+        Ok(workload)
     }
 }
 
@@ -179,7 +184,7 @@ impl Parts {
             .map_err(|source| WorkloadError::Identity { uid: self.uid(), source })
     }
 
-    fn addresses(&self, addresses: &[Vec<u8>]) -> Result<Vec<IpAddr>, WorkloadError> {
+    fn addresses(&self, addresses: &[Vec<u8>]) -> Result<Addresses, WorkloadError> {
         let error = |length| WorkloadError::Address { uid: self.uid(), length };
         addresses
             .iter()

@@ -71,7 +71,7 @@ impl<'a> ServiceJson<'a> {
             hostname: service.key.hostname(),
             vips: service.addresses.iter().map(vip).collect(),
             ports: ports(&service.ports),
-            endpoints: endpoints.map(|it| (&*it.uid, EndpointJson::of(it, service))).collect(),
+            endpoints: endpoints.map(|it| (&**it.uid(), EndpointJson::of(it, service))).collect(),
             subject_alt_names: service.subject_alt_names.iter().map(ToString::to_string).collect(),
             waypoint: service.waypoint.as_ref().map(GatewayJson::of),
             weighted_waypoints: service
@@ -104,7 +104,7 @@ impl<'a> EndpointJson<'a> {
         let own = workload.membership(&service.key).map_or(&[][..], |it| &it.ports);
         let pair = |port: &PortMapping| (port.service_port, port.target_port);
         Self {
-            workload_uid: &workload.uid,
+            workload_uid: workload.uid(),
             port: own.iter().map(pair).collect(),
             status: health(workload.health),
         }

@@ -46,20 +46,22 @@ fn view() -> View {
     });
     let identity = Identity::new("", "shop", "cart").unwrap();
     let ports = [PortMapping { service_port: 80, target_port: 8080 }].into();
-    view.insert_workload(Workload {
-        network: "n1".into(),
-        addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
-        protocol: Protocol::Hbone,
-        waypoint: Some(Box::new(waypoint)),
-        services: [Membership { service: key("cart"), ports }].into(),
-        locality: Locality { region: "r1".into(), ..Locality::default() }.into(),
-        node: "node-1".into(),
-        canonical_name: "cart".into(),
-        canonical_revision: "v1".into(),
-        owner: "cart-v1".into(),
-        policies: [policy().key().clone()].into(),
-        ..Workload::new("Kubernetes//Pod/shop/cart-v1-a", "shop", "cart-v1-a", identity)
-    });
+    view.insert_workload(
+        Workload::new("Kubernetes//Pod/shop/cart-v1-a", "shop", "cart-v1-a", identity).with(|it| {
+            it.network = "n1".into();
+            it.addresses =
+                ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()].into_iter().collect();
+            it.protocol = Protocol::Hbone;
+            it.waypoint = Some(Box::new(waypoint));
+            it.services = [Membership { service: key("cart"), ports }].into();
+            it.locality = Locality { region: "r1".into(), ..Locality::default() }.into();
+            it.node = "node-1".into();
+            it.canonical_name = "cart".into();
+            it.canonical_revision = "v1".into();
+            it.owner = "cart-v1".into();
+            it.policies = [policy().key().clone()].into();
+        }),
+    );
     view.insert_policy(policy());
     view
 }

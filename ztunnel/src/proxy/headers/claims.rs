@@ -94,15 +94,14 @@ impl Baggage {
         let name = text(self.workload);
         let locality =
             Locality { region: text(self.region), zone: text(self.zone), ..Locality::default() };
-        Ok(Workload {
-            network: network.into(),
-            locality: Arc::new(locality),
-            cluster: text(self.cluster),
-            canonical_name: text(self.service),
-            canonical_revision: text(self.revision),
-            owner: Arc::clone(&name),
-            ..Workload::new("", identity.namespace(), &name, identity.clone())
-        })
+        let mut workload = Workload::new("", identity.namespace(), &name, identity.clone());
+        workload.network = network.into();
+        workload.locality = Arc::new(locality);
+        workload.cluster = text(self.cluster);
+        workload.canonical_name = text(self.service);
+        workload.canonical_revision = text(self.revision);
+        workload.owner = name;
+        Ok(workload)
     }
 }
 

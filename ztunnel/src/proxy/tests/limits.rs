@@ -35,7 +35,7 @@ async fn a_client_that_gave_up_while_it_waited_is_not_dialled_for() {
     gone.set_zero_linger().unwrap();
     drop(gone);
     drop(world.client.dial(to).await.unwrap());
-    world.publish_with(&[], |server| server.addresses.clear());
+    world.publish_with(&[], |server| server.addresses = mesh::Addresses::default());
     idle(&client).await;
     let seen = timeout(Duration::from_millis(100), app.accept()).await;
     assert!(seen.is_err(), "the application was dialled in vain");

@@ -35,7 +35,7 @@ fn cart() -> Service {
 
 fn endpoint(workload: Workload) -> Workload {
     let membership = Membership { service: key(), ports: Box::default() };
-    Workload { services: [membership].into(), ..workload }
+    workload.with(|it| it.services = [membership].into())
 }
 
 fn publish(world: &World, service: Service, server: Workload) {
@@ -81,7 +81,7 @@ async fn a_service_leads_to_its_workload_at_the_port_where_that_listens() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_of_which_nobody_is_healthy_is_a_reset() {
     let (world, _client, _server) = World::started().await;
-    let sick = Workload { health: Health::Unhealthy, ..world.server.workload() };
+    let sick = world.server.workload().with(|it| it.health = Health::Unhealthy);
     publish(&world, cart(), endpoint(sick));
     let app = world.server.listen(8080);
     for vip in vips() {
@@ -125,13 +125,14 @@ async fn what_nothing_here_can_reach_yet_is_a_reset_and_no_clear_text() {
         destination: GatewayDestination::Address { network: "far".into(), ip },
         hbone_port: 15008,
     };
-    let far = Workload {
-        network: "far".into(),
-        network_gateway: Some(gate(world.server.v4).into()),
-        ..world.server.workload()
-    };
-    let named =
-        Workload { addresses: Vec::new(), hostname: "x.test".into(), ..world.server.workload() };
+    let far = world.server.workload().with(|it| {
+        it.network = "far".into();
+        it.network_gateway = Some(gate(world.server.v4).into());
+    });
+    let named = world.server.workload().with(|it| {
+        it.addresses = mesh::Addresses::default();
+        it.hostname = "x.test".into();
+    });
     for server in [far, named] {
         publish(&world, cart(), endpoint(server));
         for vip in vips() {

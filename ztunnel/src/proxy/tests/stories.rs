@@ -74,7 +74,7 @@ async fn plaintext_from_outside_arrives_with_the_callers_address() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_destination_outside_the_mesh_is_passed_through() {
     let world = World::new();
-    world.publish_with(&[], |server| server.addresses.clear());
+    world.publish_with(&[], |server| server.addresses = mesh::Addresses::default());
     let client = world.start(&world.client).await.unwrap();
     world.server.run("nft", &["flush ruleset"]);
     let app = world.server.listen(8080);

@@ -63,7 +63,7 @@ async fn a_request_leads_into_this_pod_or_nowhere() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_the_mesh_does_not_know_answers_503() {
     let world = World::new();
-    world.publish_with(&[], |server| server.name = "another".into());
+    world.publish_with(&[], |server| server.rename("another"));
     let _server = world.start(&world.server).await.unwrap();
     world.server.listen(8080);
     let send = peer(&world).await;

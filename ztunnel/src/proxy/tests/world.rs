@@ -156,13 +156,12 @@ impl TestPod {
 
     pub(super) fn workload(&self) -> Workload {
         let uid = format!("Kubernetes//Pod/shop/{}", self.name);
-        Workload {
-            addresses: vec![self.v4, self.v6],
-            protocol: Protocol::Hbone,
-            node: "n1".into(),
-            canonical_name: self.name.into(),
-            ..Workload::new(&uid, "shop", self.name, self.identity())
-        }
+        Workload::new(&uid, "shop", self.name, self.identity()).with(|it| {
+            it.addresses = [self.v4, self.v6].into_iter().collect();
+            it.protocol = Protocol::Hbone;
+            it.node = "n1".into();
+            it.canonical_name = self.name.into();
+        })
     }
 
     pub(super) fn pod(&self) -> Pod {

@@ -48,7 +48,7 @@ fn a_waypoint_is_asked_for_what_was_dialled_however_it_is_named() {
 #[test]
 fn nothing_goes_past_a_waypoint() {
     let (way, pod) = waypoint("way", "10.96.0.2", "10.0.2.1");
-    let sick = Workload { health: Health::Unhealthy, ..pod.clone() };
+    let sick = pod.clone().with(|it| it.health = Health::Unhealthy);
     let unknown = "refuse unknown_waypoint: waypoint shop/way:15008 is not known; does the \
                    control plane still name a deleted one?";
     let nobody = "refuse no_waypoint: waypoint shop/way:15008 has no healthy workload that can \
@@ -81,7 +81,7 @@ fn a_waypoint_that_takes_everything_in_one_place_needs_no_port_in_its_service() 
     let (service, workload) = waypoint("way", "10.96.0.2", "10.0.2.1");
     let service = Service { ports: Box::default(), ..service };
     let tunnel = ApplicationTunnel { protocol: TunnelledProtocol::Proxy, port: Some(15088) };
-    let workload = Workload { application_tunnel: Some(tunnel), ..workload };
+    let workload = workload.with(|it| it.application_tunnel = Some(tunnel));
     let view = view(vec![behind(named("shop/way")), service], vec![workload, member()]);
     let expected = "tunnel way 10.96.0.1:80 via 10.0.2.1:15008 of shop/cart";
     assert_eq!(decide(VIP, &view), expected);
@@ -128,13 +128,13 @@ fn weighted_waypoints_have_their_shares() {
 #[test]
 fn a_workload_has_a_waypoint_too_but_not_for_services() {
     let (service, workload) = waypoint("way", "10.96.0.2", "10.0.2.1");
-    let a = Workload { waypoint: Some(named("shop/way").into()), ..member() };
+    let a = member().with(|it| it.waypoint = Some(named("shop/way").into()));
     let mut view = view(vec![cart(), service], vec![workload, a.clone()]);
     assert_eq!(decide("10.0.1.1:80", &view), "tunnel way 10.0.1.1:80 via 10.0.2.1:15008");
     let direct = "tunnel a 10.0.1.1:8080 via 10.0.1.1:15008 of shop/cart";
     assert_eq!(decide(VIP, &view), direct);
     // One outside the mesh as well.
-    view.insert_workload(Workload { protocol: Protocol::Plain, ..a });
+    view.insert_workload(a.with(|it| it.protocol = Protocol::Plain));
     assert_eq!(decide("10.0.1.1:80", &view), "tunnel way 10.0.1.1:80 via 10.0.2.1:15008");
 }
 
@@ -144,15 +144,15 @@ fn traffic_from_the_waypoint_is_not_sent_back() {
     let direct = "tunnel a 10.0.1.1:80 via 10.0.1.1:15008";
     let by_service = "tunnel a 10.0.1.1:8080 via 10.0.1.1:15008 of shop/cart";
     for gateway in [named("shop/way"), at("", "10.96.0.2", 15008), at("", "10.0.2.1", 15008)] {
-        let a = Workload { waypoint: Some(gateway.clone().into()), ..member() };
+        let a = member().with(|it| it.waypoint = Some(gateway.clone().into()));
         let services = vec![behind(gateway.clone()), way.clone()];
         let view = view(services, vec![pod.clone(), a]);
         let from = |source: &Workload, dst| decide_for(source, dst, &view, Sample::default());
         assert_eq!(from(&pod, "10.0.1.1:80"), direct, "{gateway}");
         assert_eq!(from(&pod, VIP), by_service, "{gateway}");
         // An address alone proves nothing, nor does an identity.
-        let impostor = Workload { identity: client().identity, ..pod.clone() };
-        let sibling = Workload { addresses: client().addresses, ..pod.clone() };
+        let impostor = pod.clone().with(|it| it.identity = client().identity.clone());
+        let sibling = pod.clone().with(|it| it.addresses = client().addresses);
         for other in [impostor, sibling] {
             assert!(from(&other, "10.0.1.1:80").starts_with("tunnel way"), "{gateway}");
             assert!(from(&other, VIP).starts_with("tunnel way"), "{gateway}");
@@ -162,16 +162,15 @@ fn traffic_from_the_waypoint_is_not_sent_back() {
 
 /// A workload of another network.
 fn far(name: &str, gateway: Option<Gateway>, service: &str) -> Workload {
-    Workload {
-        network: "far".into(),
-        network_gateway: gateway.map(Box::new),
-        ..backend(name, &["10.0.1.1"], service)
-    }
+    backend(name, &["10.0.1.1"], service).with(|it| {
+        it.network = "far".into();
+        it.network_gateway = gateway.map(Box::new);
+    })
 }
 
 /// The gateway of that network, as a workload.
 fn border() -> Workload {
-    Workload { network: "far".into(), ..pod("border", &["192.0.2.1"], Protocol::Hbone) }
+    pod("border", &["192.0.2.1"], Protocol::Hbone).with(|it| it.network = "far".into())
 }
 
 #[test]
@@ -197,8 +196,9 @@ fn into_another_network_goes_a_tunnel_in_a_tunnel_for_the_name() {
 #[test]
 fn a_workload_without_address_is_reached_through_its_gateway_only() {
     let gate = at("far", "192.0.2.1", 15010);
-    let far = Workload { addresses: Vec::new(), ..far("b", Some(gate.clone()), "shop/cart") };
-    let near = Workload { network: "".into(), ..far.clone() };
+    let far = far("b", Some(gate.clone()), "shop/cart")
+        .with(|it| it.addresses = mesh::Addresses::default());
+    let near = far.clone().with(|it| it.network = "".into());
     let reached = "tunnel b cart:80 via 192.0.2.1:15010 (border) of shop/cart";
     assert_eq!(decide(VIP, &view(vec![cart()], vec![border(), far])), reached);
     let decision = decide(VIP, &view(vec![cart()], vec![border(), near]));
@@ -212,12 +212,11 @@ fn a_gateway_may_be_a_service_and_be_known_by_a_hostname_only() {
         subject_alt_names: vec![Identity::new("", "shop", "edge").unwrap()],
         ..service("shop/gate", "far|192.0.2.9")
     };
-    let member = |name: &str, ip: &[&str]| Workload {
-        network: "far".into(),
-        ..backend(name, ip, "shop/gate")
+    let member = |name: &str, ip: &[&str]| {
+        backend(name, ip, "shop/gate").with(|it| it.network = "far".into())
     };
     let addressed = member("border", &["192.0.2.1"]);
-    let resolved = Workload { hostname: "gate.example.com".into(), ..member("border", &[]) };
+    let resolved = member("border", &[]).with(|it| it.hostname = "gate.example.com".into());
     let by_name = Gateway { hbone_port: 15010, ..named("shop/gate") };
     for named in [by_name, at("far", "192.0.2.9", 15010)] {
         for (border, place) in
@@ -238,7 +237,7 @@ fn the_gateways_workload_is_drawn_by_a_number_of_its_own() {
         ..service("shop/gate", "far|192.0.2.9")
     };
     let by_name = Gateway { hbone_port: 15010, ..named("shop/gate") };
-    let border = |name, ip| Workload { network: "far".into(), ..backend(name, &[ip], "shop/gate") };
+    let border = |name, ip| backend(name, &[ip], "shop/gate").with(|it| it.network = "far".into());
     let mut workloads = vec![border("x", "192.0.2.1"), border("y", "192.0.2.2")];
     workloads.push(far("b", Some(by_name), "shop/cart"));
     let view = view(vec![cart(), gate], workloads);
@@ -252,16 +251,13 @@ fn the_gateways_workload_is_drawn_by_a_number_of_its_own() {
 #[test]
 fn a_waypoint_in_another_network_is_reached_through_its_gateway() {
     let (service, workload) = waypoint("way", "10.96.0.2", "10.0.2.1");
-    let workload = Workload {
-        network: "far".into(),
-        network_gateway: Some(at("far", "192.0.2.1", 15010).into()),
-        ..workload
-    };
+    let workload = workload.with(|it| {
+        it.network = "far".into();
+        it.network_gateway = Some(at("far", "192.0.2.1", 15010).into());
+    });
     let services = vec![behind(named("shop/way")), service];
-    let a = Workload {
-        waypoint: Some(named("shop/way").into()),
-        ..backend("a", &["10.0.1.1"], "shop/cart")
-    };
+    let a = backend("a", &["10.0.1.1"], "shop/cart")
+        .with(|it| it.waypoint = Some(named("shop/way").into()));
     let view = view(services, vec![workload, border(), a]);
     let expected = "tunnel way cart:80 via 192.0.2.1:15010 (border) of shop/cart";
     assert_eq!(decide(VIP, &view), expected);

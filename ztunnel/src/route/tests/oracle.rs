@@ -70,18 +70,17 @@ fn members(name: &'static str, last: u8) -> impl Strategy<Value = Option<Workloa
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let locality =
             Locality { region: near[2].into(), zone: near[1].into(), subzone: "".into() };
-        Workload {
-            network: network.into(),
-            network_gateway: gated.then(|| at("far", "192.0.2.1", 15010).into()),
-            protocol: if meshed { Protocol::Hbone } else { Protocol::Plain },
-            health: if healthy { Health::Healthy } else { Health::Unhealthy },
-            hostname: if named { "x.test".into() } else { "".into() },
-            capacity,
-            waypoint: waypoint.map(Box::new),
-            node: near[0].into(),
-            locality: Arc::new(locality),
-            ..mapping(backend(name, &addresses, "shop/cart"), &ports)
-        }
+        mapping(backend(name, &addresses, "shop/cart"), &ports).with(|it| {
+            it.network = network.into();
+            it.network_gateway = gated.then(|| at("far", "192.0.2.1", 15010).into());
+            it.protocol = if meshed { Protocol::Hbone } else { Protocol::Plain };
+            it.health = if healthy { Health::Healthy } else { Health::Unhealthy };
+            it.hostname = if named { "x.test".into() } else { "".into() };
+            it.capacity = capacity;
+            it.waypoint = waypoint.map(Box::new);
+            it.node = near[0].into();
+            it.locality = Arc::new(locality);
+        })
     });
     prop::option::weighted(0.8, built)
 }
@@ -90,11 +89,11 @@ fn meshes() -> impl Strategy<Value = Mesh> {
     let way = (any::<bool>(), any::<bool>()).prop_map(|(far, known)| {
         let network = if far { "far" } else { "" };
         let way = pod("way", &["10.0.2.1"], Protocol::Hbone);
-        known.then(|| Workload { network: network.into(), ..way })
+        known.then(|| way.with(|it| it.network = network.into()))
     });
     let gate = any::<bool>().prop_map(|known| {
         let gate = pod("gate", &["192.0.2.1"], Protocol::Hbone);
-        known.then(|| Workload { network: "far".into(), ..gate })
+        known.then(|| gate.with(|it| it.network = "far".into()))
     });
     let cart = prop::option::weighted(0.9, carts());
     let rejected = prop::option::weighted(0.2, 1..4_u8);
@@ -160,7 +159,7 @@ impl Oracle<'_> {
     }
 
     fn usable(&self, cart: &Service, name: &str) -> Option<(usize, &Workload, u16)> {
-        let peer = self.mesh.workloads.iter().find(|it| *it.name == *name)?;
+        let peer = self.mesh.workloads.iter().find(|it| it.name() == name)?;
         let sick = peer.health == Health::Unhealthy;
         if sick && cart.load_balancing.health == HealthPolicy::OnlyHealthy || peer.capacity == 0 {
             return None;
@@ -208,7 +207,7 @@ impl Oracle<'_> {
             None => format!("{}:{port}", peer.hostname),
         };
         match (peer.protocol, place.parse()) {
-            (Protocol::Hbone, _) => vec![format!("tunnel {} {place}", peer.name)],
+            (Protocol::Hbone, _) => vec![format!("tunnel {} {place}", peer.name())],
             (Protocol::Plain, Ok(addr)) => self.clear(addr, "PlainWorkload"),
             (Protocol::Plain, Err(_)) => vec![format!("pass {place} PlainWorkload")],
         }
@@ -217,7 +216,7 @@ impl Oracle<'_> {
     fn workload(&self, peer: &Workload) -> Vec<String> {
         match (&peer.waypoint, peer.protocol) {
             (Some(waypoint), _) if !self.is_source(waypoint) => self.waypoint(waypoint),
-            (_, Protocol::Hbone) => vec![format!("tunnel {} {}", peer.name, self.dst)],
+            (_, Protocol::Hbone) => vec![format!("tunnel {} {}", peer.name(), self.dst)],
             (_, Protocol::Plain) => self.clear(self.dst, "PlainWorkload"),
         }
     }
@@ -226,7 +225,7 @@ impl Oracle<'_> {
         let GatewayDestination::Address { ip, .. } = waypoint.destination else { unreachable!() };
         // It is named in the client's network.
         let outcome = match self.at("", ip) {
-            Some(way) => format!("tunnel {} {}", way.name, self.dst),
+            Some(way) => format!("tunnel {} {}", way.name(), self.dst),
             None => "refuse unknown_waypoint".to_owned(),
         };
         vec![outcome]
@@ -234,7 +233,7 @@ impl Oracle<'_> {
 
     fn far(&self, peer: &Workload) -> Vec<String> {
         let known = self.at("far", "192.0.2.1".parse().unwrap()).is_some();
-        let name = format!("tunnel {} cart:{}", peer.name, self.dst.port());
+        let name = format!("tunnel {} cart:{}", peer.name(), self.dst.port());
         vec![if known { name } else { "refuse unknown_network_gateway".into() }]
     }
 
@@ -254,26 +253,28 @@ impl Oracle<'_> {
 
     fn is_source(&self, gateway: &Gateway) -> bool {
         let GatewayDestination::Address { ip, .. } = gateway.destination else { unreachable!() };
-        self.at("", ip).is_some_and(|it| it.uid == self.source.uid)
+        self.at("", ip).is_some_and(|it| it.uid() == self.source.uid())
     }
 }
 
 /// A decision without what the oracle does not speak of.
 fn outcome(route: Route) -> String {
     match route {
-        Route::Tunnel(to) => format!("tunnel {} {}", to.peer.name, to.authority),
+        Route::Tunnel(to) => format!("tunnel {} {}", to.peer.name(), to.authority),
         Route::Passthrough(to) => format!("pass {} {:?}", to.dst, to.reason),
         Route::Refuse(refusal) => format!("refuse {}", refusal.name()),
     }
 }
 
 fn sources(mesh: &Mesh) -> Vec<Workload> {
-    let client = || Workload {
-        node: "n1".into(),
-        locality: Arc::new(Locality { region: "r".into(), zone: "z1".into(), subzone: "".into() }),
-        ..client()
+    let client = || {
+        client().with(|it| {
+            it.node = "n1".into();
+            it.locality =
+                Arc::new(Locality { region: "r".into(), zone: "z1".into(), subzone: "".into() });
+        })
     };
-    let near = mesh.workloads.iter().filter(|it| &*it.name == "way" && it.network.is_empty());
+    let near = mesh.workloads.iter().filter(|it| it.name() == "way" && it.network.is_empty());
     near.cloned().chain([client()]).collect()
 }
 

@@ -47,7 +47,7 @@ fn a_service_comes_before_a_workload_at_its_address() {
 
 #[test]
 fn an_endpoint_outside_the_mesh_is_reached_in_clear_text_at_its_own_port() {
-    let plain = Workload { protocol: Protocol::Plain, ..member("a", "10.0.1.1") };
+    let plain = member("a", "10.0.1.1").with(|it| it.protocol = Protocol::Plain);
     let mut view = view(vec![cart()], vec![plain]);
     let expected = "pass 10.0.1.1:8080 a PlainWorkload of shop/cart";
     assert_eq!(decide(VIP, &view), expected);
@@ -67,7 +67,7 @@ fn an_endpoint_outside_the_mesh_is_reached_in_clear_text_at_its_own_port() {
 
 #[test]
 fn an_endpoint_that_is_this_pod_cannot_be_used_to_dial_the_proxy() {
-    let mut own = Workload { protocol: Protocol::Plain, ..member("client", "10.0.0.1") };
+    let mut own = member("client", "10.0.0.1").with(|it| it.protocol = Protocol::Plain);
     own = mapping(own, &[(80, 15001)]);
     let view = view(vec![cart()], vec![own.clone()]);
     let decision = decide_for(&own, VIP, &view, Sample::default());
@@ -101,13 +101,13 @@ fn a_service_of_other_namespaces_only_is_unknown() {
 
 #[test]
 fn a_known_service_is_never_passed_through() {
-    let sick = Workload { health: Health::Unhealthy, ..member("a", "10.0.1.1") };
+    let sick = member("a", "10.0.1.1").with(|it| it.health = Health::Unhealthy);
     let nobody = "refuse no_endpoint: service shop/cart has no healthy workload that can be \
                   reached from here";
     let no_port = "refuse unknown_service_port: service shop/cart has no port 81";
-    let homeless = Workload { addresses: Vec::new(), ..member("a", "10.0.1.1") };
-    let idle = Workload { capacity: 0, ..member("a", "10.0.1.1") };
-    let far = Workload { network: "far".into(), ..member("a", "10.0.1.1") };
+    let homeless = member("a", "10.0.1.1").with(|it| it.addresses = mesh::Addresses::default());
+    let idle = member("a", "10.0.1.1").with(|it| it.capacity = 0);
+    let far = member("a", "10.0.1.1").with(|it| it.network = "far".into());
     for workloads in [vec![], vec![sick], vec![homeless], vec![idle], vec![far]] {
         let view = view(vec![cart()], workloads);
         assert_eq!(decide(VIP, &view), nobody);
@@ -117,7 +117,7 @@ fn a_known_service_is_never_passed_through() {
 
 #[test]
 fn unhealthy_endpoints_count_where_the_service_says_so() {
-    let sick = Workload { health: Health::Unhealthy, ..member("sick", "10.0.1.1") };
+    let sick = member("sick", "10.0.1.1").with(|it| it.health = Health::Unhealthy);
     let mut all = cart();
     all.load_balancing.health = HealthPolicy::AllowAll;
     let both = vec![sick, member("well", "10.0.1.2")];
@@ -130,7 +130,7 @@ fn target_ports() {
     let nowhere =
         Service { ports: [ServicePort { service_port: 80, target_port: 0 }].into(), ..cart() };
     let takes_all = ApplicationTunnel { protocol: TunnelledProtocol::Proxy, port: Some(15088) };
-    let tunnelled = Workload { application_tunnel: Some(takes_all), ..member("a", "10.0.1.1") };
+    let tunnelled = member("a", "10.0.1.1").with(|it| it.application_tunnel = Some(takes_all));
     let a = || member("a", "10.0.1.1");
     let cases = [
         // The workload's own, else the service's.
@@ -152,7 +152,7 @@ fn target_ports() {
 fn addresses_and_families() {
     let dual = || backend("a", &["10.0.1.1", "fd00:1::1"], "shop/cart");
     let six = || backend("a", &["fd00:1::1"], "shop/cart");
-    let named = || Workload { hostname: "db.example.com".into(), ..backend("a", &[], "shop/cart") };
+    let named = || backend("a", &[], "shop/cart").with(|it| it.hostname = "db.example.com".into());
     let of = |ip_families| Service { ip_families, ..cart() };
     let cases = [
         // The family of the request, if there is a choice.
@@ -167,7 +167,7 @@ fn addresses_and_families() {
         ),
         (
             of(IpFamilies::V4),
-            Workload { protocol: Protocol::Plain, ..named() },
+            named().with(|it| it.protocol = Protocol::Plain),
             "pass db.example.com:8080 a PlainWorkload of shop/cart",
         ),
     ];
@@ -183,7 +183,7 @@ fn addresses_and_families() {
 
 #[test]
 fn a_resolved_name_takes_the_place_of_itself_in_tunnel_and_request() {
-    let named = Workload { hostname: "db.example.com".into(), ..backend("a", &[], "shop/cart") };
+    let named = backend("a", &[], "shop/cart").with(|it| it.hostname = "db.example.com".into());
     let (source, view) = (client(), view(vec![cart()], vec![named]));
     let (client, dst) = (source.addresses[0], OrigDst(VIP.parse().unwrap()));
     let sample = Sample::default();
@@ -216,7 +216,10 @@ fn passthrough_services_keep_their_address() {
 
 fn placed(name: &str, ip: &str, node: &str, zone: &str, region: &str) -> Workload {
     let locality = Locality { region: region.into(), zone: zone.into(), subzone: "".into() };
-    Workload { node: node.into(), locality: Arc::new(locality), ..member(name, ip) }
+    member(name, ip).with(|it| {
+        it.node = node.into();
+        it.locality = Arc::new(locality);
+    })
 }
 
 #[test]
@@ -231,7 +234,7 @@ fn preferences() {
         placed("abroad", "10.0.1.4", "n4", "z1", "r2"),
     ];
     let without = |names: &[&str]| {
-        let left = workloads.iter().filter(|it| !names.contains(&&*it.name));
+        let left = workloads.iter().filter(|it| !names.contains(&it.name()));
         left.cloned().collect::<Vec<_>>()
     };
     let all = || workloads.clone();
@@ -263,7 +266,7 @@ fn preferences() {
 
 #[test]
 fn capacity_is_a_share() {
-    let weighted = |name, ip, capacity| Workload { capacity, ..member(name, ip) };
+    let weighted = |name, ip, capacity| member(name, ip).with(|it| it.capacity = capacity);
     let workloads = vec![
         weighted("one", "10.0.1.1", 1),
         weighted("two", "10.0.1.2", 2),
@@ -276,7 +279,7 @@ fn capacity_is_a_share() {
 
 #[test]
 fn the_largest_sample_chooses_somebody() {
-    let heavy = Workload { capacity: u32::MAX, ..member("a", "10.0.1.1") };
+    let heavy = member("a", "10.0.1.1").with(|it| it.capacity = u32::MAX);
     let view = view(vec![cart()], vec![heavy, member("b", "10.0.1.2")]);
     let sample = Sample { endpoint: u64::MAX, ..Sample::default() };
     assert!(decide_for(&client(), VIP, &view, sample).starts_with("tunnel"));

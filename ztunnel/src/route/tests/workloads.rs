@@ -10,8 +10,8 @@ fn mesh_of_pods() -> View {
             pod("server", &["10.0.1.1", "fd00:1::1"], Protocol::Hbone),
             pod("plain", &["10.0.1.2"], Protocol::Plain),
             pod("other", &["10.0.1.6"], Protocol::Plain),
-            Workload { network: "other".into(), ..pod("far", &["10.0.1.3"], Protocol::Hbone) },
-            Workload { host_network: true, ..pod("host", &["10.0.1.4"], Protocol::Hbone) },
+            pod("far", &["10.0.1.3"], Protocol::Hbone).with(|it| it.network = "other".into()),
+            pod("host", &["10.0.1.4"], Protocol::Hbone).with(|it| it.host_network = true),
         ],
     );
     for last in [1, 2, 5] {

@@ -17,7 +17,7 @@ fn the_example_shows_every_key_and_is_understood() {
     let view = load(&Origin::File(example.into())).unwrap();
     assert_eq!(view.workloads().count(), 3);
     let cart = view.by_address(&"".into(), "10.0.0.1".parse().unwrap()).unwrap();
-    assert_eq!(&*cart.uid, "Kubernetes//Pod/shop/cart");
+    assert_eq!(&**cart.uid(), "Kubernetes//Pod/shop/cart");
     assert_eq!(cart.protocol, mesh::Protocol::Hbone);
     assert_eq!(cart.identity.to_string(), "spiffe://cluster.local/ns/shop/sa/cart");
     let [policy] = &view.policies().collect::<Vec<_>>()[..] else { panic!("one policy") };

@@ -68,7 +68,7 @@ impl State {
     ) -> Result<(), Unusable> {
         let (key, content) = match parse(url, name, body)? {
             Parsed::Workload(workload) => {
-                let uid = Name::clone(&workload.uid);
+                let uid = Name::clone(workload.uid());
                 self.make_place(url, name, Content::Workload);
                 self.view.insert_workload(workload);
                 (uid, Content::Workload)
@@ -133,7 +133,7 @@ impl State {
             at.any(|at| at.network == network && at.net.ip() == ip && at.net.prefix() == whole)
         };
         let services = self.view.services().filter(there).map(|it| it.key.to_string());
-        let workload = self.view.by_address(&network, ip).map(|it| it.uid.to_string());
+        let workload = self.view.by_address(&network, ip).map(|it| it.uid().to_string());
         let outdated: Vec<_> = services.chain(workload).collect();
         outdated.iter().for_each(|name| self.forget(ADDRESS_TYPE, name));
         !outdated.is_empty()
@@ -154,7 +154,7 @@ fn parse(url: &str, name: &str, body: Option<&Body>) -> Result<Parsed, Unusable>
     match Address::decode(&*body.value)?.r#type.ok_or(Unusable::Kind)? {
         address::Type::Workload(message) => {
             let workload = Workload::try_from(message)?;
-            named(&workload.uid)?;
+            named(workload.uid())?;
             Ok(Parsed::Workload(workload))
         }
         address::Type::Service(message) => {

@@ -140,7 +140,7 @@ fn addresses(resources: Vec<Resource>) -> DeltaDiscoveryResponse {
 }
 
 fn uids(state: &State) -> Vec<&str> {
-    let mut names: Vec<_> = state.view().workloads().map(|w| &*w.name).collect();
+    let mut names: Vec<_> = state.view().workloads().map(|w| w.name()).collect();
     names.sort_unstable();
     names
 }
@@ -247,7 +247,7 @@ fn a_pod_that_takes_over_an_address_within_one_response_owns_it() {
     );
     state.hear(response);
     let ip = "10.0.0.1".parse().unwrap();
-    assert_eq!(&*state.view().by_address(&"".into(), ip).unwrap().name, "new");
+    assert_eq!(state.view().by_address(&"".into(), ip).unwrap().name(), "new");
 }
 
 #[test]

@@ -118,7 +118,7 @@ proptest! {
     ) {
         let headers = headers(&[(NETWORK, "far"), (BAGGAGE, &text), (FORWARDED, &client)]);
         if let Ok(Some(claims)) = claims(&headers, &"near".into(), &identity()) {
-            prop_assert!(claims.workload.name.len() <= LONGEST_VALUE);
+            prop_assert!(claims.workload.name().len() <= LONGEST_VALUE);
             prop_assert_eq!(&*claims.workload.namespace, "shop");
         }
     }
