@@ -28,10 +28,16 @@ struct Input {
 
 #[derive(Debug, Arbitrary)]
 enum Event {
-    Response { policies: bool, resources: Vec<Resource>, removed: Vec<Text> },
+    Response {
+        policies: bool,
+        resources: Vec<Resource>,
+        removed: Vec<Text>,
+    },
     OtherType(String),
     Bytes(Vec<u8>),
-    Reopen { claim_less: bool },
+    Reopen {
+        claim_less: bool,
+    },
     Later(u8),
     /// As many workloads as make a large state.
     Crowd(u8),
@@ -97,7 +103,8 @@ impl World {
     }
 
     fn apply(&mut self, envelope: Envelope, nonce: &str) {
-        let known = [ADDRESS_TYPE, AUTHORIZATION_TYPE].iter().position(|url| *url == envelope.type_url);
+        let known =
+            [ADDRESS_TYPE, AUTHORIZATION_TYPE].iter().position(|url| *url == envelope.type_url);
         if let Some(names) = known.map(|at| &mut self.names[at]) {
             let items = envelope.resources.iter();
             names.extend(items.filter_map(|it| Item::decode(it.clone()).ok()).map(|it| it.name));
@@ -154,7 +161,9 @@ impl World {
     /// Everything is removed, again when that is believed.
     fn empty(&mut self) {
         for url in [ADDRESS_TYPE, AUTHORIZATION_TYPE] {
-            let all = |world: &Self| world.names[usize::from(url != ADDRESS_TYPE)].iter().cloned().collect();
+            let all = |world: &Self| {
+                world.names[usize::from(url != ADDRESS_TYPE)].iter().cloned().collect()
+            };
             let names = all(self);
             self.hear(url, Vec::new(), names);
             self.now += 2 * HOLD;

@@ -26,7 +26,15 @@ struct Input {
 #[derive(Debug, Arbitrary)]
 enum Shape {
     Bytes(Vec<u8>),
-    Question { id: u16, flags: u16, labels: Vec<Label>, kind: Kind, class: u8, edns: Option<Edns>, rest: Vec<u8> },
+    Question {
+        id: u16,
+        flags: u16,
+        labels: Vec<Label>,
+        kind: Kind,
+        class: u8,
+        edns: Option<Edns>,
+        rest: Vec<u8>,
+    },
 }
 
 #[derive(Debug, Arbitrary)]

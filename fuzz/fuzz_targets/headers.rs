@@ -45,9 +45,10 @@ impl Header {
                 let members: Vec<_> = members.iter().map(member).collect();
                 ("baggage", members.join(&b','))
             }
-            Self::Text(name, value) => {
-                (["baggage", "forwarded", "x-forwarded-network"][usize::from(name % 3)], value.clone())
-            }
+            Self::Text(name, value) => (
+                ["baggage", "forwarded", "x-forwarded-network"][usize::from(name % 3)],
+                value.clone(),
+            ),
             Self::Forwarded(addr, true) => ("forwarded", format!("for=\"{addr}\";x=y").into()),
             Self::Forwarded(addr, false) => ("forwarded", format!("for={addr}").into()),
             Self::Network(one) => ("x-forwarded-network", format!("network{}", one % 3).into()),

@@ -17,8 +17,10 @@ where
 
 fuzz_target!(|bytes: &[u8]| {
     if let Some((prefix, _)) = bytes.split_first_chunk() {
-        assert!(decode_length(*prefix).is_ok_and(|length| length <= plugin_api::MAX_FRAME)
-            || u32::from_be_bytes(*prefix) as usize > plugin_api::MAX_FRAME);
+        assert!(
+            decode_length(*prefix).is_ok_and(|length| length <= plugin_api::MAX_FRAME)
+                || u32::from_be_bytes(*prefix) as usize > plugin_api::MAX_FRAME
+        );
     }
     if let Ok(request) = decode::<Request>(bytes) {
         round_trip(&request);

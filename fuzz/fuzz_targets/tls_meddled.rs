@@ -89,8 +89,8 @@ async fn receive(stream: Stream<DuplexStream>, expected: &[u8]) {
 }
 
 async fn world(input: Input) {
-    let (client, near) = duplex(usize::from(input.pipe).max(1));
-    let (far, server) = duplex(usize::from(input.pipe).max(1));
+    let pipe = 64 + usize::from(input.pipe);
+    let ((client, near), (far, server)) = (duplex(pipe), duplex(pipe));
     let ((near_read, near_write), (far_read, far_write)) =
         (tokio::io::split(near), tokio::io::split(far));
     let bytes: Vec<u8> = (0..input.length).map(|n| n as u8).collect();

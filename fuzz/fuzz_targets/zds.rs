@@ -15,12 +15,24 @@ use zds::{
 #[derive(Debug, Arbitrary)]
 enum Packet {
     Bytes(Vec<u8>),
-    Hello { version: i32, features: u32 },
-    Add { uid: String, info: Option<(String, String, String)>, listeners: Vec<Listener>, features: u32 },
+    Hello {
+        version: i32,
+        features: u32,
+    },
+    Add {
+        uid: String,
+        info: Option<(String, String, String)>,
+        listeners: Vec<Listener>,
+        features: u32,
+    },
     Keep(String, u32),
     Del(String),
     SnapshotSent,
-    Ack { error: String, listeners: Vec<Listener>, has_netns: bool },
+    Ack {
+        error: String,
+        listeners: Vec<Listener>,
+        has_netns: bool,
+    },
 }
 
 #[derive(Debug, Arbitrary)]

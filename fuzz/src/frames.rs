@@ -78,7 +78,9 @@ impl Frame {
                 block.push(0x01);
                 match authority {
                     Authority::Right => text(b"10.0.0.7:80", &mut block),
-                    Authority::Port(port) => text(format!("10.0.0.7:{port}").as_bytes(), &mut block),
+                    Authority::Port(port) => {
+                        text(format!("10.0.0.7:{port}").as_bytes(), &mut block)
+                    }
                     Authority::Text(other) => text(other, &mut block),
                 }
                 write_headers(headers, &mut block);

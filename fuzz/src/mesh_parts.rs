@@ -117,7 +117,8 @@ impl Authorization {
 impl Match {
     fn message(&self) -> policy::Match {
         let mut message = policy::Match::default();
-        let address = |ip: &Ip, length: u8| policy::Address { address: ip.bytes(), length: length.into() };
+        let address =
+            |ip: &Ip, length: u8| policy::Address { address: ip.bytes(), length: length.into() };
         match self {
             Self::Namespaces(text, false) => message.namespaces.push(text.message()),
             Self::Namespaces(text, true) => message.not_namespaces.push(text.message()),

@@ -77,7 +77,8 @@ pub(in crate::proxy) fn claims(
     if network == &**own {
         return Ok(None);
     }
-    if network.is_empty() || network.len() > LONGEST_VALUE {
+    let fine = |network: &str| !network.is_empty() && network.bytes().all(plain);
+    if !fine(network) || network.len() > LONGEST_VALUE {
         return Err(ClaimError::Bytes(NETWORK));
     }
     let baggage = baggage(headers)?;

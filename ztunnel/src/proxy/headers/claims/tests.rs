@@ -42,6 +42,16 @@ fn nobody_else_is_asked() {
     assert_eq!(claims(&same, &own, &identity()), Ok(None));
 }
 
+/// Found by the fuzz target `headers`: a network of one tab went into logs and labels.
+#[test]
+fn the_network_of_a_stranger_is_a_plain_name() {
+    for name in ["\t", "a b", "a,b", "a\"b", "a;b", ""] {
+        let headers = headers(&[(NETWORK, name)]);
+        let refused = Err(ClaimError::Bytes(NETWORK));
+        assert_eq!(claims(&headers, &"near".into(), &identity()), refused, "{name:?}");
+    }
+}
+
 #[test]
 fn a_stranger_cannot_speak_for_another_namespace() {
     let headers = headers(&[(NETWORK, "far"), (BAGGAGE, "k8s.namespace.name=bank")]);
