@@ -1,6 +1,7 @@
 //! Oracles: what was seen on the wire and in the pods.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context;
@@ -74,12 +75,22 @@ pub(crate) fn on_the_wire(marker: usize, tunnel: usize, elsewhere: usize) -> Str
 /// One line to the server's [`APP_PORT`] and back, with the wire watched meanwhile. The
 /// line holds a marker that was never sent before.
 pub(crate) async fn exchange(world: &World, client: &Pod, server: &Pod) -> anyhow::Result<Seen> {
+    exchange_at(world, client, server.addr(APP_PORT), server.ips()).await
+}
+
+/// One line to an address and back; `others` are those who may be spoken to by it.
+pub(crate) async fn exchange_at(
+    world: &World,
+    client: &Pod,
+    to: SocketAddr,
+    others: &[IpAddr],
+) -> anyhow::Result<Seen> {
     let marker = fresh_marker();
     let sniffer = world.lab.sniff_wire(1).await.context("watch the wire")?;
     let window = sniffer.window().await?;
-    let reply = client.exchange(server.addr(APP_PORT), &marker).await;
+    let reply = client.exchange(to, &marker).await;
     let observed = window.close().await?;
-    let pair = observed.between(client.ips(), server.ips());
+    let pair = observed.between(client.ips(), others);
     Ok(Seen {
         reply,
         marker: observed.marker(marker.as_bytes()),
@@ -96,9 +107,20 @@ pub(crate) async fn until(
     server: &Pod,
     holds: impl Fn(&Seen) -> bool,
 ) -> anyhow::Result<Seen> {
+    until_at(world, what, client, (server.addr(APP_PORT), server.ips()), holds).await
+}
+
+/// Repeats [`exchange_at`] until it is as `holds` wants it.
+pub(crate) async fn until_at(
+    world: &World,
+    what: &str,
+    client: &Pod,
+    (to, others): (SocketAddr, &[IpAddr]),
+    holds: impl Fn(&Seen) -> bool,
+) -> anyhow::Result<Seen> {
     let deadline = tokio::time::Instant::now() + world.patience;
     loop {
-        let seen = exchange(world, client, server).await?;
+        let seen = exchange_at(world, client, to, others).await?;
         if holds(&seen) {
             return Ok(seen);
         }

@@ -10,6 +10,7 @@ mod leaving;
 mod odd_pods;
 mod policy;
 mod restarts;
+mod services;
 
 use lab::Family;
 
@@ -49,6 +50,7 @@ pub(crate) fn stages() -> Vec<Stage> {
 fn basic() -> Vec<Scenario> {
     let mut all = capture::scenarios();
     all.extend(policy::scenarios());
+    all.extend(services::scenarios());
     all
 }
 
@@ -58,6 +60,11 @@ fn dual() -> Vec<Scenario> {
             "both-families-are-captured",
             "a dual-stack pod's connections go through the tunnel in both families",
             capture::both_families
+        ),
+        scenario!(
+            "both-addresses-of-a-service",
+            "a dual-stack service's addresses both lead through the tunnel to its endpoint",
+            services::both_addresses
         ),
         scenario!(
             "label-captures-a-running-pod",

@@ -176,6 +176,7 @@ fn plan(settings: &Settings) -> Result<Plan, ControlError> {
     let names = Names {
         cluster_id: settings.cluster_id.clone(),
         trust_domain: trust_domain.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
         root_namespace: settings.root_namespace.clone(),
     };
     Ok(Plan { names, server_names, rules: IssueRules { trust_domain, trusted_node_accounts } })

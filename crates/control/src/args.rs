@@ -19,6 +19,9 @@ pub(crate) struct Args {
     /// Trust domain of all identities.
     #[arg(long, env = "TRUST_DOMAIN", default_value = "cluster.local")]
     trust_domain: String,
+    /// Domain of the cluster's services, as kubelets are told it.
+    #[arg(long, env = "CLUSTER_DOMAIN", default_value = "cluster.local")]
+    cluster_domain: String,
     /// Namespace whose policies without a selector apply to the whole mesh.
     #[arg(long, env = "ROOT_NAMESPACE", default_value = "sluice-system")]
     root_namespace: String,
@@ -57,6 +60,7 @@ impl Args {
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             trust_domain: self.trust_domain.clone(),
+            cluster_domain: self.cluster_domain.clone(),
             root_namespace: self.root_namespace.clone(),
             cluster_id: self.cluster_id.clone(),
             server_names: self.server_names.clone(),

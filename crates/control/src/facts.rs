@@ -6,6 +6,13 @@ use std::net::IpAddr;
 
 use mesh::PolicyKey;
 
+mod service;
+
+pub(crate) use service::{
+    Distribution, EndpointFacts, Families, Internal, NodeFacts, ServiceFacts, ServicePort,
+    ServiceType, SliceFacts, SlicePort, Target, TargetPort, Unready,
+};
+
 /// A pod, as far as the mesh is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PodFacts {
@@ -23,11 +30,21 @@ pub(crate) struct PodFacts {
     pub(crate) labels: BTreeMap<String, String>,
     /// What made it, if anything did.
     pub(crate) owner: Option<Owner>,
+    /// Its containers' TCP ports that have names.
+    pub(crate) ports: BTreeMap<String, u16>,
 }
 
 impl PodFacts {
     pub(crate) fn key(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// The addresses that are its alone.
+    pub(crate) fn own_addresses(&self) -> &[IpAddr] {
+        match (self.network, self.life) {
+            (PodNetwork::Own, Life::Active) => &self.addresses,
+            _ => &[],
+        }
     }
 
     pub(crate) fn account(&self) -> Account {
@@ -53,7 +70,8 @@ pub(crate) enum Life {
     Ended,
 }
 
-/// Kubernetes' readiness.
+/// May it be sent new connections by a service? Kubernetes' readiness; nobody who is about
+/// to end is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
     Ready,
@@ -110,6 +128,15 @@ pub(crate) struct PolicyFacts {
     pub(crate) key: PolicyKey,
     /// Value of the annotation `istio.io/dry-run`.
     pub(crate) dry_run: Option<String>,
+    pub(crate) spec: serde_json::Value,
+}
+
+/// A PeerAuthentication as the API holds it: nothing in `spec` has been believed yet.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerFacts {
+    pub(crate) key: PolicyKey,
+    /// When it was made, as the API writes it: later is larger.
+    pub(crate) created: String,
     pub(crate) spec: serde_json::Value,
 }
 

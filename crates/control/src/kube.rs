@@ -1,6 +1,7 @@
 //! The only room that speaks to the Kubernetes API: it watches, and it has tokens
 //! reviewed. What it learns leaves it as facts.
 
+mod changes;
 mod objects;
 mod review;
 mod watch;

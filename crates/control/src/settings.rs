@@ -29,6 +29,8 @@ pub struct Settings {
     pub kube_api: KubeApi,
     /// Of all identities; `cluster.local`.
     pub trust_domain: String,
+    /// Last part of the names of services; `cluster.local`.
+    pub cluster_domain: String,
     /// Policies in this namespace without a selector apply to the whole mesh;
     /// `sluice-system`.
     pub root_namespace: String,
@@ -52,6 +54,7 @@ impl Settings {
         Self {
             kube_api,
             trust_domain: "cluster.local".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
             root_namespace: "sluice-system".to_owned(),
             cluster_id: "Kubernetes".to_owned(),
             server_names: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),

@@ -37,6 +37,18 @@ impl<V: Clone + PartialEq> Shards<V> {
         }
     }
 
+    /// Changes an entry in place; one that is not there starts empty.
+    pub(crate) fn update(&mut self, key: &str, change: impl FnOnce(&mut V))
+    where
+        V: Default,
+    {
+        let part = Arc::make_mut(&mut self.parts[index(key)]);
+        match part.get_mut(key) {
+            Some(value) => change(value),
+            None => change(part.entry(key.into()).or_default()),
+        }
+    }
+
     pub(crate) fn remove(&mut self, key: &str) {
         let part = &mut self.parts[index(key)];
         if part.contains_key(key) {

@@ -1,33 +1,66 @@
 //! What is known about the cluster, and what follows from it. Pure: the watch tells it
 //! what it saw, and takes a snapshot when it is complete.
+//!
+//! Until then nothing is worked out; afterwards a change of one object touches only the
+//! resources that it has a part in.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod index;
+mod peers;
+mod pods;
+mod policies;
+mod services;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use mesh::PolicyKey;
-use mesh::proto::workload::{Address, address};
+use mesh::proto::workload::Locality;
 
-use crate::facts::{PodFacts, PolicyFacts};
-use crate::translate::{
-    Names, NotSent, PolicyProblem, Selector, Translated, policy, uid, workload,
-};
-use crate::world::{Resource, World};
+use crate::facts::{NodeFacts, ServiceFacts};
+use crate::translate::{Names, NotSent, PolicyProblem, locality};
+use crate::world::World;
 
-/// Two kinds of objects, each known completely or not yet.
+pub(crate) use peers::PeerOutcome;
+
+use index::Index;
+use peers::Counted;
+use pods::Pods;
+use policies::InForce;
+use services::Slices;
+
+/// Everything known, each kind of objects completely or not yet.
 #[derive(Debug)]
 pub(crate) struct Table {
     names: Names,
-    pods: HashMap<String, PodFacts>,
-    /// Policies that are sent; with a selector, if they have one.
-    policies: BTreeMap<PolicyKey, Option<Selector>>,
+    pods: Pods,
+    nodes: HashMap<String, NodeFacts>,
+    services: HashMap<String, ServiceFacts>,
+    /// Services by namespace.
+    services_in: Index<String>,
+    slices: Slices,
+    /// Policies that are sent.
+    policies: BTreeMap<PolicyKey, InForce>,
+    peers: BTreeMap<PolicyKey, Counted>,
+    /// Names of the denials that are sent because of them.
+    denials: BTreeSet<String>,
     world: World,
-    listed: Listed,
+    listed: BTreeSet<Kind>,
 }
 
-/// Which initial lists have been seen to their end.
-#[derive(Debug, Default)]
-struct Listed {
-    pods: bool,
-    policies: bool,
+/// A kind of objects that is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Pods,
+    Nodes,
+    Services,
+    Slices,
+    Policies,
+    /// PeerAuthentications.
+    Peers,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Pods, Self::Nodes, Self::Services, Self::Slices, Self::Policies, Self::Peers];
 }
 
 /// What became of a policy, for the log.
@@ -39,7 +72,9 @@ pub(crate) enum Outcome {
     NotSent(NotSent),
     /// It is malformed; the last good version stays in force.
     Kept(PolicyProblem),
-    /// It is malformed and there is no good version of it.
+    /// It is malformed and there is no good version of it: what it is about is denied.
+    Denied(PolicyProblem),
+    /// It is malformed, but would not be enforced here anyway.
     Refused(PolicyProblem),
 }
 
@@ -47,138 +82,83 @@ impl Table {
     pub(crate) fn new(names: Names) -> Self {
         Self {
             names,
-            pods: HashMap::new(),
+            pods: Pods::default(),
+            nodes: HashMap::new(),
+            services: HashMap::new(),
+            services_in: Index::default(),
+            slices: Slices::default(),
             policies: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            denials: BTreeSet::new(),
             world: World::default(),
-            listed: Listed::default(),
+            listed: BTreeSet::new(),
         }
     }
 
     /// The present moment, once all initial lists were complete: a part of the world must
     /// not be taken for all of it.
     pub(crate) fn snapshot(&self) -> Option<World> {
-        (self.listed.pods && self.listed.policies).then(|| self.world.clone())
+        self.complete().then(|| self.world.clone())
     }
 
-    pub(crate) fn pod_seen(&mut self, pod: PodFacts) {
-        self.world.place(&pod);
-        self.publish(&pod);
-        self.pods.insert(pod.key(), pod);
+    pub(crate) fn node_seen(&mut self, node: NodeFacts) {
+        let name = node.name.clone();
+        if self.nodes.get(&name) != Some(&node) {
+            self.nodes.insert(name.clone(), node);
+            self.republish_on(&name);
+        }
     }
 
-    pub(crate) fn pod_gone(&mut self, key: &str) {
-        if let Some(pod) = self.pods.remove(key) {
-            self.world.displace(key);
-            self.world.addresses.remove(&uid(&self.names, &pod));
+    pub(crate) fn node_gone(&mut self, name: &str) {
+        if self.nodes.remove(name).is_some() {
+            self.republish_on(name);
         }
     }
 
     /// A complete list: what is not in it is gone.
-    pub(crate) fn pods_listed(&mut self, pods: Vec<PodFacts>) {
-        let present: HashSet<_> = pods.iter().map(PodFacts::key).collect();
-        let gone: Vec<_> =
-            self.pods.keys().filter(|key| !present.contains(*key)).cloned().collect();
-        for key in gone {
-            self.pod_gone(&key);
+    pub(crate) fn nodes_listed(&mut self, nodes: Vec<NodeFacts>) {
+        let present: BTreeSet<_> = nodes.iter().map(|node| node.name.clone()).collect();
+        for name in absent(self.nodes.keys(), &present) {
+            self.node_gone(&name);
         }
-        for pod in pods {
-            self.pod_seen(pod);
+        for node in nodes {
+            self.node_seen(node);
         }
-        self.listed.pods = true;
+        self.list_complete(Kind::Nodes);
     }
 
-    pub(crate) fn policy_seen(&mut self, facts: &PolicyFacts) -> Outcome {
-        let key = &facts.key;
-        match policy(&self.names, facts) {
-            Ok(Translated::Sent(sent)) => {
-                self.world.authorizations.insert(&key.to_string(), Resource::new(&sent.message));
-                let former = self.policies.insert(key.clone(), sent.selector.clone()).flatten();
-                if former != sent.selector {
-                    self.republish_selected(key, &[former, sent.selector]);
-                }
-                Outcome::Sent { narrowed: sent.narrowed, dropped: sent.dropped }
-            }
-            Ok(Translated::NotSent(reason)) => {
-                self.policy_gone(key);
-                Outcome::NotSent(reason)
-            }
-            Err(problem) if self.policies.contains_key(key) => Outcome::Kept(problem),
-            Err(problem) => Outcome::Refused(problem),
+    fn complete(&self) -> bool {
+        self.listed.len() == Kind::ALL.len()
+    }
+
+    /// The last list to become complete has everything worked out.
+    fn list_complete(&mut self, kind: Kind) {
+        if !self.listed.insert(kind) || !self.complete() {
+            return;
         }
+        let services: Vec<_> = self.services.keys().cloned().collect();
+        services.iter().for_each(|key| self.publish_service(key));
+        self.pods.keys().iter().for_each(|key| self.publish_pod(key));
+        self.slices.keys().iter().for_each(|key| self.publish_slice(key));
     }
 
-    pub(crate) fn policy_gone(&mut self, key: &PolicyKey) {
-        if let Some(selector) = self.policies.remove(key) {
-            self.world.authorizations.remove(&key.to_string());
-            self.republish_selected(key, &[selector]);
-        }
+    /// What is on a node has got another locality.
+    fn republish_on(&mut self, node: &str) {
+        self.pods.on_node(node).iter().for_each(|key| self.publish_pod(key));
+        self.slices.on_node(node).iter().for_each(|key| self.publish_slice(key));
     }
 
-    /// A complete list: what is not in it is gone.
-    pub(crate) fn policies_listed(&mut self, policies: &[PolicyFacts]) -> Vec<Outcome> {
-        let present: HashSet<_> = policies.iter().map(|policy| &policy.key).collect();
-        let gone: Vec<_> =
-            self.policies.keys().filter(|key| !present.contains(key)).cloned().collect();
-        for key in gone {
-            self.policy_gone(&key);
-        }
-        let outcomes = policies.iter().map(|policy| self.policy_seen(policy)).collect();
-        self.listed.policies = true;
-        outcomes
-    }
-
-    /// The cluster does not know what a policy is. Says so only at the start: policies
-    /// that were there before are not taken away by this.
-    pub(crate) fn no_policies_exist(&mut self) {
-        self.listed.policies = true;
-    }
-
-    /// Have the policies been listed, or been found not to exist?
-    pub(crate) fn policies_are_known(&self) -> bool {
-        self.listed.policies
-    }
-
-    /// Publishes the workload that a pod is, or withdraws it when it is none any more.
-    fn publish(&mut self, pod: &PodFacts) {
-        let uid = uid(&self.names, pod);
-        match workload(&self.names, pod, self.selecting(pod)) {
-            Some(message) => {
-                let address = Address { r#type: Some(address::Type::Workload(message)) };
-                self.world.addresses.insert(&uid, Resource::new(&address));
-            }
-            None => self.world.addresses.remove(&uid),
-        }
-    }
-
-    /// Publishes again the workloads that one of these selectors of a policy selects.
-    fn republish_selected(&mut self, key: &PolicyKey, selectors: &[Option<Selector>]) {
-        let selected: Vec<_> = self
-            .pods
-            .values()
-            .filter(|pod| self.reaches(key, pod))
-            .filter(|pod| selectors.iter().flatten().any(|it| it.selects(&pod.labels)))
-            .cloned()
-            .collect();
-        for pod in selected {
-            self.publish(&pod);
-        }
-    }
-
-    /// Keys of the policies that this pod's workload lists, in their order.
-    fn selecting(&self, pod: &PodFacts) -> Vec<String> {
-        self.policies
-            .iter()
-            .filter(|(key, _)| self.reaches(key, pod))
-            .filter(|(_, selector)| selector.as_ref().is_some_and(|it| it.selects(&pod.labels)))
-            .map(|(key, _)| key.to_string())
-            .collect()
-    }
-
-    /// A policy selects in its own namespace; one of the root namespace everywhere.
-    fn reaches(&self, key: &PolicyKey, pod: &PodFacts) -> bool {
-        key.namespace() == pod.namespace || key.namespace() == self.names.root_namespace
+    fn locality_of(&self, node: &str) -> Option<Locality> {
+        self.nodes.get(node).and_then(locality)
     }
 }
 
+/// Those keys that are not in a list.
+fn absent<'a>(known: impl Iterator<Item = &'a String>, present: &BTreeSet<String>) -> Vec<String> {
+    known.filter(|key| !present.contains(*key)).cloned().collect()
+}
+
+#[cfg(test)]
+mod service_tests;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,14 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use mesh::proto::workload::Address;
 use prost::Message;
+
+mod directory;
+
+pub(crate) use directory::aliases;
+
+use directory::Directory;
 
 use crate::facts::{Account, Life, PodFacts};
 use crate::shards::Shards;
@@ -13,8 +20,9 @@ use crate::shards::Shards;
 /// A snapshot; copies share what has not changed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct World {
-    /// Workloads by uid.
+    /// Workloads by uid, services by `namespace/hostname`.
     pub(crate) addresses: Shards<Resource>,
+    directory: Directory,
     /// Policies by `namespace/name`.
     pub(crate) authorizations: Shards<Resource>,
     /// Pods that can still run, by `namespace/name`.
@@ -38,6 +46,11 @@ impl Resource {
         content.hash(&mut hasher);
         Self { version: format!("{:016x}", hasher.finish()).into(), content: content.into() }
     }
+
+    /// What it says, if it is a workload or a service.
+    pub(crate) fn address(&self) -> Option<Address> {
+        Address::decode(&*self.content).ok()
+    }
 }
 
 impl PartialEq for Resource {
@@ -56,6 +69,38 @@ pub(crate) struct Placement {
 }
 
 impl World {
+    /// Adds or replaces a workload or a service.
+    pub(crate) fn publish(&mut self, name: &str, address: &Address) {
+        let resource = Resource::new(address);
+        if self.addresses.get(name) == Some(&resource) {
+            return;
+        }
+        self.withdraw(name);
+        self.directory.enter(name, address);
+        self.addresses.insert(name, resource);
+    }
+
+    /// Takes a workload or a service away.
+    pub(crate) fn withdraw(&mut self, name: &str) {
+        if let Some(address) = self.addresses.get(name).and_then(Resource::address) {
+            self.directory.leave(name, &address);
+        }
+        self.addresses.remove(name);
+    }
+
+    /// Names of the workloads and services that somebody means who asks for this: a name,
+    /// or `network/address`. A service comes with its endpoints.
+    pub(crate) fn meant_by(&self, asked: &str) -> Vec<Arc<str>> {
+        let mut names = self.directory.at(asked);
+        if self.addresses.get(asked).is_some() {
+            names.push(asked.into());
+        }
+        let endpoints: Vec<_> =
+            names.iter().flat_map(|name| self.directory.endpoints(name)).collect();
+        names.extend(endpoints);
+        names
+    }
+
     /// The pod of this name, if it can still run and has a node.
     pub(crate) fn placement(&self, namespace: &str, name: &str) -> Option<&Placement> {
         self.placements.get(&format!("{namespace}/{name}"))

@@ -14,7 +14,7 @@ use prost::Message;
 use rcgen::{CertificateParams, KeyPair, SanType};
 use serde_json::{Value, json};
 use support::client::{Client, Discovery, delta};
-use support::kube_api::{KubeApi, PODS, POLICIES};
+use support::kube_api::{KubeApi, NODES, PEERS, PODS, POLICIES, SERVICES, SLICES};
 use support::soon;
 use tonic::{Code, Status};
 
@@ -214,6 +214,65 @@ async fn the_end_is_told_to_clients() {
     stream.next(ADDRESS_TYPE).await;
     let (end, ()) = tokio::join!(stream.end(), control.shutdown());
     assert_eq!(end.code(), Code::Unavailable, "{end:?}");
+}
+
+#[tokio::test]
+async fn services_and_their_endpoints_follow_the_cluster() {
+    const CART_SERVICE: &str = "shop/cart.shop.svc.cluster.local";
+    const BANK: &str = "Kubernetes/discovery.k8s.io/EndpointSlice/shop/bank-1/192.0.2.7";
+    let (api, _control, mut client) = synced().await;
+    let mut stream = subscribed(&mut client).await;
+    stream.next(ADDRESS_TYPE).await;
+    let service = |name: &str, selector: Value| {
+        json!({
+            "metadata": { "namespace": "shop", "name": name },
+            "spec": { "clusterIPs": ["10.96.0.1"], "selector": selector,
+                      "ports": [{ "port": 80, "targetPort": 8080 }] },
+        })
+    };
+    api.put(SERVICES, &service("cart", json!({ "app": "cart" })));
+    assert_eq!(stream.next(ADDRESS_TYPE).await, delta(&[CART, CART_SERVICE], &[]));
+    let ports = workload(&stream, "shop/cart-1").services[CART_SERVICE].ports.clone();
+    assert_eq!((ports[0].service_port, ports[0].target_port), (80, 8080));
+    let node = json!({ "metadata": { "name": "n2", "labels": {
+        "topology.kubernetes.io/zone": "z" } } });
+    api.put(NODES, &node);
+    assert_eq!(stream.next(ADDRESS_TYPE).await, delta(&[WEB], &[]));
+    // A service without a selector, and somebody who writes down its endpoints.
+    api.put(SERVICES, &service("bank", json!({})));
+    stream.next(ADDRESS_TYPE).await;
+    let slice = json!({
+        "metadata": { "namespace": "shop", "name": "bank-1",
+                      "labels": { "kubernetes.io/service-name": "bank" } },
+        "addressType": "IPv4", "ports": [{ "name": "", "port": 443 }],
+        "endpoints": [{ "addresses": ["192.0.2.7"] }],
+    });
+    api.put(SLICES, &slice);
+    assert_eq!(stream.next(ADDRESS_TYPE).await, delta(&[BANK], &[]));
+    api.delete(SLICES, &slice);
+    assert_eq!(stream.next(ADDRESS_TYPE).await, delta(&[], &[BANK]));
+    api.delete(SERVICES, &service("cart", json!({})));
+    assert_eq!(stream.next(ADDRESS_TYPE).await, delta(&[CART], &[CART_SERVICE]));
+}
+
+#[tokio::test]
+async fn strict_peers_are_denials_that_workloads_list() {
+    const STRICT: &str = "sluice-system/istio_converted_static_strict";
+    let (api, _control, mut client) = synced().await;
+    let mut stream = subscribed(&mut client).await;
+    stream.next(ADDRESS_TYPE).await;
+    stream.next(AUTHORIZATION_TYPE).await;
+    let strict = json!({
+        "metadata": { "namespace": "shop", "name": "strict",
+                      "creationTimestamp": "2026-01-01T00:00:00Z" },
+        "spec": { "mtls": { "mode": "STRICT" } },
+    });
+    api.put(PEERS, &strict);
+    assert_eq!(stream.next(AUTHORIZATION_TYPE).await, delta(&[STRICT], &[]));
+    assert_eq!(stream.next(ADDRESS_TYPE).await, delta(&[CART, WEB], &[]));
+    assert_eq!(workload(&stream, "shop/cart-1").authorization_policies, [STRICT]);
+    api.delete(PEERS, &strict);
+    assert_eq!(stream.next(AUTHORIZATION_TYPE).await, delta(&[], &[STRICT]));
 }
 
 /// A request for this identity, with this name in the CSR.

@@ -75,7 +75,10 @@ impl Lab {
             nodes.push(ground.node(number, &hub, &fence, &options, mesh.as_ref()).await?);
         }
         let client = KubeClient::new(listeners.user);
-        let services = Services::start(listeners, options.patience).await?;
+        let services = Services::start(listeners, options.family, options.patience).await?;
+        for node in &nodes {
+            services::register(&client, node).await?;
+        }
         ground.write("root.pem", services.root_certificate())?;
         let (netns_folder, patience) = (ground.netns_folder(), options.patience);
         let kubelet = Kubelet::new(client, Workshop { fence, netns_folder, patience });

@@ -9,11 +9,12 @@ use std::time::Duration;
 use control::{Control, Settings};
 use serde_json::{Value, json};
 
-use crate::kube_api::{KubeApi, KubeApiError};
+use crate::kube_api::{KubeApi, KubeApiError, Limits};
 use crate::kube_client::{KubeClient, KubeError, NAMESPACES};
 use crate::kubelet::ensure_account;
 use crate::net::plan;
 use crate::node::Node;
+use crate::options::Family;
 use crate::place::Place;
 
 /// Trust domain of all identities.
@@ -27,6 +28,7 @@ const MESH_NAMESPACE: &str = "sluice-system";
 const ZTUNNEL: &str = "ztunnel";
 /// Who ztunnel's token is meant for.
 const TOKEN_AUDIENCE: &str = "istio-ca";
+const NODES: &str = "/api/v1/nodes";
 /// A token outlives any demo.
 const TOKEN_SECONDS: u64 = 24 * 60 * 60;
 
@@ -50,6 +52,9 @@ pub enum ServicesError {
     /// control does not get the cluster's objects.
     #[error("control has not listed the objects of the cluster within {0:?}")]
     NotSynced(Duration),
+    /// A node's object could not be made.
+    #[error("register a node: {0}")]
+    Node(#[source] KubeError),
     /// ztunnel's account, pod or token could not be made.
     #[error("a token for ztunnel: {0}")]
     Token(#[from] KubeError),
@@ -96,9 +101,15 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    pub async fn start(listeners: Listeners, patience: Duration) -> Result<Self, ServicesError> {
+    pub async fn start(
+        listeners: Listeners,
+        family: Family,
+        patience: Duration,
+    ) -> Result<Self, ServicesError> {
         let Listeners { user, api, control } = listeners;
-        let api = KubeApi::start(api).await?;
+        let service_ranges = plan::services(family);
+        let limits = Limits { service_ranges, ..Limits::default() };
+        let api = KubeApi::start_with(api, limits).await?;
         let settings = Settings {
             trust_domain: TRUST_DOMAIN.into(),
             root_namespace: ROOT_NAMESPACE.into(),
@@ -123,6 +134,27 @@ impl Services {
         self.control.shutdown().await;
         self.api.shutdown().await;
     }
+}
+
+/// What a kubelet does first: it says that its node is there, and where that is.
+pub(crate) async fn register(client: &KubeClient, node: &Node) -> Result<(), ServicesError> {
+    let name = node.name();
+    let object = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {
+            "kubernetes.io/hostname": name,
+            "topology.kubernetes.io/region": "lab",
+            "topology.kubernetes.io/zone": format!("zone{}", node.number()),
+        }},
+    });
+    client.ensure(NODES, &object).await.map_err(ServicesError::Node)?;
+    let status = json!({"status": {
+        "addresses": [{"type": "InternalIP", "address": node.address()}],
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }});
+    let path = format!("{NODES}/{name}/status");
+    client.merge_patch(&path, &status).await.map(drop).map_err(ServicesError::Node)
 }
 
 /// Mints the token of a node's ztunnel, bound to a pod object of that node, as the

@@ -16,6 +16,8 @@ mod objects;
 mod patches;
 #[path = "kube_api/refusals.rs"]
 mod refusals;
+#[path = "kube_api/services.rs"]
+mod services;
 #[path = "kube_api/tokens.rs"]
 mod tokens;
 #[path = "kube_api/watches.rs"]

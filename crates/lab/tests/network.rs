@@ -203,3 +203,36 @@ async fn patience_has_an_end() {
         lab::eventually("the impossible", Duration::from_millis(50), || async { None::<()> });
     assert!(never.await.unwrap_err().to_string().contains("the impossible"));
 }
+
+/// Nobody answers at a service's address in a cluster without a mesh; what is sent there
+/// must be seen, so that nothing leaks there without a trace.
+async fn what_is_sent_to_a_service_is_seen(family: Family) {
+    let lab = lab(family).await;
+    let (client, server) = two_pods(&lab).await;
+    let service = serde_json::json!({
+        "metadata": { "name": "shop" },
+        "spec": { "ports": [{ "port": 80 }], "selector": { "app": "shop" } },
+    });
+    let created = lab.kube().create("/api/v1/namespaces/default/services", &service).await.unwrap();
+    let address: std::net::IpAddr = created["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
+    assert_eq!(address.is_ipv4(), server.ip().is_ipv4());
+    let sniffer = lab.sniff_wire(1).await.unwrap();
+    let window = sniffer.window().await.unwrap();
+    let refused = client.exchange((address, 80).into(), MARKER).await;
+    let seen = window.close().await.unwrap();
+    assert!(refused.is_err(), "{refused:?}");
+    assert!(seen.between(client.ips(), &[address]).tcp_with_port(80) > 0, "it left the pod");
+    let nodes = lab.kube().list("/api/v1/nodes").await.unwrap();
+    assert_eq!(nodes[1]["metadata"]["labels"]["topology.kubernetes.io/zone"], "zone2");
+    end(lab).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_to_an_ipv4_service_is_seen() {
+    what_is_sent_to_a_service_is_seen(Family::V4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_to_an_ipv6_service_is_seen() {
+    what_is_sent_to_a_service_is_seen(Family::V6).await;
+}

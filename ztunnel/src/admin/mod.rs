@@ -10,6 +10,9 @@
 //! Nothing changes by a GET, and no secret is told: whoever is on the machine may ask.
 
 mod dump;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod listen;
 mod logging;
 mod metrics;

@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
@@ -124,7 +125,12 @@ async fn accept_one(
     Ok((stream, slot))
 }
 
-async fn serve(stream: TcpStream, port: Port, routes: &Routes) {
+/// Answers the one request of a connection.
+pub(super) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    port: Port,
+    routes: &Routes,
+) {
     let service = service_fn(|request: Request<Incoming>| async move {
         let (request, _body) = request.into_parts();
         Ok::<_, Infallible>(routes.answer(port, &request).await)

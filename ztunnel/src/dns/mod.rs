@@ -20,6 +20,9 @@ mod answer;
 mod directory;
 mod forward;
 mod frame;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod metrics;
 mod resolver;

@@ -128,7 +128,7 @@ impl Family {
     }
 }
 
-fn read(
+pub(super) fn read(
     answer: &[u8],
     host: &str,
     mut name: Name,

@@ -17,6 +17,9 @@ mod ca;
 mod ca_tests;
 mod certified;
 mod channel;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod keeper;
 mod metrics;

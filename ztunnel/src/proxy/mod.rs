@@ -18,6 +18,9 @@ mod context;
 mod descriptors;
 mod dial;
 mod dns;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod inbound;
 mod inbound_plain;

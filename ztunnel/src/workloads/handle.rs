@@ -58,7 +58,7 @@ pub struct Handle {
 
 impl Handle {
     /// A handle of nothing.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn ended() -> Self {
         Self { questions: mpsc::channel(1).0 }
     }

@@ -1,5 +1,6 @@
 //! The manager against an agent made here, over a real socket and in real namespaces.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -106,12 +107,12 @@ impl Node {
     async fn is_served(&self, netns: &PodNetns, port: u16) {
         match self.dial(netns, port) {
             Ok(stream) => served(stream).await,
-            // So soon that the connection was hardly there.
-            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+            // Accepted and ended before we could look.
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
         }
     }
 
-    fn dial(&self, netns: &PodNetns, port: u16) -> std::io::Result<TcpStream> {
+    fn dial(&self, netns: &PodNetns, port: u16) -> io::Result<TcpStream> {
         self.fence.run(netns, loopback_up).unwrap();
         let to = SocketAddr::from(([127, 0, 0, 1], port));
         self.fence.run(netns, move || TcpStream::connect_timeout(&to, LIMIT)).unwrap()

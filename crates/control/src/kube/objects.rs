@@ -1,15 +1,57 @@
 //! Kubernetes' objects with the few fields that are needed: what is not read is not kept,
 //! and a field of another type than expected in the rest of an object hurts nobody.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::core::NamespaceResourceScope;
 use mesh::PolicyKey;
 use serde::Deserialize;
 
-use crate::facts::{Health, Life, Owner, PodFacts, PodNetwork, PolicyFacts, Reach};
+use crate::facts::{Health, Life, Owner, PeerFacts, PodFacts, PodNetwork, PolicyFacts, Reach};
+
+mod node;
+mod service;
+mod slice;
+
+pub(super) use node::Node;
+pub(super) use service::Service;
+pub(super) use slice::EndpointSlice;
+
+/// What the Kubernetes client must know of a type.
+macro_rules! resource {
+    ($type:ident, $scope:ident, $group:literal $version:literal $kind:literal $plural:literal) => {
+        impl kube::Resource for $type {
+            type DynamicType = ();
+            type Scope = kube::core::$scope;
+
+            fn kind((): &()) -> std::borrow::Cow<'_, str> {
+                $kind.into()
+            }
+
+            fn group((): &()) -> std::borrow::Cow<'_, str> {
+                $group.into()
+            }
+
+            fn version((): &()) -> std::borrow::Cow<'_, str> {
+                $version.into()
+            }
+
+            fn plural((): &()) -> std::borrow::Cow<'_, str> {
+                $plural.into()
+            }
+
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+use resource;
 
 /// Set by the node agent once it has seen a pod captured.
 const REDIRECTION: &str = "ambient.istio.io/redirection";
@@ -29,6 +71,22 @@ struct PodSpec {
     node_name: Option<String>,
     service_account_name: Option<String>,
     host_network: Option<bool>,
+    containers: Option<Vec<Container>>,
+    init_containers: Option<Vec<Container>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Container {
+    ports: Option<Vec<ContainerPort>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ContainerPort {
+    name: Option<String>,
+    container_port: i64,
+    protocol: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -55,26 +113,23 @@ struct Condition {
     status: String,
 }
 
-impl Pod {
-    /// `namespace/name`.
-    pub(super) fn key(&self) -> String {
-        let part = |part: &Option<String>| part.clone().unwrap_or_default();
-        format!("{}/{}", part(&self.metadata.namespace), part(&self.metadata.name))
-    }
-}
-
 impl From<Pod> for PodFacts {
     fn from(pod: Pod) -> Self {
-        let key = pod.key();
+        let key = key(&pod.metadata);
         let Pod { metadata, spec, status } = pod;
         let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
         let annotations = metadata.annotations.unwrap_or_default();
         let redirected = annotations.get(REDIRECTION).is_some_and(|value| value == "enabled");
         let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let ports = named_ports(&spec);
         let account = spec.service_account_name.filter(|name| !name.is_empty());
         Self {
             addresses: addresses(&key, &status),
-            health: health(&status),
+            health: match metadata.deletion_timestamp {
+                None => health(&status),
+                Some(_) => Health::NotReady,
+            },
+            ports,
             namespace: metadata.namespace.unwrap_or_default(),
             name: metadata.name.unwrap_or_default(),
             uid: metadata.uid.unwrap_or_default(),
@@ -92,20 +147,62 @@ impl From<Pod> for PodFacts {
     }
 }
 
-fn addresses(key: &str, status: &PodStatus) -> Vec<std::net::IpAddr> {
+fn addresses(pod: &str, status: &PodStatus) -> Vec<IpAddr> {
     let all = status.pod_ips.iter().flatten().filter_map(|entry| entry.ip.as_deref());
     let mut texts: Vec<_> = all.filter(|text| !text.is_empty()).collect();
     if texts.is_empty() {
         texts.extend(status.pod_ip.as_deref().filter(|text| !text.is_empty()));
     }
-    let parse = |text: &str| match text.parse() {
+    parse_addresses("pod", pod, texts)
+}
+
+/// Those texts that are addresses; of the others it is said whose they are.
+fn parse_addresses<'a>(
+    kind: &str,
+    key: &str,
+    texts: impl IntoIterator<Item = &'a str>,
+) -> Vec<IpAddr> {
+    let parse = |text: &str| match text.parse::<IpAddr>() {
         Ok(address) => Some(address),
         Err(_) => {
-            tracing::warn!(pod = key, address = text, "the pod's address is none: left out");
+            tracing::warn!(kind, key, text, "not an address, left out: correct the object");
             None
         }
     };
     texts.into_iter().filter_map(parse).collect()
+}
+
+/// `namespace/name`.
+fn key(metadata: &ObjectMeta) -> String {
+    let part = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}/{}", part(&metadata.namespace), part(&metadata.name))
+}
+
+/// TCP is what a port or a slice speaks when it does not say.
+fn is_tcp(protocol: Option<&str>) -> bool {
+    protocol.is_none_or(|protocol| protocol == "TCP")
+}
+
+/// A port number, and not 0.
+fn port(number: i64) -> Option<u16> {
+    u16::try_from(number).ok().filter(|port| *port != 0)
+}
+
+/// Of two ports with one name the first counts, and containers come before those that
+/// only start first.
+fn named_ports(spec: &PodSpec) -> BTreeMap<String, u16> {
+    let containers = spec.containers.iter().chain(&spec.init_containers).flatten();
+    let mut named = BTreeMap::new();
+    for declared in containers.filter_map(|container| container.ports.as_ref()).flatten() {
+        if let (Some(name), Some(number), true) = (
+            declared.name.clone(),
+            port(declared.container_port),
+            is_tcp(declared.protocol.as_deref()),
+        ) {
+            named.entry(name).or_insert(number);
+        }
+    }
+    named
 }
 
 fn health(status: &PodStatus) -> Health {
@@ -129,75 +226,44 @@ pub(super) struct AuthorizationPolicy {
 
 impl AuthorizationPolicy {
     /// `None` for an object without a name, which no API has.
-    pub(super) fn key(&self) -> Option<PolicyKey> {
-        let namespace = self.metadata.namespace.as_deref()?;
-        PolicyKey::new(namespace, self.metadata.name.as_deref()?)
-    }
-
     pub(super) fn facts(self) -> Option<PolicyFacts> {
-        let key = self.key()?;
+        let namespace = self.metadata.namespace.as_deref()?;
+        let key = PolicyKey::new(namespace, self.metadata.name.as_deref()?)?;
         let annotations: BTreeMap<_, _> = self.metadata.annotations.unwrap_or_default();
         Some(PolicyFacts { key, dry_run: annotations.get(DRY_RUN).cloned(), spec: self.spec })
     }
 }
 
-impl kube::Resource for Pod {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
+/// As [`AuthorizationPolicy`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PeerAuthentication {
+    pub(super) metadata: ObjectMeta,
+    spec: serde_json::Value,
+}
 
-    fn kind((): &()) -> Cow<'_, str> {
-        "Pod".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "pods".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
+impl PeerAuthentication {
+    /// `None` for an object without a name, which no API has.
+    pub(super) fn facts(self) -> Option<PeerFacts> {
+        let namespace = self.metadata.namespace.as_deref()?;
+        let key = PolicyKey::new(namespace, self.metadata.name.as_deref()?)?;
+        // Whole seconds and UTC, so that texts compare as times do.
+        let created = self.metadata.creation_timestamp.map(|time| time.0.to_string());
+        Some(PeerFacts { key, created: created.unwrap_or_default(), spec: self.spec })
     }
 }
 
-impl kube::Resource for AuthorizationPolicy {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "AuthorizationPolicy".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        "security.istio.io".into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "authorizationpolicies".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+resource!(
+    PeerAuthentication,
+    NamespaceResourceScope,
+    "security.istio.io" "v1" "PeerAuthentication" "peerauthentications"
+);
+resource!(Pod, NamespaceResourceScope, "" "v1" "Pod" "pods");
+resource!(
+    AuthorizationPolicy,
+    NamespaceResourceScope,
+    "security.istio.io" "v1" "AuthorizationPolicy" "authorizationpolicies"
+);
 
 #[cfg(test)]
 mod tests {
@@ -258,13 +324,30 @@ mod tests {
         let terminating = facts(json!({
             "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" },
             "spec": { "hostNetwork": true },
-            "status": { "phase": "Running", "podIP": "10.0.0.2" },
+            "status": { "phase": "Running", "podIP": "10.0.0.2",
+                        "conditions": [{ "type": "Ready", "status": "True" }] },
         }));
+        assert_eq!(terminating.health, Health::NotReady, "no new connections by a service");
         assert_eq!(terminating.life, Life::Active);
         assert_eq!(terminating.network, PodNetwork::Host);
         assert_eq!(terminating.addresses, ["10.0.0.2".parse::<std::net::IpAddr>().unwrap()]);
         let odd = facts(json!({ "status": { "podIPs": [{ "ip": "nonsense" }, { "ip": "::1" }] } }));
         assert_eq!(odd.addresses.len(), 1, "one bad address does not take the good one along");
+    }
+
+    #[test]
+    fn named_tcp_ports_of_all_containers_are_known() {
+        let facts = facts(json!({ "spec": {
+            "containers": [
+                { "ports": [{ "containerPort": 8080, "name": "web" }, { "containerPort": 1 }] },
+                {},
+                { "ports": [{ "containerPort": 53, "name": "dns", "protocol": "UDP" },
+                            { "containerPort": 9, "name": "web" }] },
+            ],
+            "initContainers": [{ "ports": [{ "containerPort": 7, "name": "sidecar" }] }],
+        } }));
+        let named: Vec<_> = facts.ports.iter().map(|(name, port)| (&**name, *port)).collect();
+        assert_eq!(named, [("sidecar", 7), ("web", 8080)]);
     }
 
     #[test]

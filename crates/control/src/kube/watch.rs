@@ -3,28 +3,33 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
-use kube::runtime::watcher::Event;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
 
-use super::objects::{AuthorizationPolicy, Pod};
-use crate::facts::{PodFacts, PolicyFacts};
-use crate::table::{Outcome, Table};
+use super::changes::{Change, changes};
+use super::objects::{AuthorizationPolicy, EndpointSlice, Node, PeerAuthentication, Pod, Service};
+use crate::facts::{NodeFacts, PeerFacts, PodFacts, PolicyFacts, ServiceFacts, SliceFacts};
+use crate::table::{Outcome, PeerOutcome, Table};
 use crate::world::World;
 
 /// A snapshot is shown at the latest after so many events, also when they do not end.
 const BATCH: usize = 256;
 
-type Seen<K> = Result<Event<K>, watcher::Error>;
-
 /// One thing that the API told.
 enum Input {
-    Pod(Seen<Pod>),
-    Policy(Seen<AuthorizationPolicy>),
+    Pods(Told<PodFacts>),
+    Nodes(Told<NodeFacts>),
+    Services(Told<ServiceFacts>),
+    Slices(Told<SliceFacts>),
+    Policies(Told<PolicyFacts>),
+    Peers(Told<PeerFacts>),
 }
+
+type Told<T> = Result<Change<T>, watcher::Error>;
 
 /// Runs until it is stopped.
 pub(crate) async fn watch(
@@ -33,11 +38,22 @@ pub(crate) async fn watch(
     worlds: Sender<Option<Arc<World>>>,
     stop: CancellationToken,
 ) {
-    let config = watcher::Config::default;
-    let pods = watcher(Api::<Pod>::all(client.clone()), config()).default_backoff();
-    let policies = watcher(Api::<AuthorizationPolicy>::all(client), config()).default_backoff();
-    let inputs = stream::select(pods.map(Input::Pod), policies.map(Input::Policy));
-    let watched = run(Box::pin(inputs), Watched::new(table), worlds);
+    let pods = changes(Api::<Pod>::all(client.clone()), |it| Some(it.into()));
+    let nodes = changes(Api::<Node>::all(client.clone()), |it| Some(it.into()));
+    let services = changes(Api::<Service>::all(client.clone()), |it| Some(it.into()));
+    let slices = changes(Api::<EndpointSlice>::all(client.clone()), |it| Some(it.into()));
+    let policies =
+        changes(Api::<AuthorizationPolicy>::all(client.clone()), AuthorizationPolicy::facts);
+    let peers = changes(Api::<PeerAuthentication>::all(client), PeerAuthentication::facts);
+    let inputs: [BoxStream<'static, Input>; 6] = [
+        pods.map(Input::Pods).boxed(),
+        nodes.map(Input::Nodes).boxed(),
+        services.map(Input::Services).boxed(),
+        slices.map(Input::Slices).boxed(),
+        policies.map(Input::Policies).boxed(),
+        peers.map(Input::Peers).boxed(),
+    ];
+    let watched = run(stream::select_all(inputs), Watched { table }, worlds);
     if stop.run_until_cancelled(watched).await.is_some() {
         tracing::error!("the watch of the Kubernetes API has ended: the last state is kept");
     }
@@ -64,67 +80,123 @@ async fn run(
     }
 }
 
-/// The table, and the lists that are being received: they count when they are complete.
+/// Tells the table what was seen, and the log what became of it.
 struct Watched {
     table: Table,
-    pods: Vec<PodFacts>,
-    policies: Vec<PolicyFacts>,
 }
 
 impl Watched {
-    fn new(table: Table) -> Self {
-        Self { table, pods: Vec::new(), policies: Vec::new() }
-    }
-
     fn on(&mut self, input: Input) {
         match input {
-            Input::Pod(Ok(event)) => self.on_pod(event),
-            Input::Policy(Ok(event)) => self.on_policy(event),
-            Input::Pod(Err(error)) => {
-                tracing::warn!(what = "pods", %error, "watch interrupted, the last state is kept");
-            }
-            Input::Policy(Err(error)) => self.on_policy_error(&error),
+            Input::Pods(Ok(change)) => self.on_pods(change),
+            Input::Nodes(Ok(change)) => self.on_nodes(change),
+            Input::Services(Ok(change)) => self.on_services(change),
+            Input::Slices(Ok(change)) => self.on_slices(change),
+            Input::Policies(Ok(change)) => self.on_policies(change),
+            Input::Peers(Ok(change)) => self.on_peers(change),
+            Input::Pods(Err(error)) => interrupted("pods", &error),
+            Input::Nodes(Err(error)) => interrupted("nodes", &error),
+            Input::Services(Err(error)) => interrupted("services", &error),
+            Input::Slices(Err(error)) => interrupted("endpoint slices", &error),
+            Input::Policies(Err(error)) => self.on_policy_error(&error),
+            Input::Peers(Err(error)) => self.on_peer_error(&error),
         }
     }
 
-    fn on_pod(&mut self, event: Event<Pod>) {
-        match event {
-            Event::Init => self.pods.clear(),
-            Event::InitApply(pod) => self.pods.push(pod.into()),
-            Event::InitDone => {
-                let pods = std::mem::take(&mut self.pods);
+    fn on_pods(&mut self, change: Change<PodFacts>) {
+        match change {
+            Change::Listed(pods) => {
                 tracing::info!(pods = pods.len(), "pods listed");
                 self.table.pods_listed(pods);
             }
-            Event::Apply(pod) => self.table.pod_seen(pod.into()),
-            Event::Delete(pod) => self.table.pod_gone(&pod.key()),
+            Change::Seen(pod) => self.table.pod_seen(pod),
+            Change::Gone(pod) => self.table.pod_gone(&pod.key()),
         }
     }
 
-    fn on_policy(&mut self, event: Event<AuthorizationPolicy>) {
-        match event {
-            Event::Init => self.policies.clear(),
-            Event::InitApply(policy) => self.policies.extend(policy.facts()),
-            Event::InitDone => {
-                let policies = std::mem::take(&mut self.policies);
+    fn on_nodes(&mut self, change: Change<NodeFacts>) {
+        match change {
+            Change::Listed(nodes) => {
+                tracing::info!(nodes = nodes.len(), "nodes listed");
+                self.table.nodes_listed(nodes);
+            }
+            Change::Seen(node) => self.table.node_seen(node),
+            Change::Gone(node) => self.table.node_gone(&node.name),
+        }
+    }
+
+    fn on_services(&mut self, change: Change<ServiceFacts>) {
+        match change {
+            Change::Listed(services) => {
+                tracing::info!(services = services.len(), "services listed");
+                self.table.services_listed(services);
+            }
+            Change::Seen(service) => self.table.service_seen(service),
+            Change::Gone(service) => self.table.service_gone(&service.key()),
+        }
+    }
+
+    fn on_slices(&mut self, change: Change<SliceFacts>) {
+        match change {
+            Change::Listed(slices) => {
+                tracing::info!(slices = slices.len(), "endpoint slices listed");
+                self.table.slices_listed(slices);
+            }
+            Change::Seen(slice) => self.table.slice_seen(slice),
+            Change::Gone(slice) => self.table.slice_gone(&slice.key()),
+        }
+    }
+
+    fn on_policies(&mut self, change: Change<PolicyFacts>) {
+        match change {
+            Change::Listed(policies) => {
                 tracing::info!(policies = policies.len(), "authorization policies listed");
                 let outcomes = self.table.policies_listed(&policies);
                 for (policy, outcome) in policies.iter().zip(&outcomes) {
                     log(policy, outcome);
                 }
             }
-            Event::Apply(policy) => {
-                if let Some(policy) = policy.facts() {
-                    let outcome = self.table.policy_seen(&policy);
-                    log(&policy, &outcome);
+            Change::Seen(policy) => {
+                let outcome = self.table.policy_seen(&policy);
+                log(&policy, &outcome);
+            }
+            Change::Gone(policy) => {
+                self.table.policy_gone(&policy.key);
+                tracing::info!(policy = %policy.key, "policy withdrawn");
+            }
+        }
+    }
+
+    fn on_peers(&mut self, change: Change<PeerFacts>) {
+        match change {
+            Change::Listed(peers) => {
+                tracing::info!(peers = peers.len(), "peer authentications listed");
+                let outcomes = self.table.peers_listed(&peers);
+                for (peer, outcome) in peers.iter().zip(&outcomes) {
+                    log_peer(peer, outcome);
                 }
             }
-            Event::Delete(policy) => {
-                if let Some(key) = policy.key() {
-                    self.table.policy_gone(&key);
-                    tracing::info!(policy = %key, "policy withdrawn");
-                }
+            Change::Seen(peer) => {
+                let outcome = self.table.peer_seen(&peer);
+                log_peer(&peer, &outcome);
             }
+            Change::Gone(peer) => {
+                self.table.peer_gone(&peer.key);
+                tracing::info!(peer_authentication = %peer.key, "withdrawn");
+            }
+        }
+    }
+
+    /// As for policies.
+    fn on_peer_error(&mut self, error: &watcher::Error) {
+        if !is_not_found(error) {
+            interrupted("peer authentications", error);
+        } else if !self.table.peers_are_known() {
+            tracing::warn!(
+                "the cluster has no peerauthentications.security.istio.io: none is enforced \
+                 until their CustomResourceDefinition is installed"
+            );
+            self.table.no_peers_exist();
         }
     }
 
@@ -132,8 +204,7 @@ impl Watched {
     /// else than not knowing them.
     fn on_policy_error(&mut self, error: &watcher::Error) {
         if !is_not_found(error) {
-            let what = "authorization policies";
-            tracing::warn!(what, %error, "watch interrupted, the last state is kept");
+            interrupted("authorization policies", error);
         } else if !self.table.policies_are_known() {
             tracing::warn!(
                 "the cluster has no authorizationpolicies.security.istio.io: no policy is \
@@ -142,6 +213,10 @@ impl Watched {
             self.table.no_policies_exist();
         }
     }
+}
+
+fn interrupted(what: &str, error: &watcher::Error) {
+    tracing::warn!(what, %error, "watch interrupted, the last state is kept");
 }
 
 fn is_not_found(error: &watcher::Error) -> bool {
@@ -170,8 +245,29 @@ fn log(policy: &PolicyFacts, outcome: &Outcome) {
             %policy, %problem,
             "policy is malformed: the last good version stays in force until it is corrected"
         ),
+        Outcome::Denied(problem) => tracing::error!(
+            %policy, %problem,
+            "policy is malformed: all traffic to what it selects is denied until it is corrected \
+             or deleted"
+        ),
         Outcome::Refused(problem) => tracing::error!(
-            %policy, %problem, "policy is malformed: it is not in force until it is corrected"
+            %policy, %problem,
+            "policy is malformed, and not one that is enforced here: correct or delete it"
+        ),
+    }
+}
+
+fn log_peer(peer: &PeerFacts, outcome: &PeerOutcome) {
+    let peer_authentication = &peer.key;
+    match outcome {
+        PeerOutcome::InForce => tracing::info!(%peer_authentication, "in force"),
+        PeerOutcome::Kept(problem) => tracing::error!(
+            %peer_authentication, %problem,
+            "malformed: the last good version stays in force until it is corrected"
+        ),
+        PeerOutcome::Strict(problem) => tracing::error!(
+            %peer_authentication, %problem,
+            "malformed: it counts as STRICT until it is corrected or deleted"
         ),
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Names;
 use super::rule::{Lowered, lower};
-use super::spec::{Rule, Spec};
+use super::spec::{Rule, Spec, WorkloadSelector};
 use crate::facts::PolicyFacts;
 
 /// What becomes of a policy that is well formed.
@@ -36,8 +36,19 @@ pub(crate) struct SentPolicy {
 pub(crate) struct Selector(BTreeMap<String, String>);
 
 impl Selector {
+    /// Does it ask for nothing?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         self.0.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+impl From<WorkloadSelector> for Selector {
+    fn from(selector: WorkloadSelector) -> Self {
+        Self(selector.match_labels.unwrap_or_default())
     }
 }
 
@@ -99,18 +110,12 @@ pub(crate) fn policy(names: &Names, facts: &PolicyFacts) -> Result<Translated, P
         return Ok(Translated::NotSent(NotSent::TargetRefs));
     }
     let namespace = facts.key.namespace();
-    let selector =
-        spec.selector.map(|selector| Selector(selector.match_labels.unwrap_or_default()));
-    let scope = match &selector {
-        Some(_) => proto::Scope::WorkloadSelector,
-        None if namespace == names.root_namespace => proto::Scope::Global,
-        None => proto::Scope::Namespace,
-    };
+    let selector = spec.selector.map(Selector::from);
     let rules = Rules::lower(action, namespace, spec.rules.unwrap_or_default())?;
     let message = proto::Authorization {
         name: facts.key.name().to_owned(),
         namespace: namespace.to_owned(),
-        scope: scope as i32,
+        scope: scope(names, namespace, selector.as_ref()) as i32,
         action: action as i32,
         rules: rules.sent,
         dry_run: dry_run(facts)?,
@@ -120,6 +125,15 @@ pub(crate) fn policy(names: &Names, facts: &PolicyFacts) -> Result<Translated, P
     mesh::Policy::try_from(message.clone()).map_err(PolicyProblem::Message)?;
     let (narrowed, dropped) = (rules.narrowed, rules.dropped);
     Ok(Translated::Sent(SentPolicy { message, selector, narrowed, dropped }))
+}
+
+/// Whom a policy is about that has this selector, or none.
+pub(super) fn scope(names: &Names, namespace: &str, selector: Option<&Selector>) -> proto::Scope {
+    match selector {
+        Some(_) => proto::Scope::WorkloadSelector,
+        None if namespace == names.root_namespace => proto::Scope::Global,
+        None => proto::Scope::Namespace,
+    }
 }
 
 #[derive(Default)]

@@ -1,15 +1,28 @@
 //! A pod becomes a workload.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use mesh::proto::workload::{NetworkMode, TunnelProtocol, Workload, WorkloadStatus, WorkloadType};
+use mesh::proto::workload::{
+    Locality, NetworkMode, PortList, TunnelProtocol, Workload, WorkloadStatus, WorkloadType,
+};
 
 use super::Names;
-use crate::facts::{Health, Life, Owner, PodFacts, PodNetwork, Reach};
+use crate::facts::{Health, Life, NodeFacts, Owner, PodFacts, PodNetwork, Reach};
+
+/// What other objects say about a pod.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Around {
+    /// Keys of the policies that select it.
+    pub(crate) policies: Vec<String>,
+    /// Names of the services that it is an endpoint of, with the ports.
+    pub(crate) services: BTreeMap<String, PortList>,
+    /// Where its node is.
+    pub(crate) locality: Option<Locality>,
+}
 
 /// The workload that a pod is; `None` while it has no address, and once it has ended.
-/// `policies` are the keys of those that select it.
-pub(crate) fn workload(names: &Names, pod: &PodFacts, policies: Vec<String>) -> Option<Workload> {
+pub(crate) fn workload(names: &Names, pod: &PodFacts, around: Around) -> Option<Workload> {
     if pod.life == Life::Ended || pod.addresses.is_empty() {
         return None;
     }
@@ -31,11 +44,10 @@ pub(crate) fn workload(names: &Names, pod: &PodFacts, policies: Vec<String>) -> 
         canonical_revision: canonical_revision(pod),
         workload_type: made_by.kind as i32,
         workload_name: made_by.name,
-        authorization_policies: policies,
-        status: match pod.health {
-            Health::Ready => WorkloadStatus::Healthy,
-            Health::NotReady => WorkloadStatus::Unhealthy,
-        } as i32,
+        authorization_policies: around.policies,
+        services: around.services,
+        locality: around.locality,
+        status: status(pod.health) as i32,
         cluster_id: names.cluster_id.clone(),
         network_mode: match pod.network {
             PodNetwork::Own => NetworkMode::Standard,
@@ -50,7 +62,21 @@ pub(crate) fn uid(names: &Names, pod: &PodFacts) -> String {
     format!("{}//Pod/{}/{}", names.cluster_id, pod.namespace, pod.name)
 }
 
-fn octets(address: &IpAddr) -> Vec<u8> {
+/// Where a node is; `None` when nothing is known of it.
+pub(crate) fn locality(node: &NodeFacts) -> Option<Locality> {
+    let NodeFacts { region, zone, subzone, .. } = node.clone();
+    let locality = Locality { region, zone, subzone };
+    (locality != Locality::default()).then_some(locality)
+}
+
+pub(super) fn status(health: Health) -> WorkloadStatus {
+    match health {
+        Health::Ready => WorkloadStatus::Healthy,
+        Health::NotReady => WorkloadStatus::Unhealthy,
+    }
+}
+
+pub(super) fn octets(address: &IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
@@ -116,7 +142,7 @@ mod tests {
     use crate::testing::{names, pod};
 
     fn translate(pod: &PodFacts) -> Workload {
-        workload(&names(), pod, vec![]).unwrap()
+        workload(&names(), pod, Around::default()).unwrap()
     }
 
     fn owned(kind: &str, name: &str, labels: &[(&str, &str)]) -> PodFacts {
@@ -132,7 +158,8 @@ mod tests {
             addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
             ..pod("shop", "cart-1")
         };
-        let message = workload(&names(), &pod, vec!["shop/p".into()]).unwrap();
+        let around = Around { policies: vec!["shop/p".into()], ..Around::default() };
+        let message = workload(&names(), &pod, around).unwrap();
         assert_eq!(message.uid, "Kubernetes//Pod/shop/cart-1");
         assert_eq!(message.tunnel_protocol(), TunnelProtocol::Hbone);
         assert_eq!(message.addresses[0], [10, 0, 0, 2]);
@@ -164,9 +191,9 @@ mod tests {
     #[test]
     fn a_pod_without_address_or_life_is_no_workload() {
         let no_ip = PodFacts { addresses: vec![], ..pod("shop", "cart-1") };
-        assert_eq!(workload(&names(), &no_ip, vec![]), None);
+        assert_eq!(workload(&names(), &no_ip, Around::default()), None);
         let ended = PodFacts { life: Life::Ended, ..pod("shop", "cart-1") };
-        assert_eq!(workload(&names(), &ended, vec![]), None);
+        assert_eq!(workload(&names(), &ended, Around::default()), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use mesh::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
-use super::subscription::{Answer, Kind, Subscription};
+use super::subscription::{Answer, Asked, Kind, Subscription};
 use crate::world::World;
 
 /// What a client has subscribed to and been sent.
@@ -15,7 +15,7 @@ pub(super) struct Client {
 /// What a request meant.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// It wants all resources of this kind from now on.
+    /// It wants resources of this kind from now on.
     Subscribed(Kind),
     /// It took everything.
     Acked(Kind),
@@ -27,35 +27,27 @@ pub(super) enum Heard {
     Unknown(String),
 }
 
-/// What is not offered.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "subscribing to single resources of type {type_url} is not offered: switch XDS_ON_DEMAND off"
-)]
-pub(super) struct Unsupported {
-    type_url: String,
-}
-
 impl Client {
-    /// Takes in a request.
-    pub(super) fn on(&mut self, request: DeltaDiscoveryRequest) -> Result<Heard, Unsupported> {
+    /// Takes in a request. One may answer a response and ask for something at once.
+    pub(super) fn on(&mut self, request: DeltaDiscoveryRequest) -> Heard {
         let Some(kind) = Kind::from_url(&request.type_url) else {
-            return Ok(Heard::Unknown(request.type_url));
+            return Heard::Unknown(request.type_url);
         };
-        let single = request.resource_names_subscribe.iter().any(|name| name != "*");
-        if single || !request.resource_names_unsubscribe.is_empty() {
-            return Err(Unsupported { type_url: request.type_url });
-        }
+        let asked = Asked {
+            subscribe: request.resource_names_subscribe,
+            unsubscribe: request.resource_names_unsubscribe,
+        };
         let Some(subscription) = &mut self.subscriptions[kind as usize] else {
             let claimed = request.initial_resource_versions;
-            self.subscriptions[kind as usize] = Some(Subscription::new(kind, claimed));
-            return Ok(Heard::Subscribed(kind));
+            self.subscriptions[kind as usize] = Some(Subscription::new(kind, asked, claimed));
+            return Heard::Subscribed(kind);
         };
-        Ok(match (subscription.answered(&request.response_nonce), request.error_detail) {
+        subscription.ask(asked);
+        match (subscription.answered(&request.response_nonce), request.error_detail) {
             (Answer::Stale, _) => Heard::Nothing,
             (Answer::Fits, None) => Heard::Acked(kind),
             (Answer::Fits, Some(status)) => Heard::Rejected { kind, detail: status.message },
-        })
+        }
     }
 
     /// The response of this kind that is due, if any.

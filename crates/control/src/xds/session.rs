@@ -76,10 +76,10 @@ impl Session {
             }
             tokio::select! {
                 request = requests.next() => match request {
-                    Some(Ok(request)) => match self.hear(&mut client, request) {
-                        Ok(()) => overdue.update(&client),
-                        Err(status) => return End::Told(status),
-                    },
+                    Some(Ok(request)) => {
+                        self.hear(&mut client, request);
+                        overdue.update(&client);
+                    }
                     Some(Err(_)) | None => return End::Left,
                 },
                 changed = self.worlds.changed() => if changed.is_err() {
@@ -123,24 +123,22 @@ impl Session {
         Ok(())
     }
 
-    fn hear(&self, client: &mut Client, request: DeltaDiscoveryRequest) -> Result<(), Status> {
+    fn hear(&self, client: &mut Client, request: DeltaDiscoveryRequest) {
         let pod = &self.caller.pod;
         if let Some(node) = &request.node {
             tracing::debug!(pod, node_id = node.id, "client introduced itself");
         }
         match client.on(request) {
-            Ok(Heard::Subscribed(kind)) => tracing::debug!(pod, ?kind, "subscribed"),
-            Ok(Heard::Rejected { kind, detail }) => tracing::warn!(
+            Heard::Subscribed(kind) => tracing::debug!(pod, ?kind, "subscribed"),
+            Heard::Rejected { kind, detail } => tracing::warn!(
                 pod, caller = %self.caller.account, node = self.caller.node, ?kind, detail,
                 "the client rejects resources; it keeps the rest"
             ),
-            Ok(Heard::Unknown(type_url)) => {
+            Heard::Unknown(type_url) => {
                 tracing::warn!(pod, type_url, "subscription to a type that is not served");
             }
-            Ok(Heard::Acked(_) | Heard::Nothing) => {}
-            Err(unsupported) => return Err(Status::unimplemented(unsupported.to_string())),
+            Heard::Acked(_) | Heard::Nothing => {}
         }
-        Ok(())
     }
 }
 

@@ -8,14 +8,22 @@
 //!
 //! At most one response is unanswered. What changes meanwhile is in the next one, as the
 //! difference to what was sent: so a slow client costs no memory, whatever it misses.
+//!
+//! A large difference is sent in several responses, one after the other. Only the first
+//! response to who wants everything is never cut in pieces, because a client takes it for
+//! the complete state, and would take what it does not name for unknown to the mesh.
 
 use std::collections::BTreeMap;
 
 use mesh::proto::envoy::service::discovery::v3 as discovery;
 use mesh::proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE};
 
+use super::demand::Demand;
 use crate::shards::Shards;
 use crate::world::{Resource, World};
+
+/// A response is ended when its resources have come to so many bytes.
+const FULL: usize = 4 << 20;
 
 /// A type of resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +47,7 @@ impl Kind {
         }
     }
 
-    fn of(self, world: &World) -> &Shards<Resource> {
+    pub(super) fn of(self, world: &World) -> &Shards<Resource> {
         match self {
             Self::Authorization => &world.authorizations,
             Self::Address => &world.addresses,
@@ -47,7 +55,25 @@ impl Kind {
     }
 }
 
-/// A client's subscription to all resources of a type.
+/// What a client wants to have from now on, or no longer; `*` is everything.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    pub(super) subscribe: Vec<String>,
+    pub(super) unsubscribe: Vec<String>,
+}
+
+impl Asked {
+    /// To have subscribed to everything and to nothing of it is a subscription by name.
+    fn by_name(&self) -> bool {
+        self.unsubscribe.iter().any(|name| name == "*")
+    }
+
+    fn everything(&self) -> bool {
+        self.subscribe.iter().any(|name| name == "*") && !self.by_name()
+    }
+}
+
+/// A client's subscription to resources of a type.
 #[derive(Debug)]
 pub(super) struct Subscription {
     kind: Kind,
@@ -55,13 +81,15 @@ pub(super) struct Subscription {
     phase: Phase,
 }
 
-/// What the client has.
+/// What the client wants, and has of it.
 #[derive(Debug)]
 enum Has {
-    /// Names and versions, as it says itself after a reconnect.
+    /// It wants everything; names and versions are what it says itself after a reconnect.
     Claimed(BTreeMap<String, String>),
-    /// What it was sent; shares its memory with the world of that time.
+    /// It wants everything; what it was sent shares its memory with the world of then.
     Sent(Shards<Resource>),
+    /// It wants what it names.
+    Named(Demand),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,9 +108,34 @@ pub(super) enum Answer {
 }
 
 impl Subscription {
-    /// `claimed`: what the client says it has.
-    pub(super) fn new(kind: Kind, claimed: BTreeMap<String, String>) -> Self {
-        Self { kind, has: Has::Claimed(claimed), phase: Phase::Quiet }
+    /// `claimed`: what the client says it has. To name nothing is to want everything.
+    pub(super) fn new(kind: Kind, asked: Asked, claimed: BTreeMap<String, String>) -> Self {
+        let nothing_named = asked.subscribe.is_empty() && !asked.by_name();
+        let has = if asked.everything() || nothing_named {
+            Has::Claimed(claimed)
+        } else {
+            let mut demand = Demand::resumed(claimed);
+            demand.change(asked.subscribe, &asked.unsubscribe);
+            Has::Named(demand)
+        };
+        Self { kind, has, phase: Phase::Quiet }
+    }
+
+    /// The client wants more, or less. Who wants everything is sent everything, whatever
+    /// else it names.
+    pub(super) fn ask(&mut self, asked: Asked) {
+        if asked.everything() {
+            if let Has::Named(demand) = &self.has {
+                self.has = Has::Claimed(demand.versions());
+            }
+            return;
+        }
+        if asked.by_name() && !matches!(self.has, Has::Named(_)) {
+            self.has = Has::Named(Demand::default());
+        }
+        if let Has::Named(demand) = &mut self.has {
+            demand.change(asked.subscribe, &asked.unsubscribe);
+        }
     }
 
     /// The client answered, well or not: what it was sent is not sent again until it
@@ -104,8 +157,6 @@ impl Subscription {
     }
 
     /// The response that is due, if any; from now on it counts as sent.
-    ///
-    /// It is never cut in pieces: a client takes the first one for the complete state.
     pub(super) fn next(
         &mut self,
         world: &World,
@@ -115,57 +166,109 @@ impl Subscription {
             return None;
         }
         let now = self.kind.of(world);
-        let (resources, removed) = match &self.has {
-            Has::Claimed(claimed) => self.since_claimed(now, claimed),
-            Has::Sent(sent) => self.since_sent(now, sent),
+        let (batch, first) = match &mut self.has {
+            Has::Claimed(claimed) => {
+                let batch = since_claimed(now, claimed);
+                self.has = Has::Sent(now.clone());
+                (batch, true)
+            }
+            Has::Sent(sent) => (bring_up_to_date(sent, now), false),
+            Has::Named(demand) => (demand.next(self.kind, world), false),
         };
-        let first = matches!(self.has, Has::Claimed(_));
-        self.has = Has::Sent(now.clone());
-        if resources.is_empty() && removed.is_empty() && !first {
+        if batch.is_empty() && !first {
             return None;
         }
         let nonce = nonce();
         self.phase = Phase::Awaiting { nonce: nonce.clone() };
+        let url = self.kind.url();
+        let wrap = |(name, resource, aliases)| wrap(url, name, &resource, aliases);
         Some(discovery::DeltaDiscoveryResponse {
-            resources,
-            removed_resources: removed,
-            type_url: self.kind.url().to_owned(),
+            resources: batch.resources.into_iter().map(wrap).collect(),
+            removed_resources: batch.removed,
+            type_url: url.to_owned(),
             nonce,
             ..Default::default()
         })
     }
+}
 
-    fn since_claimed(
-        &self,
-        now: &Shards<Resource>,
-        claimed: &BTreeMap<String, String>,
-    ) -> (Vec<discovery::Resource>, Vec<String>) {
-        let has = |name: &str, it: &Resource| claimed.get(name).is_some_and(|v| **v == *it.version);
-        let resources =
-            now.iter().filter(|(name, it)| !has(name, it)).map(|(name, it)| self.wrap(name, it));
-        let removed = claimed.keys().filter(|name| now.get(name).is_none()).cloned();
-        (resources.collect(), removed.collect())
+/// What one response says.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Name, content, other names.
+    resources: Vec<(String, Resource, Vec<String>)>,
+    removed: Vec<String>,
+    bytes: usize,
+}
+
+impl Batch {
+    pub(super) fn add(&mut self, name: &str, resource: &Resource, aliases: Vec<String>) {
+        self.bytes += name.len() + resource.content.len();
+        self.resources.push((name.to_owned(), resource.clone(), aliases));
     }
 
-    fn since_sent(
-        &self,
-        now: &Shards<Resource>,
-        sent: &Shards<Resource>,
-    ) -> (Vec<discovery::Resource>, Vec<String>) {
-        let resources = now.changed_since(sent).map(|(name, it)| self.wrap(name, it));
-        let removed = now.removed_since(sent).map(|name| name.to_string());
-        (resources.collect(), removed.collect())
+    pub(super) fn remove(&mut self, name: &str) {
+        self.bytes += name.len();
+        self.removed.push(name.to_owned());
     }
 
-    fn wrap(&self, name: &str, resource: &Resource) -> discovery::Resource {
-        discovery::Resource {
-            name: name.to_owned(),
-            version: resource.version.to_string(),
-            resource: Some(prost_types::Any {
-                type_url: self.kind.url().to_owned(),
-                value: resource.content.to_vec(),
-            }),
-            ..Default::default()
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= FULL
+    }
+
+    fn is_empty(&self) -> bool {
+        self.resources.is_empty() && self.removed.is_empty()
+    }
+}
+
+fn since_claimed(now: &Shards<Resource>, claimed: &BTreeMap<String, String>) -> Batch {
+    let mut batch = Batch::default();
+    for (name, resource) in now.iter() {
+        if claimed.get(&**name).is_none_or(|version| **version != *resource.version) {
+            batch.add(name, resource, Vec::new());
         }
+    }
+    for name in claimed.keys().filter(|name| now.get(name).is_none()) {
+        batch.remove(name);
+    }
+    batch
+}
+
+/// As much of the difference as goes into one response; `sent` becomes what the client
+/// has after it.
+fn bring_up_to_date(sent: &mut Shards<Resource>, now: &Shards<Resource>) -> Batch {
+    let mut batch = Batch::default();
+    for (name, resource) in now.changed_since(sent) {
+        if batch.is_full() {
+            break;
+        }
+        batch.add(name, resource, Vec::new());
+    }
+    for name in now.removed_since(sent) {
+        if batch.is_full() {
+            break;
+        }
+        batch.remove(name);
+    }
+    if batch.is_full() {
+        batch.resources.iter().for_each(|(name, it, _)| sent.insert(name, it.clone()));
+        batch.removed.iter().for_each(|name| sent.remove(name));
+    } else {
+        // Shares its memory again.
+        *sent = now.clone();
+    }
+    batch
+}
+
+fn wrap(url: &str, name: String, resource: &Resource, aliases: Vec<String>) -> discovery::Resource {
+    discovery::Resource {
+        name,
+        version: resource.version.to_string(),
+        aliases,
+        resource: Some(prost_types::Any {
+            type_url: url.to_owned(),
+            value: resource.content.to_vec(),
+        }),
+        ..Default::default()
     }
 }

@@ -1,4 +1,4 @@
-//! As much of the Kubernetes API as the control plane asks for: lists and watches of two
+//! As much of the Kubernetes API as the control plane asks for: lists and watches of its
 //! kinds of objects, and token reviews.
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,6 +21,11 @@ use tokio_stream::wrappers::ReceiverStream;
 
 pub const PODS: &str = "/api/v1/pods";
 pub const POLICIES: &str = "/apis/security.istio.io/v1/authorizationpolicies";
+pub const NODES: &str = "/api/v1/nodes";
+pub const SERVICES: &str = "/api/v1/services";
+pub const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+pub const PEERS: &str = "/apis/security.istio.io/v1/peerauthentications";
+const KNOWN: [&str; 6] = [PODS, NODES, SERVICES, SLICES, POLICIES, PEERS];
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
 type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
@@ -146,7 +151,7 @@ async fn answer(
         let body = request.into_body().collect().await.unwrap().to_bytes();
         return Ok(json_response(StatusCode::CREATED, &review(&state, &body)));
     }
-    let Some(path) = [PODS, POLICIES].into_iter().find(|known| *known == path) else {
+    let Some(path) = KNOWN.into_iter().find(|known| *known == path) else {
         return Ok(failure(404));
     };
     let broken = state.broken.borrow().get(path).copied();

@@ -115,7 +115,10 @@ mod tests {
         let groups = document(&Document::Groups).unwrap();
         let names: Vec<_> =
             groups["groups"].as_array().unwrap().iter().map(|g| &g["name"]).collect();
-        assert_eq!(names, ["authentication.k8s.io", "events.k8s.io", "security.istio.io"]);
+        assert_eq!(
+            names,
+            ["authentication.k8s.io", "discovery.k8s.io", "events.k8s.io", "security.istio.io"]
+        );
 
         let core = resources("", "v1").unwrap();
         let pods = &core["resources"][0];

@@ -17,6 +17,7 @@ use super::Limits;
 use super::action::{Action, ApiRequest, Persist, Place, Route};
 use super::body;
 use super::discovery;
+use super::endpoints;
 use super::entropy::Entropy;
 use super::kinds::namespaces::{LASTING, NAMESPACES};
 use super::perform::{Answer, act};
@@ -52,7 +53,7 @@ pub(crate) struct State {
 impl Shared {
     /// The state that a new API has: the namespaces every cluster has.
     pub(crate) fn new(limits: Limits, entropy: Entropy) -> Result<Shared, Refusal> {
-        let mut store = Store::new(limits.history);
+        let mut store = Store::new(limits.history).with_service_ranges(&limits.service_ranges);
         let writer =
             Writer { entropy: &entropy, now: OffsetDateTime::now_utc(), manager: "kube-api" };
         for name in LASTING {
@@ -80,7 +81,11 @@ impl Shared {
             return act(&mut scratch, &mut TokenBook::default(), writer, request, body);
         }
         let State { store, tokens } = &mut *guard;
+        let before = store.version();
         let answer = act(store, tokens, writer, request, body);
+        if store.version() != before {
+            endpoints::settle(store, writer);
+        }
         let version = store.version();
         self.changed.send_if_modified(|seen| {
             let moved = *seen != version;

@@ -11,7 +11,8 @@
 //! There is no authentication and no authorization: whoever can reach a listener may do
 //! everything. It belongs on loopback and inside the lab's own namespaces.
 //!
-//! As in a cluster: a pod needs its service account, status is written through `/status` only,
+//! As in a cluster: services get addresses, and the pods that they select are written into
+//! their slices (`endpoints`); a pod needs its service account, status is written through `/status` only,
 //! and a pod with a node that is deleted stays, marked, until it is deleted again with a grace
 //! period of 0 by whoever plays the kubelet.
 
@@ -21,6 +22,7 @@ mod body;
 mod checks;
 mod deletes;
 mod discovery;
+mod endpoints;
 mod entropy;
 mod fields;
 mod handler;
@@ -57,12 +59,16 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use entropy::Entropy;
 use handler::Shared;
+
+use crate::net::plan;
+use crate::options::Family;
 
 /// Why the API did not start.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +89,7 @@ pub enum KubeApiError {
     Furnish(String),
 }
 
-/// How much the API keeps and how long it waits.
+/// How much the API keeps, how long it waits, and what services get.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// How many changes are kept for watches; one that falls further behind gets 410.
@@ -98,6 +104,8 @@ pub struct Limits {
     pub idle_deadline: Duration,
     /// How often a watch that wants bookmarks gets one.
     pub bookmark_interval: Duration,
+    /// Of which services get their addresses: a range per family, the preferred one first.
+    pub service_ranges: Vec<IpNetwork>,
 }
 
 impl Default for Limits {
@@ -112,6 +120,7 @@ impl Default for Limits {
             // none is closed in the moment it is used again.
             idle_deadline: Duration::from_secs(120),
             bookmark_interval: Duration::from_secs(60),
+            service_ranges: plan::services(Family::V4),
         }
     }
 }

@@ -36,15 +36,22 @@ pub(crate) fn patch(
     }
     let current = Arc::clone(existing(store, place)?);
     let shown = place.resource.show(&current);
-    let patched = patched(&shown, kind, body).map_err(|error| patch_refusal(place, &error))?;
+    let types = place.resource.types;
+    let patched =
+        patched(types, &shown, kind, body).map_err(|error| patch_refusal(place, &error))?;
     replace(store, writer, place, part, &current, (&patched, Written::ByUpdate))
 }
 
-fn patched(shown: &Value, kind: PatchKind, body: &Value) -> Result<Value, PatchError> {
+fn patched(
+    types: Types,
+    shown: &Value,
+    kind: PatchKind,
+    body: &Value,
+) -> Result<Value, PatchError> {
     let mut result = shown.clone();
     match kind {
         PatchKind::Json => result = patch::json_patch(shown, body)?,
-        PatchKind::Strategic => strategic::merge(&mut result, body)?,
+        PatchKind::Strategic => strategic::merge(types, &mut result, body)?,
         PatchKind::Merge | PatchKind::Apply(_) if body.is_object() => {
             patch::merge(&mut result, body);
         }

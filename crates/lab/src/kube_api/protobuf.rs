@@ -1,5 +1,5 @@
-//! The few bodies that kubectl sends as protobuf (`kubectl create namespace`, `serviceaccount`
-//! and `token`, since 1.32), read into the same JSON as all others. PURE.
+//! The few bodies that kubectl sends as protobuf (`kubectl create namespace`, `serviceaccount`,
+//! `service` and `token`, since 1.32), read into the same JSON as all others. PURE.
 //!
 //! A field that has a value and is not in the tables below is an error, so that nothing a
 //! client asked for is lost without a word.
@@ -20,6 +20,9 @@ enum Kind {
     /// A map of strings: entries with a key and a value.
     TextMap,
     Message(Fields),
+    Messages(Fields),
+    /// A message that stands for a number or a string.
+    NumberOrText,
 }
 
 /// Number, name and kind of each known field of a message.
@@ -47,6 +50,33 @@ const NAMESPACE: Fields = &[
 ];
 
 const SERVICE_ACCOUNT: Fields = &[(1, "metadata", Kind::Message(METADATA))];
+
+const SERVICE_PORT: Fields = &[
+    (1, "name", Kind::Text),
+    (2, "protocol", Kind::Text),
+    (3, "port", Kind::Number),
+    (4, "targetPort", Kind::NumberOrText),
+];
+
+const SERVICE: Fields = &[
+    (1, "metadata", Kind::Message(METADATA)),
+    (
+        2,
+        "spec",
+        Kind::Message(&[
+            (1, "ports", Kind::Messages(SERVICE_PORT)),
+            (2, "selector", Kind::TextMap),
+            (3, "clusterIP", Kind::Text),
+            (4, "type", Kind::Text),
+            (10, "externalName", Kind::Text),
+            (18, "clusterIPs", Kind::Texts),
+        ]),
+    ),
+    (3, "status", Kind::Message(&[(1, "loadBalancer", Kind::Message(&[]))])),
+];
+
+const NUMBER_OR_TEXT: Fields =
+    &[(1, "isText", Kind::Number), (2, "number", Kind::Number), (3, "text", Kind::Text)];
 
 const BOUND_OBJECT: Fields = &[
     (1, "kind", Kind::Text),
@@ -90,6 +120,7 @@ pub(crate) fn read(body: &[u8]) -> Result<Value, Refusal> {
     }
     let fields = match type_meta["kind"].as_str() {
         Some("Namespace") => NAMESPACE,
+        Some("Service") => SERVICE,
         Some("ServiceAccount") => SERVICE_ACCOUNT,
         Some("TokenRequest") => TOKEN_REQUEST,
         _ => {
@@ -124,6 +155,15 @@ fn message(fields: Fields, bytes: &[u8]) -> Result<Value, Refusal> {
             (Kind::Text, Part::Bytes(bytes)) => *slot = json!(text(bytes)?),
             (Kind::Number, Part::Number(number)) => *slot = json!(number.cast_signed()),
             (Kind::Message(fields), Part::Bytes(bytes)) => *slot = message(fields, bytes)?,
+            (Kind::Messages(fields), Part::Bytes(bytes)) => {
+                let item = message(fields, bytes)?;
+                list(slot).push(item);
+            }
+            (Kind::NumberOrText, Part::Bytes(bytes)) => {
+                let value = message(NUMBER_OR_TEXT, bytes)?;
+                let field = if value["isText"] == 1 { "text" } else { "number" };
+                *slot = value[field].clone();
+            }
             (Kind::Texts, Part::Bytes(bytes)) => list(slot).push(json!(text(bytes)?)),
             (Kind::TextMap, Part::Bytes(bytes)) => {
                 let entry = message(&[(1, "key", Kind::Text), (2, "value", Kind::Text)], bytes)?;

@@ -49,7 +49,7 @@ fn places() {
 #[test]
 fn what_is_not_served_says_so() {
     for (method, uri, reason) in [
-        ("GET", "/api/v1/services", Reason::NotImplemented),
+        ("GET", "/api/v1/secrets", Reason::NotImplemented),
         ("GET", "/apis/apps/v1/deployments", Reason::NotImplemented),
         ("GET", "/openapi/v2", Reason::NotImplemented),
         ("GET", "/api/v1/watch/pods", Reason::NotImplemented),

@@ -101,8 +101,9 @@ pub(crate) struct Resource {
     pub(crate) check: fn(&Value) -> Vec<Cause>,
     /// What is wrong with this change (old, new).
     pub(crate) check_change: fn(&Value, &Value) -> Vec<Cause>,
-    /// What is wrong with creating it here and now (namespace, object).
-    pub(crate) admit: fn(&Store, &str, &Value) -> Result<(), Refusal>,
+    /// What is wrong with creating it here and now (namespace, object), and what only the
+    /// cluster can fill in.
+    pub(crate) admit: fn(&Store, &str, &mut Value) -> Result<(), Refusal>,
 }
 
 impl PartialEq for Resource {
@@ -170,10 +171,13 @@ pub(crate) static RESOURCES: &[Resource] = &[
     kinds::pods::PODS,
     kinds::namespaces::NAMESPACES,
     kinds::service_accounts::SERVICE_ACCOUNTS,
+    kinds::services::SERVICES,
+    kinds::endpoint_slices::ENDPOINT_SLICES,
     kinds::nodes::NODES,
     kinds::events::CORE,
     kinds::events::EVENTS_V1,
     kinds::policies::AUTHORIZATION_POLICIES,
+    kinds::policies::PEER_AUTHENTICATIONS,
     kinds::token_reviews::TOKEN_REVIEWS,
 ];
 
@@ -213,7 +217,7 @@ pub(crate) fn any_change(_: &Value, _: &Value) -> Vec<Cause> {
 }
 
 /// Every place is fine.
-pub(crate) fn any_place(_: &Store, _: &str, _: &Value) -> Result<(), Refusal> {
+pub(crate) fn any_place(_: &Store, _: &str, _: &mut Value) -> Result<(), Refusal> {
     Ok(())
 }
 
@@ -227,6 +231,6 @@ mod tests {
             let found = find(resource.group, resource.version, resource.plural).unwrap();
             assert_eq!(found, resource, "{}", resource.qualified());
         }
-        assert!(find("", "v1", "services").is_none());
+        assert!(find("", "v1", "secrets").is_none());
     }
 }

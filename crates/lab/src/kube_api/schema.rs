@@ -7,6 +7,10 @@
 pub(crate) enum Types {
     /// Known to clients: strategic merge patch works, lists merge by the table.
     BuiltIn,
+    /// The same, for services: their lists of ports are keyed otherwise than pods'.
+    Services,
+    /// The same, for slices of endpoints: none of their lists is merged.
+    Slices,
     /// A custom resource: lists outside `metadata` are replaced as a whole.
     Custom,
 }
@@ -22,14 +26,15 @@ pub(crate) enum ListKind {
     Keyed(&'static [&'static str]),
 }
 
-/// What the list at a field is. No two kinds here use one field name for lists that merge
-/// differently, so the name of the field is enough.
+/// What the list at a field is. But for those that [`Types`] tells apart no two kinds use
+/// one field name for lists that merge differently, so the name of the field is enough.
 pub(crate) fn list_kind(types: Types, field: &str) -> ListKind {
     match (types, field) {
         (_, "finalizers") => ListKind::Set,
         (_, "ownerReferences") => ListKind::Keyed(&["uid"]),
-        (Types::Custom, _) => ListKind::Atomic,
-        (Types::BuiltIn, name) => built_in(name),
+        (Types::Custom | Types::Slices, _) => ListKind::Atomic,
+        (Types::Services, "ports") => ListKind::Keyed(&["port", "protocol"]),
+        (Types::BuiltIn | Types::Services, name) => built_in(name),
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::meta;
@@ -46,6 +47,7 @@ pub(crate) struct Store {
     version: u64,
     history: VecDeque<Change>,
     history_limit: usize,
+    service_ranges: Arc<[IpNetwork]>,
     /// The version before the oldest change in the history.
     floor: u64,
 }
@@ -59,8 +61,19 @@ impl Store {
             version: 1,
             history: VecDeque::new(),
             history_limit,
+            service_ranges: Arc::default(),
             floor: 1,
         }
+    }
+
+    /// The same, with addresses for services.
+    pub(crate) fn with_service_ranges(self, ranges: &[IpNetwork]) -> Store {
+        Store { service_ranges: ranges.into(), ..self }
+    }
+
+    /// Whose addresses services get, the preferred one first.
+    pub(crate) fn service_ranges(&self) -> &[IpNetwork] {
+        &self.service_ranges
     }
 
     /// The version of the newest change.

@@ -11,18 +11,22 @@ const ORDER: &str = "$setElementOrder/";
 const DROP: &str = "$deleteFromPrimitiveList/";
 
 /// Applies `patch` to `target`.
-pub(crate) fn merge(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
+pub(crate) fn merge(types: Types, target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let Value::Object(changes) = patch else {
         return Err(malformed("a strategic merge patch is an object"));
     };
-    merge_object(target, changes)
+    merge_object(types, target, changes)
 }
 
 fn malformed(why: impl Into<String>) -> PatchError {
     PatchError::Malformed(why.into())
 }
 
-fn merge_object(target: &mut Value, changes: &Map<String, Value>) -> Result<(), PatchError> {
+fn merge_object(
+    types: Types,
+    target: &mut Value,
+    changes: &Map<String, Value>,
+) -> Result<(), PatchError> {
     match changes.get("$patch").map(Value::as_str) {
         None | Some(Some("merge")) => {}
         Some(Some("replace")) => {
@@ -43,7 +47,7 @@ fn merge_object(target: &mut Value, changes: &Map<String, Value>) -> Result<(), 
     };
     retain(fields, changes)?;
     for (key, change) in changes.iter().filter(|(key, _)| !key.starts_with('$')) {
-        merge_field(fields, key, change)?;
+        merge_field(types, fields, key, change)?;
     }
     for (key, values) in changes {
         if let Some(field) = key.strip_prefix(DROP) {
@@ -52,7 +56,7 @@ fn merge_object(target: &mut Value, changes: &Map<String, Value>) -> Result<(), 
     }
     for (key, order) in changes {
         if let Some(field) = key.strip_prefix(ORDER) {
-            reorder(fields, field, items_of(key, order)?);
+            reorder(types, fields, field, items_of(key, order)?);
         }
     }
     Ok(())
@@ -71,6 +75,7 @@ fn retain(fields: &mut Map<String, Value>, changes: &Map<String, Value>) -> Resu
 }
 
 fn merge_field(
+    types: Types,
     fields: &mut Map<String, Value>,
     key: &str,
     change: &Value,
@@ -83,7 +88,7 @@ fn merge_field(
             fields.remove(key);
         }
         Value::Object(changes) => {
-            merge_object(fields.entry(key).or_insert(Value::Null), changes)?;
+            merge_object(types, fields.entry(key).or_insert(Value::Null), changes)?;
         }
         Value::Array(changes) => {
             let current = fields.entry(key).or_insert_with(|| Value::Array(Vec::new()));
@@ -91,7 +96,7 @@ fn merge_field(
                 Value::Array(items) => items,
                 _ => Vec::new(),
             };
-            *current = Value::Array(merge_list(key, items, changes)?);
+            *current = Value::Array(merge_list(types, key, items, changes)?);
         }
         _ => {
             fields.insert(key.to_owned(), change.clone());
@@ -101,11 +106,12 @@ fn merge_field(
 }
 
 fn merge_list(
+    types: Types,
     field: &str,
     mut items: Vec<Value>,
     changes: &[Value],
 ) -> Result<Vec<Value>, PatchError> {
-    match list_kind(Types::BuiltIn, field) {
+    match list_kind(types, field) {
         ListKind::Atomic => Ok(changes.to_vec()),
         ListKind::Set => {
             for value in changes {
@@ -115,13 +121,13 @@ fn merge_list(
             }
             Ok(items)
         }
-        ListKind::Keyed(keys) => merge_keyed(field, keys[0], items, changes),
+        ListKind::Keyed(keys) => merge_keyed(types, (field, keys[0]), items, changes),
     }
 }
 
 fn merge_keyed(
-    field: &str,
-    key: &str,
+    types: Types,
+    (field, key): (&str, &str),
     mut items: Vec<Value>,
     changes: &[Value],
 ) -> Result<Vec<Value>, PatchError> {
@@ -142,10 +148,10 @@ fn merge_keyed(
                 items.remove(index);
             }
             (None, true) => {}
-            (Some(index), false) => merge_object(&mut items[index], fields)?,
+            (Some(index), false) => merge_object(types, &mut items[index], fields)?,
             (None, false) => {
                 let mut item = Value::Object(Map::new());
-                merge_object(&mut item, fields)?;
+                merge_object(types, &mut item, fields)?;
                 items.push(item);
             }
         }
@@ -167,11 +173,11 @@ fn drop_values(fields: &mut Map<String, Value>, field: &str, values: &[Value]) {
 
 /// Puts the items that `order` names into its order, within the places they hold now. Items it
 /// does not name belong to others and stay where they are.
-fn reorder(fields: &mut Map<String, Value>, field: &str, order: &[Value]) {
+fn reorder(types: Types, fields: &mut Map<String, Value>, field: &str, order: &[Value]) {
     let Some(Value::Array(items)) = fields.get_mut(field) else {
         return;
     };
-    let key = match list_kind(Types::BuiltIn, field) {
+    let key = match list_kind(types, field) {
         ListKind::Keyed(keys) => Some(keys[0]),
         _ => None,
     };
@@ -202,7 +208,7 @@ mod tests {
     #[expect(clippy::needless_pass_by_value, reason = "cases are written as values")]
     fn check(target: Value, patch: Value, want: Value) {
         let mut result = target.clone();
-        merge(&mut result, &patch).unwrap();
+        merge(Types::BuiltIn, &mut result, &patch).unwrap();
         assert_eq!(result, want, "{target} + {patch}");
     }
 
@@ -290,7 +296,7 @@ mod tests {
             json!({"$setElementOrder/containers": 7}),
             json!({"$retainKeys": "a"}),
         ] {
-            let result = merge(&mut json!({"containers": []}), &patch);
+            let result = merge(Types::BuiltIn, &mut json!({"containers": []}), &patch);
             assert!(matches!(result, Err(PatchError::Malformed(_))), "{patch}: {result:?}");
         }
     }

@@ -88,7 +88,7 @@ pub(crate) fn insert(
     if store.get(&key).is_some() {
         return Err(Refusal::already_exists(resource, &key.name));
     }
-    (resource.admit)(store, &key.namespace, &object)?;
+    (resource.admit)(store, &key.namespace, &mut object)?;
     if written == Written::ByUpdate {
         meta::metadata_mut(&mut object).remove("managedFields");
         let manager = writer.as_manager(resource, Part::Main);

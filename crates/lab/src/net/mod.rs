@@ -84,6 +84,12 @@ pub(crate) async fn build_node(
     for other in (1..=nodes).filter(|other| *other != node) {
         route_to_pods(&links, other, family).await?;
     }
+    // Nobody has these addresses. What is sent to one of them without being led to an
+    // endpoint must be seen on the wire.
+    for services in plan::services(family) {
+        let via = if services.is_ipv4() { plan::HUB_V4.into() } else { plan::HUB_V6.into() };
+        links.route(services, via).await?;
+    }
     Ok(())
 }
 

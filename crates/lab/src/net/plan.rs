@@ -44,11 +44,22 @@ pub(crate) fn node(node: u8) -> [IpNetwork; 2] {
 pub(crate) fn pods(node: u8, family: Family) -> Vec<IpNetwork> {
     let v4 = v4_network(Ipv4Addr::new(10, 20, node, 0), 24);
     let v6 = v6_network(Ipv6Addr::new(0xfd00, 0x20, u16::from(node), 0, 0, 0, 0, 0), 64);
+    of_family(family, v4, v6)
+}
+
+fn of_family(family: Family, v4: IpNetwork, v6: IpNetwork) -> Vec<IpNetwork> {
     match family {
         Family::V4 => vec![v4],
         Family::V6 => vec![v6],
         Family::Dual => vec![v4, v6],
     }
+}
+
+/// The ranges of services' addresses, one per family.
+pub(crate) fn services(family: Family) -> Vec<IpNetwork> {
+    let v4 = v4_network(Ipv4Addr::new(10, 96, 0, 0), 16);
+    let v6 = v6_network(Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0), 112);
+    of_family(family, v4, v6)
 }
 
 fn on_wire(v4: Ipv4Addr, v6: Ipv6Addr) -> [IpNetwork; 2] {

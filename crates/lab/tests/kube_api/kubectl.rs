@@ -119,9 +119,39 @@ async fn kubectl_gets_pods_in_every_form() {
     let empty = kubectl.output(&["get", "pods", "-l", "app=none"]).await;
     assert!(text(&empty.stderr).contains("No resources found"));
     assert!(kubectl.fails(&["get", "pod", "none"]).await.contains("NotFound"));
-    assert!(kubectl.fails(&["get", "services"]).await.contains("services"));
+    assert!(kubectl.fails(&["get", "secrets"]).await.contains("secrets"));
     let namespaces = kubectl.run(&["get", "ns"]).await;
     assert_eq!(words(namespaces.lines().nth(1).unwrap())[..2], ["default", "Active"]);
+}
+
+#[tokio::test]
+async fn kubectl_makes_shows_changes_and_deletes_services() {
+    let kubectl = Kubectl::new().await;
+    kubectl.run(&["create", "service", "clusterip", "shop", "--tcp=80:8080"]).await;
+    kubectl.run(&["create", "svc", "clusterip", "quiet", "--clusterip=None"]).await;
+    let table = kubectl.run(&["get", "svc"]).await;
+    let lines: Vec<_> = table.lines().map(words).collect();
+    assert_eq!(lines[0], ["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"]);
+    assert_eq!(lines[1][..3], ["quiet", "ClusterIP", "None"]);
+    assert_eq!(lines[2][..5], ["shop", "ClusterIP", "10.96.0.1", "<none>", "80/TCP"]);
+    let applied = |target: u16| {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "bank"},
+            "spec": {"selector": {"app": "bank"}, "ports": [
+                {"name": "http", "port": 80, "targetPort": target},
+                {"name": "admin", "port": 81, "targetPort": "admin"},
+            ]},
+        })
+    };
+    kubectl.apply(&applied(8080), &[]).await;
+    kubectl.apply(&applied(9090), &[]).await;
+    let bank = kubectl.json(&["get", "service", "bank"]).await;
+    assert_eq!(bank["spec"]["clusterIP"], "10.96.0.2", "it keeps its address");
+    let ports = bank["spec"]["ports"].as_array().unwrap();
+    assert_eq!(ports.len(), 2, "merged by port: {ports:?}");
+    assert_eq!((&ports[0]["targetPort"], &ports[1]["targetPort"]), (&json!(9090), &json!("admin")));
+    kubectl.run(&["delete", "svc", "shop", "bank"]).await;
+    assert_eq!(kubectl.run(&["get", "svc", "-o", "name"]).await.trim(), "service/quiet");
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ async fn requests_that_are_refused() {
             "Invalid",
             "metadata.name",
         ),
-        ("GET", "/api/v1/services", Value::Null, 501, "NotImplemented", "services"),
+        ("GET", "/api/v1/secrets", Value::Null, 501, "NotImplemented", "secrets"),
         (
             "GET",
             "/api/v1/namespaces/default/pods/web/log",

@@ -135,7 +135,7 @@ fn check_change(old: &Value, new: &Value) -> Vec<Cause> {
 }
 
 /// As in a cluster, a pod of an unknown service account is not let in.
-fn admit(store: &Store, namespace: &str, pod: &Value) -> Result<(), Refusal> {
+fn admit(store: &Store, namespace: &str, pod: &mut Value) -> Result<(), Refusal> {
     let account = meta::text(pod, "/spec/serviceAccountName");
     let key = Key {
         storage: service_accounts::STORAGE,

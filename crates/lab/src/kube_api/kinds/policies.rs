@@ -1,4 +1,4 @@
-//! Istio's `AuthorizationPolicy`. Its form is checked here to the last field: a misspelt one
+//! Istio's `AuthorizationPolicy` and `PeerAuthentication`. Their form is checked here to the last field: a misspelt one
 //! that is silently dropped would turn "allow this caller" into "allow every caller".
 
 use serde_json::Value;
@@ -34,6 +34,39 @@ pub(crate) const AUTHORIZATION_POLICIES: Resource = Resource {
     check_change: any_change,
     admit: any_place,
 };
+
+pub(crate) const PEER_AUTHENTICATIONS: Resource = Resource {
+    plural: "peerauthentications",
+    singular: "peerauthentication",
+    kind: "PeerAuthentication",
+    short_names: &["pa"],
+    storage: "peerauthentications",
+    columns: &[
+        NAME,
+        Column::text("Mode", 0, |row| meta::text(row.object, "/spec/mtls/mode").into()),
+        AGE,
+    ],
+    check: |peer| shape::check(&PEER_SHAPE, peer),
+    ..AUTHORIZATION_POLICIES
+};
+
+const MTLS: Shape =
+    Shape::Closed(&[("mode", Shape::OneOf(&["UNSET", "DISABLE", "PERMISSIVE", "STRICT"]))]);
+
+const PEER_SHAPE: Shape = Shape::Closed(&[
+    ("apiVersion", Shape::Text),
+    ("kind", Shape::Text),
+    ("metadata", Shape::Open(&[])),
+    (
+        "spec",
+        Shape::Closed(&[
+            ("selector", Shape::Closed(&[("matchLabels", Shape::TextMap)])),
+            ("mtls", MTLS),
+            ("portLevelMtls", Shape::Open(&[])),
+        ]),
+    ),
+    ("status", Shape::Open(&[])),
+]);
 
 const SOURCE: Shape = Shape::Closed(&[
     ("principals", Shape::Texts),
