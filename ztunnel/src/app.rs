@@ -5,6 +5,7 @@
 //! administration servers last, so that the end can be watched.
 
 mod fence;
+mod own;
 mod trust;
 
 use std::io;
@@ -23,7 +24,7 @@ use crate::admin::{self, Admin, Dump, Part, Readiness, Servers};
 use crate::config::Config;
 use crate::dns::Upstreams;
 use crate::identity::{CaClient, CaSettings, Certificates, ChannelError, ControlChannel, Token};
-use crate::proxy::ProxyContext;
+use crate::proxy::{Drain, ProxyContext};
 use crate::source::local::LocalError;
 use crate::source::{self, Audience, Caller, Scope, ViewHandle, ViewWriter, XdsClient};
 use crate::telemetry::log::Log;
@@ -31,6 +32,7 @@ use crate::telemetry::{Telemetry, register_process};
 use crate::tls::{Terms, TlsError};
 use crate::worker::Workers;
 use crate::workloads::{self, Handle, Manager};
+use own::Own;
 use trust::{Trust, hide_memory};
 
 /// What the end may take beyond the termination deadline.
@@ -125,6 +127,8 @@ struct App {
     manager: Manager,
     readiness: Readiness,
     termination_deadline: Duration,
+    context: Arc<ProxyContext>,
+    own: Option<Own>,
 }
 
 impl App {
@@ -156,7 +160,9 @@ impl App {
         let telemetry = Telemetry::with_settings(&mut registry, config.telemetry);
         let context =
             build_proxy(config, &view, &certificates, (fence, workers), telemetry.clone());
-        let (manager, handle) = build_workloads(config, context, &mut registry, &readiness)?;
+        let own = Own::of(config)?;
+        let (manager, handle) =
+            build_workloads(config, Arc::clone(&context), &mut registry, &readiness)?;
         let dump = Dump { view, certificates, workloads: handle, telemetry, config: summary };
         let levels = log.levels();
         let admin = Admin { readiness: readiness.clone(), registry, dump, levels, quit };
@@ -168,6 +174,8 @@ impl App {
             manager,
             readiness,
             termination_deadline: config.termination_deadline,
+            context,
+            own,
         })
     }
 
@@ -197,6 +205,10 @@ impl App {
                 "the watch over roots and revocation lists"
             }
         });
+        let own = match self.own {
+            Some(own) => own.start(&self.context).await,
+            None => None,
+        };
         let manager = tokio::select! {
             manager = self.manager.run(&quit) => manager,
             Some(part) = parts.join_next() => {
@@ -207,6 +219,9 @@ impl App {
         let limit = self.termination_deadline + END_SLACK;
         if timeout(limit, manager.drain(self.termination_deadline)).await.is_err() {
             warn!("connections were still open after {limit:?} and are cut");
+        }
+        if let Some(own) = own {
+            own.stop(Drain::Immediate).await;
         }
         xds_stop.cancel();
         admin_stop.cancel();

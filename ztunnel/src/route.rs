@@ -202,6 +202,18 @@ impl Sample {
     }
 }
 
+impl Passthrough {
+    /// The same, with the name in [`Passthrough::dst`] replaced by what it means.
+    ///
+    /// # Errors
+    /// That address may not be dialled in clear text.
+    pub fn resolved(self, ip: IpAddr, request: &Request<'_>) -> Result<Self, Refusal> {
+        let to = Self { dst: self.dst.resolved(ip), ..self };
+        request.may_be_clear(&to.dst)?;
+        Ok(to)
+    }
+}
+
 impl Tunnel {
     /// What is dialled: the end of the tunnel, or the gateway on the way there.
     #[must_use]

@@ -6,6 +6,7 @@
 //! USER_TIMEOUT_ENABLED (false)   end connections whose other end acknowledges nothing for
 //!                                as long as keep-alive has patience with idle ones
 //! ENABLE_ORIG_SRC (true)         applications see the client's address
+//! LOCALHOST_APP_TUNNEL (true)    waypoints that want a PROXY header listen on loopback
 //! MAX_INBOUND_CONNECTIONS (65536), MAX_OUTBOUND_CONNECTIONS (65536)
 //!                                open connections of one pod, each way
 //! MAX_INBOUND_TUNNELS (8192)     established tunnels toward one pod
@@ -20,7 +21,8 @@ use mesh::Identity;
 use super::parse::{self, Flag};
 use super::raw::Reader;
 use crate::proxy::{
-    Ipv6, Keepalive, Limits, ResponseBaggage, Settings, SourceAddress, TcpSettings, UserTimeout,
+    AppTunnel, Ipv6, Keepalive, Limits, ResponseBaggage, Settings, SourceAddress, TcpSettings,
+    UserTimeout,
 };
 
 pub(super) fn proxy(reader: &mut Reader<'_>) -> Settings {
@@ -46,6 +48,10 @@ pub(super) fn proxy(reader: &mut Reader<'_>) -> Settings {
         source_address: match reader.flag("ENABLE_ORIG_SRC", Flag::On) {
             Flag::On => SourceAddress::Client,
             Flag::Off => SourceAddress::Pod,
+        },
+        app_tunnel: match reader.flag("LOCALHOST_APP_TUNNEL", Flag::On) {
+            Flag::On => AppTunnel::Loopback,
+            Flag::Off => AppTunnel::PodAddress,
         },
         limits: limits(reader, &default.limits),
     }

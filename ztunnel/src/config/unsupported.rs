@@ -10,7 +10,6 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("PROXY_WORKLOAD_INFO", "", "the dedicated mode, one proxy per workload,"),
     ("FAKE_CA", "false", "made-up certificates"),
     ("UNSTABLE_ENABLE_SOCKS5", "false", "the SOCKS listener"),
-    ("LOCALHOST_APP_TUNNEL", "true", "an application tunnel to the pod's address"),
     ("TRANSPARENT_NETWORK_POLICIES", "false", "dialling peers at the application's port"),
 ];
 

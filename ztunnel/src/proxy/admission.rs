@@ -22,6 +22,14 @@ impl PodShared {
         self.settled(Ok).await
     }
 
+    /// The pod, waited for while it is not known.
+    pub(super) async fn known(&self) -> Result<Known, Refusal> {
+        match self.lookup() {
+            Err(refusal) if refusal.may_pass() => self.settled(Ok).await,
+            answer => answer,
+        }
+    }
+
     /// Waits until a connection toward this pod can be judged, and judges it. The first
     /// judgement is told to those who watch policies.
     pub(super) async fn admit(&self, connection: &mesh::Connection) -> Result<Known, Refusal> {

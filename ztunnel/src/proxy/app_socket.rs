@@ -34,12 +34,13 @@ impl AppSocket {
         }
     }
 
-    /// Has the other end gone before it said anything? One that has sent something and
-    /// then its FIN may still wait for the answer; one that has said nothing gave up
-    /// while it was waiting for us.
+    /// Has the other end gone for sure? A FIN does not say so, not even where nothing was
+    /// sent before it: it comes from one that has closed as from one that only listens.
     pub(super) fn abandoned(&self) -> bool {
         match SockRef::from(&self.0).peek(&mut [MaybeUninit::uninit()]) {
-            Ok(bytes) => bytes == 0,
+            // After a FIN, a reset is found there only.
+            Ok(0) => !matches!(self.0.take_error(), Ok(None)),
+            Ok(_) => false,
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
     }
@@ -93,7 +94,7 @@ mod tests {
         assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
     }
     #[tokio::test]
-    async fn who_has_gone_without_a_word_is_told_from_who_has_finished_asking() {
+    async fn only_a_reset_says_that_nobody_listens() {
         let (mut near, far) = pair().await;
         assert!(!far.abandoned());
         near.write_all(b"?").await.unwrap();
@@ -105,9 +106,13 @@ mod tests {
         drop(near);
         far.readable().await.unwrap();
         assert!(far.abandoned());
-        let (near, far) = pair().await;
-        drop(near);
+        let (mut near, far) = pair().await;
+        near.shutdown().await.unwrap();
         far.readable().await.unwrap();
+        assert!(!far.abandoned(), "it may want to hear");
+        near.set_zero_linger().unwrap();
+        drop(near);
+        far.ready(Interest::ERROR).await.unwrap();
         assert!(far.abandoned());
     }
 }

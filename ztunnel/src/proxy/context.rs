@@ -42,6 +42,15 @@ pub enum SourceAddress {
     Pod,
 }
 
+/// Where an application listens that takes the traffic of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppTunnel {
+    /// On the pod's loopback address, where nobody else can speak in its place.
+    Loopback,
+    /// On the pod's address.
+    PodAddress,
+}
+
 /// Settings of the proxies.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -65,6 +74,8 @@ pub struct Settings {
     pub tcp: TcpSettings,
     /// What applications see.
     pub source_address: SourceAddress,
+    /// Where applications listen that take the traffic of others.
+    pub app_tunnel: AppTunnel,
     /// What one pod may use up.
     pub limits: Limits,
 }
@@ -82,6 +93,7 @@ impl Default for Settings {
             dns: dns::Settings::default(),
             tcp: TcpSettings::default(),
             source_address: SourceAddress::Client,
+            app_tunnel: AppTunnel::Loopback,
             limits: Limits::default(),
         }
     }

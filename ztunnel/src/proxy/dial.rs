@@ -50,14 +50,18 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    pub(super) fn new(context: &ProxyContext, netns: PodNetns) -> Self {
+    pub(super) fn new(
+        context: &ProxyContext,
+        netns: PodNetns,
+        source_address: SourceAddress,
+    ) -> Self {
         let settings = &context.settings;
         Self {
             netns,
             mark: settings.packet_mark,
             telemetry: context.telemetry.clone(),
             tcp: settings.tcp,
-            source_address: settings.source_address,
+            source_address,
             descriptors: context.descriptors,
         }
     }

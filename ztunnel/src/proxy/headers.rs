@@ -13,7 +13,7 @@ use mesh::{Service, Workload, WorkloadKind};
 use super::context::ResponseBaggage;
 use crate::tls::random;
 
-pub(super) use claims::{Claims, claims};
+pub(super) use claims::{Claims, claims, service_named};
 
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 /// The network that a client is in, when there is a gateway between us.
@@ -31,6 +31,13 @@ pub(super) fn request(client: &Workload, addr: SocketAddr, service: Option<&Serv
     if let Some(trace) = traceparent() {
         insert(&mut headers, TRACEPARENT, &trace);
     }
+    headers
+}
+
+/// The same request, from the network `own` into the one behind a gateway. An empty name is
+/// one too: that of a mesh whose first network never needed another.
+pub(super) fn beyond_gateway(mut headers: HeaderMap, own: &str) -> HeaderMap {
+    insert(&mut headers, NETWORK, own);
     headers
 }
 

@@ -1,27 +1,28 @@
 //! Tunnels of peers (port 15008).
 
+mod begin;
+mod destination;
+mod preface;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::StatusCode;
-use mesh::{Identity, Network, View};
+use mesh::Identity;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::accept::Arrival;
-use super::admission::Known;
 use super::app_socket::AppSocket;
 use super::limits::{HandshakePlace, Place};
 use super::pod::{Life, PodShared};
 use super::refusal::Refusal;
-use super::report::{canonical, claimed, client, failure, inbound, refused, stranger};
-use super::roster::{Offence, Seat};
-use super::target::target;
-use super::{HANDSHAKE_DEADLINE, KNOWLEDGE_WAIT, headers};
-use crate::hbone::{Flow, Incoming, PumpError, ServerTunnel, TunnelStream, pump};
-use crate::telemetry::{ConnectionGuard, Endpoint, Failure, ResponseFlags, Step};
+use super::report::{canonical, failure, inbound, refused, stranger};
+use super::{HANDSHAKE_DEADLINE, KNOWLEDGE_WAIT};
+use crate::hbone::{Flow, Incoming, PumpError, ServerTunnel, pump};
+use crate::telemetry::{Failure, ResponseFlags, Step};
 use crate::tls::{self, Watched};
+use begin::{Open, begin};
 
 /// Who is at the other end of a tunnel, and at which of our addresses it arrived.
 #[derive(Clone, Debug)]
@@ -44,7 +45,7 @@ pub(super) async fn serve(pod: Arc<PodShared>, life: Life, Arrival { tcp, peer, 
             Box::pin(requests(pod, life, worker, tunnel, peer)).await;
             drop(place);
         }
-        Err(refusal) => refused(&pod, inbound(&pod, None, stranger(addr), local, None), &refusal),
+        Err(refusal) => refused(&pod, inbound(&pod, None, stranger(addr), local), &refusal),
     }
 }
 
@@ -145,102 +146,6 @@ pub(super) async fn stream(
     }
     guard.close(result);
     drop((seat, place));
-}
-
-/// An admitted stream, while it is open.
-struct Open {
-    app: AppSocket,
-    stream: TunnelStream,
-    guard: ConnectionGuard,
-    place: Place,
-    seat: Seat,
-    offence: Offence,
-}
-
-async fn begin(pod: &PodShared, worker: usize, peer: &Peer, incoming: Incoming) -> Option<Open> {
-    let Admitted { place, seat, offence, known, dst } =
-        match admit(pod, worker, peer, &incoming).await {
-            Ok(admitted) => admitted,
-            Err((dst, refusal)) => {
-                let view = pod.context.view.current();
-                let network = &pod.context.settings.network;
-                let src = client(view.as_deref(), network, peer.addr, Some(&peer.identity));
-                refused(pod, inbound(pod, None, src, dst, Some(peer.local)), &refusal);
-                incoming.refuse(refusal.status());
-                return None;
-            }
-        };
-    let (view, workload) = &known;
-    let src = source(view, &workload.network, peer, &incoming);
-    let facts = inbound(pod, Some(&known), src, dst, Some(peer.local));
-    let guard = pod.context.telemetry.open(facts);
-    match connect(pod, peer, dst, &known, incoming).await {
-        Ok((app, stream)) => Some(Open { app, stream, guard, place, seat, offence }),
-        Err(failure) => {
-            guard.close(Err(failure));
-            None
-        }
-    }
-}
-
-/// What an admitted request has got.
-struct Admitted {
-    place: Place,
-    seat: Seat,
-    offence: Offence,
-    known: Known,
-    dst: SocketAddr,
-}
-
-/// Who asks, for those who watch.
-fn source(view: &View, network: &Network, peer: &Peer, incoming: &Incoming) -> Endpoint {
-    match headers::claims(incoming.headers(), network, &peer.identity) {
-        Ok(None) => return client(Some(view), network, peer.addr, Some(&peer.identity)),
-        Ok(Some(claims)) => return claimed(claims, peer.addr, &peer.identity),
-        Err(error) => {
-            tracing::debug!(peer = %peer.identity, %error, "what a gateway passed on is no use");
-        }
-    }
-    Endpoint { identity: Some(peer.identity.clone()), ..stranger(peer.addr) }
-}
-
-/// Is it for this pod, and is it allowed? A refusal comes with the destination, as far
-/// as it is known.
-async fn admit(
-    pod: &PodShared,
-    worker: usize,
-    peer: &Peer,
-    incoming: &Incoming,
-) -> Result<Admitted, (SocketAddr, Refusal)> {
-    let dst =
-        target(incoming.authority(), peer.local.ip()).map_err(|refusal| (peer.local, refusal))?;
-    let place = pod.inbound.take().map_err(|full| (dst, full.into()))?;
-    let identity = Some(peer.identity.clone());
-    let connection = mesh::Connection { source: peer.addr, identity, destination: dst };
-    let (seat, offence) = pod.roster.inbound(worker, connection.clone());
-    let known = pod.admit(&connection).await.map_err(|refusal| (dst, refusal))?;
-    Ok(Admitted { place, seat, offence, known, dst })
-}
-
-/// Reaches the application first, and only then says yes.
-async fn connect(
-    pod: &PodShared,
-    peer: &Peer,
-    dst: SocketAddr,
-    (_, workload): &Known,
-    incoming: Incoming,
-) -> Result<(AppSocket, TunnelStream), Failure> {
-    let app = match pod.dialer.dial_app(Some(peer.addr.ip()), dst).await {
-        Ok(app) => app,
-        Err(error) => {
-            incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
-            return Err(failure(ResponseFlags::Connect, &error));
-        }
-    };
-    let stream = incoming
-        .accept(headers::response(workload, pod.context.settings.response_baggage))
-        .map_err(|error| failure(ResponseFlags::None, &error))?;
-    Ok((app, stream))
 }
 
 fn torn(error: &PumpError) -> Failure {

@@ -57,7 +57,7 @@ async fn begin(
         Ok(taken) => taken,
         Err(refusal) => {
             let local = remote.local_addr().map_or(source, canonical);
-            refused(pod, inbound(pod, None, stranger(source), local, None), &refusal);
+            refused(pod, inbound(pod, None, stranger(source), local), &refusal);
             return None;
         }
     };
@@ -72,12 +72,12 @@ async fn begin(
             let view = pod.context.view.current();
             let network = &pod.context.settings.network;
             let src = client(view.as_deref(), network, source, None);
-            refused(pod, inbound(pod, None, src, destination, None), &refusal);
+            refused(pod, inbound(pod, None, src, destination), &refusal);
             return None;
         }
     };
     let src = client(Some(&known.0), &known.1.network, source, None);
-    let guard = pod.context.telemetry.open(inbound(pod, Some(&known), src, destination, None));
+    let guard = pod.context.telemetry.open(inbound(pod, Some(&known), src, destination));
     match pod.dialer.dial_app(Some(source.ip()), destination).await {
         Ok(app) => Some(Open { app, guard, place, seat, offence }),
         Err(error) => {
@@ -98,7 +98,7 @@ fn take(pod: &PodShared, tcp: &AppSocket) -> Result<(Place, SocketAddr), Refusal
     if dst.0 == canonical(local) {
         return Err(Refusal::NotRedirected);
     }
-    own_port(dst.0)?;
+    own_port(dst.0.port())?;
     Ok((place, dst.0))
 }
 

@@ -162,12 +162,23 @@ pub(super) async fn open(
 ) -> Result<Vec<OpenListener>, BindError> {
     match listeners {
         Listeners::ToBind(claim) => {
-            let bound = bind(context, netns, *claim).await?;
+            let bound = bind(context, netns, *claim, &PORTS).await?;
             let register = |(socket, port)| register(socket, port, home);
             bound.into_iter().zip(PORTS).map(register).collect()
         }
         Listeners::Given(given) => open_given(given, home),
     }
+}
+
+/// Only that for tunnels.
+pub(super) async fn open_for_tunnels(
+    context: &ProxyContext,
+    netns: &PodNetns,
+    home: &Worker,
+) -> Result<Option<OpenListener>, BindError> {
+    let port = zds::port::INBOUND_HBONE;
+    let bound = bind(context, netns, Claim::Shared, &[zds::port::INBOUND_HBONE]).await?;
+    bound.into_iter().next().map(|socket| register(socket, port, home)).transpose()
 }
 
 pub(super) fn open_given(
@@ -194,7 +205,8 @@ async fn bind(
     context: &ProxyContext,
     netns: &PodNetns,
     claim: Claim,
-) -> Result<[StdListener; 3], BindError> {
+    ports: &'static [u16],
+) -> Result<Vec<StdListener>, BindError> {
     let (sender, receiver) = oneshot::channel();
     let settings = &context.settings;
     let families = match settings.ipv6 {
@@ -203,12 +215,11 @@ async fn bind(
     };
     let (mark, reuse) = (settings.packet_mark, settings.port_use);
     let job = move || {
-        let listen = |port| {
+        let listen = |&port: &u16| {
             let any = ListenAny { port, families, backlog: BACKLOG, mark, port_use: reuse };
             bind_as(claim, &any).map_err(|source| BindError::Listen(port, source))
         };
-        let [first, second, third] = PORTS.map(listen);
-        Ok::<_, BindError>([first?, second?, third?])
+        ports.iter().map(listen).collect::<Result<Vec<_>, BindError>>()
     };
     context
         .fence

@@ -27,6 +27,7 @@ mod inbound_plain;
 mod limits;
 mod listen;
 mod outbound;
+mod own;
 mod pod;
 mod refusal;
 mod report;
@@ -40,7 +41,7 @@ mod tune;
 use std::io;
 use std::time::Duration;
 
-pub use context::{Ipv6, ProxyContext, ResponseBaggage, Settings, SourceAddress};
+pub use context::{AppTunnel, Ipv6, ProxyContext, ResponseBaggage, Settings, SourceAddress};
 pub use limits::Limits;
 pub use listen::{Claim, GivenError, GivenListener, Listeners, OpenListener};
 pub use pod::{Connections, Drain, Pod, PodProxy};

@@ -1,49 +1,32 @@
 //! Connections that the pod's applications open (port 15001).
 
+mod tunnel;
+mod way;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
-use http::StatusCode;
 use mesh::Workload;
 use netns::{OrigDst, original_dst};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use super::accept::Arrival;
-use super::admission::Known;
 use super::app_socket::AppSocket;
-use super::dial::DialError;
 use super::limits;
 use super::pod::PodShared;
 use super::refusal::Refusal;
 use super::report::{canonical, failure, refused, stranger};
 use super::roster::Seat;
 use super::splice::splice;
-use super::{HANDSHAKE_DEADLINE, KNOWLEDGE_WAIT, headers};
-use crate::hbone::{Connect, Flow, OpenError, PoolKey, PumpError, TunnelStream, pump};
-use crate::identity::IdentityError;
-use crate::route::{
-    Authority, Passthrough, PassthroughReason, Place, Reach, Request, Route, Sample, Tunnel, route,
-};
+use crate::hbone::{Flow, PumpError, TunnelStream, pump};
+use crate::route::{Passthrough, PassthroughReason, Request, Sample};
 use crate::telemetry::{
     ConnectionGuard, ConnectionOpen, Direction, Endpoint, Failure, Reporter, ResponseFlags,
-    Security, Step,
+    Security,
 };
-use crate::tls::{self, TlsError, Watched};
 
-/// Why there is no connection to a peer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum PeerError {
-    #[error("own identity: {0}")]
-    Identity(Arc<IdentityError>),
-    #[error("own identity: the CA did not answer in time")]
-    IdentityDeadline,
-    #[error(transparent)]
-    Dial(DialError),
-    #[error(transparent)]
-    Tls(TlsError),
-}
+pub(super) use tunnel::PeerError;
+use way::{Way, way};
 
 /// One accepted connection, to its end.
 pub(super) async fn serve(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) {
@@ -109,38 +92,16 @@ async fn begin(
         view: &known.0,
         sample: Sample::draw(|| fastrand::u64(..)),
     };
-    let opened = match decide(&request) {
-        Ok(Way::Tunnel(to, hbone)) => tunnel(pod, worker, client, &known, to, hbone).await,
-        Ok(Way::Passthrough(to, addr)) => passthrough(pod, client, &known, to, addr).await,
+    let facts = facts(pod, Some(&known.1), client, stranger(dst.0));
+    let opened = match way(pod, &request).await {
+        Ok(Way::Tunnel(to, addr)) => tunnel::open(pod, worker, &known, facts, to, addr).await,
+        Ok(Way::Passthrough(to, addr)) => passthrough(pod, facts, to, addr).await,
         Err(refusal) => {
-            refused(pod, facts(pod, Some(&known.1), client, stranger(dst.0)), &refusal);
+            refused(pod, facts, &refusal);
             None
         }
     };
     opened.map(|(far, guard)| Open { far, guard, place, seat })
-}
-
-/// A route with what is to be dialled for it.
-enum Way {
-    Tunnel(Tunnel, SocketAddr),
-    Passthrough(Passthrough, SocketAddr),
-}
-
-/// Routes that lead through a gateway, or to a name, are refused: nothing here can take
-/// them, and there is no other way that is as safe.
-fn decide(request: &Request<'_>) -> Result<Way, Refusal> {
-    let dialled = |place: &Place| match place {
-        Place::Address(addr) => Ok(*addr),
-        Place::Resolve { hostname, .. } => Err(Refusal::HostnameDestination(hostname.to_string())),
-    };
-    match route(request) {
-        Route::Tunnel(to) => match &to.reach {
-            Reach::Direct(place) => dialled(place).map(|addr| Way::Tunnel(to, addr)),
-            Reach::Through(_) => Err(Refusal::OtherNetwork(to.peer.network.to_string())),
-        },
-        Route::Passthrough(to) => dialled(&to.dst).map(|addr| Way::Passthrough(to, addr)),
-        Route::Refuse(refusal) => Err(refusal.into()),
-    }
 }
 
 /// May it be looked at, and where was it going to?
@@ -173,93 +134,17 @@ fn facts(
             workload: source.cloned(),
             identity: Some(pod.lease.identity().clone()),
         },
+        dialled: dst.addr,
         dst,
         service: None,
-        hbone_addr: None,
+        hop: None,
         security: Security::Plain,
     }
 }
 
-async fn tunnel(
-    pod: &Arc<PodShared>,
-    worker: usize,
-    client: SocketAddr,
-    (_, source): &Known,
-    to: Tunnel,
-    hbone: SocketAddr,
-) -> Option<(Far, ConnectionGuard)> {
-    let dst = Endpoint {
-        addr: match &to.authority {
-            Authority::Address(addr) => *addr,
-            Authority::Name { .. } | Authority::Resolve { .. } => hbone,
-        },
-        identity: to.expected.first().cloned(),
-        workload: Some(Arc::clone(&to.peer)),
-    };
-    let guard = pod.context.telemetry.open(ConnectionOpen {
-        service: to.service.clone(),
-        hbone_addr: Some(hbone),
-        security: Security::MutualTls,
-        ..facts(pod, Some(source), client, dst)
-    });
-    let connect = Connect {
-        authority: to.authority.to_string(),
-        headers: headers::request(source, client, to.service.as_deref()),
-    };
-    let key =
-        PoolKey { source: pod.lease.identity().clone(), accepted: to.expected, destination: hbone };
-    match pod.pool(worker).open(&key, &connect, || dial_peer(pod, &key)).await {
-        Ok((stream, _headers)) => Some((Far::Tunnel(stream), guard)),
-        Err(error) => {
-            guard.close(Err(open_failure(&error)));
-            None
-        }
-    }
-}
-
-fn dial_peer(
-    pod: &Arc<PodShared>,
-    key: &PoolKey,
-) -> impl Future<Output = Result<Watched<tls::Stream<TcpStream>>, PeerError>> + Send + 'static + use<>
-{
-    let (pod, key) = (Arc::clone(pod), key.clone());
-    async move {
-        let certified = timeout(KNOWLEDGE_WAIT, pod.lease.certificate())
-            .await
-            .map_err(|_| PeerError::IdentityDeadline)?
-            .map_err(PeerError::Identity)?;
-        let tcp = pod.dialer.dial_peer(key.destination).await.map_err(PeerError::Dial)?;
-        let credentials = certified.credentials();
-        let ip = key.destination.ip();
-        let begun = Instant::now();
-        let secured = tls::connect(credentials, &key.accepted, tcp, ip, HANDSHAKE_DEADLINE);
-        let (stream, peer) = secured.await.map_err(PeerError::Tls)?;
-        pod.context.telemetry.took(Step::HandshakeClient, begun.elapsed());
-        Ok(peer.watch(stream))
-    }
-}
-
-fn open_failure(error: &OpenError<PeerError>) -> Failure {
-    let flags = match error {
-        OpenError::Dial(error) => match &**error {
-            PeerError::Identity(_) | PeerError::IdentityDeadline => ResponseFlags::IdentityError,
-            PeerError::Dial(DialError::Deadline { .. }) => ResponseFlags::NetworkPolicy,
-            PeerError::Dial(_) => ResponseFlags::Connect,
-            PeerError::Tls(error) if error.is_revoked() => ResponseFlags::CertRevoked,
-            PeerError::Tls(_) => ResponseFlags::TlsFailure,
-        },
-        OpenError::Handshake(_) => ResponseFlags::H2HandshakeFailure,
-        OpenError::Refused(StatusCode::UNAUTHORIZED) => ResponseFlags::Deny,
-        OpenError::Refused(_) | OpenError::Deadline => ResponseFlags::Connect,
-        OpenError::Request(_) | OpenError::Malformed(_) => ResponseFlags::None,
-    };
-    failure(flags, error)
-}
-
 async fn passthrough(
     pod: &PodShared,
-    client: SocketAddr,
-    (_, source): &Known,
+    facts: ConnectionOpen,
     to: Passthrough,
     addr: SocketAddr,
 ) -> Option<(Far, ConnectionGuard)> {
@@ -267,10 +152,8 @@ async fn passthrough(
         pod.context.telemetry.passthrough_unknown_destination();
     }
     let dst = Endpoint { addr, workload: to.peer, identity: None };
-    let guard = pod
-        .context
-        .telemetry
-        .open(ConnectionOpen { service: to.service, ..facts(pod, Some(source), client, dst) });
+    let facts = ConnectionOpen { dst, service: to.service, ..facts };
+    let guard = pod.context.telemetry.open(facts);
     match pod.dialer.dial_app(None, addr).await {
         Ok(remote) => Some((Far::Clear(remote), guard)),
         Err(error) => {

@@ -17,6 +17,7 @@ use super::dns::Dns;
 use super::limits::{Full, Handshakes, Places};
 use super::listen::{self, GivenListener, Listeners, OpenListener, Served};
 use super::outbound::PeerError;
+use super::own::OpenPorts;
 use super::roster::{self, Roster};
 use super::{ProxyError, inbound, inbound_plain, outbound};
 use crate::dns::Resolver;
@@ -88,14 +89,27 @@ impl PodProxy {
         let listeners = listeners.map_err(|error| error.of(&name))?;
         let dns = Dns::bind(context, &pod, &home, None).await?;
         let Pod { uid, info, netns, .. } = pod;
-        let shared = PodShared::new(context, &identity, info, netns.clone(), dns.resolver());
+        let dialer = Dialer::new(context, netns.clone(), context.settings.source_address);
+        let shared = PodShared::new(context, &identity, info, dialer, dns.resolver());
         tracing::info!(pod = %name, %uid, %identity, "pod is served");
+        let proxy = Self::of(shared, home, netns, listeners);
+        dns.serve(&proxy.shared, &proxy.life, &proxy.home);
+        Ok(proxy)
+    }
+
+    /// Begins to serve.
+    pub(super) fn of(
+        shared: PodShared,
+        home: Worker,
+        netns: PodNetns,
+        listeners: impl IntoIterator<Item = OpenListener>,
+    ) -> Self {
         let (shared, life, served) = (Arc::new(shared), Life::default(), Served::default());
-        dns.serve(&shared, &life, &home);
         life.spawn_watcher(&home, roster::watch(Arc::clone(&shared)));
+        life.spawn_watcher(&home, renewals(Arc::clone(&shared)));
         let mut proxy = Self { shared, life, home, netns, served };
         listeners.into_iter().for_each(|listener| proxy.serve(listener));
-        Ok(proxy)
+        proxy
     }
 
     fn serve(&mut self, listener: OpenListener) {
@@ -186,6 +200,19 @@ impl PodProxy {
     }
 }
 
+/// After a renewal, connections begin anew with the new certificate; what is open goes on.
+async fn renewals(pod: Arc<PodShared>) {
+    let mut generation = pod.lease.generation();
+    loop {
+        pod.lease.renewed(generation).await;
+        let before = std::mem::replace(&mut generation, pod.lease.generation());
+        // Who waited for the first certificate connects with that.
+        if before > 0 {
+            pod.pools.iter().filter_map(OnceLock::get).for_each(Pool::retire_all);
+        }
+    }
+}
+
 impl Drop for PodProxy {
     fn drop(&mut self) {
         self.life.cut.cancel();
@@ -239,21 +266,22 @@ pub(super) struct PodShared {
     pub(super) tunnels: Arc<Places>,
     pub(super) handshakes: Arc<Handshakes>,
     pub(super) resolver: Resolver,
+    pub(super) open_ports: OpenPorts,
     /// One per worker, made when it is first used.
     pools: Box<[OnceLock<Pool<PeerError>>]>,
 }
 
 impl PodShared {
-    fn new(
+    pub(super) fn new(
         context: &Arc<ProxyContext>,
         identity: &Identity,
         info: zds::WorkloadInfo,
-        netns: PodNetns,
+        dialer: Dialer,
         resolver: Resolver,
     ) -> Self {
         let (limits, workers) = (&context.settings.limits, context.workers.all().len());
         Self {
-            dialer: Dialer::new(context, netns),
+            dialer,
             lease: context.certificates.lease(identity),
             info,
             roster: Roster::new(workers),
@@ -262,6 +290,7 @@ impl PodShared {
             tunnels: Places::new(limits.tunnels, Full::Tunnels),
             handshakes: Handshakes::new(limits),
             resolver,
+            open_ports: OpenPorts::All,
             pools: (0..workers).map(|_| OnceLock::new()).collect(),
             context: Arc::clone(context),
         }

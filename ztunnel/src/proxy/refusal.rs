@@ -25,18 +25,20 @@ pub(super) enum Refusal {
     ProxyPort,
     #[error(transparent)]
     Route(route::Refusal),
-    #[error("destination is in network {0:?}, which needs a tunnel in a tunnel: not supported yet")]
-    OtherNetwork(String),
-    #[error("destination is known by the name {0} only: not supported yet")]
-    HostnameDestination(String),
+    #[error("destination is known by name only: {0}")]
+    Unresolved(String),
     #[error("policy: {0}")]
     Denied(Denial),
     #[error("request is no CONNECT")]
     NotConnect,
-    #[error("authority \"{0}\" is not ip:port")]
+    #[error("authority \"{0}\" is neither ip:port nor hostname:port")]
     Authority(String),
     #[error("target {0} is not this pod")]
     ForeignTarget(SocketAddr),
+    #[error("requested service is not served here: {0}")]
+    Unserved(String),
+    #[error("port {0} of this pod is not open to the mesh")]
+    ClosedPort(u16),
     #[error("no certificate for the pod: {0}")]
     NoCertificate(String),
     #[error("peer could not prove who it is: {0}")]
@@ -76,14 +78,15 @@ impl Refusal {
             Self::Lookup(_) => "lookup",
             Self::ProxyPort => "proxy_port",
             Self::Route(refusal) => refusal.name(),
-            Self::OtherNetwork(_) => "other_network",
-            Self::HostnameDestination(_) => "hostname_destination",
+            Self::Unresolved(_) => "unresolved",
             Self::Denied(Denial::Unknown(_)) => "policy_unknown",
             Self::Denied(Denial::Rejected(_)) => "policy_rejected",
             Self::Denied(_) => "policy",
             Self::NotConnect => "not_connect",
             Self::Authority(_) => "bad_authority",
             Self::ForeignTarget(_) => "foreign_target",
+            Self::Unserved(_) => "unserved",
+            Self::ClosedPort(_) => "closed_port",
             Self::NoCertificate(_) => "no_certificate",
             Self::Handshake(_) => "handshake",
             Self::Revoked(_) => "revoked",
@@ -114,8 +117,9 @@ impl Refusal {
             | Self::UnknownWorkload
             | Self::Lookup(_)
             | Self::Route(_)
-            | Self::OtherNetwork(_)
-            | Self::HostnameDestination(_)
+            | Self::Unresolved(_)
+            | Self::Unserved(_)
+            | Self::ClosedPort(_)
             | Self::NoCertificate(_)
             | Self::Handshake(_)
             | Self::Revoked(_)

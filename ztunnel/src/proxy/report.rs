@@ -52,7 +52,6 @@ pub(super) fn inbound(
     known: Option<&Known>,
     src: Endpoint,
     dst: SocketAddr,
-    hbone_addr: Option<SocketAddr>,
 ) -> ConnectionOpen {
     let security = if src.identity.is_some() { Security::MutualTls } else { Security::Plain };
     ConnectionOpen {
@@ -65,7 +64,8 @@ pub(super) fn inbound(
             identity: Some(pod.lease.identity().clone()),
         },
         service: None,
-        hbone_addr,
+        dialled: dst,
+        hop: None,
         security,
     }
 }

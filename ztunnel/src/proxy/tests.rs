@@ -1,10 +1,16 @@
 //! Two captured pods and everything between them; only the control plane is pretended.
 
 mod dns;
+mod gateways;
+mod half_closed;
 mod limits;
+mod names;
+mod own;
+mod renewals;
 mod revoked;
 mod services;
 mod sizes;
 mod stories;
 mod strangers;
+mod waypoints;
 mod world;

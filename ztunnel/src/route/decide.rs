@@ -95,10 +95,15 @@ impl Request<'_> {
         }
     }
 
-    /// A tunnel is safe, whatever a rejected version would have said; clear text is not.
     fn in_clear(&self, to: Passthrough) -> Decision {
-        let chosen = match to.dst {
-            Place::Address(addr) => Some(addr),
+        self.may_be_clear(&to.dst)?;
+        Ok(Route::Passthrough(to))
+    }
+
+    /// A tunnel is safe, whatever a rejected version would have said; clear text is not.
+    pub(super) fn may_be_clear(&self, to: &Place) -> Result<(), Refusal> {
+        let chosen = match to {
+            Place::Address(addr) => Some(*addr),
             Place::Resolve { .. } => None,
         };
         let dialled = self.dialled();
@@ -112,10 +117,7 @@ impl Request<'_> {
                 return Err(Refusal::RejectedService(key.clone()));
             }
         }
-        if let Some(addr) = chosen {
-            self.not_to_myself(addr)?;
-        }
-        Ok(Route::Passthrough(to))
+        chosen.map_or(Ok(()), |addr| self.not_to_myself(addr))
     }
 
     /// The proxy's ports in this pod lead back here.

@@ -1,4 +1,7 @@
 //! The access log: target `access`, one line per connection, keys and order as Istio's.
+//!
+//! As there, `dst.addr` is where the next ztunnel listens, and `dst.hbone_addr` what was
+//! asked of it.
 
 use std::time::Duration;
 
@@ -18,7 +21,7 @@ pub(super) struct Bytes {
 macro_rules! access_event {
     ($level:expr, $message:literal, $connection:expr $(, $($rest:tt)*)?) => {{
         let connection: &ConnectionOpen = $connection;
-        let (src, dst) = (&connection.src, &connection.dst);
+        let (src, dst, hop) = (&connection.src, &connection.dst, connection.hop.as_ref());
         tracing::event!(
             target: "access",
             $level,
@@ -28,8 +31,8 @@ macro_rules! access_event {
                 src.namespace = namespace(src),
                 src.identity = identity(src).as_deref(),
                 src.cluster = cluster(src),
-                dst.addr = %dst.addr,
-                dst.hbone_addr = connection.hbone_addr.map(tracing::field::display),
+                dst.addr = %hop.map_or(dst.addr, |hop| hop.peer),
+                dst.hbone_addr = hop.map(|hop| tracing::field::display(&hop.target)),
                 dst.service = connection.service.as_ref().map(|service| service.key.hostname()),
                 dst.workload = name(dst),
                 dst.namespace = namespace(dst),

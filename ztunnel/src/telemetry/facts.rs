@@ -53,6 +53,15 @@ pub struct Endpoint {
     pub identity: Option<Identity>,
 }
 
+/// A tunnel, from one ztunnel to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Where it ends: the peer's or our own port for tunnels.
+    pub peer: SocketAddr,
+    /// What is asked for there.
+    pub target: Box<str>,
+}
+
 /// The facts of a connection when it begins.
 #[derive(Clone, Debug)]
 pub struct ConnectionOpen {
@@ -62,12 +71,14 @@ pub struct ConnectionOpen {
     pub direction: Direction,
     /// Who dialled.
     pub src: Endpoint,
-    /// What was dialled.
+    /// Whom it reaches.
     pub dst: Endpoint,
     /// The service by which it was dialled, if by one.
     pub service: Option<Arc<Service>>,
-    /// The peer ztunnel's address, when a tunnel carries the connection.
-    pub hbone_addr: Option<SocketAddr>,
+    /// The address that was dialled, before anybody chose a workload for it.
+    pub dialled: SocketAddr,
+    /// The tunnel that carries the connection.
+    pub hop: Option<Hop>,
     /// How the bytes travel.
     pub security: Security,
 }

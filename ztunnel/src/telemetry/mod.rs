@@ -34,7 +34,7 @@ use prometheus_client::registry::Registry;
 
 pub use connection::ConnectionGuard;
 pub use dry_run::{DryRun, PolicyLog, dry_run};
-pub use facts::{ConnectionOpen, Direction, Endpoint, Reporter, Security};
+pub use facts::{ConnectionOpen, Direction, Endpoint, Hop, Reporter, Security};
 pub use failure::{Failure, Refusal, ResponseFlags};
 use metrics::Metrics;
 pub use open::OpenConnection;

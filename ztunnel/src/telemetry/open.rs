@@ -20,10 +20,12 @@ pub struct OpenConnection {
     pub direction: Direction,
     /// Who dialled.
     pub src: SocketAddr,
-    /// What was dialled.
+    /// Whom it reaches.
     pub dst: SocketAddr,
     /// The service by which it was dialled.
     pub service: Option<ServiceKey>,
+    /// The address that was dialled, before anybody chose a workload for it.
+    pub dialled: SocketAddr,
     /// Where the tunnel that carries it ends.
     pub hbone_addr: Option<SocketAddr>,
     /// How the bytes travel.
@@ -66,7 +68,8 @@ impl OpenConnections {
                 src: facts.src.addr,
                 dst: facts.dst.addr,
                 service: facts.service.as_ref().map(|service| service.key.clone()),
-                hbone_addr: facts.hbone_addr,
+                dialled: facts.dialled,
+                hbone_addr: facts.hop.as_ref().map(|hop| hop.peer),
                 security: facts.security,
             });
         });

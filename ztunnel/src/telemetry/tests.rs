@@ -78,7 +78,8 @@ pub(super) fn outbound() -> ConnectionOpen {
         src: endpoint("10.0.0.1:40000", workload("web-1", "web")),
         dst: endpoint("10.0.0.2:8080", workload("cart-1", "cart")),
         service: None,
-        hbone_addr: Some("10.0.0.2:15008".parse().unwrap()),
+        dialled: "10.0.1.2:80".parse().unwrap(),
+        hop: Some(Hop { peer: "10.0.0.2:15008".parse().unwrap(), target: "10.0.0.2:8080".into() }),
         security: Security::MutualTls,
     }
 }
@@ -114,7 +115,7 @@ fn a_completed_connection_is_one_golden_line() {
         "info\taccess\tconnection complete\t\
          src.addr=10.0.0.1:40000 src.workload=\"web-1\" src.namespace=\"shop\" \
          src.identity=\"spiffe://cluster.local/ns/shop/sa/web\" src.cluster=\"Kubernetes\" \
-         dst.addr=10.0.0.2:8080 dst.hbone_addr=10.0.0.2:15008 \
+         dst.addr=10.0.0.2:15008 dst.hbone_addr=10.0.0.2:8080 \
          dst.service=\"cart.shop.svc.cluster.local\" dst.workload=\"cart-1\" \
          dst.namespace=\"shop\" dst.identity=\"spiffe://cluster.local/ns/shop/sa/cart\" \
          dst.cluster=\"Kubernetes\" direction=\"outbound\" bytes_sent=80 bytes_recv=175 \
@@ -176,7 +177,7 @@ fn json_lines_parse_and_keep_numbers() {
     assert_eq!(access["level"], "info");
     assert_eq!(access["message"], "connection complete");
     assert_eq!(access["src.workload"], "web-1");
-    assert_eq!(access["dst.hbone_addr"], "10.0.0.2:15008");
+    assert_eq!(access["dst.hbone_addr"], "10.0.0.2:8080");
     assert_eq!(access["bytes_sent"], 80);
     let plain: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
     assert_eq!(plain["message"], "no fields");

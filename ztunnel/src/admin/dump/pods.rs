@@ -94,7 +94,7 @@ impl Connection {
         let (original_dst, actual_dst) = match open.direction {
             Direction::Inbound => (service, open.dst),
             Direction::Outbound => {
-                (Some(open.dst.to_string()), open.hbone_addr.unwrap_or(open.dst))
+                (Some(open.dialled.to_string()), open.hbone_addr.unwrap_or(open.dst))
             }
         };
         let protocol = match open.security {

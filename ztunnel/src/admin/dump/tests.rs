@@ -106,6 +106,7 @@ fn pods() -> PodStates {
         src: "10.0.0.7:40000".parse().unwrap(),
         dst: "10.0.0.1:8080".parse().unwrap(),
         service,
+        dialled: "10.0.1.1:80".parse().unwrap(),
         hbone_addr: Some("10.0.0.1:15008".parse().unwrap()),
         security: Security::MutualTls,
     };

@@ -77,8 +77,7 @@ pub(in crate::proxy) fn claims(
     if network == &**own {
         return Ok(None);
     }
-    let fine = |network: &str| !network.is_empty() && network.bytes().all(plain);
-    if !fine(network) || network.len() > LONGEST_VALUE {
+    if !network.bytes().all(plain) || network.len() > LONGEST_VALUE {
         return Err(ClaimError::Bytes(NETWORK));
     }
     let baggage = baggage(headers)?;
@@ -188,6 +187,14 @@ fn forwarded(value: &HeaderValue) -> Result<SocketAddr, ClaimError> {
         }
     }
     client.ok_or(ClaimError::Forwarded)
+}
+
+/// The service that the client says it dialled.
+pub(in crate::proxy) fn service_named(headers: &HeaderMap) -> Option<&str> {
+    let text = text(&FORWARDED, only(headers, &FORWARDED).ok()??).ok()?;
+    let mut pairs = text.split(';').filter_map(|pair| pair.split_once('='));
+    let host = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("host"))?.1.trim();
+    (host.len() <= LONGEST_VALUE && host.bytes().all(plain)).then_some(host)
 }
 
 /// The value of a header that must not be given twice.

@@ -17,13 +17,13 @@ use super::world::{PATIENCE, World, refused, soon};
 use crate::tls;
 
 /// Within the wire's own subnets, so that there is a route.
-const VIPS: [&str; 2] = ["10.77.0.100", "fd77::100"];
+pub(super) const VIPS: [&str; 2] = ["10.77.0.100", "fd77::100"];
 
-fn key() -> ServiceKey {
+pub(super) fn key() -> ServiceKey {
     ServiceKey::parse("shop/cart.shop.svc.cluster.local").unwrap()
 }
 
-fn cart() -> Service {
+pub(super) fn cart() -> Service {
     let address =
         |ip: &str| ServiceAddress { network: "".into(), net: ip.parse::<IpAddr>().unwrap().into() };
     Service {
@@ -33,12 +33,12 @@ fn cart() -> Service {
     }
 }
 
-fn endpoint(workload: Workload) -> Workload {
+pub(super) fn endpoint(workload: Workload) -> Workload {
     let membership = Membership { service: key(), ports: Box::default() };
     workload.with(|it| it.services = [membership].into())
 }
 
-fn publish(world: &World, service: Service, server: Workload) {
+pub(super) fn publish(world: &World, service: Service, server: Workload) {
     let mut view = View::default();
     view.insert_service(service);
     view.insert_workload(world.client.workload());
@@ -46,11 +46,11 @@ fn publish(world: &World, service: Service, server: Workload) {
     world.writer.publish(view);
 }
 
-fn vips() -> [SocketAddr; 2] {
+pub(super) fn vips() -> [SocketAddr; 2] {
     VIPS.map(|ip| SocketAddr::new(ip.parse().unwrap(), 80))
 }
 
-async fn unheard(app: &TcpListener) {
+pub(super) async fn unheard(app: &TcpListener) {
     let seen = timeout(Duration::from_millis(100), app.accept()).await;
     assert!(seen.is_err(), "it reached an application");
 }
@@ -71,6 +71,31 @@ async fn a_service_leads_to_its_workload_at_the_port_where_that_listens() {
         drop((near, far));
         soon(async {
             while server.connections().inbound > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_dialled_is_told_from_whom_it_reached() {
+    let (world, _client, _server) = World::started().await;
+    publish(&world, cart(), endpoint(world.server.workload()));
+    let app = world.server.listen(8080);
+    for (vip, ip) in vips().into_iter().zip([world.server.v4, world.server.v6]) {
+        let near = world.client.dial(vip).await.unwrap();
+        let (far, _) = soon(app.accept()).await.unwrap();
+        let open = world.context.telemetry.open_connections();
+        let of = |pod: &str| open[&("shop".into(), pod.into())].last().unwrap();
+        let (out, inside) = (of("client"), of("server"));
+        let (target, hop) = (SocketAddr::new(ip, 8080), Some(SocketAddr::new(ip, 15008)));
+        assert_eq!((out.dialled, out.dst, out.hbone_addr), (vip, target, hop));
+        assert_eq!((inside.dialled, inside.dst, inside.hbone_addr), (target, target, hop));
+        assert_eq!((&out.service, &inside.service), (&Some(key()), &Some(key())));
+        drop((near, far));
+        soon(async {
+            while !world.context.telemetry.open_connections().is_empty() {
                 tokio::task::yield_now().await;
             }
         })
@@ -115,29 +140,4 @@ async fn a_waypoint_is_asked_for_the_service_that_was_dialled() {
     assert_eq!(soon(near.read_u8()).await.unwrap(), b'!');
     unheard(&app).await;
     driver.abort();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_nothing_here_can_reach_yet_is_a_reset_and_no_clear_text() {
-    let (world, _client, _server) = World::started().await;
-    let app = world.server.listen(8080);
-    let gate = |ip| Gateway {
-        destination: GatewayDestination::Address { network: "far".into(), ip },
-        hbone_port: 15008,
-    };
-    let far = world.server.workload().with(|it| {
-        it.network = "far".into();
-        it.network_gateway = Some(gate(world.server.v4).into());
-    });
-    let named = world.server.workload().with(|it| {
-        it.addresses = mesh::Addresses::default();
-        it.hostname = "x.test".into();
-    });
-    for server in [far, named] {
-        publish(&world, cart(), endpoint(server));
-        for vip in vips() {
-            refused(world.client.dial(vip)).await;
-        }
-    }
-    unheard(&app).await;
 }

@@ -1,5 +1,6 @@
-//! Two pods on a wire: `client` and `server`, each in a namespace of its own, captured by
-//! rules of the shape that the node agent installs.
+//! Three pods on a switch: `client`, `server`, and `middle` for whoever stands between
+//! them, each in a namespace of its own, captured by rules of the shape that the node agent
+//! installs.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +17,7 @@ use mesh::{Identity, Policy, Protocol, View, Workload};
 use netns::{Dial, Fence, Listen, PodNetns, dial_socket, listen_tcp};
 use prometheus_client::registry::Registry;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::identity::{Certificates, Issuer};
@@ -60,6 +61,9 @@ pub(super) struct TestPod {
 pub(super) struct World {
     pub(super) client: TestPod,
     pub(super) server: TestPod,
+    /// A waypoint, a gateway, a resolver; nobody has it in a view unless a test says so.
+    pub(super) middle: TestPod,
+    _switch: PodNetns,
     pub(super) ca: TestCa,
     pub(super) context: Arc<ProxyContext>,
     pub(super) writer: ViewWriter,
@@ -134,6 +138,13 @@ impl TestPod {
         TcpListener::from_std(std).unwrap()
     }
 
+    /// The same for datagrams.
+    pub(super) fn listen_udp(&self, port: u16) -> UdpSocket {
+        let at = SocketAddr::new(self.v4, port);
+        let job = move || netns::listen_udp(at, None, 4 << 20);
+        UdpSocket::from_std(self.fence.run(&self.netns, job).unwrap().unwrap()).unwrap()
+    }
+
     /// An application of the pod connects.
     pub(super) async fn dial(&self, to: SocketAddr) -> io::Result<TcpStream> {
         self.dial_marked(to, None).await
@@ -198,13 +209,9 @@ impl World {
         let fence = Fence::new(2).unwrap();
         let client = TestPod::new("client", 1, &fence);
         let server = TestPod::new("server", 2, &fence);
-        let other_end =
-            format!("/proc/{}/fd/{}", std::process::id(), server.netns.as_fd().as_raw_fd());
-        client.run(
-            "ip",
-            &["link", "add", "eth0", "type", "veth", "peer", "eth0", "netns", &other_end],
-        );
-        for pod in [&client, &server] {
+        let middle = TestPod::new("middle", 3, &fence);
+        let switch = wire([&client, &server, &middle]);
+        for pod in [&client, &server, &middle] {
             pod.address();
             pod.capture();
         }
@@ -215,7 +222,7 @@ impl World {
         let telemetry = Telemetry::new(registry);
         let workers = Workers::start(NonZeroUsize::new(2).unwrap()).unwrap();
         let context = ProxyContext::new(view, certificates, telemetry, fence, workers, settings);
-        Self { client, server, ca, context, writer }
+        Self { client, server, middle, _switch: switch, ca, context, writer }
     }
 
     /// Both pods with their proxies, known to the mesh.
@@ -259,6 +266,21 @@ impl World {
         }
         self.writer.publish(view);
     }
+}
+
+/// Puts the pods on one switch, which lives as long as its namespace.
+fn wire(pods: [&TestPod; 3]) -> PodNetns {
+    let switch = TestPod::new("switch", 254, &pods[0].fence);
+    let place = format!("/proc/{}/fd/{}", std::process::id(), switch.netns.as_fd().as_raw_fd());
+    switch.run("ip", &["link", "add", "br0", "type", "bridge"]);
+    switch.run("ip", &["link", "set", "br0", "up"]);
+    for pod in pods {
+        let port = pod.name;
+        let pair = ["link", "add", "eth0", "type", "veth", "peer", port, "netns", &place];
+        pod.run("ip", &pair);
+        switch.run("ip", &["link", "set", port, "master", "br0", "up"]);
+    }
+    switch.netns
 }
 
 /// Denies a principal; `None` denies everybody.

@@ -81,7 +81,6 @@ fn what_is_malformed_is_not_believed() {
         (FORWARDED, "for=10.0.0.1:80,for=10.0.0.2:80"),
         (FORWARDED, "for=10.0.0.1:80;for=10.0.0.2:80"),
         (FORWARDED, "host=a"),
-        (NETWORK, ""),
         (NETWORK, &long),
     ] {
         let mut all = vec![(name.clone(), text)];
@@ -91,6 +90,9 @@ fn what_is_malformed_is_not_believed() {
         let found = claims(&headers(&all), &"near".into(), &identity());
         assert!(found.is_err(), "{name}: {text} gave {found:?}");
     }
+    let unnamed = headers(&[(NETWORK, "")]);
+    let found = claims(&unnamed, &"near".into(), &identity()).unwrap().unwrap();
+    assert_eq!(&*found.workload.network, "", "a network may have no name");
     let twice = headers(&[(NETWORK, "far"), (NETWORK, "farther")]);
     let found = claims(&twice, &"near".into(), &identity());
     assert_eq!(found, Err(ClaimError::Twice(NETWORK)));
@@ -131,5 +133,17 @@ proptest! {
             prop_assert!(claims.workload.name().len() <= LONGEST_VALUE);
             prop_assert_eq!(&*claims.workload.namespace, "shop");
         }
+    }
+}
+
+#[test]
+fn the_service_that_was_dialled_is_named_beside_the_client() {
+    for (text, expected) in [
+        ("for=\"10.0.0.1:80\";host=cart.shop.svc", Some("cart.shop.svc")),
+        ("for=\"10.0.0.1:80\"", None),
+        ("host=a b", None),
+        ("host", None),
+    ] {
+        assert_eq!(service_named(&headers(&[(FORWARDED, text)])), expected, "{text}");
     }
 }
