@@ -1,7 +1,7 @@
 //! Tunnels of peers (port 15008).
 
 mod begin;
-mod destination;
+pub(super) mod destination;
 mod preface;
 
 use std::net::SocketAddr;

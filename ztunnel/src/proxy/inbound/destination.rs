@@ -20,30 +20,30 @@ use super::super::target::{Asked, addressable, own_port};
 
 /// Who is asked, and by whom.
 #[derive(Clone, Copy)]
-pub(super) struct Arrival<'a> {
-    pub(super) view: &'a View,
+pub(in crate::proxy) struct Arrival<'a> {
+    pub(in crate::proxy) view: &'a View,
     /// This pod.
-    pub(super) own: &'a Workload,
+    pub(in crate::proxy) own: &'a Workload,
     /// The address of the pod that was dialled.
-    pub(super) local: IpAddr,
+    pub(in crate::proxy) local: IpAddr,
     /// Of the client, as its certificate proves.
-    pub(super) client_namespace: &'a str,
-    pub(super) app_tunnel: AppTunnel,
+    pub(in crate::proxy) client_namespace: &'a str,
+    pub(in crate::proxy) app_tunnel: AppTunnel,
 }
 
 /// What is done for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Destination {
+pub(in crate::proxy) struct Destination {
     /// The pod at the port where its application listens, which policies are about.
-    pub(super) app: SocketAddr,
+    pub(in crate::proxy) app: SocketAddr,
     /// The service that was asked for.
-    pub(super) service: Option<Arc<Service>>,
-    pub(super) way: Way,
+    pub(in crate::proxy) service: Option<Arc<Service>>,
+    pub(in crate::proxy) way: Way,
 }
 
 /// How the application is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(in crate::proxy) enum Way {
     /// As if the client had dialled it.
     Direct,
     /// At this address of the pod, with a preface that tells who dials whom.
@@ -58,7 +58,7 @@ struct Found {
 
 impl Arrival<'_> {
     /// Decides.
-    pub(super) fn destination(&self, asked: &Asked) -> Result<Destination, Refusal> {
+    pub(in crate::proxy) fn destination(&self, asked: &Asked) -> Result<Destination, Refusal> {
         let local = self.local.to_canonical();
         let Found { port, service } = match asked {
             Asked::Address(addr) => self.address(*addr, local)?,
