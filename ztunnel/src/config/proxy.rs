@@ -7,6 +7,8 @@
 //!                                as long as keep-alive has patience with idle ones
 //! ENABLE_ORIG_SRC (true)         applications see the client's address
 //! LOCALHOST_APP_TUNNEL (true)    waypoints that want a PROXY header listen on loopback
+//! UNKNOWN_POLICY (deny)          a policy that a workload lists and that has not arrived in
+//!                                5 s denies; `skip`, as Istio does: it means nothing
 //! MAX_INBOUND_CONNECTIONS (65536), MAX_OUTBOUND_CONNECTIONS (65536)
 //!                                open connections of one pod, each way
 //! MAX_INBOUND_TUNNELS (8192)     established tunnels toward one pod
@@ -16,7 +18,7 @@
 
 use std::time::Duration;
 
-use mesh::Identity;
+use mesh::{Identity, UnknownPolicy};
 
 use super::parse::{self, Flag};
 use super::raw::Reader;
@@ -42,6 +44,7 @@ pub(super) fn proxy(reader: &mut Reader<'_>) -> Settings {
             Flag::On => ResponseBaggage::Sent,
             Flag::Off => ResponseBaggage::Withheld,
         },
+        unknown_policy: reader.value("UNKNOWN_POLICY", default.unknown_policy, unknown_policy),
         hbone: super::hbone(reader, &default.hbone),
         dns: super::dns::dns(reader),
         tcp: tcp(reader),
@@ -54,6 +57,14 @@ pub(super) fn proxy(reader: &mut Reader<'_>) -> Settings {
             Flag::Off => AppTunnel::PodAddress,
         },
         limits: limits(reader, &default.limits),
+    }
+}
+
+fn unknown_policy(text: &str) -> Result<UnknownPolicy, String> {
+    match text {
+        "deny" => Ok(UnknownPolicy::Deny),
+        "skip" => Ok(UnknownPolicy::Skip),
+        _ => Err("deny or skip expected".to_owned()),
     }
 }
 
@@ -154,6 +165,14 @@ mod tests {
         }
         let both = [("KEEPALIVE_ENABLED", "false"), ("USER_TIMEOUT_ENABLED", "true")];
         assert!(parse_with(&both).unwrap_err().contains("USER_TIMEOUT_ENABLED"));
+    }
+
+    #[test]
+    fn what_unknown_policies_mean_is_read() {
+        assert_eq!(parse_with(&[]).unwrap().unknown_policy, UnknownPolicy::Deny);
+        let skip = parse_with(&[("UNKNOWN_POLICY", "skip")]).unwrap();
+        assert_eq!(skip.unknown_policy, UnknownPolicy::Skip);
+        assert!(parse_with(&[("UNKNOWN_POLICY", "allow")]).unwrap_err().contains("UNKNOWN_POLICY"));
     }
 
     #[test]

@@ -46,8 +46,10 @@ impl PodShared {
     }
 
     async fn judge(&self, connection: &mesh::Connection) -> Result<Known, Refusal> {
-        self.settled(|(view, workload)| match view.authorize(&workload, connection) {
-            Decision::Allow => Ok((view, workload)),
+        let unknown = self.context.settings.unknown_policy;
+        let decide = |known: &Known| known.0.authorize_with(unknown, &known.1, connection);
+        self.settled(|known| match decide(&known) {
+            Decision::Allow => Ok(known),
             Decision::Deny(denial) => Err(Refusal::Denied(denial)),
         })
         .await

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh::Network;
+use mesh::{Network, UnknownPolicy};
 use netns::{Fence, PortUse};
 
 use super::descriptors::Descriptors;
@@ -66,6 +66,8 @@ pub struct Settings {
     pub port_use: PortUse,
     /// What answers say about the server.
     pub response_baggage: ResponseBaggage,
+    /// What a policy means that has not arrived.
+    pub unknown_policy: UnknownPolicy,
     /// Sizes and times of tunnels.
     pub hbone: hbone::Settings,
     /// Name servers in the pods.
@@ -89,6 +91,7 @@ impl Default for Settings {
             ipv6: Ipv6::Enabled,
             port_use: PortUse::Shared,
             response_baggage: ResponseBaggage::Sent,
+            unknown_policy: UnknownPolicy::Deny,
             hbone: hbone::Settings::default(),
             dns: dns::Settings::default(),
             tcp: TcpSettings::default(),

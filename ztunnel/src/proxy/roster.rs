@@ -222,6 +222,7 @@ impl Drop for Seat {
 /// come while it does are judged together.
 pub(super) async fn watch(pod: Arc<PodShared>) {
     let mut changes = pod.context.view.changes();
+    let unknown = pod.context.settings.unknown_policy;
     let mut again = None;
     loop {
         tokio::select! {
@@ -232,7 +233,8 @@ pub(super) async fn watch(pod: Arc<PodShared>) {
         // or for good because the pod is ending, does not.
         again = match pod.lookup() {
             Ok((view, workload)) => {
-                let judge = |connection: &Connection| view.authorize(&workload, connection);
+                let judge =
+                    |connection: &Connection| view.authorize_with(unknown, &workload, connection);
                 pod.roster.judge(Instant::now(), judge).await
             }
             Err(_) => None,

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::world::{World, deny, refused, soon, torn};
-use crate::proxy::{Connections, Drain, ProxyError};
+use crate::proxy::{Connections, Drain, ProxyError, Settings};
 
 /// Both ends of a connection that `dial` opens to the application behind `app`.
 pub(super) async fn connected(
@@ -154,6 +154,21 @@ async fn a_policy_that_has_not_arrived_is_waited_for() {
     let mut policy = deny(Some(&world.server.identity()));
     policy.scope = mesh::proto::security::Scope::WorkloadSelector.into();
     world.publish_with(&[policy], select);
+    let (mut far, _) = soon(app.accept()).await.unwrap();
+    exchange(&mut near, &mut far).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_may_let_policies_that_have_not_arrived_mean_nothing() {
+    let unknown_policy = mesh::UnknownPolicy::Skip;
+    let world = World::with(Settings { unknown_policy, ..Settings::default() });
+    world.publish_with(&[], |server| {
+        server.policies = [mesh::PolicyKey::parse("shop/deny").unwrap()].into();
+    });
+    let _client = world.start(&world.client).await.unwrap();
+    let _server = world.start(&world.server).await.unwrap();
+    let app = world.server.listen(8080);
+    let mut near = world.client.dial(SocketAddr::new(world.server.v4, 8080)).await.unwrap();
     let (mut far, _) = soon(app.accept()).await.unwrap();
     exchange(&mut near, &mut far).await;
 }

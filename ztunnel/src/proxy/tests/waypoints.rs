@@ -2,9 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use mesh::{
-    ApplicationTunnel, Gateway, GatewayDestination, Service, TunnelledProtocol, View,
-};
+use mesh::{ApplicationTunnel, Gateway, GatewayDestination, Service, TunnelledProtocol, View};
 use tokio::io::{AsyncReadExt, copy_bidirectional};
 use tokio::net::TcpStream;
 

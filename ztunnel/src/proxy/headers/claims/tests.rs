@@ -45,7 +45,7 @@ fn nobody_else_is_asked() {
 /// Found by the fuzz target `headers`: a network of one tab went into logs and labels.
 #[test]
 fn the_network_of_a_stranger_is_a_plain_name() {
-    for name in ["\t", "a b", "a,b", "a\"b", "a;b", ""] {
+    for name in ["\t", "a b", "a,b", "a\"b", "a;b"] {
         let headers = headers(&[(NETWORK, name)]);
         let refused = Err(ClaimError::Bytes(NETWORK));
         assert_eq!(claims(&headers, &"near".into(), &identity()), refused, "{name:?}");
