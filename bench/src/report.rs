@@ -27,7 +27,12 @@ impl Report {
 
 /// The middle value; 0 of none.
 pub(crate) fn median(values: &mut [f64]) -> f64 {
-    quantile(values, 0.5)
+    let upper = quantile(values, 0.5);
+    // Of an even number there are two in the middle; they are in order now.
+    match values.len() / 2 {
+        half if half > 0 && values.len() % 2 == 0 => f64::midpoint(values[half - 1], values[half]),
+        _ => upper,
+    }
 }
 
 /// The value below which this share of all lies; 0 of none.
@@ -49,6 +54,7 @@ mod tests {
 
     #[test]
     fn the_middle_is_found_in_any_order() {
+        assert_eq!(median(&mut [4.0, 1.0]), 2.5);
         assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
         assert_eq!(quantile(&mut [4.0, 1.0, 3.0, 2.0], 1.0), 4.0);
         assert_eq!(median(&mut []), 0.0);

@@ -14,8 +14,12 @@ use crate::load::{Applications, Client, MESSAGE, Work};
 use crate::process::Holds;
 use crate::town::{NAMESPACE, PATIENCE, Town, metric, pod, until_quiet, ztunnel};
 
-/// Rounds after which caches, pools and the allocator are warm.
-const WARM: u64 = 3;
+/// Rounds of a process's life after which caches, pools and the allocator are warm.
+const WARM: usize = 3;
+/// The last looks at a process, of which the least counts: a peak is no growth.
+const LAST: usize = 3;
+/// The server's ztunnel is killed in the second of so many rounds.
+const KILL_EVERY: u64 = 40;
 /// Descriptors and tasks that come and go with timers, certificates and the control plane.
 const SLACK: f64 = 12.0;
 /// What memory may grow by, measured on rest, before we call it growth.
@@ -35,25 +39,27 @@ struct Rest {
 
 pub(crate) async fn run(town: &Town, span: Duration) -> anyhow::Result<()> {
     let start = Instant::now();
-    let mut warm: [Option<Rest>; 2] = [None, None];
-    let mut last = Vec::new();
+    let mut lives: [Vec<Rest>; 2] = [vec![], vec![]];
+    let mut grown_ever = Vec::new();
     let mut round = 0;
     // What is measured before it is warm says nothing.
-    while round < WARM + 2 || start.elapsed() < span {
+    while start.elapsed() < span || !lives.iter().all(|life| life.len() >= WARM + LAST) {
         round += 1;
         churn(town, round).await.with_context(|| format!("round {round}"))?;
         until_quiet(&town.lab, PATIENCE).await?;
-        last = vec![rest(town, 0).await?, rest(town, 1).await?];
-        println!("{:>5} s, round {round}: {}", start.elapsed().as_secs(), line(&last));
-        for (warm, now) in warm.iter_mut().zip(&last) {
-            // One that was killed begins anew.
-            if round <= WARM || warm.is_none_or(|warm| warm.pid != now.pid) {
-                *warm = Some(*now);
+        let now = [rest(town, 0).await?, rest(town, 1).await?];
+        println!("{:>5} s, round {round}: {}", start.elapsed().as_secs(), line(&now));
+        for (life, now) in lives.iter_mut().zip(now) {
+            // One that was killed is judged, and its successor begins anew.
+            if life.last().is_some_and(|last| last.pid != now.pid) {
+                grown_ever.extend(grown(life));
+                life.clear();
             }
+            life.push(now);
         }
     }
-    let grown: Vec<_> = warm.iter().flatten().zip(&last).flat_map(grown).collect();
-    ensure!(grown.is_empty(), "grown: {}", grown.join("; "));
+    grown_ever.extend(lives.iter().flat_map(|life| grown(life)));
+    ensure!(grown_ever.is_empty(), "grown: {}", grown_ever.join("; "));
     println!("nothing grew in {round} rounds");
     Ok(())
 }
@@ -68,18 +74,24 @@ fn line(rests: &[Rest]) -> String {
     each.collect::<Vec<_>>().join("; ")
 }
 
-/// What one ztunnel has more of than when it was warm.
-fn grown((warm, now): (&Rest, &Rest)) -> Vec<String> {
+/// What one ztunnel has more of at the end of its life than when it was warm. Nothing can
+/// be said of a short life.
+fn grown(life: &[Rest]) -> Vec<String> {
+    let Some(warm) = life.get(WARM - 1).filter(|_| life.len() >= WARM + LAST) else {
+        return Vec::new();
+    };
+    let last = &life[life.len() - LAST..];
+    let least = |of: fn(&Rest) -> f64| last.iter().map(of).fold(f64::INFINITY, f64::min);
     let most = (warm.memory * MEMORY_SHARE).max(warm.memory + MEMORY_SLACK);
     let all = [
-        ("MiB resident", warm.memory, now.memory, most),
-        ("descriptors", warm.descriptors, now.descriptors, warm.descriptors + SLACK),
-        ("threads", warm.threads, now.threads, warm.threads),
-        ("tasks", warm.tasks, now.tasks, warm.tasks + SLACK),
+        ("MiB resident", warm.memory, least(|rest| rest.memory), most),
+        ("descriptors", warm.descriptors, least(|rest| rest.descriptors), warm.descriptors + SLACK),
+        ("threads", warm.threads, least(|rest| rest.threads), warm.threads),
+        ("tasks", warm.tasks, least(|rest| rest.tasks), warm.tasks + SLACK),
     ];
     all.into_iter()
         .filter(|(_, _, has, most)| has > most)
-        .map(|(what, had, has, _)| format!("process {}: {what} {had} -> {has}", now.pid))
+        .map(|(what, had, has, _)| format!("process {}: {what} {had} -> {has}", warm.pid))
         .collect()
 }
 
@@ -112,10 +124,11 @@ async fn churn(town: &Town, round: u64) -> anyhow::Result<()> {
         // Peers may not know it yet; then this goes past the tunnel, and counts as well.
         endings(&to_visitor, 5)
     })?;
-    match round % 3 {
-        1 => without_control(town).await?,
-        2 => peer_killed(town).await?,
-        _ => {}
+    if round % 3 == 1 {
+        without_control(town).await?;
+    }
+    if round % KILL_EVERY == 2 {
+        peer_killed(town).await?;
     }
     town.lab.kube().delete(&format!("{POLICIES}/{name}")).await?;
     town.captured.applications.let_go();
@@ -208,22 +221,34 @@ async fn leave(
 mod tests {
     use super::*;
 
-    const WARM: Rest = Rest { pid: 1, memory: 20.0, descriptors: 60.0, threads: 6.0, tasks: 30.0 };
+    const REST: Rest = Rest { pid: 1, memory: 20.0, descriptors: 60.0, threads: 6.0, tasks: 30.0 };
+
+    /// Warm and steady, then these.
+    fn life(then: &[Rest]) -> Vec<Rest> {
+        [&[REST; WARM], then].concat()
+    }
 
     #[test]
-    fn what_stays_within_its_slack_has_not_grown() {
-        let now = Rest { memory: 24.0, descriptors: 70.0, ..WARM };
-        assert!(grown((&WARM, &now)).is_empty());
+    fn what_stays_within_its_slack_or_comes_back_has_not_grown() {
+        let now = Rest { memory: 24.0, descriptors: 70.0, ..REST };
+        let peak = Rest { memory: 90.0, descriptors: 700.0, ..REST };
+        assert!(grown(&life(&[peak, now, peak])).is_empty());
     }
 
     #[test]
     fn each_thing_that_grows_is_named() {
         let now = Rest { pid: 1, memory: 60.0, descriptors: 90.0, threads: 7.0, tasks: 99.0 };
-        let told = grown((&WARM, &now)).join("\n");
+        let told = grown(&life(&[now; LAST])).join("\n");
         for what in
             ["resident 20 -> 60", "descriptors 60 -> 90", "threads 6 -> 7", "tasks 30 -> 99"]
         {
             assert!(told.contains(what), "{what} is not in {told}");
         }
+    }
+
+    #[test]
+    fn a_short_life_is_not_judged() {
+        let now = Rest { memory: 600.0, ..REST };
+        assert!(grown(&[REST, now, now]).is_empty());
     }
 }
