@@ -30,7 +30,9 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
     let upper = quantile(values, 0.5);
     // Of an even number there are two in the middle; they are in order now.
     match values.len() / 2 {
-        half if half > 0 && values.len() % 2 == 0 => f64::midpoint(values[half - 1], values[half]),
+        half if half > 0 && values.len().is_multiple_of(2) => {
+            f64::midpoint(values[half - 1], values[half])
+        }
         _ => upper,
     }
 }

@@ -18,7 +18,10 @@ pub const COLUMNS: &[Column] = &[
     Column { name: "mesh", packages: &["mesh"] },
     Column { name: "control", packages: &["control"] },
     Column { name: "lab", packages: &["lab"] },
-    Column { name: "a program", packages: &["cni-plugin", "node-agent", "ztunnel", "conformance", "bench"] },
+    Column {
+        name: "a program",
+        packages: &["cni-plugin", "node-agent", "ztunnel", "conformance", "bench"],
+    },
     Column { name: "kube-rs", packages: &["kube", "kube-client", "kube-core", "k8s-openapi"] },
     Column { name: "tokio", packages: &["tokio"] },
     Column { name: "tonic", packages: &["tonic", "tonic-prost"] },
