@@ -18,7 +18,10 @@ pub const COLUMNS: &[Column] = &[
     Column { name: "mesh", packages: &["mesh"] },
     Column { name: "control", packages: &["control"] },
     Column { name: "lab", packages: &["lab"] },
-    Column { name: "a program", packages: &["cni-plugin", "node-agent", "ztunnel", "conformance"] },
+    Column {
+        name: "a program",
+        packages: &["cni-plugin", "node-agent", "ztunnel", "conformance", "bench"],
+    },
     Column { name: "kube-rs", packages: &["kube", "kube-client", "kube-core", "k8s-openapi"] },
     Column { name: "tokio", packages: &["tokio"] },
     Column { name: "tonic", packages: &["tonic", "tonic-prost"] },
@@ -109,6 +112,11 @@ pub const TABLE: &[Row] = &[
         ],
     ),
     row("conformance", "conformance/", &[Everywhere("lab"), Everywhere("tokio")]),
+    row(
+        "bench",
+        "bench/",
+        &[Everywhere("lab"), Everywhere("netns"), Everywhere("zds"), Everywhere("tokio")],
+    ),
     row("zds", "crates/zds/", &[In("tokio", &["src/link.rs"])]),
     row("capture", "crates/capture/", &[]),
     row("netns", "crates/netns/", &[]),

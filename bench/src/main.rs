@@ -1,0 +1,167 @@
+//! Measures ztunnel, and looks for what grows, with real processes in network namespaces.
+//!
+//! ```text
+//! measure ─► alone: one ztunnel, a mesh from a file, this program as its node agent
+//!         └► town:  a lab with two nodes; one pair of pods captured, one not
+//!                   ─► traffic (interleaved rounds over both pairs), idle connections
+//! soak ────► town, and everything that changes in a mesh, over and over
+//! ```
+
+mod agent;
+mod alone;
+mod idle;
+mod load;
+mod process;
+mod report;
+mod soak;
+mod town;
+mod traffic;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use lab::Subject;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::report::Report;
+use crate::town::Town;
+
+/// Measures ztunnel in network namespaces of this machine, as root.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Prints what ztunnel costs, next to the same traffic without it.
+    Measure {
+        /// About a minute in all, with fewer and shorter rounds.
+        #[arg(long)]
+        quick: bool,
+        /// Also write the figures there, as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        #[command(flatten)]
+        subject: SubjectArgs,
+    },
+    /// Changes everything that can change, and fails when something grows.
+    Soak {
+        /// For how long, in seconds.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        #[command(flatten)]
+        subject: SubjectArgs,
+    },
+}
+
+/// Where the programs are.
+#[derive(Debug, Args)]
+struct SubjectArgs {
+    /// Folder with `node-agent` and `sluice-cni`.
+    #[arg(long)]
+    binaries: PathBuf,
+    /// The ztunnel.
+    #[arg(long)]
+    ztunnel: PathBuf,
+}
+
+impl SubjectArgs {
+    fn subject(&self) -> Subject {
+        Subject {
+            node_agent: self.binaries.join("node-agent"),
+            ztunnel: self.ztunnel.clone(),
+            cni_plugin_dir: self.binaries.clone(),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = runtime
+        .context("start the runtime")
+        .and_then(|runtime| runtime.block_on(run(arguments.command)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut town = None;
+    let done = tokio::select! {
+        done = Box::pin(perform(command, &mut town)) => done,
+        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
+        _ = terminate.recv() => Err(anyhow::anyhow!("asked to terminate")),
+    };
+    match town {
+        Some(town) => done.and(town.tear_down().await),
+        None => done,
+    }
+}
+
+async fn perform(command: Command, town: &mut Option<Town>) -> anyhow::Result<()> {
+    match command {
+        Command::Measure { quick, json, subject } => {
+            let plan = if quick { QUICK } else { FULL };
+            let mut report = Report::default();
+            alone::measure(&subject.ztunnel, &plan, &mut report).await?;
+            let town = town.insert(Town::start(subject.subject()).await?);
+            traffic::measure(town, &plan, &mut report).await?;
+            idle::measure(town, &plan, &mut report).await?;
+            match json {
+                Some(path) => std::fs::write(&path, report.json())
+                    .with_context(|| format!("write {}", path.display())),
+                None => Ok(()),
+            }
+        }
+        Command::Soak { seconds, subject } => {
+            let town = town.insert(Town::start(subject.subject()).await?);
+            soak::run(town, Duration::from_secs(seconds)).await
+        }
+    }
+}
+
+/// How much is measured.
+#[derive(Debug)]
+struct Plan {
+    rounds: usize,
+    /// Of one kind of traffic, with or without capture, in one round.
+    span: Duration,
+    /// Pods that one ztunnel is given.
+    pods: usize,
+    /// Sizes of the mesh.
+    workloads: &'static [usize],
+    starts: usize,
+    /// Idle connections.
+    idle: &'static [usize],
+}
+
+const QUICK: Plan = Plan {
+    rounds: 2,
+    span: Duration::from_millis(700),
+    pods: 100,
+    workloads: &[10_000],
+    starts: 3,
+    idle: &[1_000],
+};
+
+const FULL: Plan = Plan {
+    rounds: 5,
+    span: Duration::from_secs(2),
+    pods: 100,
+    workloads: &[10_000, 100_000],
+    starts: 7,
+    idle: &[1_000, 10_000],
+};
