@@ -90,22 +90,27 @@ impl<Io> std::fmt::Debug for Watched<Io> {
     }
 }
 
-/// A connection between ztunnels always has a read outstanding, so the news of a
-/// revocation is noticed there; nothing is written after it either, because the reader
-/// ends the connection.
+impl<Io> Watched<Io> {
+    /// Fails from the moment on at which the peer is revoked.
+    fn trusted(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(revoked) = &mut self.revoked else { return Ok(()) };
+        if revoked.as_mut().poll(cx).is_pending() {
+            return Ok(());
+        }
+        self.revoked = Some(Box::pin(std::future::ready(())));
+        let text = "the peer's certificate was revoked";
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, text))
+    }
+}
+
+/// Both ways look: while a peer takes nothing, HTTP/2 waits for it and does not read.
 impl<Io: AsyncRead + Unpin> AsyncRead for Watched<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(revoked) = &mut self.revoked
-            && revoked.as_mut().poll(cx).is_ready()
-        {
-            self.revoked = Some(Box::pin(std::future::ready(())));
-            let text = "the peer's certificate was revoked";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, text)));
-        }
+        self.trusted(cx)?;
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
@@ -116,6 +121,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.trusted(cx)?;
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
@@ -124,6 +130,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.trusted(cx)?;
         Pin::new(&mut self.io).poll_write_vectored(cx, slices)
     }
 
@@ -132,6 +139,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.trusted(cx)?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 

@@ -115,6 +115,29 @@ async fn open_connections_of_a_revoked_peer_are_cut_and_no_others() {
     timeout(PATIENCE, running).await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn nothing_is_sent_to_a_revoked_peer_also_while_nothing_is_read_from_it() {
+    let ca = TestCa::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca-crl.pem");
+    fs::write(&file, ca.revocation_list(&[], next_week())).unwrap();
+    let terms = terms(&file, &mut Registry::default());
+    let accepted = [identity("db")];
+    let (cart, db) = (numbered(&ca, &terms, "cart", 7), numbered(&ca, &terms, "db", 8));
+    let (near, far) = pair().await;
+    let dial = connect(&cart, &accepted, near, LOOPBACK, PATIENCE);
+    let (dialled, _served) = tokio::join!(dial, accept(&db, far, PATIENCE));
+    let (dialled, server) = dialled.unwrap();
+    let mut dialled = server.watch(dialled);
+    dialled.write_u8(1).await.unwrap();
+    fs::write(&file, ca.revocation_list(&[8], next_week())).unwrap();
+    terms.revocation.0.as_ref().unwrap().reload().unwrap();
+    let flushed = dialled.flush().await.expect_err("staged bytes went to a revoked peer");
+    assert_eq!(flushed.kind(), io::ErrorKind::ConnectionAborted);
+    let written = dialled.write_u8(2).await.expect_err("bytes went to a revoked peer");
+    assert_eq!(written.kind(), io::ErrorKind::ConnectionAborted);
+}
+
 #[test]
 fn whatever_happens_to_the_file_the_last_good_lists_stay() {
     let ca = TestCa::new();
