@@ -42,6 +42,11 @@ impl Request<'_> {
         }
         let dst = self.dialled();
         if service.load_balancing.mode == Mode::Passthrough {
+            // A range may cover pods of the mesh: those are reached as themselves, or who
+            // makes such a service could switch their mutual TLS off.
+            if let Some(peer) = self.view.by_address(&self.source.network, dst.ip()) {
+                return self.workload_dialled(Arc::clone(peer));
+            }
             return self.in_clear(Passthrough {
                 dst: Place::Address(dst),
                 peer: None,

@@ -144,7 +144,10 @@ impl Oracle<'_> {
             return waypoints.iter().flat_map(|it| self.waypoint(it)).collect();
         }
         if cart.load_balancing.mode == Mode::Passthrough {
-            return self.clear(self.dst, "PassthroughService");
+            return match self.at("", self.dst.ip()) {
+                Some(peer) => self.workload(peer),
+                None => self.clear(self.dst, "PassthroughService"),
+            };
         }
         let usable: Vec<_> = ["a", "b"].iter().filter_map(|it| self.usable(cart, it)).collect();
         let best = usable.iter().map(|it| it.0).max();

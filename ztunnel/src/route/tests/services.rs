@@ -214,6 +214,17 @@ fn passthrough_services_keep_their_address() {
     assert_eq!(decide("10.96.0.1:81", &view), expected);
 }
 
+#[test]
+fn a_passthrough_range_over_pods_does_not_bring_them_into_the_clear() {
+    let net = "10.0.0.0/8".parse().unwrap();
+    let addresses = vec![ServiceAddress { network: "".into(), net }];
+    let range = Service { addresses, ..balanced(Mode::Passthrough, &[]) };
+    let view = view(vec![range], vec![member("a", "10.0.1.1")]);
+    assert_eq!(decide("10.0.1.1:9000", &view), "tunnel a 10.0.1.1:9000 via 10.0.1.1:15008");
+    let outside = "pass 10.9.9.9:9000 - PassthroughService of shop/cart";
+    assert_eq!(decide("10.9.9.9:9000", &view), outside);
+}
+
 fn placed(name: &str, ip: &str, node: &str, zone: &str, region: &str) -> Workload {
     let locality = Locality { region: region.into(), zone: zone.into(), subzone: "".into() };
     member(name, ip).with(|it| {
