@@ -28,14 +28,16 @@ impl State {
         let told: HashSet<String> = told.into_iter().collect();
         let opening = std::mem::replace(&mut held.opening, Opening::Over);
         let going = match opening {
-            // What we did not claim and what does not come either is gone.
+            // What we did not claim and what does not come either is gone. A resource whose
+            // name cannot be read might be any of them.
             Opening::Unclaimed => {
-                let brought = names(resources);
-                held.names().filter(|name| !brought.contains(&***name)).cloned().collect()
+                let (brought, unreadable) = names(resources);
+                let going = held.names().filter(|name| !brought.contains(&***name));
+                if unreadable > 0 { Vec::new() } else { going.cloned().collect() }
             }
             Opening::Claimed | Opening::Over if told.is_empty() => Vec::new(),
             Opening::Claimed | Opening::Over => {
-                let brought = names(resources);
+                let (brought, _) = names(resources);
                 let going = told.iter().filter(|name| !brought.contains(name.as_str()));
                 going.filter_map(|name| held.name(name).cloned()).collect::<Vec<Name>>()
             }
@@ -94,11 +96,16 @@ impl State {
     }
 }
 
-/// The names of the resources, as far as they can be read.
-fn names(resources: &[Bytes]) -> HashSet<String> {
-    resources
-        .iter()
-        .filter_map(|bytes| Item::decode(bytes.clone()).ok())
-        .map(|it| it.name)
-        .collect()
+/// The names of the resources, and how many cannot be read.
+fn names(resources: &[Bytes]) -> (HashSet<String>, usize) {
+    let (mut names, mut unreadable) = (HashSet::with_capacity(resources.len()), 0);
+    for bytes in resources {
+        match Item::decode(bytes.clone()) {
+            Ok(item) => {
+                names.insert(item.name);
+            }
+            Err(_) => unreadable += 1,
+        }
+    }
+    (names, unreadable)
 }

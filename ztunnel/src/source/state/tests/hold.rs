@@ -162,4 +162,12 @@ fn what_is_too_much_to_be_claimed_is_compared_with_what_comes() {
     assert!(state.claims().is_empty());
     state.hear(addresses((10..150).map(named).collect()));
     assert_eq!((uids(&state).len(), withheld(&state)), (140, 0), "everything is back");
+
+    assert!(state.claims().is_empty());
+    let bytes = addresses((10..149).map(named).collect()).encode_to_vec();
+    let mut torn = Envelope::decode(&*bytes).unwrap();
+    torn.resources.push(bytes::Bytes::from_static(b"\xff"));
+    let outcome = state.on(torn, Instant::now());
+    assert_eq!(outcome.rejected.len(), 1);
+    assert_eq!(uids(&state).len(), 140, "what cannot be read may be the one that is missing");
 }
