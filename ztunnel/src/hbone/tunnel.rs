@@ -20,8 +20,9 @@ use super::{Connect, LATE_FRAMES, OpenError, PEER_ERRORS, Settings};
 /// A header list that a peer's answer may have.
 const HEADER_LIST: u32 = 16 << 10;
 
-/// Bytes that one stream may have waiting for the connection.
-const SEND_BUFFER: usize = 4 << 20;
+/// Bytes that one stream may have waiting for the connection: our memory, filled by an
+/// application and emptied only as the peer likes.
+const SEND_BUFFER: usize = 1 << 20;
 
 /// The shared part: where new streams come from.
 #[derive(Debug)]
