@@ -21,6 +21,10 @@ use socket2::Socket;
 use crate::pod::PodNetns;
 use crate::socket::{Dial, dial_socket};
 
+/// How often the way home is tried: the kernel needs a little memory for it, which may be
+/// short for a moment.
+const ATTEMPTS: u32 = 16;
+
 thread_local! {
     /// The namespace of the thread, opened before it leaves it for the first time.
     static HOME: OnceCell<OwnedFd> = const { OnceCell::new() };
@@ -67,7 +71,8 @@ struct WayBack<'a>(&'a OwnedFd);
 
 impl Drop for WayBack<'_> {
     fn drop(&mut self) {
-        if setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).is_err() {
+        let mut attempts = 0..ATTEMPTS;
+        if !attempts.any(|_| setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).is_ok()) {
             std::process::abort();
         }
     }
