@@ -334,7 +334,8 @@ async fn listeners_last_from_capture_to_release_and_over_a_restart() {
     node.reaches("web", State::Captured).await;
     drop(ztunnel);
     let next = node.taking_ztunnel(Arc::default()).await;
-    assert_eq!(next.inodes("uid-web"), inodes, "the agent had them back");
+    let handed_on = || async { next.inodes("uid-web") == inodes };
+    eventually("the agent had them back and hands them on", handed_on).await;
 
     api.label("web", None);
     node.reaches("web", State::Outside).await;

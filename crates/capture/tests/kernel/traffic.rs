@@ -334,8 +334,18 @@ fn proxy_and_application_may_ask_from_the_same_port_in_turn() {
         let net = Net::new();
         net.world.apply(&Ruleset::capture(&Options { dns: Dns::On, ..plain() }));
         let bind = |netns: &PodNetns, addr: SocketAddr, mark| {
-            let job = move || netns::listen_udp(addr, mark, 4096);
-            let socket = net.world.fence.run(netns, job).unwrap().unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            let socket = loop {
+                let job = move || netns::listen_udp(addr, mark, 4096);
+                match net.world.fence.run(netns, job).unwrap() {
+                    // Another test's program, between fork and exec, still has our last one.
+                    Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                        assert!(Instant::now() < deadline, "{addr} stays in use");
+                        std::thread::yield_now();
+                    }
+                    bound => break bound.unwrap(),
+                }
+            };
             socket.set_nonblocking(false).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket
