@@ -62,7 +62,6 @@ impl PodShared {
     ) -> Result<Known, Refusal> {
         let deadline = Instant::now() + KNOWLEDGE_WAIT;
         let mut changes = self.context.view.changes();
-        self.context.view.ask_for_pod(&self.info.namespace, &self.info.name);
         loop {
             let answer = self.lookup().and_then(&judge);
             match answer {

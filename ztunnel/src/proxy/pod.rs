@@ -23,6 +23,7 @@ use super::{ProxyError, inbound, inbound_plain, outbound};
 use crate::dns::Resolver;
 use crate::hbone::Pool;
 use crate::identity::Lease;
+use crate::source::KeptPod;
 use crate::worker::Worker;
 
 /// How many connections that outlive a drain are named in the log.
@@ -91,7 +92,7 @@ impl PodProxy {
         let Pod { uid, info, netns, .. } = pod;
         let dialer = Dialer::new(context, netns.clone(), context.settings.source_address);
         let shared = PodShared::new(context, &identity, info, dialer, dns.resolver());
-        tracing::info!(pod = %name, %uid, %identity, "pod is served");
+        tracing::debug!(pod = %name, %uid, %identity, "begins to serve");
         let proxy = Self::of(shared, home, netns, listeners);
         dns.serve(&proxy.shared, &proxy.life, &proxy.home);
         Ok(proxy)
@@ -267,6 +268,8 @@ pub(super) struct PodShared {
     pub(super) handshakes: Arc<Handshakes>,
     pub(super) resolver: Resolver,
     pub(super) open_ports: OpenPorts,
+    /// Its workload stays in the view: policies are judged by it.
+    _kept: KeptPod,
     /// One per worker, made when it is first used.
     pools: Box<[OnceLock<Pool<PeerError>>]>,
 }
@@ -283,6 +286,7 @@ impl PodShared {
         Self {
             dialer,
             lease: context.certificates.lease(identity),
+            _kept: context.view.keep_pod(&info.namespace, &info.name),
             info,
             roster: Roster::new(workers),
             inbound: Places::new(limits.inbound_connections, Full::Inbound),

@@ -3,14 +3,19 @@
 //! ```text
 //!             lookup            subscribed, answered
 //! (nothing) ─────────► Asked ────────────────────────► Answered ──unused for long──► (nothing)
-//!                       │  └ lookups wait for one answer    └ lookups return at once
+//!                       │  └ lookups wait for one answer    │ └ or others need the room
+//!                       │                                   └ lookups return at once
 //!                       └ no answer in time: the lookup fails, the question stays
 //! ```
 //!
 //! An answered name stays subscribed: the view is right about it until it is given up,
 //! whether there is something under it or not. So nothing of the answer is kept here.
+//!
+//! The pods of this node are never given up while they are served: nobody looks them up
+//! when a policy changes, and their open connections are judged by what the view says of
+//! them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,8 +28,12 @@ use tokio::time::timeout;
 pub const LOOKUP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Names asked for at one time. An application that dials every address there is must not
-/// fill our memory, nor that of the control plane.
+/// fill our memory, nor that of the control plane; nor may it keep others from asking, so
+/// the names that were not used for longest make room.
 const NAMES: usize = 20_000;
+
+/// So many make room at once, because finding them takes a look at all.
+const ROOM: usize = NAMES / 8;
 
 /// A name that nobody looked up for so long is given up.
 const UNUSED: Duration = Duration::from_secs(30 * 60);
@@ -36,8 +45,8 @@ pub enum LookupError {
     /// The control plane is away, or slow.
     #[error("the control plane did not say within {LOOKUP_PATIENCE:?} what {0} is")]
     Deadline(Arc<str>),
-    /// More names than we remember are in use.
-    #[error("{NAMES} destinations are asked for already: {0} is one too many")]
+    /// More names than we remember are waited for at this moment.
+    #[error("{NAMES} destinations are waited for already: {0} is one too many")]
     Full(Arc<str>),
 }
 
@@ -62,6 +71,9 @@ struct Names {
     asked: HashMap<Arc<str>, Question>,
     /// Not told to the control plane yet.
     new: Vec<Arc<str>>,
+    /// Given up, which the control plane has not been told yet: until then it goes on to
+    /// tell what it knows of them. With whether there was an answer.
+    gone: HashMap<Arc<str>, bool>,
 }
 
 #[derive(Debug)]
@@ -69,6 +81,22 @@ struct Question {
     /// Whether there was an answer.
     answered: watch::Sender<bool>,
     used: Instant,
+    /// Served pods that it is about.
+    keepers: usize,
+    /// Whether the control plane knows that it is asked for.
+    told: bool,
+}
+
+impl Question {
+    fn new(answered: bool, now: Instant) -> Self {
+        let answered = watch::Sender::new(answered);
+        Self { answered, used: now, keepers: 0, told: false }
+    }
+
+    /// Nobody needs it at this moment.
+    fn is_idle(&self) -> bool {
+        self.keepers == 0 && self.answered.receiver_count() == 0
+    }
 }
 
 /// What to tell the control plane.
@@ -85,11 +113,27 @@ impl Demand {
         Self { cluster: cluster.to_owned(), patience: LOOKUP_PATIENCE, names, news }
     }
 
-    /// Asks for a pod of this cluster without waiting. There is no error: whoever needs
-    /// the pod waits for it to be in the view.
-    pub(super) fn ask_for_pod(&self, namespace: &str, name: &str) {
-        let uid = format!("{}//Pod/{namespace}/{name}", self.cluster);
-        let _ = self.ask(&uid.into(), Instant::now());
+    /// Asks for a pod of this cluster, and goes on asking until as many calls of
+    /// [`Demand::let_go`]. Returns the name. There is no bound: the node's agent bounds
+    /// its pods.
+    pub(super) fn keep_pod(&self, namespace: &str, name: &str) -> Arc<str> {
+        let uid: Arc<str> = format!("{}//Pod/{namespace}/{name}", self.cluster).into();
+        let mut names = self.names();
+        let is_news = names.ask(&uid, Instant::now()).1;
+        if let Some(question) = names.asked.get_mut(&uid) {
+            question.keepers += 1;
+        }
+        drop(names);
+        self.tell(is_news);
+        uid
+    }
+
+    /// A pod is not served any more.
+    pub(super) fn let_go(&self, uid: &str) {
+        if let Some(question) = self.names().asked.get_mut(uid) {
+            question.keepers = question.keepers.saturating_sub(1);
+            question.used = Instant::now();
+        }
     }
 
     /// Returns when the view says what `name` is, even if that is nothing.
@@ -106,20 +150,19 @@ impl Demand {
 
     fn ask(&self, name: &Arc<str>, now: Instant) -> Result<watch::Receiver<bool>, LookupError> {
         let mut names = self.names();
-        if let Some(question) = names.asked.get_mut(name) {
-            question.used = now;
-            return Ok(question.answered.subscribe());
-        }
-        if names.asked.len() >= NAMES {
+        if names.asked.len() >= NAMES && !names.asked.contains_key(name) && !names.make_room() {
             return Err(LookupError::Full(Arc::clone(name)));
         }
-        let answered = watch::Sender::new(false);
-        let answer = answered.subscribe();
-        names.asked.insert(Arc::clone(name), Question { answered, used: now });
-        names.new.push(Arc::clone(name));
+        let (answer, is_news) = names.ask(name, now);
         drop(names);
-        self.news.notify_one();
+        self.tell(is_news);
         Ok(answer)
+    }
+
+    fn tell(&self, is_news: bool) {
+        if is_news {
+            self.news.notify_one();
+        }
     }
 
     /// The control plane said something about these names, and the view has it.
@@ -134,6 +177,8 @@ impl Demand {
     pub(super) fn all(&self) -> Vec<Arc<str>> {
         let mut names = self.names();
         names.new.clear();
+        names.gone.clear();
+        names.asked.values_mut().for_each(|question| question.told = true);
         names.asked.keys().cloned().collect()
     }
 
@@ -145,22 +190,70 @@ impl Demand {
     /// What changed since the last call, with the names given up that nobody uses.
     pub(super) fn change(&self, now: Instant) -> Change {
         let mut names = self.names();
+        let stale = |question: &Question| {
+            question.is_idle() && now.saturating_duration_since(question.used) >= UNUSED
+        };
+        let stale = names.asked.iter().filter(|(_, question)| stale(question));
+        let stale: Vec<_> = stale.map(|(name, _)| Arc::clone(name)).collect();
+        names.give_up(&stale);
         let subscribe = std::mem::take(&mut names.new);
-        let stale = |question: &Question| now.saturating_duration_since(question.used) >= UNUSED;
-        let unsubscribe: Vec<_> = names
-            .asked
-            .iter()
-            .filter(|(_, question)| stale(question))
-            .map(|(name, _)| Arc::clone(name))
-            .collect();
-        unsubscribe.iter().for_each(|name| {
-            names.asked.remove(name);
-        });
+        for name in &subscribe {
+            if let Some(question) = names.asked.get_mut(name) {
+                question.told = true;
+            }
+        }
+        let unsubscribe = std::mem::take(&mut names.gone).into_keys().collect();
         Change { subscribe, unsubscribe }
     }
 
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Names {
+    /// Where the answer will come, and whether the control plane must be told.
+    fn ask(&mut self, name: &Arc<str>, now: Instant) -> (watch::Receiver<bool>, bool) {
+        if let Some(question) = self.asked.get_mut(name) {
+            question.used = now;
+            return (question.answered.subscribe(), false);
+        }
+        let before = self.gone.remove(name);
+        let question =
+            Question { told: before.is_some(), ..Question::new(before.unwrap_or(false), now) };
+        let answer = question.answered.subscribe();
+        if before.is_none() {
+            self.new.push(Arc::clone(name));
+        }
+        self.asked.insert(Arc::clone(name), question);
+        (answer, before.is_none())
+    }
+
+    /// Gives up the names that nobody used for longest; `false` when all are needed.
+    fn make_room(&mut self) -> bool {
+        let idle = self.asked.iter().filter(|(_, question)| question.is_idle());
+        let mut idle: Vec<_> = idle.map(|(name, it)| (it.used, Arc::clone(name))).collect();
+        idle.sort_unstable();
+        let idle: Vec<_> = idle.into_iter().take(ROOM).map(|(_, name)| name).collect();
+        self.give_up(&idle);
+        !idle.is_empty()
+    }
+
+    fn give_up(&mut self, names: &[Arc<str>]) {
+        let mut never_told = HashSet::new();
+        for name in names {
+            match self.asked.remove(name) {
+                Some(question) if question.told => {
+                    self.gone.insert(Arc::clone(name), *question.answered.borrow());
+                }
+                _ => {
+                    never_told.insert(Arc::clone(name));
+                }
+            }
+        }
+        if !never_told.is_empty() {
+            self.new.retain(|name| !never_told.contains(name));
+        }
     }
 }
 
@@ -175,10 +268,25 @@ mod tests {
     #[test]
     fn a_pod_of_ours_is_asked_for_by_the_uid_that_control_planes_give_it() {
         let demand = demand();
-        demand.ask_for_pod("shop", "cart-1");
-        demand.ask_for_pod("shop", "cart-1");
+        demand.keep_pod("shop", "cart-1");
+        demand.keep_pod("shop", "cart-1");
         let subscribe = demand.change(Instant::now()).subscribe;
         assert_eq!(subscribe, [name("Kubernetes//Pod/shop/cart-1")]);
+    }
+
+    /// Its workload lists the policies that its connections are judged by.
+    #[test]
+    fn a_pod_is_not_given_up_while_it_is_served_however_quiet_it_is() {
+        let demand = demand();
+        let uid = demand.keep_pod("shop", "cart-1");
+        demand.keep_pod("shop", "cart-1");
+        demand.change(Instant::now());
+        let later = Instant::now() + 10 * UNUSED;
+        assert_eq!(demand.change(later), Change::default());
+        demand.let_go(&uid);
+        assert_eq!(demand.change(later), Change::default(), "one of the two serves it still");
+        demand.let_go(&uid);
+        assert_eq!(demand.change(later).unsubscribe, [uid]);
     }
 
     fn name(text: &str) -> Arc<str> {
@@ -220,9 +328,9 @@ mod tests {
     async fn names_that_nobody_uses_are_given_up() {
         let demand = demand();
         let begin = Instant::now();
-        let _old = demand.ask(&name("old"), begin).unwrap();
-        let _used = demand.ask(&name("used"), begin).unwrap();
-        let _used = demand.ask(&name("used"), begin + UNUSED / 2).unwrap();
+        drop(demand.ask(&name("old"), begin).unwrap());
+        drop(demand.ask(&name("used"), begin).unwrap());
+        drop(demand.ask(&name("used"), begin + UNUSED / 2).unwrap());
         demand.change(begin);
         let change = demand.change(begin + UNUSED);
         assert_eq!(change.unsubscribe, [name("old")]);
@@ -230,13 +338,49 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_names_is_bounded() {
+    fn who_dials_everything_does_not_keep_others_from_asking() {
         let demand = demand();
-        for number in 0..NAMES {
-            demand.ask(&number.to_string().into(), Instant::now()).unwrap();
+        let begin = Instant::now();
+        let uid = demand.keep_pod("shop", "cart-1");
+        for number in 1..NAMES {
+            let now = begin + Duration::from_millis(u64::try_from(number).unwrap());
+            drop(demand.ask(&number.to_string().into(), now).unwrap());
         }
-        let error = demand.ask(&name("more"), Instant::now()).unwrap_err();
+        demand.change(begin);
+        assert!(demand.ask(&name("more"), begin + UNUSED / 2).is_ok());
+        let change = demand.change(begin + UNUSED / 2);
+        assert_eq!(change.subscribe, [name("more")]);
+        assert_eq!(change.unsubscribe.len(), ROOM);
+        assert!(change.unsubscribe.contains(&name("1")), "the longest unused go");
+        let left = demand.all();
+        assert_eq!(left.len(), NAMES - ROOM + 1);
+        assert!(left.contains(&uid) && left.contains(&(NAMES - 1).to_string().into()));
+    }
+
+    #[test]
+    fn what_is_waited_for_makes_no_room() {
+        let demand = demand();
+        let now = Instant::now();
+        let mut waiting: Vec<_> =
+            (0..NAMES).map(|number| demand.ask(&number.to_string().into(), now).unwrap()).collect();
+        let error = demand.ask(&name("more"), now).unwrap_err();
         assert_eq!(error, LookupError::Full(name("more")));
-        assert!(demand.ask(&name("7"), Instant::now()).is_ok(), "known ones go on");
+        assert!(demand.ask(&name("7"), now).is_ok(), "known ones go on");
+        waiting.truncate(NAMES - 1);
+        assert!(demand.ask(&name("more"), now).is_ok());
+        let change = demand.change(now);
+        assert_eq!((change.subscribe.len(), change.unsubscribe.len()), (NAMES, 0), "never told");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_wanted_back_in_time_was_never_given_up() {
+        let demand = demand();
+        let now = Instant::now();
+        drop(demand.ask(&name("old"), now).unwrap());
+        demand.change(now);
+        demand.answered(&["old".to_owned()]);
+        assert!(demand.names().make_room());
+        assert_eq!(demand.lookup("old".to_owned()).await, Ok(()), "the view is right about it");
+        assert_eq!(demand.change(now), Change::default());
     }
 }

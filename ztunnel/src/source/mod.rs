@@ -157,11 +157,12 @@ impl ViewHandle {
         }
     }
 
-    /// Has the workload asked for that a pod of this node is; does not wait for it.
-    pub fn ask_for_pod(&self, namespace: &str, name: &str) {
-        if let Some(demand) = self.demand() {
-            demand.ask_for_pod(namespace, name);
-        }
+    /// Has the workload asked for that a pod of this node is, and goes on to while the
+    /// guard lives: who serves a pod must hear of every change. Does not wait for it.
+    #[must_use]
+    pub fn keep_pod(&self, namespace: &str, name: &str) -> KeptPod {
+        let uid = self.demand().map(|demand| demand.keep_pod(namespace, name));
+        KeptPod { view: self.clone(), uid }
     }
 
     /// Looks up everything that routing a connection to `ip` needs: what is there, and the
@@ -199,6 +200,22 @@ impl ViewHandle {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
+    }
+}
+
+/// A pod that the view keeps up with, see [`ViewHandle::keep_pod`].
+#[derive(Debug)]
+pub struct KeptPod {
+    view: ViewHandle,
+    /// None where the view has everything.
+    uid: Option<Arc<str>>,
+}
+
+impl Drop for KeptPod {
+    fn drop(&mut self) {
+        if let (Some(demand), Some(uid)) = (self.view.demand(), &self.uid) {
+            demand.let_go(uid);
+        }
     }
 }
 
