@@ -46,8 +46,7 @@ impl Idle {
         };
         let (readiness, quit) = (Readiness::default(), CancellationToken::new());
         let admin = Arc::new(Admin { readiness, registry, dump, levels, quit });
-        let routes = Routes { admin, large: tokio::sync::Mutex::default() };
-        Some(Self { routes, _filter: filter })
+        Some(Self { routes: Routes::new(admin), _filter: filter })
     }
 
     /// Serves one connection of each port.

@@ -8,13 +8,19 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HeaderName, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::response::{Answer, answer, text};
+use super::response::{Answer, answer, held, text};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-pub(super) fn metrics(registry: &Registry, request: &HeaderMap) -> Answer {
+/// The answer has `place` until it is read.
+pub(super) fn metrics(
+    registry: &Registry,
+    request: &HeaderMap,
+    place: OwnedSemaphorePermit,
+) -> Answer {
     let mut body = String::new();
     if let Err(error) = encode(&mut body, registry) {
         return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"));
@@ -24,11 +30,11 @@ pub(super) fn metrics(registry: &Registry, request: &HeaderMap) -> Answer {
         if openmetrics { (OPENMETRICS, body) } else { (PROMETHEUS, prometheus_text(&body)) };
     let mut response = match accepts(request, &ACCEPT_ENCODING, "gzip").then(|| gzip(&body)) {
         Some(Ok(zipped)) => {
-            let mut response = answer(StatusCode::OK, content_type, zipped);
+            let mut response = answer(StatusCode::OK, content_type, held(zipped, place));
             response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             response
         }
-        Some(Err(_)) | None => answer(StatusCode::OK, content_type, body),
+        Some(Err(_)) | None => answer(StatusCode::OK, content_type, held(body.into_bytes(), place)),
     };
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
     response

@@ -1,11 +1,13 @@
 //! What is answered where.
 
+use std::sync::Arc;
+
 use http::request::Parts;
 use http::{Method, StatusCode};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tracing::info;
 
-use super::response::{Answer, answer, text};
+use super::response::{Answer, answer, held, text};
 use super::{Admin, Readiness, logging, metrics};
 
 /// The three ports.
@@ -16,21 +18,32 @@ pub(super) enum Port {
     Ready,
 }
 
-/// Large answers are made one at a time: together they might not fit into memory.
+/// Large answers that may be on their way to readers, who may be slow on purpose: whoever
+/// reaches the port for metrics may ask.
+const LARGE: usize = 4;
+
+/// Large answers are made one at a time, and a few are kept until they are read: together
+/// they might not fit into memory.
 #[derive(Debug)]
 pub(super) struct Routes {
-    pub(super) admin: std::sync::Arc<Admin>,
-    pub(super) large: Mutex<()>,
+    pub(super) admin: Arc<Admin>,
+    making: Mutex<()>,
+    pub(super) large: Arc<Semaphore>,
 }
 
 impl Routes {
+    pub(super) fn new(admin: Arc<Admin>) -> Self {
+        Self { admin, making: Mutex::default(), large: Arc::new(Semaphore::new(LARGE)) }
+    }
+
     pub(super) async fn answer(&self, port: Port, request: &Parts) -> Answer {
         match port {
             Port::Admin => self.on_admin(request).await,
             Port::Metrics => match request.uri.path() {
                 "/metrics" | "/stats/prometheus" if request.method == Method::GET => {
-                    let _one = self.large.lock().await;
-                    metrics::metrics(&self.admin.registry, &request.headers)
+                    let place = self.place().await;
+                    let _one = self.making.lock().await;
+                    metrics::metrics(&self.admin.registry, &request.headers, place)
                 }
                 "/metrics" | "/stats/prometheus" => get_only(),
                 _ => text(StatusCode::NOT_FOUND, "here are /metrics and /stats/prometheus\n"),
@@ -64,10 +77,15 @@ impl Routes {
         }
     }
 
+    async fn place(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.large).acquire_owned().await.expect("it is never closed")
+    }
+
     async fn dump(&self) -> Answer {
-        let _one = self.large.lock().await;
+        let place = self.place().await;
+        let _one = self.making.lock().await;
         match self.admin.dump.json().await {
-            Ok(json) => answer(StatusCode::OK, "application/json", json),
+            Ok(json) => answer(StatusCode::OK, "application/json", held(json, place)),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
     }

@@ -1,7 +1,9 @@
 //! The three servers: short answers to few askers.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::Request;
@@ -12,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +26,10 @@ use crate::telemetry::log::Levels;
 
 /// Askers at a time, per port; more wait in the accept queue.
 const CONCURRENT: usize = 32;
+
+/// Of these, askers with one address: a neighbour that only holds connections open must not
+/// keep the kubelet and Prometheus out.
+const PER_ADDRESS: usize = 8;
 
 /// An asker has so long to say what it wants.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
@@ -61,7 +67,7 @@ pub struct Servers {
 impl Servers {
     /// Answers until `stop`.
     pub async fn run(self, admin: Arc<Admin>, stop: CancellationToken) {
-        let routes = Arc::new(Routes { admin, large: Mutex::new(()) });
+        let routes = Arc::new(Routes::new(admin));
         let admin_v6 = async {
             if let Some(listener) = self.admin_v6 {
                 accept(listener, Port::Admin, &routes, &stop).await;
@@ -77,18 +83,20 @@ impl Servers {
 }
 
 impl Port {
-    /// An asker gets one answer and this long for all of it. Kubelets ask again soon; a
-    /// dump may be large and its reader far away.
+    /// An asker gets one answer and this long for all of it. Kubelets ask again soon, and
+    /// Prometheus gives up after 10 s; a dump may be large and its reader far away.
     fn patience(self) -> Duration {
         match self {
             Self::Ready => Duration::from_secs(10),
-            Self::Admin | Self::Metrics => Duration::from_secs(60),
+            Self::Metrics => Duration::from_secs(20),
+            Self::Admin => Duration::from_secs(60),
         }
     }
 }
 
 async fn accept(listener: TcpListener, port: Port, routes: &Arc<Routes>, stop: &CancellationToken) {
     let slots = Arc::new(Semaphore::new(CONCURRENT));
+    let askers = Arc::<Askers>::default();
     // Dropped at the end, and with it what is still open.
     let mut connections = JoinSet::new();
     loop {
@@ -98,11 +106,13 @@ async fn accept(listener: TcpListener, port: Port, routes: &Arc<Routes>, stop: &
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, slot)) => {
+            Ok((stream, ip, slot)) => {
+                // One too many is closed.
+                let Some(asker) = askers.admit(ip) else { continue };
                 let routes = Arc::clone(routes);
                 connections.spawn(async move {
                     serve(stream, port, &routes).await;
-                    drop(slot);
+                    drop((slot, asker));
                 });
             }
             Err(error) => {
@@ -116,13 +126,47 @@ async fn accept(listener: TcpListener, port: Port, routes: &Arc<Routes>, stop: &
 async fn accept_one(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots)
         .acquire_owned()
         .await
         .map_err(|_| std::io::Error::other("the semaphore is never closed"))?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, slot))
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer.ip(), slot))
+}
+
+/// How many connections each address has.
+#[derive(Debug, Default)]
+struct Askers(Mutex<HashMap<IpAddr, usize>>);
+
+/// One of them, until it is dropped.
+struct Asker {
+    all: Arc<Askers>,
+    ip: IpAddr,
+}
+
+impl Askers {
+    fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Asker> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_default();
+        if *count >= PER_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(Asker { all: Arc::clone(self), ip })
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.ip);
+            }
+        }
+    }
 }
 
 /// Answers the one request of a connection.

@@ -29,6 +29,7 @@ struct Running {
     _filter: Layer<EnvFilter, tracing_subscriber::Registry>,
 }
 
+/// Administration of a ztunnel that knows nothing yet.
 fn start() -> Running {
     let any = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
     let servers = bind(&Settings { admin: any, admin_v6: None, metrics: any, ready: any }).unwrap();
@@ -224,4 +225,60 @@ async fn a_taken_port_is_named() {
     let text = bind(&settings).expect_err("the port is taken").to_string();
     assert!(text.contains(&running.ready.to_string()) && text.contains("readiness"), "{text}");
     assert!(text.contains("ss -ltnp"), "{text}");
+}
+
+/// Whoever reaches the port can ask, and need not read.
+#[tokio::test]
+async fn metrics_that_nobody_reads_are_not_piled_up() {
+    let mut registry = Registry::default();
+    let (filter, levels) = Levels::new(EnvFilter::new("info"));
+    let dump = Dump {
+        view: source::channel().1,
+        certificates: certificates(),
+        workloads: crate::workloads::Handle::ended(),
+        telemetry: Telemetry::new(&mut registry),
+        config: serde_json::Value::Null,
+    };
+    let (readiness, quit) = (Readiness::default(), CancellationToken::new());
+    let routes = Arc::new(Routes::new(Arc::new(Admin { readiness, registry, dump, levels, quit })));
+    // An asker who has read the beginning of an answer and stops there.
+    let ask = async || {
+        let (mut near, far) = tokio::io::duplex(64);
+        let routes = Arc::clone(&routes);
+        let serving = tokio::spawn(async move { serve(far, Port::Metrics, &routes).await });
+        near.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        (near, serving)
+    };
+    let mut lazy = Vec::new();
+    while routes.large.available_permits() > 0 {
+        let (mut near, serving) = ask().await;
+        timeout(LIMIT, near.read_u8()).await.unwrap().unwrap();
+        lazy.push((near, serving));
+        assert!(lazy.len() <= 32, "all of them are kept in memory");
+    }
+    let (mut next, _serving) = ask().await;
+    let waits = timeout(Duration::from_millis(100), next.read_u8()).await;
+    assert!(waits.is_err(), "one more is made when there is room for it");
+    lazy.pop();
+    timeout(LIMIT, next.read_u8()).await.expect("room again").unwrap();
+    drop(filter);
+}
+
+#[tokio::test]
+async fn who_holds_connections_open_does_not_keep_others_out() {
+    let running = start();
+    let from = |last: u8| async move {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, last], 0))).unwrap();
+        socket
+    };
+    let mut held = Vec::new();
+    for _ in 0..2 * CONCURRENT {
+        held.push(from(2).await.connect(running.ready).await.unwrap());
+    }
+    let mut kubelet = from(3).await.connect(running.ready).await.unwrap();
+    kubelet.write_all(b"GET /healthz/ready HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    // Sooner than those who say nothing are given up.
+    let answer = timeout(REQUEST_TIME / 2, kubelet.read_u8()).await;
+    answer.expect("an answer beside those who say nothing").unwrap();
 }
