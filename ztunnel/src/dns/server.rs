@@ -10,6 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use mesh::{LocalWorkload, Network, View};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,10 @@ use crate::source::ViewHandle;
 
 /// Lookups over UDP that one pod may have unanswered. One more is told to try again.
 const UNANSWERED: usize = 2048;
+
+/// Bytes of lookups that one pod may have unanswered: an application that sends the longest
+/// messages there are, to a resolver that is silent, must not fill our memory.
+const UNANSWERED_BYTES: usize = 4 << 20;
 
 /// Lookups on one connection that may be unanswered; the next is not read before.
 const PIPELINE: usize = 32;
@@ -52,6 +57,8 @@ pub struct Server {
     view: ViewHandle,
     forwarder: Arc<Forwarder>,
     metrics: Metrics,
+    /// Of [`UNANSWERED_BYTES`].
+    room: Semaphore,
 }
 
 impl Server {
@@ -66,7 +73,8 @@ impl Server {
         forwarder: Arc<Forwarder>,
         metrics: Metrics,
     ) -> Self {
-        Self { pod, settings, network, ipv6, view, forwarder, metrics }
+        let room = Semaphore::new(UNANSWERED_BYTES);
+        Self { pod, settings, network, ipv6, view, forwarder, metrics, room }
     }
 
     /// Serves datagrams until `closing`, and then what is unanswered to its end.
@@ -84,14 +92,21 @@ impl Server {
                         sleep(PAUSE).await;
                         continue;
                     };
-                    if unanswered.len() < UNANSWERED {
-                        unanswered.push(self.on_datagram(socket, query, client, listener));
-                    } else {
-                        send(socket, failure(&query, code::SERVER_FAILURE), client).await;
+                    match self.room(&query) {
+                        Some(room) if unanswered.len() < UNANSWERED => {
+                            let lookup = self.on_datagram(socket, query, client, listener);
+                            unanswered.push(within(room, lookup));
+                        }
+                        _ => send(socket, failure(&query, code::SERVER_FAILURE), client).await,
                     }
                 }
             }
         }
+    }
+
+    /// To be held until the message is answered.
+    fn room(&self, query: &[u8]) -> Option<SemaphorePermit<'_>> {
+        self.room.try_acquire_many(u32::try_from(query.len()).ok()?).ok()
     }
 
     async fn on_datagram(
@@ -161,6 +176,7 @@ impl Server {
     }
 
     async fn on_frame(&self, query: Vec<u8>, asked: Option<SocketAddr>) -> Option<Vec<u8>> {
+        let Some(_room) = self.room(&query) else { return failure(&query, code::SERVER_FAILURE) };
         self.respond(&query, Origin::Connection(asked), Transport::Tcp).await
     }
 
@@ -208,7 +224,7 @@ impl Server {
         };
         let source = view.and_then(|view| view.local(pod));
         let kind = Message::read(query).and_then(Message::question).map(|it| it.kind);
-        Labels::new(kind, transport, source.map(|it| &**it))
+        self.metrics.labels(kind, transport, source.map(|it| &**it))
     }
 
     async fn forward(
@@ -234,6 +250,10 @@ impl Server {
         tracing::debug!(%pod, %error, "name lookup failed");
         failure(query, code::SERVER_FAILURE)
     }
+}
+
+async fn within(_room: SemaphorePermit<'_>, lookup: impl Future<Output = ()>) {
+    lookup.await;
 }
 
 /// Memory is taken when there is something to read.

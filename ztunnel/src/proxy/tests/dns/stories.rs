@@ -459,3 +459,47 @@ async fn a_resolver_on_a_link_local_ipv6_address_is_asked_directly() {
     assert_eq!(answer, echo(&asked, Over::Udp).unwrap());
     assert_eq!(resolver.heard.lock().unwrap()[0], asked, "id and all");
 }
+
+/// Whoever answers another question has not answered.
+fn besides(query: &[u8], over: Over) -> Option<Vec<u8>> {
+    let mut answer = echo(query, over)?;
+    answer[0] ^= 0xff;
+    Some(answer)
+}
+
+#[tokio::test]
+async fn a_resolver_that_never_answers_leaves_time_for_the_next_over_tcp_too() {
+    let world = world(&[RESOLVERS[0], RESOLVERS[2]]);
+    let _mute = world.resolver(RESOLVERS[0], besides);
+    let _resolver = world.resolver(RESOLVERS[2], echo);
+    let _proxy = world.start().await;
+    let mut tcp = world.dial("127.0.0.1:15053".parse().unwrap()).await;
+    let asked = query(5, "example.org", 1);
+    tcp.write_all(&frame(&asked)).await.unwrap();
+    let answer = soon(read_frame(&mut tcp)).await.unwrap();
+    assert_eq!(answer, echo(&asked, Over::Tcp).unwrap());
+}
+
+/// The longest messages there are, to a resolver that says nothing.
+#[tokio::test]
+async fn lookups_that_wait_are_bounded_in_bytes() {
+    let world = world(&[]);
+    let _resolver = world.resolver(RESOLVERS[0], silence);
+    let _proxy = world.start().await;
+    let socket = world.ask(at(RESOLVERS[0]));
+    let mut long = query(0, "example.org", 1);
+    long.resize(60_000, 0xff);
+    // Without a bound, the first that is answered is the first that is given up.
+    let mut buffer = [0; 64];
+    let refused = loop {
+        socket.send(&long).await.unwrap();
+        let answered = tokio::time::timeout(Duration::from_millis(20), socket.recv(&mut buffer));
+        if answered.await.is_ok() {
+            break u16::from_be_bytes([buffer[0], buffer[1]]);
+        }
+        let next = u16::from_be_bytes([long[0], long[1]]) + 1;
+        long[..2].copy_from_slice(&next.to_be_bytes());
+    };
+    assert_eq!(code(&buffer), 2, "SERVFAIL");
+    assert!(refused >= 60, "4 MiB wait, then they are refused at once: number {refused}");
+}
