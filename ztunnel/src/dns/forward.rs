@@ -142,11 +142,16 @@ impl Forwarder {
             Transport::Udp => resolvers.len().max(UDP_ATTEMPTS),
             Transport::Tcp => resolvers.len(),
         };
+        // One that does not even answer must leave time for the next.
+        let share = DEADLINE / u32::try_from(resolvers.len().max(1)).unwrap_or(u32::MAX);
         let mut last = Err(ForwardError::NoResolver);
         for (attempt, &to) in resolvers.iter().cycle().take(attempts).enumerate() {
             let result = match transport {
                 Transport::Udp => self.over_udp(to, query).await,
-                Transport::Tcp => self.over_tcp(to, query).await,
+                Transport::Tcp => match timeout(share, self.over_tcp(to, query)).await {
+                    Ok(result) => result,
+                    Err(late) => Err(late.into()),
+                },
             };
             match result {
                 // The next one may be willing; if none is, this is the answer.

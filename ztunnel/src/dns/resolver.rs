@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
+use tokio::time::timeout;
 
 use super::answer::Transport;
 use super::forward::{ForwardError, Forwarder, Origin};
@@ -13,6 +15,10 @@ use super::{host, wire};
 
 /// CNAMEs that are followed; more are a mistake, or a circle.
 const CHAIN: usize = 16;
+
+/// What a lookup may take, also when it has to be made again over TCP: a connection waits
+/// for it.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Which addresses are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,12 +97,18 @@ impl Resolver {
         let name = Name::from_labels(labels(&checked)).map_err(|_| malformed())?;
         let query = question(&name, family).map_err(|_| malformed())?;
         let failed = |source| ResolveError::Forward { host: host.to_owned(), source };
-        let forward = |transport| self.forwarder.forward(&query, Origin::Own, transport);
-        let mut answer = forward(Transport::Udp).await.map_err(failed)?;
-        if wire::Message::read(&answer).is_some_and(wire::Message::is_truncated) {
-            answer = forward(Transport::Tcp).await.map_err(failed)?;
-        }
+        let answer = timeout(DEADLINE, self.ask(&query)).await;
+        let answer = answer.unwrap_or(Err(ForwardError::Deadline)).map_err(failed)?;
         read(&answer, host, name, family)
+    }
+
+    async fn ask(&self, query: &[u8]) -> Result<Vec<u8>, ForwardError> {
+        let forward = |transport| self.forwarder.forward(query, Origin::Own, transport);
+        let answer = forward(Transport::Udp).await?;
+        if wire::Message::read(&answer).is_some_and(wire::Message::is_truncated) {
+            return forward(Transport::Tcp).await;
+        }
+        Ok(answer)
     }
 }
 
