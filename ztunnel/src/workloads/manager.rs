@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use netns::{NetnsError, NetnsId, PodNetns};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -218,14 +219,21 @@ impl Manager {
         self.handle(Event::Started(uid, result)).await;
     }
 
+    /// Stops come first in every list of actions. They go side by side: the agent waits
+    /// for the answer behind them, however many pods are gone.
     async fn handle(&mut self, event: Event<PodNetns>) {
-        for action in self.session.on(event) {
+        let (stops, rest): (Vec<_>, Vec<_>) =
+            self.session.on(event).into_iter().partition(|it| matches!(it, Action::Stop(_)));
+        let stops: Vec<_> = stops.iter().filter_map(|action| self.stop(action)).collect();
+        join_all(stops).await;
+        for action in rest {
             match action {
+                // They are done.
+                Action::Stop(_) => {}
                 Action::Ack(result) => self.ack(result).await,
                 Action::GiveBack(uid) => self.give_back(&uid).await,
                 Action::Adopt(uid, given) => self.adopt(&uid, given).await,
                 Action::Start(pod) => self.start(pod),
-                Action::Stop(uid) => self.stop(&uid).await,
                 Action::Close => self.disconnect(),
             }
         }
@@ -246,15 +254,16 @@ impl Manager {
         self.starting.insert(task.id(), uid);
     }
 
-    async fn stop(&mut self, uid: &str) {
-        let Some(proxy) = self.proxies.remove(uid) else {
-            return;
-        };
+    fn stop(&mut self, action: &Action<PodNetns>) -> Option<impl Future<Output = ()> + use<>> {
+        let Action::Stop(uid) = action else { return None };
+        let (uid, proxy) = (uid.clone(), self.proxies.remove(uid)?);
         self.metrics.stopped.inc();
         info!(uid, "pod is gone, its proxy stops");
-        if timeout(STOP_PATIENCE, proxy.stop(Drain::Immediate)).await.is_err() {
-            warn!(uid, "proxy did not stop within {STOP_PATIENCE:?} and was dropped");
-        }
+        Some(async move {
+            if timeout(STOP_PATIENCE, proxy.stop(Drain::Immediate)).await.is_err() {
+                warn!(uid, "proxy did not stop within {STOP_PATIENCE:?} and was dropped");
+            }
+        })
     }
 
     pub(super) fn disconnect(&mut self) {

@@ -19,6 +19,7 @@ use crate::identity::{CaClient, CaSettings, Certificates, ControlChannel, Token}
 use crate::source::ViewHandle;
 use crate::telemetry::Telemetry;
 use crate::tls::{ControlSettings, RootSource};
+use crate::worker::Workers;
 use crate::workloads::{Handover, PodState};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -31,6 +32,7 @@ struct Node {
     handle: Handle,
     stop: CancellationToken,
     task: JoinHandle<Manager>,
+    workers: Workers,
     _folder: TempDir,
 }
 
@@ -48,7 +50,8 @@ impl Node {
         let retry_every = Duration::from_millis(50);
         let settings = Settings { retry_every, handover, ..Settings::new(socket) };
         let metrics = Metrics::register(&mut Registry::default());
-        let context = context(fence.clone());
+        let workers = Workers::start(std::num::NonZeroUsize::MIN).unwrap();
+        let context = context(fence.clone(), workers.clone());
         let (manager, handle) =
             Manager::new(settings, context, metrics, readiness.clone()).unwrap();
         let stop = CancellationToken::new();
@@ -56,7 +59,7 @@ impl Node {
             let stop = stop.clone();
             async move { manager.run(&stop).await }
         });
-        Self { agent, fence, readiness, handle, stop, task, _folder: folder }
+        Self { agent, fence, readiness, handle, stop, task, workers, _folder: folder }
     }
 
     /// A connection that has said hello.
@@ -224,7 +227,7 @@ fn add(uid: &str) -> Payload {
 
 /// With a CA that nobody answers for: a pod is served without a certificate, it only
 /// cannot speak to anybody yet.
-fn context(fence: Fence) -> Arc<ProxyContext> {
+fn context(fence: Fence, workers: Workers) -> Arc<ProxyContext> {
     let channel = ControlChannel::new(ControlSettings {
         address: http::Uri::from_static("https://127.0.0.1:1"),
         root: RootSource::File("/nonexistent".into()),
@@ -239,7 +242,7 @@ fn context(fence: Fence) -> Arc<ProxyContext> {
         certificates,
         Telemetry::new(&mut Registry::default()),
         fence,
-        crate::worker::Workers::start(std::num::NonZeroUsize::MIN).unwrap(),
+        workers,
         proxy::Settings::default(),
     )
 }
@@ -272,6 +275,27 @@ async fn pods_come_stay_over_an_outage_and_go() {
     agent.del("a").await.unwrap();
     agent.del("never seen").await.unwrap();
     node.until("a is gone", |node| !node.listens(&a, zds::port::OUTBOUND)).await;
+}
+
+/// Agents wait 5 s for an answer, and then begin with the snapshot again.
+#[tokio::test]
+async fn pods_that_are_slow_to_stop_do_not_add_up() {
+    let mut node = Node::start();
+    let pods: Vec<_> = (0..12).map(|_| PodNetns::scratch().unwrap()).collect();
+    let agent = node.accept().await;
+    for (number, pod) in pods.iter().enumerate() {
+        agent.add(&number.to_string(), pod).await.unwrap();
+    }
+    agent.snapshot_sent().await.unwrap();
+    drop(agent);
+    let agent = node.accept().await;
+    // None of them lets go as long as their worker is busy.
+    let (free, busy) = std::sync::mpsc::channel::<()>();
+    node.workers.all()[0].handle().spawn(async move {
+        let _ = busy.recv();
+    });
+    agent.snapshot_sent().await.expect("within the patience of one of them");
+    drop(free);
 }
 
 #[tokio::test]
