@@ -1,5 +1,6 @@
 //! What is counted about the control plane.
 
+use mesh::proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -28,7 +29,16 @@ struct Termination {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Url {
-    url: String,
+    url: &'static str,
+}
+
+impl Url {
+    /// What we never asked for shares a label: else a control plane that is out of order
+    /// could make up any number of them.
+    fn of(url: &str) -> Self {
+        let known = [ADDRESS_TYPE, AUTHORIZATION_TYPE].into_iter().find(|known| *known == url);
+        Self { url: known.unwrap_or("other") }
+    }
 }
 
 impl Metrics {
@@ -40,36 +50,38 @@ impl Metrics {
             "Streams to the control plane that ended",
             metrics.terminations.clone(),
         );
-        registry.register(
-            "istio_xds_message",
-            "Messages from the control plane",
-            metrics.messages.clone(),
-        );
-        registry.register(
-            "istio_xds_message_bytes",
-            "Bytes of messages from the control plane",
-            metrics.message_bytes.clone(),
-        );
-        registry.register(
-            "sluice_xds_resources_rejected",
-            "Resources that the control plane sent and we could not use",
-            metrics.rejected.clone(),
-        );
-        registry.register(
-            "sluice_xds_resources_held",
-            "Resources that we hold, good or bad",
-            metrics.held.clone(),
-        );
-        registry.register(
-            "sluice_xds_resources_unusable",
-            "Resources whose latest version we could not use: they are refused or in use as before",
-            metrics.held_rejected.clone(),
-        );
-        registry.register(
-            "sluice_xds_removals_held_back",
-            "Resources in use though the control plane removed them: more than half at once",
-            metrics.withheld.clone(),
-        );
+        let counters = [
+            ("istio_xds_message", "Messages from the control plane", &metrics.messages),
+            (
+                "istio_xds_message_bytes",
+                "Bytes of messages from the control plane",
+                &metrics.message_bytes,
+            ),
+            (
+                "sluice_xds_resources_rejected",
+                "Resources that the control plane sent and we could not use",
+                &metrics.rejected,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        let gauges = [
+            ("sluice_xds_resources_held", "Resources that we hold, good or bad", &metrics.held),
+            (
+                "sluice_xds_resources_unusable",
+                "Resources whose latest version we could not use: they are refused or in use as before",
+                &metrics.held_rejected,
+            ),
+            (
+                "sluice_xds_removals_held_back",
+                "Resources in use though the control plane removed them: more than half at once",
+                &metrics.withheld,
+            ),
+        ];
+        for (name, help, gauge) in gauges {
+            registry.register(name, help, gauge.clone());
+        }
         registry.register(
             "sluice_xds_connected",
             "Whether a stream to the control plane is open",
@@ -83,13 +95,13 @@ impl Metrics {
     }
 
     pub(super) fn received(&self, url: &str, bytes: usize) {
-        let url = Url { url: url.to_owned() };
+        let url = Url::of(url);
         self.messages.get_or_create(&url).inc();
         self.message_bytes.get_or_create(&url).inc_by(bytes as u64);
     }
 
     pub(super) fn holds(&self, url: &str, count: Count) {
-        let url = Url { url: url.to_owned() };
+        let url = Url::of(url);
         let set = |family: &Family<Url, Gauge>, number: usize| {
             family.get_or_create(&url).set(i64::try_from(number).unwrap_or(i64::MAX));
         };
@@ -100,8 +112,28 @@ impl Metrics {
 
     pub(super) fn rejected(&self, url: &str, resources: usize) {
         if resources > 0 {
-            let url = Url { url: url.to_owned() };
+            let url = Url::of(url);
             self.rejected.get_or_create(&url).inc_by(resources as u64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_that_were_never_asked_for_share_a_label() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.received(ADDRESS_TYPE, 1);
+        for number in 0..100 {
+            metrics.received(&format!("type.googleapis.com/made.up.{number}"), 1);
+        }
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let series: Vec<_> =
+            text.lines().filter(|line| line.starts_with("istio_xds_message_total{")).collect();
+        assert_eq!(series.len(), 2, "{series:?}");
     }
 }

@@ -25,26 +25,25 @@ struct Labels {
 impl Metrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register(
-            "istio_crl_policy_rejections",
-            "Connections refused or cut because the peer's certificate is revoked",
-            metrics.rejections.clone(),
-        );
-        registry.register(
-            "istio_crl_untracked_connections",
-            "Connections that a later revocation cannot cut",
-            metrics.untracked.clone(),
-        );
-        registry.register(
-            "sluice_crl_reload_failures",
-            "Looks at the file of revocation lists that found it missing or unusable",
-            metrics.reload_failures.clone(),
-        );
-        registry.register(
-            "sluice_crl_stale_lists",
-            "Revocation lists in force that are past their next update",
-            metrics.stale.clone(),
-        );
+        let by_reporter = [
+            (
+                "istio_crl_policy_rejections",
+                "Connections refused or cut because the peer's certificate is revoked",
+                &metrics.rejections,
+            ),
+            (
+                "istio_crl_untracked_connections",
+                "Connections that a later revocation cannot cut",
+                &metrics.untracked,
+            ),
+        ];
+        for (name, help, family) in by_reporter {
+            registry.register(name, help, family.clone());
+        }
+        let failures = "Looks at the file of revocation lists that found it missing or unusable";
+        registry.register("sluice_crl_reload_failures", failures, metrics.reload_failures.clone());
+        let stale = "Revocation lists in force that are past their next update";
+        registry.register("sluice_crl_stale_lists", stale, metrics.stale.clone());
         metrics
     }
 
