@@ -79,17 +79,18 @@ fn mass_removal(reader: &mut Reader<'_>) -> MassRemoval {
     })
 }
 
+/// Their values may be secrets: mistakes do not show them.
 fn headers(reader: &mut Reader<'_>) -> Vec<(String, String)> {
     let mut headers = Vec::new();
     for (name, value) in reader.pairs("XDS_HEADER_") {
         let setting = format!("XDS_HEADER_{name}");
         let name = name.to_ascii_lowercase();
         if OUR_HEADERS.contains(&name.as_str()) || name.starts_with("grpc-") {
-            reader.mistake(&setting, "this header is written by ztunnel itself");
+            reader.secret_mistake(&setting, "this header is written by ztunnel itself");
         } else if name.ends_with("-bin") || HeaderName::from_bytes(name.as_bytes()).is_err() {
-            reader.mistake(&setting, "not a name of a header with text");
+            reader.secret_mistake(&setting, "not a name of a header with text");
         } else if HeaderValue::from_str(&value).is_err() || !value.is_ascii() {
-            reader.mistake(&setting, "not a value of a header");
+            reader.secret_mistake(&setting, "not a value of a header");
         } else {
             headers.push((name, value));
         }
@@ -154,6 +155,14 @@ mod tests {
         assert_eq!(config.node.metadata["LABELS"]["a"], 1);
         let config = parse(&[("XDS_MASS_REMOVAL", "apply")]).unwrap();
         assert_eq!(config.source.rules.mass_removal, MassRemoval::Apply);
+    }
+
+    #[test]
+    fn headers_may_be_secrets_and_are_not_shown() {
+        for name in ["XDS_HEADER_Authorization", "XDS_HEADER_a b", "XDS_HEADER_X-Key"] {
+            let mistakes = parse(&[(name, "Bearer s3cr\u{e9}t")]).unwrap_err().to_string();
+            assert!(mistakes.contains(name) && !mistakes.contains("s3cr"), "{mistakes}");
+        }
     }
 
     #[test]
