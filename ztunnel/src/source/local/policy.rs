@@ -51,7 +51,7 @@ struct Match {
     not_service_accounts: Vec<String>,
 }
 
-/// `text`, `prefix*`, `*suffix` or `*`; or a map that says which is meant.
+/// `text`, `*suffix`, `prefix*` or `*`; or a map that says which is meant.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Text {
@@ -120,14 +120,15 @@ fn texts(texts: Vec<Text>) -> Vec<proto::StringMatch> {
     each.map(|kind| proto::StringMatch { match_type: Some(kind) }).collect()
 }
 
-/// Stars mean what they mean in Istio's policies.
+/// Stars mean what they mean in Istio's policies: one at the front is looked for first, so
+/// `*x*` is whatever ends in `x*`.
 fn plain(text: String) -> MatchType {
     if text == "*" {
         MatchType::Presence(proto::Empty {})
-    } else if let Some(prefix) = text.strip_suffix('*') {
-        MatchType::Prefix(prefix.to_owned())
     } else if let Some(suffix) = text.strip_prefix('*') {
         MatchType::Suffix(suffix.to_owned())
+    } else if let Some(prefix) = text.strip_suffix('*') {
+        MatchType::Prefix(prefix.to_owned())
     } else {
         MatchType::Exact(text)
     }
@@ -149,4 +150,27 @@ fn accounts(key: &str, texts: &[String]) -> Result<Vec<proto::ServiceAccountMatc
         Ok(proto::ServiceAccountMatch { namespace, service_account })
     });
     each.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_are_read_as_istio_reads_them() {
+        let prefix = |text: &str| MatchType::Prefix(text.to_owned());
+        let suffix = |text: &str| MatchType::Suffix(text.to_owned());
+        let cases = [
+            ("*", MatchType::Presence(proto::Empty {})),
+            ("td/ns/*", prefix("td/ns/")),
+            ("*/sa/web", suffix("/sa/web")),
+            ("*/sa/web*", suffix("/sa/web*")),
+            ("**", suffix("*")),
+            ("web", MatchType::Exact("web".to_owned())),
+            ("", MatchType::Exact(String::new())),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(plain(text.to_owned()), expected, "{text}");
+        }
+    }
 }
