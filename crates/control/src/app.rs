@@ -44,7 +44,7 @@ pub struct Control {
     root: Arc<Root>,
     address: SocketAddr,
     worlds: watch::Receiver<Option<Arc<World>>>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<&'static str>,
     sessions: TaskTracker,
     stop: DropGuard,
 }
@@ -115,10 +115,13 @@ impl Control {
         let (ready, connections) = tls::queue();
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(crate::kube::watch(client, Table::new(plan.names), seen, stop.clone()));
-        tasks.spawn(certificate.keep_fresh(stop.clone()));
-        tasks.spawn(tls::accept(listener, tls, ready, stop.clone()));
-        tasks.spawn(serve(authority, discovery, ReceiverStream::new(connections), stop.clone()));
+        let connections = ReceiverStream::new(connections);
+        let watching = crate::kube::watch(client, Table::new(plan.names), seen, stop.clone());
+        tasks.spawn(named("the watch of the Kubernetes API", watching));
+        tasks.spawn(named("the renewal of the certificate", certificate.keep_fresh(stop.clone())));
+        tasks.spawn(named("the listener", tls::accept(listener, tls, ready, stop.clone())));
+        let serving = serve(authority, discovery, connections, stop.clone());
+        tasks.spawn(named("the server", serving));
         tracing::info!(%address, "control plane listening");
         Ok(Self { root, address, worlds, tasks, sessions, stop: stop.drop_guard() })
     }
@@ -143,6 +146,13 @@ impl Control {
         let _ = worlds.wait_for(Option::is_some).await;
     }
 
+    /// Returns when a part has ended though nobody told it to, with what to say of it. Then
+    /// the process must end and be started again: without the watch, clients would be
+    /// served a cluster of the past for ever, and without its policies.
+    pub async fn broken(&mut self) -> String {
+        first_end(&mut self.tasks).await
+    }
+
     /// Stops: clients are told, then everything is waited for, for 5 s.
     pub async fn shutdown(self) {
         let Self { mut tasks, sessions, stop, .. } = self;
@@ -156,6 +166,19 @@ impl Control {
             tracing::warn!("some connections did not end in time, they are cut");
             tasks.shutdown().await;
         }
+    }
+}
+
+async fn named(name: &'static str, task: impl Future<Output = ()>) -> &'static str {
+    task.await;
+    name
+}
+
+async fn first_end(tasks: &mut JoinSet<&'static str>) -> String {
+    match tasks.join_next().await {
+        Some(Ok(name)) => format!("{name} has ended"),
+        Some(Err(error)) => format!("a part has ended early: {error}"),
+        None => std::future::pending().await,
     }
 }
 
@@ -216,5 +239,22 @@ async fn serve(
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "the server has ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_part_is_noticed_also_by_a_panic() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(named("the server", std::future::pending()));
+        tasks.spawn(named("the watch", async { panic!("an object that nobody thought of") }));
+        let text = timeout(Duration::from_secs(20), first_end(&mut tasks)).await.unwrap();
+        assert!(text.contains("an object that nobody thought of"), "{text}");
+        tasks.spawn(named("the listener", std::future::ready(())));
+        let text = timeout(Duration::from_secs(20), first_end(&mut tasks)).await.unwrap();
+        assert_eq!(text, "the listener has ended");
     }
 }

@@ -38,16 +38,17 @@ async fn run(args: &Args) -> anyhow::Result<()> {
 
     let listener = TcpListener::bind(args.listen_addr)
         .with_context(|| format!("LISTEN_ADDR {} cannot be listened on", args.listen_addr))?;
-    let control = Control::start(args.settings(), listener).await?;
+    let mut control = Control::start(args.settings(), listener).await?;
     if let Some(path) = &args.root_cert_file {
         std::fs::write(path, control.root_pem())
             .with_context(|| format!("ROOT_CERT_FILE {} cannot be written", path.display()))?;
     }
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    let broken = tokio::select! {
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+        reason = control.broken() => Some(reason),
+    };
     tracing::info!("stopping");
     control.shutdown().await;
-    Ok(())
+    broken.map_or(Ok(()), |reason| Err(anyhow::anyhow!(reason)))
 }
