@@ -1,10 +1,11 @@
 //! TLS in front of both services: version 1.3, HTTP/2, and a server certificate that the
 //! same root has signed.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ use crate::ca::{Root, RootError, ServerName};
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How many handshakes go on at once; others wait in the kernel's queue.
 const HANDSHAKES: usize = 64;
+/// Of these, handshakes with one address: who begins many and finishes none must not keep
+/// others out. One too many is closed, and may come again.
+const PER_ADDRESS: usize = 8;
 /// Connections that are ready and not yet taken.
 const READY: usize = 16;
 /// Half of the certificate's life.
@@ -99,6 +103,40 @@ pub(crate) struct Connection {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
+/// Handshakes that go on, by address.
+#[derive(Debug, Default)]
+struct Ongoing(Mutex<HashMap<IpAddr, usize>>);
+
+/// One of them, until it is dropped.
+struct Shaking {
+    all: Arc<Ongoing>,
+    ip: IpAddr,
+}
+
+impl Ongoing {
+    fn begin(self: &Arc<Self>, ip: IpAddr) -> Option<Shaking> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_default();
+        if *count >= PER_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(Shaking { all: Arc::clone(self), ip })
+    }
+}
+
+impl Drop for Shaking {
+    fn drop(&mut self) {
+        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.ip);
+            }
+        }
+    }
+}
+
 /// Accepts until it is stopped. Handshakes go on beside each other, so that a slow client
 /// holds up nobody.
 pub(crate) async fn accept(
@@ -109,6 +147,7 @@ pub(crate) async fn accept(
 ) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let turns = Arc::new(Semaphore::new(HANDSHAKES));
+    let ongoing = Arc::<Ongoing>::default();
     let mut handshakes = JoinSet::new();
     let next = async || {
         let turn = Arc::clone(&turns).acquire_owned().await.expect("it is never closed");
@@ -118,8 +157,10 @@ pub(crate) async fn accept(
         while handshakes.try_join_next().is_some() {}
         match accepted {
             Ok((stream, peer)) => {
+                let Some(place) = ongoing.begin(peer.ip()) else { continue };
                 let acceptor = acceptor.clone();
-                handshakes.spawn(shake(turn, acceptor, stream, Peer(peer), ready.clone()));
+                let place = (turn, place);
+                handshakes.spawn(shake(place, acceptor, stream, Peer(peer), ready.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "connection not accepted");
@@ -136,7 +177,7 @@ pub(crate) fn queue()
 }
 
 async fn shake(
-    _turn: OwnedSemaphorePermit,
+    _place: (OwnedSemaphorePermit, Shaking),
     acceptor: TlsAcceptor,
     stream: TcpStream,
     peer: Peer,
@@ -197,5 +238,60 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName as Name};
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio::net::TcpSocket;
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+
+    fn client_of(root: &Root) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(root.certificate().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    /// A connection from an address of its own.
+    async fn dial(last: u8, to: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, last], 0))).unwrap();
+        socket.connect(to).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_never_finishes_does_not_keep_others_out() {
+        let root = Arc::new(Root::generate("td", OffsetDateTime::now_utc()).unwrap());
+        let names = vec![ServerName::Dns("localhost".to_owned())];
+        let certificate = Arc::new(ServerCertificate::new(Arc::clone(&root), names).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let (ready, mut connections) = queue();
+        let stop = CancellationToken::new();
+        let accepting =
+            tokio::spawn(accept(listener, config(certificate).unwrap(), ready, stop.clone()));
+        let mut idle = Vec::new();
+        for _ in 0..2 * HANDSHAKES {
+            idle.push(dial(2, at).await);
+        }
+        let name = Name::try_from("localhost").unwrap();
+        let shaking = client_of(&root).connect(name, dial(3, at).await);
+        // Sooner than those who say nothing are given up.
+        let shaken = timeout(HANDSHAKE / 2, shaking).await;
+        shaken.expect("a handshake beside those who say nothing").unwrap();
+        assert_eq!(connections.recv().await.unwrap().unwrap().peer.0.ip().to_string(), "127.0.0.3");
+        stop.cancel();
+        accepting.await.unwrap();
     }
 }
