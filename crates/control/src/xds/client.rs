@@ -60,6 +60,11 @@ impl Client {
         self.subscriptions[kind as usize].as_mut()?.next(world, nonce)
     }
 
+    /// Whether it asks for more names than anybody needs.
+    pub(super) fn is_too_much(&self) -> bool {
+        self.subscriptions.iter().flatten().any(Subscription::is_too_much)
+    }
+
     /// Is an answer of this kind still to come?
     pub(super) fn awaiting(&self, kind: Kind) -> bool {
         self.subscriptions[kind as usize].as_ref().is_some_and(Subscription::awaiting)

@@ -7,6 +7,10 @@ use std::sync::Arc;
 use super::subscription::{Batch, Kind};
 use crate::world::{Resource, World, aliases};
 
+/// Names that a client may ask for. It remembers what it has and names that too when it
+/// comes back, so this is more than a large mesh has.
+const MOST: usize = 200_000;
+
 #[derive(Debug, Default)]
 pub(super) struct Demand {
     names: BTreeSet<String>,
@@ -36,6 +40,11 @@ impl Demand {
             self.unanswered.insert(name.clone());
             self.names.insert(name);
         }
+    }
+
+    /// Whether it asks for more than anybody needs: that would be kept here for it.
+    pub(super) fn is_too_much(&self) -> bool {
+        self.names.len() > MOST
     }
 
     /// What the client has.

@@ -78,6 +78,10 @@ impl Session {
                 request = requests.next() => match request {
                     Some(Ok(request)) => {
                         self.hear(&mut client, request);
+                        if client.is_too_much() {
+                            let text = "more names are asked for than any mesh has";
+                            return End::Told(Status::resource_exhausted(text));
+                        }
                         overdue.update(&client);
                     }
                     Some(Err(_)) | None => return End::Left,

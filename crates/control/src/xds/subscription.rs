@@ -151,6 +151,11 @@ impl Subscription {
         }
     }
 
+    /// Whether it asks for more names than anybody needs.
+    pub(super) fn is_too_much(&self) -> bool {
+        matches!(&self.has, Has::Named(demand) if demand.is_too_much())
+    }
+
     /// Is an answer still to come?
     pub(super) fn awaiting(&self) -> bool {
         self.phase != Phase::Quiet

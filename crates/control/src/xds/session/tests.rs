@@ -109,3 +109,27 @@ async fn a_stream_ends_with_the_client_and_with_the_server() {
     assert_eq!(other.hear().await.unwrap_err(), Code::Unavailable);
     other.task.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_asks_for_more_and_more_is_dropped() {
+    let mut other = open();
+    other.show(&[]);
+    for part in 0..300 {
+        let names = (0..1000).map(|number| format!("/{part}.{number}")).collect();
+        let request = DeltaDiscoveryRequest {
+            type_url: Kind::Address.url().into(),
+            resource_names_subscribe: names,
+            ..Default::default()
+        };
+        if other.requests.send(Ok(request)).await.is_err() {
+            break;
+        }
+    }
+    let end = loop {
+        if let Err(code) = other.hear().await {
+            break code;
+        }
+    };
+    assert_eq!(end, Code::ResourceExhausted);
+    other.task.await.unwrap();
+}
