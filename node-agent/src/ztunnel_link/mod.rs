@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use netns::PodNetns;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -123,13 +124,12 @@ impl ZtunnelLink {
     pub async fn del(&self, uid: &PodUid) -> Result<(), LinkError> {
         let connections = self.lock().strike(uid);
         let command = Command::del(uid)?;
-        for connection in connections {
-            match order(&connection, command.clone()).await {
-                Ok(()) | Err(LinkError::Lost) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        // All at once: one that is slow or refuses does not keep the others serving.
+        let told = connections.iter().map(|connection| order(connection, command.clone()));
+        let mut results = join_all(told).await.into_iter();
+        let failed =
+            |result: &Result<(), LinkError>| !matches!(result, Ok(()) | Err(LinkError::Lost));
+        results.find(failed).unwrap_or(Ok(()))
     }
 
     /// Without any, ztunnel is asked to open them: an older one that binds for itself may

@@ -105,6 +105,29 @@ async fn new_pods_go_to_the_newest_ends_go_to_all() {
 }
 
 #[tokio::test]
+async fn one_ztunnel_that_refuses_an_end_does_not_keep_another_serving() {
+    let link = link();
+    let (ours, old) = Link::pair().unwrap();
+    tokio::spawn(server::converse(ours, link.clone(), CancellationToken::new()));
+    old.send(b"\x08\x01", &[]).await.unwrap();
+    old.recv().await.unwrap().expect("the snapshot's end");
+    old.send(b"\x0a\x00", &[]).await.unwrap();
+    live(&link).await;
+    let new = connect(&link, None);
+    eventually("the new one has the snapshot", || async { new.lines() == ["snapshot"] }).await;
+    link.add(&uid("a"), info(), netns()).await.unwrap();
+    assert!(new.serves("a"));
+    let refusing = async {
+        old.recv().await.unwrap().expect("the end of the pod");
+        old.send(b"\x0a\x04\x0a\x02no", &[]).await.unwrap();
+    };
+    let pod = uid("a");
+    let (ended, ()) = tokio::join!(link.del(&pod), refusing);
+    assert!(matches!(ended, Err(LinkError::Refused(text)) if text == "no"));
+    assert!(!new.serves("a"), "it was told all the same");
+}
+
+#[tokio::test]
 async fn a_ztunnel_that_is_gone_serves_nobody() {
     let link = link();
     let ztunnel = connect(&link, None);
