@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use divan::{AllocProfiler, Bencher, black_box};
 use mesh::proto::security::{self, Authorization, Clause, Match, Rule, string_match::MatchType};
 use mesh::proto::workload as wds;
-use mesh::{Connection, Identity, LocalWorkload, Network, Policy, Service, View, Workload};
+use mesh::{Connection, Home, Identity, LocalWorkload, Network, Policy, Service, View, Workload};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -159,14 +159,14 @@ fn find_service_at(bencher: Bencher<'_, '_>, pods: u32) {
 #[divan::bench(args = SIZES)]
 fn find_local(bencher: Bencher<'_, '_>, pods: u32) {
     let view = view(pods);
-    let workload = workload(pods / 2);
+    let (workload, home) = (workload(pods / 2), Home::default());
     bencher.bench_local(|| {
         let pod = LocalWorkload {
             name: workload.name(),
             namespace: &workload.namespace,
             service_account: workload.identity.service_account(),
         };
-        view.local(black_box(pod)).is_some()
+        view.local(black_box(pod), &home).is_some()
     });
 }
 

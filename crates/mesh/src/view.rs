@@ -35,6 +35,37 @@ pub struct LocalWorkload<'a> {
     pub service_account: &'a str,
 }
 
+/// Where the pods are that node agents speak of: in a mesh of several clusters there are
+/// pods of the same names in each of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// Cluster id, the first part of workloads' uids.
+    pub cluster: Arc<str>,
+    /// Name of the node; empty: it is not known.
+    pub node: Arc<str>,
+}
+
+impl Default for Home {
+    /// Istio's cluster id, on whichever node.
+    fn default() -> Self {
+        Self { cluster: "Kubernetes".into(), node: "".into() }
+    }
+}
+
+impl Home {
+    /// Does its uid say that it is the pod of this name here?
+    fn names(&self, workload: &Workload, pod: LocalWorkload<'_>) -> bool {
+        let rest = workload.uid().strip_prefix(&*self.cluster);
+        let names = rest.and_then(|rest| rest.strip_prefix("//Pod/")?.split_once('/'));
+        names == Some((pod.namespace, pod.name))
+    }
+
+    /// May it be here? Not everybody says where it is.
+    fn may_have(&self, workload: &Workload) -> bool {
+        self.node.is_empty() || workload.node.is_empty() || workload.node == self.node
+    }
+}
+
 /// An immutable-by-convention snapshot: writers clone it, change the clone and publish
 /// that. A clone copies a handful of pointers; a change copies what it touches.
 ///
@@ -170,14 +201,18 @@ impl View {
         found.find(|it| it.visible_to(client_namespace)).map(|it| it.key())
     }
 
-    /// The workload that a pod of this node is, found by the names its agent gave; rather
-    /// one whose uid says the same.
+    /// The workload that a pod of this node is, found by the names its agent gave: the one
+    /// whose uid says so, else one of these names that may be here, rather one whose uid
+    /// has them too. Never one of another node: other policies may be for that.
     #[must_use]
-    pub fn local(&self, pod: LocalWorkload<'_>) -> Option<&Arc<Workload>> {
+    pub fn local(&self, pod: LocalWorkload<'_>, home: &Home) -> Option<&Arc<Workload>> {
         let end = self.hashing.of((pod.namespace, pod.name));
-        let mut found =
-            self.workloads.claimants(end).chain(self.by_names.claimants(self.names_hash(pod)));
-        found.find(|workload| LocalWorkload::of(workload) == pod)
+        let by_uid = || self.workloads.claimants(end).filter(|it| LocalWorkload::of(it) == pod);
+        let by_names = self.by_names.claimants(self.names_hash(pod));
+        by_uid().find(|it| home.names(it, pod)).or_else(|| {
+            let by_names = by_names.filter(|it| LocalWorkload::of(it) == pod);
+            by_uid().chain(by_names).find(|it| home.may_have(it))
+        })
     }
 
     /// All workloads, in no order.

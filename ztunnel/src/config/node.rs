@@ -1,6 +1,6 @@
 //! Who we are.
 
-use mesh::Identity;
+use mesh::{Home, Identity};
 
 use super::raw::Reader;
 use crate::source::NodeInfo;
@@ -14,8 +14,18 @@ pub struct OwnPod {
     pub name: String,
 }
 
+fn cluster(reader: &mut Reader<'_>) -> Option<String> {
+    reader.text("ISTIO_META_CLUSTER_ID").or_else(|| reader.text("CLUSTER_ID"))
+}
+
+/// Where our pods are.
+pub(super) fn home(reader: &mut Reader<'_>) -> Home {
+    let cluster = cluster(reader).map_or_else(|| Home::default().cluster, Into::into);
+    Home { cluster, node: reader.text("NODE_NAME").unwrap_or_default().into() }
+}
+
 pub(super) fn node(reader: &mut Reader<'_>) -> NodeInfo {
-    let cluster = reader.text("ISTIO_META_CLUSTER_ID").or_else(|| reader.text("CLUSTER_ID"));
+    let cluster = cluster(reader);
     NodeInfo {
         node: reader.required("NODE_NAME", "the Kubernetes node this ztunnel serves"),
         cluster: cluster.unwrap_or_else(|| "Kubernetes".to_owned()),

@@ -63,6 +63,7 @@ fn settings_of_a_lab_node_are_understood() {
         Some("istiod.istio-system.svc")
     );
     assert_eq!(config.node.cluster, "c2");
+    assert_eq!((&*config.proxy.home.cluster, &*config.proxy.home.node), ("c2", "n1"));
     assert_eq!(config.proxy.trust_domain, "example.org");
     assert_eq!(config.proxy.ipv6, crate::proxy::Ipv6::Disabled);
     assert_eq!(config.admin.metrics.to_string(), "0.0.0.0:15020");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use mesh::{LocalWorkload, Network, View};
+use mesh::{Home, LocalWorkload, Network, View};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -53,6 +53,7 @@ pub struct Server {
     pod: zds::WorkloadInfo,
     settings: Settings,
     network: Network,
+    home: Home,
     ipv6: Ipv6,
     view: ViewHandle,
     forwarder: Arc<Forwarder>,
@@ -62,19 +63,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// For `pod`, whose addresses are in `network`; what is not about the mesh goes to
+    /// For `pod` at `home`, whose addresses are in `network`; what is not about the mesh goes to
     /// `forwarder`.
     #[must_use]
     pub fn new(
         pod: zds::WorkloadInfo,
         settings: Settings,
-        (network, ipv6): (Network, Ipv6),
+        (network, home, ipv6): (Network, Home, Ipv6),
         view: ViewHandle,
         forwarder: Arc<Forwarder>,
         metrics: Metrics,
     ) -> Self {
         let room = Semaphore::new(UNANSWERED_BYTES);
-        Self { pod, settings, network, ipv6, view, forwarder, metrics, room }
+        Self { pod, settings, network, home, ipv6, view, forwarder, metrics, room }
     }
 
     /// Serves datagrams until `closing`, and then what is unanswered to its end.
@@ -222,7 +223,7 @@ impl Server {
             namespace: &self.pod.namespace,
             service_account: &self.pod.service_account,
         };
-        let source = view.and_then(|view| view.local(pod));
+        let source = view.and_then(|view| view.local(pod, &self.home));
         let kind = Message::read(query).and_then(Message::question).map(|it| it.kind);
         self.metrics.labels(kind, transport, source.map(|it| &**it))
     }

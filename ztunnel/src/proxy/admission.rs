@@ -84,7 +84,8 @@ impl PodShared {
             namespace: &self.info.namespace,
             service_account: self.lease.identity().service_account(),
         };
-        let workload = view.local(pod).cloned().ok_or(Refusal::UnknownWorkload)?;
+        let home = &self.context.settings.home;
+        let workload = view.local(pod, home).cloned().ok_or(Refusal::UnknownWorkload)?;
         Ok((view, workload))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mesh::{Network, UnknownPolicy};
+use mesh::{Home, Network, UnknownPolicy};
 use netns::{Fence, PortUse};
 
 use super::descriptors::Descriptors;
@@ -54,6 +54,8 @@ pub enum AppTunnel {
 /// Settings of the proxies.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Where the pods are.
+    pub home: Home,
     /// The network whose addresses the pods have.
     pub network: Network,
     /// Trust domain of the pods, and of the peers we believe.
@@ -85,6 +87,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            home: Home::default(),
             network: "".into(),
             trust_domain: "cluster.local".to_owned(),
             packet_mark: zds::PACKET_MARK.value,

@@ -56,7 +56,7 @@ impl Dns {
         let server = Server::new(
             pod.info.clone(),
             settings.dns.clone(),
-            (settings.network.clone(), settings.ipv6),
+            (settings.network.clone(), settings.home.clone(), settings.ipv6),
             context.view.clone(),
             Arc::clone(&forwarder),
             metrics.clone(),

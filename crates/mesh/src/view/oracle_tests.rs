@@ -180,7 +180,7 @@ fn agree(view: &View, lists: &Lists) {
     }
     for name in ["x", "y"] {
         let pod = LocalWorkload { name, namespace: "shop", service_account: "cart" };
-        assert_eq!(view.local(pod).map(|it| &**it), lists.local(name));
+        assert_eq!(view.local(pod, &Home::default()).map(|it| &**it), lists.local(name));
     }
     for key in (0..SERVICES.len()).map(key) {
         let found = sorted(view.endpoints(&key).map(|it| &**it.uid()));

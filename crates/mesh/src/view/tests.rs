@@ -41,7 +41,7 @@ fn a_mapped_address_is_the_ipv4_one() {
 fn local<'a>(view: &'a View, names: [&str; 3]) -> Option<&'a str> {
     let [name, namespace, service_account] = names;
     let pod = LocalWorkload { name, namespace, service_account };
-    view.local(pod).map(|workload| &**workload.uid())
+    view.local(pod, &Home::default()).map(|workload| &**workload.uid())
 }
 
 #[test]
@@ -59,6 +59,33 @@ fn a_pod_is_found_by_all_its_names() {
     assert_eq!(local(&view, ["a", "shop", "till"]), Some("a"));
     view.remove_workload("a");
     assert_eq!(local(&view, ["a", "shop", "till"]), None);
+}
+
+/// Stateful sets have pods of the same names in all clusters of a mesh.
+#[test]
+fn a_pod_is_not_taken_for_its_namesake_elsewhere() {
+    let named = |uid: &str, node: &str| {
+        let identity = Identity::new("", "shop", "db").unwrap();
+        Workload::new(uid, "shop", "db-0", identity).with(|it| it.node = node.into())
+    };
+    let ours = named("c1//Pod/shop/db-0", "n1");
+    let entry = named("c1/networking.istio.io/WorkloadEntry/shop/db-0", "");
+    let theirs = named("c2//Pod/shop/db-0", "m1");
+    let home = Home { cluster: "c1".into(), node: "n1".into() };
+    let pod = LocalWorkload { name: "db-0", namespace: "shop", service_account: "db" };
+    let found = |view: &View| view.local(pod, &home).map(|it| it.uid().to_string());
+    let all = [&ours, &entry, &theirs];
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut view = View::default();
+        order.iter().for_each(|number| view.insert_workload(all[*number].clone()));
+        assert_eq!(found(&view).as_deref(), Some(&**ours.uid()), "{order:?}");
+    }
+    let mut view = View::default();
+    view.insert_workload(theirs);
+    assert_eq!(found(&view), None, "ours has not come yet");
+    // Who has another idea of the cluster's name is found by the node.
+    view.insert_workload(named("c3//Pod/shop/db-0", "n1"));
+    assert_eq!(found(&view).as_deref(), Some("c3//Pod/shop/db-0"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mesh::proto::envoy::service::discovery::v3::{DeltaDiscoveryResponse, Resource};
 use mesh::proto::security::Authorization;
 use mesh::proto::workload::{self as wds, Address, address};
-use mesh::{LocalWorkload, ServiceKey, Workload};
+use mesh::{Home, LocalWorkload, ServiceKey, Workload};
 use prost::Message;
 use prost_types::Any;
 
@@ -170,7 +170,7 @@ fn an_accepted_response_is_acknowledged_with_its_nonce() {
     };
     assert_eq!(outcome.reply, expected);
     let pod = LocalWorkload { name: "a", namespace: "shop", service_account: "cart" };
-    assert!(state.view().local(pod).is_some());
+    assert!(state.view().local(pod, &Home::default()).is_some());
 }
 
 #[test]
