@@ -13,6 +13,7 @@ use tonic::metadata::MetadataMap;
 
 use crate::facts::Account;
 use crate::kube::{Reviewer, TokenProblem};
+use crate::sparse::Sparse;
 use crate::world::World;
 
 /// What the Kubernetes API vouches for.
@@ -99,11 +100,13 @@ impl From<Refusal> for Status {
 pub(crate) struct Gate {
     reviewer: Reviewer,
     worlds: watch::Receiver<Option<Arc<World>>>,
+    /// Of both services: strangers can have themselves refused as often as they like.
+    pub(crate) refusals: Sparse,
 }
 
 impl Gate {
     pub(crate) fn new(reviewer: Reviewer, worlds: watch::Receiver<Option<Arc<World>>>) -> Self {
-        Self { reviewer, worlds }
+        Self { reviewer, worlds, refusals: Sparse::default() }
     }
 
     /// The present world.

@@ -38,6 +38,7 @@ mod kube;
 mod services;
 mod settings;
 mod shards;
+mod sparse;
 mod table;
 #[cfg(test)]
 mod testing;

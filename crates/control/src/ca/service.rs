@@ -1,6 +1,7 @@
 //! Istio's certificate service.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use mesh::Identity;
 use mesh::proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
@@ -71,7 +72,10 @@ impl IstioCertificateService for Authority {
                 Ok(Response::new(IstioCertificateResponse { cert_chain: chain }))
             }
             Err(status) => {
-                tracing::warn!(%account, node, reason = status.message(), "certificate refused");
+                if let Some(left_out) = self.gate.refusals.pass(Instant::now()) {
+                    let reason = status.message();
+                    tracing::warn!(%account, node, reason, left_out, "certificate refused");
+                }
                 Err(status)
             }
         }

@@ -1,6 +1,7 @@
 //! The discovery service: admits callers and opens a session for each stream.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use mesh::proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tokio::sync::{mpsc, watch};
@@ -46,7 +47,9 @@ impl AggregatedDiscoveryService for Discovery {
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let caller = self.gate.admit(request.metadata()).await.map_err(|refusal| {
             let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-            tracing::warn!(?peer, %refusal, "discovery stream refused");
+            if let Some(left_out) = self.gate.refusals.pass(Instant::now()) {
+                tracing::warn!(?peer, %refusal, left_out, "discovery stream refused");
+            }
             Status::from(refusal)
         })?;
         let (outbox, responses) = mpsc::channel(OUTBOX);
