@@ -25,6 +25,8 @@ use crate::identity::ControlChannel;
 
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// A stream that ends in good order sooner than this is no sign of health.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
 
 /// The client; it owns the writing end of the view.
 #[derive(Debug)]
@@ -123,10 +125,12 @@ impl XdsClient {
 }
 
 /// May the next attempt come at once? After a benign end of a stream that was of use, and
-/// after any end of one that lived for long. A control plane that answers and then fails
-/// again and again must not be asked for everything a hundred times a second.
+/// after any end of one that lived for long. A control plane that answers and then ends
+/// the stream again and again, in whichever words, must not be asked for everything a
+/// hundred times a second.
 fn earned_reset(error: &StreamError, progress: bool, lived: Duration) -> bool {
-    progress && (error.benign() || lived >= LONGEST_WAIT)
+    let life = if error.benign() { SHORT_LIFE } else { LONGEST_WAIT };
+    progress && lived >= life
 }
 
 impl Session {
@@ -153,17 +157,18 @@ mod tests {
 
     #[test]
     fn only_ends_that_promise_better_are_followed_by_an_attempt_at_once() {
-        let (short, long) = (Duration::from_millis(20), LONGEST_WAIT);
+        let (short, some, long) = (Duration::from_millis(20), SHORT_LIFE, LONGEST_WAIT);
         let unknown = || refused("receive")(Status::unknown("x"));
         let internal = || refused("receive")(Status::internal("x"));
         let cases = [
-            (StreamError::Complete, true, short, true),
-            (StreamError::Complete, false, short, false),
-            (unknown(), true, short, true),
-            (refused("receive")(Status::cancelled("x")), true, short, true),
-            (refused("receive")(Status::deadline_exceeded("x")), true, short, true),
-            (StreamError::AskAgain, true, short, true),
-            (internal(), true, short, false),
+            (StreamError::Complete, true, short, false),
+            (StreamError::Complete, true, some, true),
+            (StreamError::Complete, false, some, false),
+            (unknown(), true, some, true),
+            (refused("receive")(Status::cancelled("x")), true, some, true),
+            (refused("receive")(Status::deadline_exceeded("x")), true, some, true),
+            (StreamError::AskAgain, true, some, true),
+            (internal(), true, some, false),
             (internal(), true, long, true),
             (internal(), false, long, false),
         ];

@@ -50,7 +50,8 @@ impl Common {
             return Ok(());
         };
         self.revocation.count_rejection(self.reporter);
-        tracing::info!("peer is refused: {revoked}");
+        // The access log has a line of each, and who is refused may come again at once.
+        tracing::debug!("peer is refused: {revoked}");
         Err(rustls::Error::InvalidCertificate(CertificateError::Revoked))
     }
 
