@@ -20,6 +20,15 @@ pub(super) fn workloads(reader: &mut Reader<'_>) -> Settings {
     Settings { handover, ..Settings::new(PathBuf::from(socket)) }
 }
 
+/// Without an agent they mean nothing.
+pub(super) fn idle(reader: &mut Reader<'_>) {
+    for name in ["INPOD_UDS", "INPOD_LISTENERS", "INPOD_PORT_REUSE"] {
+        if reader.text(name).is_some() {
+            reader.warning(format!("{name} has no effect with PROXY_MODE=dedicated"));
+        }
+    }
+}
+
 /// Whether listeners that ztunnel binds itself may be shared with the next ztunnel.
 pub(super) fn port_use(reader: &mut Reader<'_>) -> PortUse {
     match reader.flag("INPOD_PORT_REUSE", Flag::On) {

@@ -58,8 +58,9 @@ pub struct Settings {
     pub network: Network,
     /// Trust domain of the pods, and of the peers we believe.
     pub trust_domain: String,
-    /// Packet mark of all in-pod sockets.
-    pub packet_mark: u32,
+    /// Packet mark of all sockets of proxies, by which the rules that capture tell them from
+    /// those of applications. None where the rules tell them by ztunnel's user.
+    pub packet_mark: Option<u32>,
     /// Address families.
     pub ipv6: Ipv6,
     /// Whether ports that we bind may be shared with the next or the last ztunnel.
@@ -87,7 +88,7 @@ impl Default for Settings {
         Self {
             network: "".into(),
             trust_domain: "cluster.local".to_owned(),
-            packet_mark: zds::PACKET_MARK.value,
+            packet_mark: Some(zds::PACKET_MARK.value),
             ipv6: Ipv6::Enabled,
             port_use: PortUse::Shared,
             response_baggage: ResponseBaggage::Sent,

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mesh::Identity;
-use netns::PodNetns;
+use netns::{PodNetns, Workplace};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,7 @@ pub struct Pod {
     /// Its names.
     pub info: zds::WorkloadInfo,
     /// Where its listeners and sockets live.
-    pub netns: PodNetns,
+    pub netns: Workplace,
     /// Its listeners.
     pub listeners: Listeners,
 }
@@ -66,7 +66,7 @@ pub struct PodProxy {
     life: Life,
     /// Where its connections are accepted.
     home: Worker,
-    netns: PodNetns,
+    netns: Workplace,
     served: Served,
 }
 
@@ -101,7 +101,7 @@ impl PodProxy {
     pub(super) fn of(
         shared: PodShared,
         home: Worker,
-        netns: PodNetns,
+        netns: Workplace,
         listeners: impl IntoIterator<Item = OpenListener>,
     ) -> Self {
         let (shared, life, served) = (Arc::new(shared), Life::default(), Served::default());
@@ -163,10 +163,16 @@ impl PodProxy {
         self.served.newest()
     }
 
-    /// The pod's namespace.
+    /// The pod's namespace; none when it serves the machine that ztunnel runs on.
     #[must_use]
-    pub fn netns(&self) -> &PodNetns {
-        &self.netns
+    pub fn netns(&self) -> Option<&PodNetns> {
+        self.netns.pod()
+    }
+
+    /// Is its workload known to a complete view? Until then nothing can be routed or judged.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.shared.lookup().is_ok()
     }
 
     /// Looks names up through the pod, for workloads that have a hostname and no address.
