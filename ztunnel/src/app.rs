@@ -314,7 +314,7 @@ fn build_workloads(
         }
         Mode::Dedicated(info) => {
             let (machine, handle) = Machine::new(info.clone(), context, view, metrics, readiness);
-            (Served::Machine(machine), handle)
+            (Served::Machine(Box::new(machine)), handle)
         }
     })
 }

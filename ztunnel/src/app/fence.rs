@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use netns::{Dial, Fence, FenceError, NetnsError, PodNetns, dial_socket};
+use nix::unistd::geteuid;
 
 use super::AppError;
 use crate::config::{Config, Mode};
@@ -19,7 +20,10 @@ const CAPABILITY: &str = "CAP_NET_ADMIN or CAP_NET_RAW";
 pub(super) fn build_fence(config: &Config) -> Result<Fence, AppError> {
     let fence = match config.mode {
         Mode::Shared(_) => enterable()?,
-        Mode::Dedicated(_) => Fence::closed(),
+        Mode::Dedicated(_) => {
+            warn_of_loops(config);
+            Fence::closed()
+        }
     };
     let (mark, loopback) = (config.proxy.packet_mark, IpAddr::V4(Ipv4Addr::LOCALHOST));
     if mark.is_some() {
@@ -31,6 +35,16 @@ pub(super) fn build_fence(config: &Config) -> Result<Fence, AppError> {
         probe(step, &Dial { from, ..plain(loopback) })?;
     }
     Ok(fence)
+}
+
+/// The machine's rules are not ours and may be fine, but nothing obvious makes them so.
+fn warn_of_loops(config: &Config) {
+    if config.proxy.packet_mark.is_none() && geteuid().is_root() {
+        tracing::warn!(
+            "rules that capture this machine's traffic cannot tell ztunnel's from that of other \
+             programs of root: run it as a user of its own, or set PACKET_MARK"
+        );
+    }
 }
 
 fn plain(ip: IpAddr) -> Dial {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use netns::Workplace;
 
 use crate::config::Config;
-use crate::proxy::{PodProxy, ProxyContext};
+use crate::proxy::{PodProxy, ProxyContext, Role};
 
 /// The pod that this ztunnel runs in, where Kubernetes tells which.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(super) struct Own {
 
 impl Own {
     pub(super) fn of(config: &Config) -> Option<Self> {
-        let pod = config.own_pod.as_ref()?;
+        let pod = config.own_pod.as_ref().filter(|_| config.proxy.role == Role::Proxy)?;
         let info = zds::WorkloadInfo {
             name: pod.name.clone(),
             namespace: pod.identity.namespace().to_owned(),

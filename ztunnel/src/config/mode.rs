@@ -5,6 +5,8 @@
 //!                         dedicated: the machine that it runs on, and nobody else
 //! PROXY_WORKLOAD_INFO     dedicated: who the machine is to the mesh, as
 //!                         namespace/name/service-account
+//! ENABLE_PROXY (true)     false: the name server only; no connection is carried, and what is
+//!                         captured all the same is refused by the kernel
 //! PACKET_MARK             shared: 1337, which the agent's rules know; dedicated: none, unless
 //!                         the machine's rules tell ztunnel by a mark and not by its user
 //! ENABLE_ORIG_SRC         applications see the client's address. On in shared mode; off in
@@ -21,7 +23,7 @@ use super::parse::{self, Flag};
 use super::raw::Reader;
 use super::{inpod, proxy};
 use crate::identity::Subject;
-use crate::proxy::SourceAddress;
+use crate::proxy::{Role, SourceAddress};
 use crate::workloads;
 
 /// The longest name of an object in Kubernetes.
@@ -64,6 +66,18 @@ pub(super) fn mode(reader: &mut Reader<'_>) -> Mode {
             Mode::Dedicated(info.unwrap_or_default())
         }
     }
+}
+
+/// What is done for whom we serve.
+pub(super) fn role(reader: &mut Reader<'_>) -> Role {
+    if reader.flag("ENABLE_PROXY", Flag::On) == Flag::On {
+        return Role::Proxy;
+    }
+    if reader.flag("ISTIO_META_DNS_CAPTURE", Flag::On) == Flag::Off {
+        let text = "with ISTIO_META_DNS_CAPTURE=false too, ztunnel would do nothing at all";
+        reader.mistake("ENABLE_PROXY", text);
+    }
+    Role::NameServer
 }
 
 fn info(text: &str) -> Result<WorkloadInfo, String> {

@@ -29,6 +29,7 @@ use crate::proxy::{
 pub(super) fn proxy(reader: &mut Reader<'_>, mode: &Mode) -> Settings {
     let default = Settings::default();
     Settings {
+        role: super::mode::role(reader),
         network: reader.text("NETWORK").unwrap_or_default().into(),
         trust_domain: reader.value("TRUST_DOMAIN", default.trust_domain, |text| {
             Identity::new(text, "x", "x").map(|_| text.to_owned()).map_err(|e| e.to_string())

@@ -7,6 +7,7 @@ use zds::WorkloadInfo;
 
 use super::Config;
 use crate::dns;
+use crate::proxy::Role;
 use crate::source::Scope;
 
 impl Config {
@@ -35,6 +36,7 @@ impl Config {
             "token": self.token(),
             "secretTtl": duration(self.certificate_ttl),
             "tls": self.tls.summary(),
+            "proxy": self.proxy.role == Role::Proxy,
             "proxyMode": self.mode.name(),
             "proxyWorkloadInformation": self.mode.machine().map(workload),
             "inpodUds": self.mode.socket(),

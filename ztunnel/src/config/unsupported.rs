@@ -4,7 +4,6 @@ use super::raw::Reader;
 
 /// A setting, the value that asks for nothing we lack, and what it is about.
 const SETTINGS: &[(&str, &str, &str)] = &[
-    ("ENABLE_PROXY", "true", "a ztunnel that proxies nothing"),
     ("INPOD_ENABLED", "true", "working outside of pods' namespaces"),
     ("FAKE_CA", "false", "made-up certificates"),
     ("UNSTABLE_ENABLE_SOCKS5", "false", "the SOCKS listener"),

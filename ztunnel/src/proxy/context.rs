@@ -15,6 +15,15 @@ use crate::source::ViewHandle;
 use crate::telemetry::Telemetry;
 use crate::worker::Workers;
 
+/// What is done for pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Their connections are carried, and their lookups answered.
+    Proxy,
+    /// Their lookups are answered, and nothing else: no port for connections is bound.
+    NameServer,
+}
+
 /// Does this node use IPv6?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ipv6 {
@@ -54,6 +63,8 @@ pub enum AppTunnel {
 /// Settings of the proxies.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What is done for pods.
+    pub role: Role,
     /// The network whose addresses the pods have.
     pub network: Network,
     /// Trust domain of the pods, and of the peers we believe.
@@ -86,6 +97,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            role: Role::Proxy,
             network: "".into(),
             trust_domain: "cluster.local".to_owned(),
             packet_mark: Some(zds::PACKET_MARK.value),

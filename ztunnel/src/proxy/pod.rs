@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::accept::{Arrival, accept_loop};
-use super::context::ProxyContext;
+use super::context::{ProxyContext, Role};
 use super::dial::Dialer;
 use super::dns::Dns;
 use super::limits::{Full, Handshakes, Places};
@@ -85,7 +85,10 @@ impl PodProxy {
         )
         .map_err(|source| ProxyError::Identity { pod: name.clone(), source })?;
         let home = context.workers.least_busy().clone();
-        let listeners = listen::open(context, &pod.netns, &pod.listeners, &home).await;
+        let listeners = match context.settings.role {
+            Role::Proxy => listen::open(context, &pod.netns, &pod.listeners, &home).await,
+            Role::NameServer => Ok(Vec::new()),
+        };
         let listeners = listeners.map_err(|error| error.of(&name))?;
         let dns = Dns::bind(context, &pod, &home, None).await?;
         let Pod { uid, info, netns, .. } = pod;
@@ -169,10 +172,14 @@ impl PodProxy {
         self.netns.pod()
     }
 
-    /// Is its workload known to a complete view? Until then nothing can be routed or judged.
+    /// Is everything known that it takes to serve? Connections can be routed and judged once
+    /// the pod's workload is known to a complete view; lookups are answered without.
     #[must_use]
-    pub fn is_known(&self) -> bool {
-        self.shared.lookup().is_ok()
+    pub fn is_able(&self) -> bool {
+        match self.shared.context.settings.role {
+            Role::Proxy => self.shared.lookup().is_ok(),
+            Role::NameServer => true,
+        }
     }
 
     /// Looks names up through the pod, for workloads that have a hostname and no address.

@@ -92,7 +92,7 @@ impl Machine {
         let WorkloadInfo { name, namespace, service_account } = &self.info;
         let waiting = match &self.proxy {
             None => Some("the listeners of this machine".to_owned()),
-            Some(proxy) if proxy.is_known() => None,
+            Some(proxy) if proxy.is_able() => None,
             Some(_) => Some(format!(
                 "workload {namespace}/{name} of service account {service_account}, this machine, \
                  to be known to the control plane"

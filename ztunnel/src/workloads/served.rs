@@ -13,7 +13,7 @@ pub enum Served {
     /// The pods that a node agent hands over.
     Pods(Box<Manager>),
     /// The machine that we run on.
-    Machine(Machine),
+    Machine(Box<Machine>),
 }
 
 impl Served {
@@ -25,7 +25,7 @@ impl Served {
     pub async fn run(self, stop: &CancellationToken) -> Result<Self, ProxyError> {
         Ok(match self {
             Self::Pods(manager) => Self::Pods(Box::new(manager.run(stop).await)),
-            Self::Machine(machine) => Self::Machine(machine.run(stop).await?),
+            Self::Machine(machine) => Self::Machine(Box::new(machine.run(stop).await?)),
         })
     }
 

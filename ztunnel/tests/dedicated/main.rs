@@ -8,6 +8,7 @@ mod world;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use authority::Asked;
 use serde_json::Value;
@@ -38,6 +39,33 @@ fn refused(host: &Host, to: SocketAddr) {
         Err(error) => error,
     };
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+/// Connects again and again until one connection is refused: those that come before peers
+/// have heard of the end are served.
+fn until_refused(host: &Host, to: SocketAddr, app: &TcpListener) {
+    app.set_nonblocking(true).unwrap();
+    let start = Instant::now();
+    while start.elapsed() < world::LIMIT {
+        let near = match host.dial(to) {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+            dialled => dialled.unwrap(),
+        };
+        near.set_nonblocking(true).unwrap();
+        loop {
+            match (&near).read(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                other => panic!("{other:?}"),
+            }
+            if app.accept().is_ok() {
+                break;
+            }
+            assert!(start.elapsed() < world::LIMIT, "it is neither served nor refused");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    panic!("connections are still served");
 }
 
 /// A question for the address of the service.
@@ -110,7 +138,7 @@ fn told_to_stop_it_lets_connections_finish_and_takes_no_new_ones() {
     exchange(&mut near, &mut far);
     seller.terminate();
     seller.until_ready("ztunnel is stopping");
-    refused(&world.buyer, to);
+    until_refused(&world.buyer, to, &app);
     exchange(&mut near, &mut far);
     drop((near, far));
     assert_eq!(seller.ended().code(), Some(0), "{}", seller.log());
@@ -150,8 +178,10 @@ fn a_port_that_is_taken_ends_it_with_the_port_in_its_last_words() {
     let world = World::new();
     let _taken = world.buyer.listen(15006);
     let info = [("PROXY_WORKLOAD_INFO", "shop/buyer/buyer")];
-    let mut ztunnel = world.spawn(&world.buyer, Exempt::User, &info);
+    let mut ztunnel = world.spawn(&world.buyer, Exempt::Mark, &info);
     assert_eq!(ztunnel.ended().code(), Some(1), "{}", ztunnel.log());
+    // It is root's, and was given no mark.
+    ztunnel.until_logged(&["run it as a user of its own, or set PACKET_MARK"]);
     ztunnel.until_logged(&["ztunnel failed", "serve this machine", "shop/buyer", "15006"]);
 }
 
@@ -172,4 +202,19 @@ fn mistakes_in_the_mode_and_in_the_machines_names_are_told_at_once() {
     assert_eq!(ztunnel.ended().code(), Some(2), "{}", ztunnel.log());
     ztunnel.until_logged(&["PROXY_MODE=\"sidecar\": shared or dedicated expected"]);
     ztunnel.until_logged(&["PROXY_WORKLOAD_INFO=\"buyer\": namespace/name/service-account"]);
+}
+
+#[test]
+fn a_name_server_alone_answers_lookups_and_leaves_connections_to_the_kernel() {
+    let world = World::new();
+    let _buyer = world.start(&world.buyer, Exempt::User, &[("ENABLE_PROXY", "false")]);
+    let answer = world.buyer.ask(&question());
+    assert!(answer.ends_with(&[10, 96, 0, 10]), "{answer:?}");
+    for port in [15001, 15006, 15008] {
+        let error = world.buyer.dial(SocketAddr::new(world.buyer.v4, port)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{port}");
+    }
+    // The rules of the machine send it to a port where nobody is.
+    let error = world.buyer.dial(SocketAddr::new(world.seller.v4, 8080)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }

@@ -107,3 +107,19 @@ fn names_of_the_process_stand_before_those_of_the_machine_and_are_compared() {
     let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
     assert!(warning.starts_with("POD_NAMESPACE is not the one of PROXY_WORKLOAD_INFO, shop"));
 }
+
+#[test]
+fn a_name_server_alone_takes_no_listeners_and_must_have_names_to_serve() {
+    let off = ("ENABLE_PROXY", "false");
+    let config = parse(&[("NODE_NAME", "n1"), off]).unwrap();
+    assert_eq!(config.proxy.role, Role::NameServer);
+    assert_eq!(config.summary()["proxy"], false);
+    let Mode::Shared(settings) = config.mode else { panic!("{:?}", config.mode) };
+    assert_eq!(settings.handover, workloads::Handover::Own);
+    let agent = parse(&[("NODE_NAME", "n1"), off, ("INPOD_LISTENERS", "agent")]).unwrap_err();
+    assert!(agent.each()[0].starts_with("INPOD_LISTENERS=\"agent\": "), "{agent}");
+    let nothing = parse(&[("NODE_NAME", "n1"), off, ("ISTIO_META_DNS_CAPTURE", "false")]);
+    let nothing = nothing.unwrap_err();
+    let [mistake] = nothing.each() else { panic!("{nothing}") };
+    assert!(mistake.starts_with("ENABLE_PROXY=\"false\": "), "{mistake}");
+}
