@@ -165,7 +165,7 @@ impl App {
             build_proxy(config, &view, &certificates, (fence, workers), telemetry.clone());
         let own = Own::of(config);
         let (served, handle) =
-            build_workloads(config, Arc::clone(&context), &view, &mut registry, &readiness)?;
+            build_workloads(config, Arc::clone(&context), view.clone(), &mut registry, &readiness)?;
         let dump = Dump { view, certificates, workloads: handle, telemetry, config: summary };
         let levels = log.levels();
         let admin = Admin { readiness: readiness.clone(), registry, dump, levels, quit };
@@ -302,7 +302,7 @@ fn build_proxy(
 fn build_workloads(
     config: &Config,
     context: Arc<ProxyContext>,
-    view: &ViewHandle,
+    view: ViewHandle,
     registry: &mut Registry,
     readiness: &Readiness,
 ) -> Result<(Served, Handle), AppError> {

@@ -108,7 +108,7 @@ impl Config {
         let config = Self {
             node: node::node(&mut reader, &mode),
             own_pod: node::own_pod(&mut reader, &proxy.trust_domain, &mode),
-            source: source::source(&mut reader, &mode, |reader| {
+            source: source::source(&mut reader, |reader| {
                 control(reader, ["XDS_ADDRESS", "XDS_ROOT_CA", "ALT_XDS_HOSTNAME"])
             }),
             ca: control(&mut reader, ["CA_ADDRESS", "CA_ROOT_CA", "ALT_CA_HOSTNAME"]),

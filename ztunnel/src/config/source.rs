@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::mode::Mode;
 use super::parse::{self, Flag};
 use super::raw::Reader;
 use crate::source::local::Origin;
@@ -35,7 +34,6 @@ pub struct Source {
 
 pub(super) fn source(
     reader: &mut Reader<'_>,
-    mode: &Mode,
     control: impl FnOnce(&mut Reader<'_>) -> ControlSettings,
 ) -> Source {
     let off = reader.is_empty("XDS_ADDRESS");
@@ -45,7 +43,7 @@ pub(super) fn source(
         let text = "without a control plane the mesh must come from LOCAL_XDS_PATH or LOCAL_XDS";
         reader.mistake("XDS_ADDRESS", text);
     }
-    let rules = Rules { scope: scope(reader, mode, off), mass_removal: mass_removal(reader) };
+    let rules = Rules { scope: scope(reader, off), mass_removal: mass_removal(reader) };
     Source { xds: (!off).then_some(xds), local, rules, headers: headers(reader) }
 }
 
@@ -58,13 +56,9 @@ fn local(reader: &mut Reader<'_>) -> Option<Origin> {
     path.or(inline)
 }
 
-fn scope(reader: &mut Reader<'_>, mode: &Mode, off: bool) -> Scope {
+fn scope(reader: &mut Reader<'_>, off: bool) -> Scope {
     if reader.flag("XDS_ON_DEMAND", Flag::Off) == Flag::Off {
         return Scope::Everything;
-    }
-    if mode.machine().is_some() {
-        let text = "with PROXY_MODE=dedicated it is not supported by this version";
-        reader.mistake("XDS_ON_DEMAND", text);
     }
     if off {
         reader.mistake("XDS_ON_DEMAND", "there is no control plane to ask: XDS_ADDRESS is empty");

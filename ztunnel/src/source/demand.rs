@@ -29,6 +29,9 @@ const NAMES: usize = 20_000;
 /// A name that nobody looked up for so long is given up.
 const UNUSED: Duration = Duration::from_secs(30 * 60);
 
+/// Istio's kind of objects that stand for machines, as it is in their UIDs.
+const MACHINES: &str = "networking.istio.io/WorkloadEntry";
+
 /// Why nothing is known about a destination: it must not be taken for one outside of the
 /// mesh.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +93,14 @@ impl Demand {
     pub(super) fn ask_for_pod(&self, namespace: &str, name: &str) {
         let uid = format!("{}//Pod/{namespace}/{name}", self.cluster);
         let _ = self.ask(&uid.into(), Instant::now());
+    }
+
+    /// The same for the machine that we run on, which may be registered as an entry of its own
+    /// or as a pod.
+    pub(super) fn ask_for_machine(&self, namespace: &str, name: &str) {
+        let uid = format!("{}/{MACHINES}/{namespace}/{name}", self.cluster);
+        let _ = self.ask(&uid.into(), Instant::now());
+        self.ask_for_pod(namespace, name);
     }
 
     /// Returns when the view says what `name` is, even if that is nothing.
@@ -179,6 +190,15 @@ mod tests {
         demand.ask_for_pod("shop", "cart-1");
         let subscribe = demand.change(Instant::now()).subscribe;
         assert_eq!(subscribe, [name("Kubernetes//Pod/shop/cart-1")]);
+    }
+
+    #[test]
+    fn a_machine_is_asked_for_as_an_entry_and_as_a_pod() {
+        let demand = demand();
+        demand.ask_for_machine("shop", "vm-1");
+        let entry = name("Kubernetes/networking.istio.io/WorkloadEntry/shop/vm-1");
+        let subscribe = demand.change(Instant::now()).subscribe;
+        assert_eq!(subscribe, [entry, name("Kubernetes//Pod/shop/vm-1")]);
     }
 
     fn name(text: &str) -> Arc<str> {

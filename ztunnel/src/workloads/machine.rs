@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netns::Workplace;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use zds::WorkloadInfo;
@@ -20,6 +21,9 @@ use crate::admin::{Part, Readiness};
 use crate::proxy::{Claim, Drain, Listeners, Pod, PodProxy, ProxyContext, ProxyError};
 use crate::source::ViewHandle;
 
+/// Where the view has only what is asked for, it forgets what nobody uses for long.
+const ASK_EVERY: Duration = Duration::from_secs(60);
+
 /// Serves the machine.
 #[derive(Debug)]
 pub struct Machine {
@@ -27,7 +31,7 @@ pub struct Machine {
     context: Arc<ProxyContext>,
     metrics: Metrics,
     readiness: Readiness,
-    changes: watch::Receiver<u64>,
+    view: ViewHandle,
     questions: mpsc::Receiver<oneshot::Sender<Pods>>,
     proxy: Option<PodProxy>,
 }
@@ -38,13 +42,13 @@ impl Machine {
     pub fn new(
         info: WorkloadInfo,
         context: Arc<ProxyContext>,
-        view: &ViewHandle,
+        view: ViewHandle,
         metrics: Metrics,
         readiness: Readiness,
     ) -> (Self, Handle) {
         let (questions, asked) = mpsc::channel(1);
-        let (changes, proxy) = (view.changes(), None);
-        let machine = Self { info, context, metrics, readiness, changes, questions: asked, proxy };
+        let machine =
+            Self { info, context, metrics, readiness, view, questions: asked, proxy: None };
         machine.report();
         (machine, Handle { questions })
     }
@@ -63,12 +67,14 @@ impl Machine {
         };
         self.proxy = Some(PodProxy::start(&self.context, pod).await?);
         self.metrics.started.inc();
+        let (mut changes, mut ask) = (self.view.changes(), interval(ASK_EVERY));
         loop {
             self.report();
             tokio::select! {
                 () = stop.cancelled() => return Ok(self),
                 Some(answer) = self.questions.recv() => drop(answer.send(self.pods())),
-                Ok(()) = self.changes.changed() => {}
+                Ok(()) = changes.changed() => {}
+                _ = ask.tick() => self.view.ask_for_machine(&self.info.namespace, &self.info.name),
             }
         }
     }
@@ -86,7 +92,7 @@ impl Machine {
         format!("{}/{}", self.info.namespace, self.info.name)
     }
 
-    /// That the control plane does not know the machine is the mistake that is made when one
+    /// That the mesh does not know the machine is the mistake that is made when one
     /// is set up, so it is told in full.
     fn report(&self) {
         let WorkloadInfo { name, namespace, service_account } = &self.info;
@@ -95,7 +101,7 @@ impl Machine {
             Some(proxy) if proxy.is_able() => None,
             Some(_) => Some(format!(
                 "workload {namespace}/{name} of service account {service_account}, this machine, \
-                 to be known to the control plane"
+                 to be known to the mesh"
             )),
         };
         self.readiness.report(Part::Machine, waiting.into_iter().collect());

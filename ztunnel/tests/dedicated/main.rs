@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use authority::Asked;
 use serde_json::Value;
-use world::{Exempt, Host, SERVICE, World};
+use world::{Exempt, Host, SERVICE, World, Ztunnel};
 
 /// Both ends of a connection from `host` to the application behind `app`, and where the
 /// application sees it come from.
@@ -21,6 +21,14 @@ fn connected(host: &Host, to: SocketAddr, app: &TcpListener) -> (TcpStream, TcpS
     let (far, peer) = app.accept().expect("the connection arrives");
     far.set_read_timeout(Some(world::LIMIT)).unwrap();
     (near, far, peer.ip().to_canonical())
+}
+
+/// What ztunnel says of the one workload.
+fn machine(ztunnel: &Ztunnel<'_>, uid: &str) -> Value {
+    let dump = ztunnel.ask(15000, "GET /config_dump");
+    let dump: Value = serde_json::from_str(dump.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(dump["workloadState"].as_object().unwrap().len(), 1, "{dump}");
+    dump["workloadState"][uid].clone()
 }
 
 /// A byte there and a byte back.
@@ -92,14 +100,16 @@ fn two_machines_speak_through_a_tunnel_with_their_own_identities() {
         let (mut near, mut far, seen) = connected(&world.buyer, to, &app);
         exchange(&mut near, &mut far);
         assert_eq!(seen, to.ip(), "machines have no routes for answers to foreign addresses");
-        let dump = buyer.ask(15000, "GET /config_dump");
-        let dump: Value = serde_json::from_str(dump.split_once("\r\n\r\n").unwrap().1).unwrap();
-        let machine = &dump["workloadState"]["shop/buyer"];
-        assert_eq!(machine["state"], "Up", "{dump}");
+        let machine = machine(&buyer, "shop/buyer");
+        assert_eq!(machine["state"], "Up", "{machine}");
         assert_eq!(machine["info"]["serviceAccount"], "buyer");
-        assert_eq!(machine["connections"]["outbound"][0]["protocol"], "HBONE", "{machine}");
+        let outbound = machine["connections"]["outbound"].as_array().unwrap();
+        assert_eq!(outbound.len(), 1, "ztunnel captures its own: {machine}");
+        assert_eq!(outbound[0]["protocol"], "HBONE", "{machine}");
         drop((near, far));
     }
+    let idle = &machine(&seller, "shop/seller")["connections"]["outbound"];
+    assert_eq!(*idle, Value::Array(vec![]), "ztunnel captures its own");
     let asked = |name: &str| Asked {
         names: vec![format!("spiffe://cluster.local/ns/shop/sa/{name}")],
         token: "Bearer machine-token".to_owned(),
@@ -169,7 +179,7 @@ fn readiness_names_a_machine_that_the_mesh_does_not_know() {
     let answer = ztunnel.until_ready("shop/buyer");
     assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
     let text = "waiting for workload shop/buyer of service account impostor, this machine, to be \
-                known to the control plane";
+                known to the mesh";
     assert!(answer.contains(text), "{answer}");
     world.buyer.capture(Exempt::User);
     refused(&world.buyer, SocketAddr::new(world.seller.v4, 8080));

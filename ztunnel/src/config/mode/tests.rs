@@ -82,10 +82,6 @@ fn mistakes_in_the_mode_and_in_the_names_are_told_at_once() {
 fn what_belongs_to_the_other_mode_is_not_passed_over() {
     let mistakes = parse(&[("NODE_NAME", "n1"), MACHINE]).unwrap_err();
     assert!(mistakes.each()[0].contains("set PROXY_MODE=dedicated with it"), "{mistakes}");
-    let on_demand =
-        [DEDICATED, MACHINE, ("XDS_ON_DEMAND", "true"), ("ISTIO_META_DNS_CAPTURE", "false")];
-    let mistakes = parse(&on_demand).unwrap_err();
-    assert!(mistakes.each()[0].starts_with("XDS_ON_DEMAND=\"true\": "), "{mistakes}");
     let config = parse(&[DEDICATED, MACHINE, ("INPOD_UDS", "/x"), ("INPOD_PORT_REUSE", "true")]);
     let warnings = config.unwrap().warnings;
     assert_eq!(warnings.len(), 2, "{warnings:?}");
