@@ -6,6 +6,7 @@
 
 mod fence;
 mod own;
+mod signals;
 mod trust;
 
 use std::io;
@@ -14,7 +15,6 @@ use std::time::Duration;
 
 use netns::{Fence, FenceError, NetnsError};
 use prometheus_client::registry::Registry;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,7 @@ use crate::tls::{Terms, TlsError};
 use crate::worker::Workers;
 use crate::workloads::{self, Handle, Machine, Manager, Served};
 use own::Own;
+use signals::Signals;
 use trust::{Trust, hide_memory};
 
 /// What the end may take beyond the termination deadline.
@@ -317,26 +318,4 @@ fn build_workloads(
             (Served::Machine(Box::new(machine)), handle)
         }
     })
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, AppError> {
-        let watch = |kind| signal(kind).map_err(AppError::Signals);
-        Ok(Self {
-            terminate: watch(SignalKind::terminate())?,
-            interrupt: watch(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }
