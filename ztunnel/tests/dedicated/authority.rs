@@ -1,17 +1,19 @@
-//! A certificate service, as Istio's, that signs for whoever calls. It speaks gRPC by hand:
-//! one message there, one back.
+//! A control plane: a certificate service, as Istio's, that signs for whoever calls, and
+//! discovery. It speaks gRPC by hand.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh::proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
+use mesh::proto::envoy::config::core::v3::Node;
 use prost::Message;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, IsCa,
@@ -22,6 +24,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
+use super::discovery::{self, Nodes};
+
 /// What it signed: the names in the request, and whether it was asked to impersonate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
@@ -30,9 +34,16 @@ pub struct Asked {
     pub metadata: bool,
 }
 
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+type Answer = Response<Body>;
+
+/// What stands before a message on a stream: one flag, and its length.
+pub const PREFIX: usize = 5;
+
 struct Signer {
     issuer: CertifiedIssuer<'static, KeyPair>,
     asked: Mutex<Vec<Asked>>,
+    nodes: Nodes,
 }
 
 /// The service; ends when dropped.
@@ -47,7 +58,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let signer = Arc::new(Signer { issuer, asked: Mutex::default() });
+        let signer = Arc::new(Signer { issuer, asked: Mutex::default(), nodes: Nodes::default() });
         let acceptor = signer.acceptor(listener.local_addr().unwrap());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -63,6 +74,11 @@ impl Authority {
 
     pub fn root(&self) -> String {
         self.signer.issuer.pem()
+    }
+
+    /// Who has asked for the mesh so far.
+    pub fn nodes(&self) -> Vec<Node> {
+        self.signer.nodes.lock().unwrap().clone()
     }
 
     /// What it has signed so far.
@@ -102,26 +118,20 @@ impl Signer {
         TlsAcceptor::from(Arc::new(config))
     }
 
-    async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-    ) -> Result<Response<impl hyper::body::Body<Data = Bytes, Error = Infallible>>, Infallible>
-    {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let token = request.headers().get("authorization").cloned();
         let token = token.map(|it| it.to_str().unwrap().to_owned()).unwrap_or_default();
+        if request.uri().path().ends_with("/DeltaAggregatedResources") {
+            assert_eq!(token, "Bearer machine-token");
+            return Ok(grpc(discovery::stream(request.into_body(), Arc::clone(&self.nodes))));
+        }
         let body = request.into_body().collect().await.unwrap().to_bytes();
-        // One flag and four bytes of length stand before the message.
-        let message = IstioCertificateRequest::decode(&body[5..]).unwrap();
-        let answer = self.sign(&message, token).encode_to_vec();
-        let mut frame = BytesMut::new();
-        frame.put_u8(0);
-        frame.put_u32(answer.len() as u32);
-        frame.put_slice(&answer);
+        let message = IstioCertificateRequest::decode(&body[PREFIX..]).unwrap();
+        let answer = frame(&self.sign(&message, token));
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", "0".parse().unwrap());
-        let body = Full::new(frame.freeze()).with_trailers(async { Some(Ok(trailers)) });
-        let response = Response::builder().header("content-type", "application/grpc");
-        Ok(response.body(body).unwrap())
+        let body = Full::new(answer).with_trailers(async { Some(Ok(trailers)) });
+        Ok(grpc(body.boxed_unsync()))
     }
 
     fn sign(&self, request: &IstioCertificateRequest, token: String) -> IstioCertificateResponse {
@@ -136,4 +146,18 @@ impl Signer {
         let leaf = csr.signed_by(&self.issuer).unwrap().pem();
         IstioCertificateResponse { cert_chain: vec![leaf, self.issuer.pem()] }
     }
+}
+
+fn grpc(body: Body) -> Answer {
+    let response = Response::builder().header("content-type", "application/grpc");
+    response.body(body).unwrap()
+}
+
+/// A message as gRPC puts it on a stream.
+pub fn frame(message: &impl Message) -> Bytes {
+    let mut frame = BytesMut::new();
+    frame.put_u8(0);
+    frame.put_u32(message.encoded_len() as u32);
+    message.encode(&mut frame).unwrap();
+    frame.freeze()
 }

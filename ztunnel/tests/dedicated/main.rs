@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod authority;
+mod discovery;
 mod world;
 
 use std::io::{ErrorKind, Read, Write};
@@ -136,6 +137,33 @@ fn two_machines_speak_through_a_tunnel_with_their_own_identities() {
     let metrics = seller.ask(15020, "GET /metrics");
     assert!(metrics.contains("workload_manager_active_proxy_count 1"), "{metrics}");
     assert!(!buyer.log().contains("WARN") && !seller.log().contains("WARN"), "{}", buyer.log());
+}
+
+#[test]
+fn rules_that_go_by_marks_let_ztunnel_reach_its_control_plane() {
+    let world = World::new();
+    let address = format!("https://{}:15012", world.control.v4);
+    let root = world.root();
+    let xds =
+        [("XDS_ADDRESS", address.as_str()), ("XDS_ROOT_CA", root.as_str()), ("LOCAL_XDS", "")];
+    let buyer = world.start(&world.buyer, Exempt::Mark, &xds);
+    let idle = &machine(&buyer, "shop/buyer")["connections"]["outbound"];
+    assert_eq!(*idle, Value::Array(vec![]), "ztunnel captures its own");
+    let nodes = world.authority.nodes();
+    let node = nodes.first().expect("it says who it is");
+    assert_eq!(node.id, "ztunnel~1.1.1.1~buyer.shop~shop.svc.cluster.local");
+    assert!(!node.metadata.as_ref().unwrap().fields.contains_key("NODE_NAME"), "{node:?}");
+    // On demand it asks for itself.
+    drop(buyer);
+    let on_demand = [&xds[..], &[("XDS_ON_DEMAND", "true"), ("ISTIO_META_DNS_CAPTURE", "false")]];
+    let buyer = world.start(&world.buyer, Exempt::Mark, &on_demand.concat());
+    let _seller = world.start(&world.seller, Exempt::User, &xds);
+    let app = world.seller.listen(8080);
+    let to = SocketAddr::new(world.seller.v4, 8080);
+    let (mut near, mut far, _) = connected(&world.buyer, to, &app);
+    exchange(&mut near, &mut far);
+    let outbound = &machine(&buyer, "shop/buyer")["connections"]["outbound"];
+    assert_eq!(outbound[0]["protocol"], "HBONE", "{outbound}");
 }
 
 #[test]

@@ -94,6 +94,14 @@ impl Host {
         assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Without rules, as before [`Host::capture`].
+    fn release(&self) {
+        self.exec(vec![
+            "nft".to_owned(),
+            "table inet capture; delete table inet capture".to_owned(),
+        ]);
+    }
+
     /// Loads the rules of a machine.
     pub fn capture(&self, exempt: Exempt) {
         self.exec(vec!["nft".to_owned(), rules(exempt)]);
@@ -189,6 +197,11 @@ impl World {
         Self { buyer, seller, control, authority, folder, _switch: switch }
     }
 
+    /// The file with the root of the control plane.
+    pub fn root(&self) -> String {
+        self.folder.path().join("root.pem").to_str().unwrap().to_owned()
+    }
+
     /// Starts ztunnel on `host` as the workload of the same name, and waits until it is ready.
     pub fn start<'a>(
         &self,
@@ -196,6 +209,7 @@ impl World {
         exempt: Exempt,
         settings: &[(&str, &str)],
     ) -> Ztunnel<'a> {
+        host.release();
         host.capture(exempt);
         let info = format!("shop/{0}/{0}", host.name);
         let mark: &[_] = if exempt == Exempt::Mark { &[("PACKET_MARK", "1337")] } else { &[] };
