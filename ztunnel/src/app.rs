@@ -6,6 +6,7 @@
 
 mod fence;
 mod own;
+mod signals;
 mod trust;
 
 use std::io;
@@ -14,25 +15,25 @@ use std::time::Duration;
 
 use netns::{Fence, FenceError, NetnsError};
 use prometheus_client::registry::Registry;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin, Dump, Part, Readiness, Servers};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::dns::Upstreams;
 use crate::identity::{CaClient, CaSettings, Certificates, ChannelError, ControlChannel, Token};
-use crate::proxy::{Drain, ProxyContext};
+use crate::proxy::{Drain, ProxyContext, ProxyError};
 use crate::source::local::LocalError;
 use crate::source::{self, Audience, Caller, Scope, ViewHandle, ViewWriter, XdsClient};
 use crate::telemetry::log::Log;
 use crate::telemetry::{Telemetry, register_process};
 use crate::tls::{Terms, TlsError};
 use crate::worker::Workers;
-use crate::workloads::{self, Handle, Manager};
+use crate::workloads::{self, Handle, Machine, Manager, Served};
 use own::Own;
+use signals::Signals;
 use trust::{Trust, hide_memory};
 
 /// What the end may take beyond the termination deadline.
@@ -57,6 +58,9 @@ pub enum AppError {
     /// ztunnel's own namespace could not be looked at.
     #[error(transparent)]
     Netns(#[from] NetnsError),
+    /// The machine cannot be served.
+    #[error("serve this machine: {0}")]
+    Machine(#[from] ProxyError),
     /// A port could not be had.
     #[error(transparent)]
     Bind(#[from] admin::BindError),
@@ -124,7 +128,7 @@ struct App {
     /// None: the view is the local one.
     xds: Option<XdsClient>,
     trust: Trust,
-    manager: Manager,
+    served: Served,
     readiness: Readiness,
     termination_deadline: Duration,
     context: Arc<ProxyContext>,
@@ -139,7 +143,7 @@ impl App {
         quit: CancellationToken,
     ) -> Result<Self, AppError> {
         hide_memory()?;
-        let fence = fence::build_fence()?;
+        let fence = fence::build_fence(config)?;
         let servers = admin::bind(&config.admin)?;
         let mut registry = Registry::default();
         log.register(&mut registry);
@@ -160,9 +164,9 @@ impl App {
         let telemetry = Telemetry::with_settings(&mut registry, config.telemetry);
         let context =
             build_proxy(config, &view, &certificates, (fence, workers), telemetry.clone());
-        let own = Own::of(config)?;
-        let (manager, handle) =
-            build_workloads(config, Arc::clone(&context), &mut registry, &readiness)?;
+        let own = Own::of(config);
+        let (served, handle) =
+            build_workloads(config, Arc::clone(&context), view.clone(), &mut registry, &readiness)?;
         let dump = Dump { view, certificates, workloads: handle, telemetry, config: summary };
         let levels = log.levels();
         let admin = Admin { readiness: readiness.clone(), registry, dump, levels, quit };
@@ -171,7 +175,7 @@ impl App {
             admin: Arc::new(admin),
             xds,
             trust,
-            manager,
+            served,
             readiness,
             termination_deadline: config.termination_deadline,
             context,
@@ -209,15 +213,15 @@ impl App {
             Some(own) => own.start(&self.context).await,
             None => None,
         };
-        let manager = tokio::select! {
-            manager = self.manager.run(&quit) => manager,
+        let served = tokio::select! {
+            served = self.served.run(&quit) => served?,
             Some(part) = parts.join_next() => {
                 return Err(AppError::Task(part.map_or_else(|e| e.to_string(), str::to_owned)));
             }
         };
-        self.readiness.report(Part::Agent, vec!["the end: ztunnel is stopping".to_owned()]);
+        self.readiness.report(Part::End, vec!["the end: ztunnel is stopping".to_owned()]);
         let limit = self.termination_deadline + END_SLACK;
-        if timeout(limit, manager.drain(self.termination_deadline)).await.is_err() {
+        if timeout(limit, served.drain(self.termination_deadline)).await.is_err() {
             warn!("connections were still open after {limit:?} and are cut");
         }
         if let Some(own) = own {
@@ -238,9 +242,12 @@ fn build_certificates(
 ) -> Result<Certificates, AppError> {
     let channel = ControlChannel::new(config.ca.clone())
         .map_err(|source| AppError::Channel { name: "CA_ADDRESS", source })?
-        .with_cryptography(&terms.cryptography);
+        .with_cryptography(&terms.cryptography)
+        .with_mark(config.control_mark());
     let settings = CaSettings { cluster: config.node.cluster.clone(), ttl: config.certificate_ttl };
-    let ca = CaClient::new(&channel, token.clone(), settings).with_headers(&config.ca_headers);
+    let ca = CaClient::new(&channel, token.clone(), settings)
+        .with_subject(config.mode.subject())
+        .with_headers(&config.ca_headers);
     Ok(Certificates::with_terms(ca, terms))
 }
 
@@ -262,7 +269,8 @@ fn build_source(
     let address = settings.address.to_string();
     let channel = ControlChannel::new(settings)
         .map_err(|source| AppError::Channel { name: "XDS_ADDRESS", source })?
-        .with_cryptography(&terms.cryptography);
+        .with_cryptography(&terms.cryptography)
+        .with_mark(config.control_mark());
     let caller = Caller { node: config.node.clone(), token, headers: source.headers.clone() };
     let audience = Audience { writer, metrics, readiness: readiness.clone() };
     let xds = XdsClient::new(address, channel, caller, audience, source.rules, base)
@@ -295,31 +303,19 @@ fn build_proxy(
 fn build_workloads(
     config: &Config,
     context: Arc<ProxyContext>,
+    view: ViewHandle,
     registry: &mut Registry,
     readiness: &Readiness,
-) -> Result<(Manager, Handle), AppError> {
-    let metrics = workloads::Metrics::register(registry);
-    Ok(Manager::new(config.workloads.clone(), context, metrics, readiness.clone())?)
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, AppError> {
-        let watch = |kind| signal(kind).map_err(AppError::Signals);
-        Ok(Self {
-            terminate: watch(SignalKind::terminate())?,
-            interrupt: watch(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+) -> Result<(Served, Handle), AppError> {
+    let (metrics, readiness) = (workloads::Metrics::register(registry), readiness.clone());
+    Ok(match &config.mode {
+        Mode::Shared(settings) => {
+            let (manager, handle) = Manager::new(settings.clone(), context, metrics, readiness)?;
+            (Served::Pods(Box::new(manager)), handle)
         }
-    }
+        Mode::Dedicated(info) => {
+            let (machine, handle) = Machine::new(info.clone(), context, view, metrics, readiness);
+            (Served::Machine(Box::new(machine)), handle)
+        }
+    })
 }

@@ -131,12 +131,12 @@ fn bad_settings_are_told_at_once_and_nothing_starts() {
     let output = Command::new(PROGRAM)
         .env_clear()
         .env("LOG_FORMAT", "xml")
-        .env("PROXY_MODE", "dedicated")
+        .env("UNSTABLE_ENABLE_SOCKS5", "true")
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8(output.stderr).unwrap();
-    for name in ["NODE_NAME", "LOG_FORMAT", "PROXY_MODE"] {
+    for name in ["NODE_NAME", "LOG_FORMAT", "UNSTABLE_ENABLE_SOCKS5"] {
         assert!(text.contains(name), "{name} is not named in {text}");
     }
 }

@@ -32,7 +32,7 @@ pub enum FenceError {
     /// So many jobs wait that one more would only wait longer than anybody has patience.
     #[error("{QUEUE} jobs wait for a fence worker already, try again later")]
     Busy,
-    /// All workers are gone, because the fence was dropped.
+    /// There are no workers: the fence was dropped, or never had any.
     #[error("the fence is closed")]
     Closed,
 }
@@ -75,6 +75,13 @@ impl Fence {
             spawn_worker(Arc::clone(&home), Arc::clone(&tasks)).map_err(FenceError::Spawn)?;
         }
         Ok(Self { queue })
+    }
+
+    /// A fence that enters nothing and answers [`FenceError::Closed`] to every job. For a
+    /// process that stays in its own namespace, and may lack the privilege to leave it.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self { queue: sync_channel(0).0 }
     }
 
     /// Runs `job` in `netns` and waits for it. For threads that may block.

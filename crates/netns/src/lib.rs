@@ -26,6 +26,7 @@ mod named;
 mod pod;
 mod socket;
 mod visit;
+mod workplace;
 
 pub use conntrack::original_udp_dst;
 pub use datagram::{dial_udp, listen_udp};
@@ -37,3 +38,4 @@ pub use named::{NamedNetns, release_folder};
 pub use pod::{NetnsError, NetnsId, PodNetns};
 pub use socket::{Dial, Listen, OrigDst, dial_socket, listen_tcp, original_dst};
 pub use visit::{VisitError, dial_socket_in};
+pub use workplace::Workplace;

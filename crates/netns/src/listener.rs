@@ -41,7 +41,7 @@ pub struct ListenAny {
     /// Length of the accept queue, capped by the namespace's `somaxconn`.
     pub backlog: i32,
     /// `SO_MARK` for the listener and what it accepts.
-    pub mark: u32,
+    pub mark: Option<u32>,
     /// Who else may have the port.
     pub port_use: PortUse,
 }
@@ -53,7 +53,7 @@ pub struct ListenAny {
 pub fn listen_any(listen: &ListenAny) -> io::Result<TcpListener> {
     let on = |ip: std::net::IpAddr| {
         let addr = SocketAddr::new(ip, listen.port);
-        let at = Listen { addr, backlog: listen.backlog, mark: Some(listen.mark) };
+        let at = Listen { addr, backlog: listen.backlog, mark: listen.mark };
         bind_tcp(&at, listen.port_use)
     };
     let v4 = Ipv4Addr::UNSPECIFIED.into();

@@ -61,7 +61,7 @@ fn open(port: u16) -> Result<HeldListener, OpenError> {
         port,
         families: Families::All,
         backlog: BACKLOG,
-        mark: zds::PACKET_MARK.value,
+        mark: Some(zds::PACKET_MARK.value),
         // Shared, an application of the same user could join the port.
         port_use: PortUse::Alone,
     };

@@ -117,7 +117,7 @@ async fn is_reset(stream: &TcpStream) {
 fn bind_shared(pod: &ScratchPod) -> std::io::Result<Vec<std::net::TcpListener>> {
     let listen = |port| {
         let (families, port_use) = (Families::All, PortUse::Shared);
-        listen_any(&ListenAny { port, families, backlog: 8, mark: 0x539, port_use })
+        listen_any(&ListenAny { port, families, backlog: 8, mark: Some(0x539), port_use })
     };
     pod.inside(move || PORTS.into_iter().map(listen).collect())
 }

@@ -10,6 +10,10 @@ pub enum Part {
     ControlPlane,
     /// The session with the node agent.
     Agent,
+    /// The machine, where it is what is served.
+    Machine,
+    /// Nothing but the end.
+    End,
 }
 
 /// A board on which each part notes what it waits for; cloning shares it. Ready means

@@ -8,6 +8,7 @@ mod dns;
 mod duration;
 mod identity;
 mod inpod;
+mod mode;
 mod node;
 mod operations;
 mod parse;
@@ -28,9 +29,10 @@ use crate::identity::ExtraHeaders;
 use crate::source::NodeInfo;
 use crate::telemetry::{self, log};
 use crate::tls::{self, ControlSettings, RootSource};
-use crate::{admin, hbone, workloads};
+use crate::{admin, hbone};
 use raw::Reader;
 
+pub use mode::Mode;
 pub use node::OwnPod;
 pub use raw::Raw;
 pub use source::Source;
@@ -57,8 +59,8 @@ pub struct Config {
     pub ca_headers: ExtraHeaders,
     /// Versions, cryptography, revocation.
     pub tls: tls::Settings,
-    /// The session with the node agent.
-    pub workloads: workloads::Settings,
+    /// Whom we serve.
+    pub mode: Mode,
     /// Listeners and tunnels of the pods.
     pub proxy: crate::proxy::Settings,
     /// Where operators ask.
@@ -101,10 +103,11 @@ impl Config {
     /// [`Mistakes`], all of them.
     pub fn parse(raw: &Raw) -> Result<Self, Mistakes> {
         let mut reader = Reader::new(raw);
-        let proxy = proxy::proxy(&mut reader);
+        let mode = mode::mode(&mut reader);
+        let proxy = proxy::proxy(&mut reader, &mode);
         let config = Self {
-            node: node::node(&mut reader),
-            own_pod: node::own_pod(&mut reader, &proxy.trust_domain),
+            node: node::node(&mut reader, &mode),
+            own_pod: node::own_pod(&mut reader, &proxy.trust_domain, &mode),
             source: source::source(&mut reader, |reader| {
                 control(reader, ["XDS_ADDRESS", "XDS_ROOT_CA", "ALT_XDS_HOSTNAME"])
             }),
@@ -117,7 +120,7 @@ impl Config {
             ),
             ca_headers: identity::ca_headers(&mut reader),
             tls: identity::tls(&mut reader),
-            workloads: inpod::workloads(&mut reader),
+            mode,
             proxy,
             admin: operations::admin(&mut reader),
             log: operations::log(&mut reader),
@@ -129,6 +132,16 @@ impl Config {
         unsupported::check(&mut reader);
         let (warnings, mistakes) = reader.finish();
         if mistakes.is_empty() { Ok(Self { warnings, ..config }) } else { Err(Mistakes(mistakes)) }
+    }
+
+    /// Mark of what we say to the control plane. Nobody captures that in a pod of ztunnel's
+    /// own, but on a machine the rules capture what they do not know.
+    #[must_use]
+    pub fn control_mark(&self) -> Option<u32> {
+        match self.mode {
+            Mode::Shared(_) => None,
+            Mode::Dedicated(_) => self.proxy.packet_mark,
+        }
     }
 }
 

@@ -5,7 +5,6 @@
 //! KEEPALIVE_TIME (180s), KEEPALIVE_INTERVAL (180s), KEEPALIVE_RETRIES (9)
 //! USER_TIMEOUT_ENABLED (false)   end connections whose other end acknowledges nothing for
 //!                                as long as keep-alive has patience with idle ones
-//! ENABLE_ORIG_SRC (true)         applications see the client's address
 //! LOCALHOST_APP_TUNNEL (true)    waypoints that want a PROXY header listen on loopback
 //! UNKNOWN_POLICY (deny)          a policy that a workload lists and that has not arrived in
 //!                                5 s denies; `skip`, as Istio does: it means nothing
@@ -20,27 +19,28 @@ use std::time::Duration;
 
 use mesh::{Identity, UnknownPolicy};
 
+use super::mode::Mode;
 use super::parse::{self, Flag};
 use super::raw::Reader;
 use crate::proxy::{
-    AppTunnel, Ipv6, Keepalive, Limits, ResponseBaggage, Settings, SourceAddress, TcpSettings,
-    UserTimeout,
+    AppTunnel, Ipv6, Keepalive, Limits, ResponseBaggage, Settings, TcpSettings, UserTimeout,
 };
 
-pub(super) fn proxy(reader: &mut Reader<'_>) -> Settings {
+pub(super) fn proxy(reader: &mut Reader<'_>, mode: &Mode) -> Settings {
     let default = Settings::default();
     Settings {
         home: super::node::home(reader),
+        role: super::mode::role(reader),
         network: reader.text("NETWORK").unwrap_or_default().into(),
         trust_domain: reader.value("TRUST_DOMAIN", default.trust_domain, |text| {
             Identity::new(text, "x", "x").map(|_| text.to_owned()).map_err(|e| e.to_string())
         }),
-        packet_mark: reader.value("PACKET_MARK", default.packet_mark, packet_mark),
+        packet_mark: mode.packet_mark(reader),
         ipv6: match reader.flag("IPV6_ENABLED", Flag::On) {
             Flag::On => Ipv6::Enabled,
             Flag::Off => Ipv6::Disabled,
         },
-        port_use: super::inpod::port_use(reader),
+        port_use: mode.port_use(reader),
         response_baggage: match reader.flag("ENABLE_RESPONSE_BAGGAGE", Flag::On) {
             Flag::On => ResponseBaggage::Sent,
             Flag::Off => ResponseBaggage::Withheld,
@@ -49,10 +49,7 @@ pub(super) fn proxy(reader: &mut Reader<'_>) -> Settings {
         hbone: super::hbone(reader, &default.hbone),
         dns: super::dns::dns(reader),
         tcp: tcp(reader),
-        source_address: match reader.flag("ENABLE_ORIG_SRC", Flag::On) {
-            Flag::On => SourceAddress::Client,
-            Flag::Off => SourceAddress::Pod,
-        },
+        source_address: mode.source_address(reader),
         app_tunnel: match reader.flag("LOCALHOST_APP_TUNNEL", Flag::On) {
             Flag::On => AppTunnel::Loopback,
             Flag::Off => AppTunnel::PodAddress,
@@ -70,7 +67,7 @@ fn unknown_policy(text: &str) -> Result<UnknownPolicy, String> {
 }
 
 /// The rules in the pods are the agent's and know one mark.
-fn packet_mark(text: &str) -> Result<u32, String> {
+pub(super) fn packet_mark(text: &str) -> Result<u32, String> {
     let expected = zds::PACKET_MARK.value;
     match parse::number::<u32>(text)? {
         mark if mark == expected => Ok(mark),
@@ -127,6 +124,7 @@ fn limits(reader: &mut Reader<'_>, default: &Limits) -> Limits {
 mod tests {
     use super::super::{Config, Raw};
     use super::*;
+    use crate::proxy::SourceAddress;
 
     fn parse_with(pairs: &[(&str, &str)]) -> Result<Settings, String> {
         let all = [("NODE_NAME", "n1")].into_iter().chain(pairs.iter().copied());

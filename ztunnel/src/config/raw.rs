@@ -61,6 +61,7 @@ pub(super) struct Reader<'a> {
     raw: &'a Raw,
     behind: BTreeMap<String, Behind>,
     known: Known,
+    warnings: Vec<String>,
     mistakes: Vec<String>,
 }
 
@@ -75,7 +76,7 @@ impl<'a> Reader<'a> {
         }
         let mut known = Known::default();
         known.names.insert(proxy_config::SETTING);
-        Self { raw, behind, known, mistakes }
+        Self { raw, behind, known, warnings: Vec::new(), mistakes }
     }
 
     /// The value; an empty one is none.
@@ -130,6 +131,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// What looks wrong but keeps nobody from starting.
+    pub(super) fn warning(&mut self, text: String) {
+        self.warnings.push(text);
+    }
+
     /// A mistake in a value that must not be shown.
     pub(super) fn secret_mistake(&mut self, name: &str, reason: &str) {
         self.mistakes.push(format!("{name}: {reason}"));
@@ -157,7 +163,7 @@ impl<'a> Reader<'a> {
 
     /// Warnings and mistakes.
     pub(super) fn finish(self) -> (Vec<String>, Vec<String>) {
-        let names = self.raw.names.keys();
-        (names.filter_map(|name| self.known.suspicion(name)).collect(), self.mistakes)
+        let suspicions = self.raw.names.keys().filter_map(|name| self.known.suspicion(name));
+        (self.warnings.into_iter().chain(suspicions).collect(), self.mistakes)
     }
 }

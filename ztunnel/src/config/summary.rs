@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use zds::WorkloadInfo;
 
 use super::Config;
 use crate::dns;
+use crate::proxy::Role;
 use crate::source::Scope;
 
 impl Config {
@@ -34,7 +36,10 @@ impl Config {
             "token": self.token(),
             "secretTtl": duration(self.certificate_ttl),
             "tls": self.tls.summary(),
-            "inpodUds": self.workloads.socket,
+            "proxy": self.proxy.role == Role::Proxy,
+            "proxyMode": self.mode.name(),
+            "proxyWorkloadInformation": self.mode.machine().map(workload),
+            "inpodUds": self.mode.socket(),
             "packetMark": self.proxy.packet_mark,
             "numWorkerThreads": self.worker_threads,
             "selfTerminationDeadline": duration(self.termination_deadline),
@@ -58,6 +63,11 @@ impl Config {
             None => "from the default path",
         }
     }
+}
+
+fn workload(info: &WorkloadInfo) -> Value {
+    let WorkloadInfo { name, namespace, service_account } = info;
+    json!({ "name": name, "namespace": namespace, "serviceAccount": service_account })
 }
 
 /// As Istio's dump has them.

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 use crate::telemetry::log::Layout;
 
@@ -19,9 +21,9 @@ fn the_node_name_is_all_that_must_be_set() {
     assert_eq!(config.node.node, "n1");
     assert_eq!(config.node.cluster, "Kubernetes");
     assert_eq!(config.source.xds.as_ref().unwrap().address.to_string(), "https://localhost:15012/");
-    assert_eq!(config.workloads.socket, PathBuf::from(zds::DEFAULT_SOCKET));
+    assert_eq!(config.mode.socket(), Some(Path::new(zds::DEFAULT_SOCKET)));
     assert_eq!(config.proxy.trust_domain, "cluster.local");
-    assert_eq!(config.proxy.packet_mark, 0x539);
+    assert_eq!(config.proxy.packet_mark, Some(0x539));
     assert_eq!(config.certificate_ttl, Duration::from_secs(86_400));
     assert_eq!(config.termination_deadline, Duration::from_secs(5));
     assert_eq!(config.admin.ready.to_string(), "[::]:15021");
@@ -101,6 +103,9 @@ fn every_mistake_names_its_setting() {
         ("TRUST_DOMAIN", "a/b"),
         ("PACKET_MARK", "1"),
         ("PACKET_MARK", "many"),
+        ("PROXY_MODE", "sidecar"),
+        ("PROXY_WORKLOAD_INFO", "shop/vm/vm"),
+        ("PROXY_WORKLOAD_INFO", "shop/vm"),
         ("IPV6_ENABLED", "maybe"),
         ("INPOD_PORT_REUSE", "maybe"),
         ("READINESS_ADDR", "15021"),
@@ -142,7 +147,7 @@ fn all_mistakes_are_told_at_once() {
 
 #[test]
 fn what_is_missing_in_this_version_is_an_error_and_not_ignored() {
-    for (name, value) in [("PROXY_MODE", "dedicated"), ("FAKE_CA", "true")] {
+    for (name, value) in [("UNSTABLE_ENABLE_SOCKS5", "true"), ("FAKE_CA", "true")] {
         let mistakes = parse(&[NODE, (name, value)]).expect_err(name);
         let [mistake] = mistakes.each() else { panic!("{name}: {mistakes}") };
         assert!(mistake.starts_with(name), "{mistake}");

@@ -4,10 +4,7 @@ use super::raw::Reader;
 
 /// A setting, the value that asks for nothing we lack, and what it is about.
 const SETTINGS: &[(&str, &str, &str)] = &[
-    ("ENABLE_PROXY", "true", "a ztunnel that proxies nothing"),
     ("INPOD_ENABLED", "true", "working outside of pods' namespaces"),
-    ("PROXY_MODE", "shared", "the dedicated mode, one proxy per workload,"),
-    ("PROXY_WORKLOAD_INFO", "", "the dedicated mode, one proxy per workload,"),
     ("FAKE_CA", "false", "made-up certificates"),
     ("UNSTABLE_ENABLE_SOCKS5", "false", "the SOCKS listener"),
     ("TRANSPARENT_NETWORK_POLICIES", "false", "dialling peers at the application's port"),

@@ -6,7 +6,7 @@ use std::net::{
 };
 
 use netns::{
-    Dial, Fence, FenceError, Listen, PodNetns, dial_socket, dial_udp, listen_tcp, listen_udp,
+    Dial, Fence, FenceError, Listen, Workplace, dial_socket, dial_udp, listen_tcp, listen_udp,
     original_udp_dst,
 };
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
@@ -54,18 +54,18 @@ pub struct Listeners {
     pub tcp: Vec<StdTcp>,
 }
 
-/// Makes marked sockets in a pod. Cloning shares the namespace.
+/// Makes sockets in a pod. Cloning shares the namespace.
 #[derive(Clone, Debug)]
 pub struct Sockets {
     fence: Fence,
-    netns: PodNetns,
-    mark: u32,
+    netns: Workplace,
+    mark: Option<u32>,
 }
 
 impl Sockets {
-    /// Sockets in `netns` whose packets carry `mark`.
+    /// Sockets in `netns` whose packets carry `mark`, if there is one.
     #[must_use]
-    pub fn new(fence: Fence, netns: PodNetns, mark: u32) -> Self {
+    pub fn new(fence: Fence, netns: Workplace, mark: Option<u32>) -> Self {
         Self { fence, netns, mark }
     }
 
@@ -74,20 +74,20 @@ impl Sockets {
     /// # Errors
     /// [`ListenError`]; a pod without IPv6 is none.
     pub async fn listen(&self, port: u16, ipv6: Ipv6) -> Result<Listeners, ListenError> {
-        let mark = Some(self.mark);
+        let mark = self.mark;
         self.run(move || bind(port, ipv6, mark)).await?
     }
 
     /// A socket for one exchange with `to`, from a random port.
     pub(super) async fn udp(&self, to: SocketAddr) -> io::Result<UdpSocket> {
-        let mark = Some(self.mark);
+        let mark = self.mark;
         let socket = self.run(move || dial_udp(to, mark)).await.map_err(io::Error::other)??;
         UdpSocket::from_std(socket)
     }
 
     /// A connection to `to`.
     pub(super) async fn tcp(&self, to: SocketAddr) -> io::Result<TcpStream> {
-        let dial = Dial { to, mark: Some(self.mark), from: None };
+        let dial = Dial { to, mark: self.mark, from: None };
         let socket = self.run(move || dial_socket(&dial)).await.map_err(io::Error::other)??;
         TcpSocket::from_std_stream(socket.into()).connect(to).await
     }
@@ -108,7 +108,7 @@ impl Sockets {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, FenceError> {
         let (sender, receiver) = oneshot::channel();
-        self.fence.submit(&self.netns, job, |result| {
+        self.netns.submit(&self.fence, job, |result| {
             // A caller that has given up drops the socket.
             let _ = sender.send(result);
         })?;

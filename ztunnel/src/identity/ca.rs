@@ -34,12 +34,23 @@ pub struct CaSettings {
     pub ttl: Duration,
 }
 
+/// Whose certificates are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Those of the pods of a node, by the token of a node proxy. The CA checks that they
+    /// run there.
+    Pods,
+    /// Our own, by the token of the workload itself.
+    Bearer,
+}
+
 /// Has identities signed by a CA.
 #[derive(Clone, Debug)]
 pub struct CaClient {
     channel: Channel,
     token: Token,
     settings: CaSettings,
+    subject: Subject,
     headers: ExtraHeaders,
 }
 
@@ -48,7 +59,13 @@ impl CaClient {
     #[must_use]
     pub fn new(channel: &ControlChannel, token: Token, settings: CaSettings) -> Self {
         let headers = ExtraHeaders::default();
-        Self { channel: channel.lazy(), token, settings, headers }
+        Self { channel: channel.lazy(), token, settings, subject: Subject::Pods, headers }
+    }
+
+    /// Asks for these certificates and not for those of pods.
+    #[must_use]
+    pub fn with_subject(self, subject: Subject) -> Self {
+        Self { subject, ..self }
     }
 
     /// Sends these headers along.
@@ -80,13 +97,10 @@ impl CaClient {
         identity: &Identity,
         csr: &str,
     ) -> Result<Request<IstioCertificateRequest>, TokenError> {
-        // A node proxy asks for its pods; the CA checks that they run on its node.
-        let impersonated = Value { kind: Some(Kind::StringValue(identity.to_string())) };
-        let fields = BTreeMap::from([("ImpersonatedIdentity".to_owned(), impersonated)]);
         let mut request = Request::new(IstioCertificateRequest {
             csr: csr.to_owned(),
             validity_duration: i64::try_from(self.settings.ttl.as_secs()).unwrap_or(i64::MAX),
-            metadata: Some(Struct { fields }),
+            metadata: self.subject.metadata(identity),
         });
         self.headers.apply(request.metadata_mut());
         if let Some(bearer) = self.token.bearer()? {
@@ -110,5 +124,16 @@ impl CaClient {
         let codec = ProstCodec::<IstioCertificateRequest, IstioCertificateResponse>::default();
         let answer = grpc.unary(request, PathAndQuery::from_static(METHOD), codec).await?;
         Ok(answer.into_inner())
+    }
+}
+
+impl Subject {
+    fn metadata(self, identity: &Identity) -> Option<Struct> {
+        if self == Self::Bearer {
+            return None;
+        }
+        let impersonated = Value { kind: Some(Kind::StringValue(identity.to_string())) };
+        let fields = BTreeMap::from([("ImpersonatedIdentity".to_owned(), impersonated)]);
+        Some(Struct { fields })
     }
 }

@@ -23,7 +23,7 @@ use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 
 use super::certified::Surroundings;
-use super::{CaClient, CaSettings, ControlChannel, ExtraHeaders, IdentityError, Token};
+use super::{CaClient, CaSettings, ControlChannel, ExtraHeaders, IdentityError, Subject, Token};
 use crate::tls::test_ca::TestCa;
 use crate::tls::{ControlSettings, RootSource, Terms, provider};
 
@@ -151,6 +151,16 @@ async fn the_service_is_asked_as_istio_asks() {
     assert_eq!(seen[0].validity_duration, 7200);
     let impersonated = &seen[0].metadata.as_ref().unwrap().fields["ImpersonatedIdentity"];
     assert_eq!(impersonated.kind, Some(Kind::StringValue(cart.to_string())));
+}
+
+#[tokio::test]
+async fn a_workload_with_a_token_of_its_own_asks_for_nobody_else() {
+    let service = service();
+    let (channel, _tasks) = start(service.clone()).await;
+    let cart = Identity::new("", "shop", "cart").unwrap();
+    let client = client(&channel, "right").with_subject(Subject::Bearer);
+    client.issue(&cart, &plain()).await.unwrap();
+    assert_eq!(service.seen.lock().unwrap()[0].metadata, None);
 }
 
 #[tokio::test]

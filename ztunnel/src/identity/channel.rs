@@ -71,6 +71,12 @@ impl ControlChannel {
         Self { connector: self.connector.with_cryptography(cryptography), ..self }
     }
 
+    /// With a packet mark, where traffic without one would be captured.
+    #[must_use]
+    pub fn with_mark(self, mark: Option<u32>) -> Self {
+        Self { connector: self.connector.with_mark(mark), ..self }
+    }
+
     /// Connects now, within 5 s.
     ///
     /// # Errors

@@ -38,7 +38,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use ca::{CaClient, CaSettings};
+pub use ca::{CaClient, CaSettings, Subject};
 pub use certified::CertifiedIdentity;
 pub use channel::{ChannelError, ControlChannel};
 pub use headers::ExtraHeaders;

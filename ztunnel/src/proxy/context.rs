@@ -15,6 +15,15 @@ use crate::source::ViewHandle;
 use crate::telemetry::Telemetry;
 use crate::worker::Workers;
 
+/// What is done for pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Their connections are carried, and their lookups answered.
+    Proxy,
+    /// Their lookups are answered, and nothing else: no port for connections is bound.
+    NameServer,
+}
+
 /// Does this node use IPv6?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ipv6 {
@@ -56,12 +65,15 @@ pub enum AppTunnel {
 pub struct Settings {
     /// Where the pods are.
     pub home: Home,
+    /// What is done for pods.
+    pub role: Role,
     /// The network whose addresses the pods have.
     pub network: Network,
     /// Trust domain of the pods, and of the peers we believe.
     pub trust_domain: String,
-    /// Packet mark of all in-pod sockets.
-    pub packet_mark: u32,
+    /// Packet mark of all sockets of proxies, by which the rules that capture tell them from
+    /// those of applications. None where the rules tell them by ztunnel's user.
+    pub packet_mark: Option<u32>,
     /// Address families.
     pub ipv6: Ipv6,
     /// Whether ports that we bind may be shared with the next or the last ztunnel.
@@ -88,9 +100,10 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             home: Home::default(),
+            role: Role::Proxy,
             network: "".into(),
             trust_domain: "cluster.local".to_owned(),
-            packet_mark: zds::PACKET_MARK.value,
+            packet_mark: Some(zds::PACKET_MARK.value),
             ipv6: Ipv6::Enabled,
             port_use: PortUse::Shared,
             response_baggage: ResponseBaggage::Sent,

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use netns::{Dial, PodNetns, VisitError, dial_socket_in};
+use netns::{Dial, VisitError, Workplace};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
@@ -38,11 +38,11 @@ fn hint(to: &SocketAddr) -> &'static str {
     }
 }
 
-/// Makes marked sockets in one pod's namespace.
+/// Makes sockets in one pod's namespace, marked where the rules there go by marks.
 #[derive(Debug)]
 pub(super) struct Dialer {
-    netns: PodNetns,
-    mark: u32,
+    netns: Workplace,
+    mark: Option<u32>,
     telemetry: Telemetry,
     tcp: TcpSettings,
     source_address: SourceAddress,
@@ -52,7 +52,7 @@ pub(super) struct Dialer {
 impl Dialer {
     pub(super) fn new(
         context: &ProxyContext,
-        netns: PodNetns,
+        netns: Workplace,
         source_address: SourceAddress,
     ) -> Self {
         let settings = &context.settings;
@@ -99,8 +99,7 @@ impl Dialer {
         let from = client
             .filter(|ip| self.source_address == SourceAddress::Client && *ip != to.ip())
             .map(|ip| SocketAddr::new(ip, 0));
-        let mark = Some(self.mark);
-        let socket = dial_socket_in(&self.netns, &Dial { to, mark, from })?;
+        let socket = self.netns.dial_socket(&Dial { to, mark: self.mark, from })?;
         if !self.descriptors.allow(&socket) {
             return Err(DialError::Descriptors);
         }

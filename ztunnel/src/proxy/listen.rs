@@ -8,7 +8,9 @@ use std::net::TcpListener as StdListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
-use netns::{Families, FenceError, ListenAny, PodNetns, PortUse, inspect_listener, listen_any};
+use netns::{
+    Families, FenceError, ListenAny, PodNetns, PortUse, Workplace, inspect_listener, listen_any,
+};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use zds::{ListenAt, ListenerKind};
@@ -156,7 +158,7 @@ pub struct OpenListener {
 /// The listeners of a pod, in the order outbound, inbound plaintext, tunnels.
 pub(super) async fn open(
     context: &ProxyContext,
-    netns: &PodNetns,
+    netns: &Workplace,
     listeners: &Listeners,
     home: &Worker,
 ) -> Result<Vec<OpenListener>, BindError> {
@@ -173,7 +175,7 @@ pub(super) async fn open(
 /// Only that for tunnels.
 pub(super) async fn open_for_tunnels(
     context: &ProxyContext,
-    netns: &PodNetns,
+    netns: &Workplace,
     home: &Worker,
 ) -> Result<Option<OpenListener>, BindError> {
     let port = zds::port::INBOUND_HBONE;
@@ -203,7 +205,7 @@ fn register(socket: StdListener, port: u16, home: &Worker) -> Result<OpenListene
 
 async fn bind(
     context: &ProxyContext,
-    netns: &PodNetns,
+    netns: &Workplace,
     claim: Claim,
     ports: &'static [u16],
 ) -> Result<Vec<StdListener>, BindError> {
@@ -221,9 +223,8 @@ async fn bind(
         };
         ports.iter().map(listen).collect::<Result<Vec<_>, BindError>>()
     };
-    context
-        .fence
-        .submit(netns, job, |result| {
+    netns
+        .submit(&context.fence, job, |result| {
             // A caller that has given up drops the listeners, which closes them.
             let _ = sender.send(result);
         })

@@ -41,7 +41,7 @@ mod tune;
 use std::io;
 use std::time::Duration;
 
-pub use context::{AppTunnel, Ipv6, ProxyContext, ResponseBaggage, Settings, SourceAddress};
+pub use context::{AppTunnel, Ipv6, ProxyContext, ResponseBaggage, Role, Settings, SourceAddress};
 pub use limits::Limits;
 pub use listen::{Claim, GivenError, GivenListener, Listeners, OpenListener};
 pub use pod::{Connections, Drain, Pod, PodProxy};

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mesh::Identity;
-use netns::PodNetns;
+use netns::Workplace;
 
 use super::context::{ProxyContext, SourceAddress};
 use super::dial::Dialer;
@@ -43,7 +43,7 @@ impl PodProxy {
     pub async fn start_own(
         context: &Arc<ProxyContext>,
         info: zds::WorkloadInfo,
-        netns: PodNetns,
+        netns: Workplace,
         port: u16,
     ) -> Result<Self, ProxyError> {
         let settings = &context.settings;

@@ -4,14 +4,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mesh::Identity;
-use netns::PodNetns;
+use netns::{PodNetns, Workplace};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::accept::{Arrival, accept_loop};
-use super::context::ProxyContext;
+use super::context::{ProxyContext, Role};
 use super::dial::Dialer;
 use super::dns::Dns;
 use super::limits::{Full, Handshakes, Places};
@@ -37,7 +37,7 @@ pub struct Pod {
     /// Its names.
     pub info: zds::WorkloadInfo,
     /// Where its listeners and sockets live.
-    pub netns: PodNetns,
+    pub netns: Workplace,
     /// Its listeners.
     pub listeners: Listeners,
 }
@@ -67,7 +67,7 @@ pub struct PodProxy {
     life: Life,
     /// Where its connections are accepted.
     home: Worker,
-    netns: PodNetns,
+    netns: Workplace,
     served: Served,
 }
 
@@ -86,7 +86,10 @@ impl PodProxy {
         )
         .map_err(|source| ProxyError::Identity { pod: name.clone(), source })?;
         let home = context.workers.least_busy().clone();
-        let listeners = listen::open(context, &pod.netns, &pod.listeners, &home).await;
+        let listeners = match context.settings.role {
+            Role::Proxy => listen::open(context, &pod.netns, &pod.listeners, &home).await,
+            Role::NameServer => Ok(Vec::new()),
+        };
         let listeners = listeners.map_err(|error| error.of(&name))?;
         let dns = Dns::bind(context, &pod, &home, None).await?;
         let Pod { uid, info, netns, .. } = pod;
@@ -102,7 +105,7 @@ impl PodProxy {
     pub(super) fn of(
         shared: PodShared,
         home: Worker,
-        netns: PodNetns,
+        netns: Workplace,
         listeners: impl IntoIterator<Item = OpenListener>,
     ) -> Self {
         let (shared, life, served) = (Arc::new(shared), Life::default(), Served::default());
@@ -164,10 +167,20 @@ impl PodProxy {
         self.served.newest()
     }
 
-    /// The pod's namespace.
+    /// The pod's namespace; none when it serves the machine that ztunnel runs on.
     #[must_use]
-    pub fn netns(&self) -> &PodNetns {
-        &self.netns
+    pub fn netns(&self) -> Option<&PodNetns> {
+        self.netns.pod()
+    }
+
+    /// Is everything known that it takes to serve? Connections can be routed and judged once
+    /// the pod's workload is known to a complete view; lookups are answered without.
+    #[must_use]
+    pub fn is_able(&self) -> bool {
+        match self.shared.context.settings.role {
+            Role::Proxy => self.shared.lookup().is_ok(),
+            Role::NameServer => true,
+        }
     }
 
     /// Looks names up through the pod, for workloads that have a hostname and no address.

@@ -38,6 +38,9 @@ const ROOM: usize = NAMES / 8;
 /// A name that nobody looked up for so long is given up.
 const UNUSED: Duration = Duration::from_secs(30 * 60);
 
+/// Istio's kind of objects that stand for machines, as it is in their UIDs.
+const MACHINES: &str = "networking.istio.io/WorkloadEntry";
+
 /// Why nothing is known about a destination: it must not be taken for one outside of the
 /// mesh.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -133,6 +136,16 @@ impl Demand {
         if let Some(question) = self.names().asked.get_mut(uid) {
             question.keepers = question.keepers.saturating_sub(1);
             question.used = Instant::now();
+        }
+    }
+
+    /// The same for the machine that we run on, which may be registered as an entry of its own
+    /// or as a pod.
+    pub(super) fn ask_for_machine(&self, namespace: &str, name: &str) {
+        let entry = format!("{}/{MACHINES}/{namespace}/{name}", self.cluster);
+        let pod = format!("{}//Pod/{namespace}/{name}", self.cluster);
+        for uid in [entry, pod] {
+            let _ = self.ask(&uid.into(), Instant::now());
         }
     }
 
@@ -287,6 +300,15 @@ mod tests {
         assert_eq!(demand.change(later), Change::default(), "one of the two serves it still");
         demand.let_go(&uid);
         assert_eq!(demand.change(later).unsubscribe, [uid]);
+    }
+
+    #[test]
+    fn a_machine_is_asked_for_as_an_entry_and_as_a_pod() {
+        let demand = demand();
+        demand.ask_for_machine("shop", "vm-1");
+        let entry = name("Kubernetes/networking.istio.io/WorkloadEntry/shop/vm-1");
+        let subscribe = demand.change(Instant::now()).subscribe;
+        assert_eq!(subscribe, [entry, name("Kubernetes//Pod/shop/vm-1")]);
     }
 
     fn name(text: &str) -> Arc<str> {

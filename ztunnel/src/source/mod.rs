@@ -165,6 +165,13 @@ impl ViewHandle {
         KeptPod { view: self.clone(), uid }
     }
 
+    /// The same for the machine that we run on. Asked again now and then, it stays known.
+    pub fn ask_for_machine(&self, namespace: &str, name: &str) {
+        if let Some(demand) = self.demand() {
+            demand.ask_for_machine(namespace, name);
+        }
+    }
+
     /// Looks up everything that routing a connection to `ip` needs: what is there, and the
     /// waypoints and gateways on the way. `namespace` is the client's.
     ///

@@ -9,7 +9,7 @@ use prost_types::{ListValue, Struct, Value};
 /// What a control plane wants to know about its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeInfo {
-    /// Kubernetes node name.
+    /// Kubernetes node name; empty where there is no node.
     pub node: String,
     /// Cluster id.
     pub cluster: String,
@@ -34,6 +34,9 @@ impl NodeInfo {
             ("NODE_NAME", text(&self.node)),
             ("CLUSTER_ID", text(&self.cluster)),
         ];
+        let told = |key: &str| key != "NODE_NAME" || !self.node.is_empty();
+        let ours = fields.into_iter().filter(|(key, _)| told(key));
+        let ours = ours.map(|(key, value)| (key.to_owned(), value));
         Node {
             id: format!(
                 "ztunnel~{}~{}.{}~{}.svc.cluster.local",
@@ -44,7 +47,7 @@ impl NodeInfo {
                     .metadata
                     .iter()
                     .map(|(key, value)| (key.clone(), from_json(value)))
-                    .chain(fields.into_iter().map(|(key, value)| (key.to_owned(), value)))
+                    .chain(ours)
                     .collect(),
             }),
             build_version: env!("CARGO_PKG_VERSION").to_owned(),

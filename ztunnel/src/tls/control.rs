@@ -2,6 +2,8 @@
 //! from a file that may be rotated under us.
 
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,11 +11,12 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use netns::{Dial, dial_socket};
 use rustls::ClientConfig;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -42,6 +45,7 @@ pub struct ControlConnector {
     settings: Arc<ControlSettings>,
     name: ServerName<'static>,
     cryptography: Cryptography,
+    mark: Option<u32>,
 }
 
 impl ControlConnector {
@@ -55,13 +59,19 @@ impl ControlConnector {
         let name = settings.alt_hostname.clone().unwrap_or_else(|| host.to_owned());
         let name = ServerName::try_from(name.clone()).map_err(|_| TlsError::ServerName(name))?;
         let cryptography = Cryptography::default();
-        Ok(Self { settings: Arc::new(settings), name, cryptography })
+        Ok(Self { settings: Arc::new(settings), name, cryptography, mark: None })
     }
 
     /// With other cryptography than the default.
     #[must_use]
     pub fn with_cryptography(self, cryptography: &Cryptography) -> Self {
         Self { cryptography: cryptography.clone(), ..self }
+    }
+
+    /// With a packet mark, where traffic without one would be captured.
+    #[must_use]
+    pub fn with_mark(self, mark: Option<u32>) -> Self {
+        Self { mark, ..self }
     }
 
     /// Connects and verifies the server.
@@ -110,14 +120,25 @@ impl ControlConnector {
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(443);
         let failed = |source| TlsError::Connect { address: format!("{host}:{port}"), source };
-        let tcp = TcpStream::connect((host, port)).await.map_err(failed)?;
-        tcp.set_nodelay(true).map_err(failed)?;
+        let mut tcp = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        for to in lookup_host((host, port)).await.map_err(failed)? {
+            tcp = self.connect_to(to).await;
+            if tcp.is_ok() {
+                break;
+            }
+        }
+        let tcp = tcp.map_err(failed)?;
         let keepalive = TcpKeepalive::new()
             .with_time(Duration::from_secs(300))
             .with_interval(Duration::from_secs(75))
             .with_retries(9);
         SockRef::from(&tcp).set_tcp_keepalive(&keepalive).map_err(failed)?;
         Ok(tcp)
+    }
+
+    async fn connect_to(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let socket = dial_socket(&Dial { to, mark: self.mark, from: None })?;
+        TcpSocket::from_std_stream(socket.into()).connect(to).await
     }
 }
 

@@ -59,10 +59,11 @@ pub(super) async fn answer(link: &Link, result: Result<(), String>) -> Result<()
 pub(super) async fn give_back(link: &Link, proxy: &PodProxy) -> Result<(), LinkError> {
     let listeners = proxy.listeners();
     let entries = listeners.iter().map(|listener| listener.at.entry()).collect();
-    let ack = zds::Ack { error: String::new(), listeners: entries, has_netns: true };
+    let netns = proxy.netns();
+    let ack = zds::Ack { error: String::new(), listeners: entries, has_netns: netns.is_some() };
     let answer = WorkloadResponse { payload: Some(workload_response::Payload::Ack(ack)) };
     let sockets = listeners.iter().map(AsFd::as_fd);
-    let fds: Vec<_> = [proxy.netns().as_fd()].into_iter().chain(sockets).collect();
+    let fds: Vec<_> = netns.map(AsFd::as_fd).into_iter().chain(sockets).collect();
     in_time("give listeners back", link.send(&zds::encode(&answer)?, &fds)).await
 }
 

@@ -243,7 +243,7 @@ impl Manager {
         let Pod { uid, info, netns, id, listeners } = pod;
         info!(uid, pod = info.name, namespace = info.namespace, netns = %id, "starting a pod");
         let (context, deadline) = (Arc::clone(&self.context), self.settings.start_deadline);
-        let pod = proxy::Pod { uid: uid.clone(), info, netns, listeners };
+        let pod = proxy::Pod { uid: uid.clone(), info, netns: netns.into(), listeners };
         let task = self.starts.spawn(async move {
             match timeout(deadline, PodProxy::start(&context, pod)).await {
                 Ok(Ok(proxy)) => Ok(proxy),

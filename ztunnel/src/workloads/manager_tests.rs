@@ -522,5 +522,5 @@ async fn a_ztunnel_that_binds_its_own_says_so() {
 fn bind_shared(port: u16) -> std::io::Result<TcpListener> {
     let families = netns::Families::All;
     let port_use = netns::PortUse::Shared;
-    netns::listen_any(&netns::ListenAny { port, families, backlog: 8, mark: 0x539, port_use })
+    netns::listen_any(&netns::ListenAny { port, families, backlog: 8, mark: Some(0x539), port_use })
 }

@@ -1,4 +1,4 @@
-//! The pods of this node: a session with the node agent says which, one proxy each
+//! Whom we serve. The pods of this node: a session with the node agent says which, one proxy each
 //! serves them.
 //!
 //! ```text
@@ -7,17 +7,23 @@
 //!      └───────────────── ack ────────────────┼──────────────────────────┤
 //!                                             └── started, or why not ◄──┘
 //! ```
+//!
+//! Or, without any agent, the one machine that we run on.
 
 mod agent;
 mod answer;
 mod event;
 mod handle;
+mod machine;
 mod manager;
 mod metrics;
 mod progress;
+mod served;
 mod session;
 
 pub use event::PodState;
 pub use handle::{Handle, Handover, Pods, Settings};
+pub use machine::Machine;
 pub use manager::Manager;
 pub use metrics::Metrics;
+pub use served::Served;

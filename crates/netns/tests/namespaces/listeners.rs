@@ -26,7 +26,8 @@ impl Pod {
     }
 
     fn listen_on(&self, families: Families, port_use: PortUse) -> std::io::Result<TcpListener> {
-        let listen = ListenAny { port: 15001, families, backlog: 4096, mark: 0x539, port_use };
+        let listen =
+            ListenAny { port: 15001, families, backlog: 4096, mark: Some(0x539), port_use };
         self.fence.run(&self.netns, move || listen_any(&listen)).unwrap()
     }
 }

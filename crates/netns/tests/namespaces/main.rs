@@ -9,3 +9,4 @@ mod named;
 mod sockets;
 mod support;
 mod visit;
+mod workplace;

@@ -17,7 +17,7 @@ async fn ztunnels_metrics_are_read_by_tunnel_as_policies_allow_and_nothing_else_
     // The server's pod is ztunnel's own, which nobody captures.
     world.server.run("nft", &["flush", "ruleset"]);
     let pod = world.server.pod();
-    let netns = world.server.netns.clone();
+    let netns = world.server.netns.clone().into();
     let own = PodProxy::start_own(&world.context, pod.info, netns, METRICS);
     let own = soon(own).await.unwrap();
     let metrics = world.server.listen(METRICS);

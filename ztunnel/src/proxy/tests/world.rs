@@ -183,7 +183,7 @@ impl TestPod {
                 namespace: "shop".to_owned(),
                 service_account: self.name.to_owned(),
             },
-            netns: self.netns.clone(),
+            netns: self.netns.clone().into(),
             listeners: Listeners::ToBind(Claim::Shared),
         }
     }

@@ -97,7 +97,7 @@ impl World {
         let pod = Pod {
             uid: "uid-client".to_owned(),
             info,
-            netns: self.pod.clone(),
+            netns: self.pod.clone().into(),
             listeners: Listeners::ToBind(Claim::Shared),
         };
         soon(PodProxy::start(&self.context, pod)).await.unwrap()
