@@ -17,10 +17,10 @@ use super::app_socket::AppSocket;
 use super::limits::{HandshakePlace, Place};
 use super::pod::{Life, PodShared};
 use super::refusal::Refusal;
-use super::report::{canonical, failure, inbound, refused, stranger};
+use super::report::{canonical, inbound, refused, stranger, torn};
 use super::{HANDSHAKE_DEADLINE, KNOWLEDGE_WAIT};
 use crate::hbone::{Flow, Incoming, PumpError, ServerTunnel, pump};
-use crate::telemetry::{Failure, ResponseFlags, Step};
+use crate::telemetry::Step;
 use crate::tls::{self, Watched};
 use begin::{Open, begin};
 
@@ -146,8 +146,4 @@ pub(super) async fn stream(
     }
     guard.close(result);
     drop((seat, place));
-}
-
-fn torn(error: &PumpError) -> Failure {
-    failure(ResponseFlags::None, error)
 }
