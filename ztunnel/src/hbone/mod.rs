@@ -17,6 +17,7 @@ mod chunk;
 mod cork;
 mod goaway;
 mod keepalive;
+mod line;
 mod pool;
 mod pump;
 mod server;
@@ -72,7 +73,8 @@ pub struct Settings {
     pub idle_release: Duration,
     /// Time between two PINGs.
     pub ping_interval: Duration,
-    /// A connection whose peer does not answer a PING for this long is dead.
+    /// A connection is dead when its peer leaves a PING unanswered and nothing else comes
+    /// for this long. What comes instead of the answer counts for ten times as long.
     pub ping_deadline: Duration,
     /// From the request to the peer's answer, which comes when the peer has reached the
     /// application.

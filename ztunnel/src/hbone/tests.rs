@@ -446,6 +446,54 @@ async fn a_silent_peer_is_given_up() {
     assert!(matches!(error, OpenError::Request(_)), "{error}");
 }
 
+/// A server that answers no PING. It sends something, if it talks, every few milliseconds.
+async fn deaf(talks: Option<Duration>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                // SETTINGS, the answer to the first request, and then credit.
+                tcp.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
+                // Preface, settings and credit are 70 bytes; what follows is the request.
+                let mut read = 0;
+                while read <= 70 {
+                    read += tcp.read(&mut [0; 1024]).await?;
+                }
+                tcp.write_all(&[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88]).await?;
+                let Some(pause) = talks else { return std::future::pending().await };
+                loop {
+                    tokio::time::sleep(pause).await;
+                    tcp.write_all(&[0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1]).await?;
+                }
+                #[expect(unreachable_code, reason = "says what the errors are")]
+                Ok::<(), io::Error>(())
+            });
+        }
+    });
+    addr
+}
+
+/// PONGs may wait behind much else on a slow link: whatever comes is a sign of life, but
+/// not for ever.
+#[tokio::test]
+async fn who_sends_is_alive_for_a_while_though_it_answers_no_ping() {
+    let settings = Settings { ping_deadline: Duration::from_millis(600), ..quick() };
+    let mut lived = Vec::new();
+    for talks in [None, Some(Duration::from_millis(20))] {
+        let pool = TestPool::new(settings.clone());
+        let stream = open(&pool, deaf(talks).await).await.unwrap();
+        let (near, far) = pair().await;
+        let begun = std::time::Instant::now();
+        let error = soon(carry(far, stream)).await.unwrap_err();
+        assert!(matches!(error, PumpError::Torn(_)), "{error}");
+        lived.push(begun.elapsed().as_millis());
+        drop(near);
+    }
+    // Ten deadlines, with one to spare for a machine that is busy.
+    assert!(lived[1] >= 5_000, "{lived:?}");
+}
+
 #[tokio::test]
 async fn a_draining_connection_finishes_its_streams_and_takes_no_new_ones() {
     let (mut peer, listener, pool) = world(Settings::default()).await;

@@ -71,6 +71,7 @@ where
     let driver = Driver {
         keepalive: Keepalive::new(
             connection.ping_pong().expect("taken once per connection"),
+            Arc::clone(cork.line()),
             settings,
         ),
         connection,
