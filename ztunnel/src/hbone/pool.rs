@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::stream::TunnelStream;
-use super::tunnel::{Claim, Retry, Tunnel, handshake};
+use super::tunnel::{Claim, Retry, Room, Tunnel, handshake};
 use super::{Connect, OpenError, Settings};
 
 /// Streams share a connection only if all of this is the same: whose traffic it is, who
@@ -142,7 +142,7 @@ impl<E: Send + Sync + 'static> Pool<E> {
     {
         let (tunnel, driver) = Box::pin(handshake(io, &self.settings, || ())).await?;
         self.drivers.spawn(self.cut.clone().run_until_cancelled_owned(driver));
-        let claim = tunnel.claim().ok_or(OpenError::Deadline)?;
+        let Room::Place(claim) = tunnel.claim() else { return Err(OpenError::Deadline) };
         tunnel.retire();
         drop(tunnel);
         let opened = Box::pin(claim.open(connect, self.settings.response_deadline)).await;
@@ -188,11 +188,15 @@ impl<E: Send + Sync + 'static> Pool<E> {
         loop {
             let (id, attempt) = match self.shared.join(key, |id| self.attempt(key, id, dial())) {
                 Joined::Claimed(claim) => return Ok(claim),
+                Joined::Unsettled(tunnel) => {
+                    tunnel.settled(self.settings.response_deadline).await?;
+                    continue;
+                }
                 Joined::Attempt(id, attempt) => (id, attempt),
             };
             let outcome = attempt.await;
             self.shared.settle(key, id, &outcome);
-            if let Some(claim) = outcome?.claim() {
+            if let Room::Place(claim) = outcome?.claim() {
                 return Ok(claim);
             }
         }
@@ -228,6 +232,8 @@ impl<E> Drop for Pool<E> {
 
 enum Joined<E> {
     Claimed(Claim),
+    /// To be waited for.
+    Unsettled(Arc<Tunnel>),
     Attempt(u64, Shared<Attempt<E>>),
 }
 
@@ -240,7 +246,11 @@ impl<E> PoolShared<E> {
     fn join(&self, key: &PoolKey, start: impl FnOnce(u64) -> Attempt<E>) -> Joined<E> {
         let mut slots = self.slots();
         let known = slots.get(key).and_then(|slot| match &slot.state {
-            SlotState::Ready(tunnel) => tunnel.claim().map(Joined::Claimed),
+            SlotState::Ready(tunnel) => match tunnel.claim() {
+                Room::Place(claim) => Some(Joined::Claimed(claim)),
+                Room::Unsettled => Some(Joined::Unsettled(Arc::clone(tunnel))),
+                Room::Full => None,
+            },
             SlotState::Connecting(weak) => {
                 weak.upgrade().map(|attempt| Joined::Attempt(slot.id, attempt))
             }

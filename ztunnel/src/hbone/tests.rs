@@ -381,6 +381,27 @@ async fn streams_that_come_at_once_share_one_connection() {
     soon(apps).await.unwrap();
 }
 
+/// Before its SETTINGS have come a peer seems to have no limit, and what is above it would
+/// wait for others to end.
+#[tokio::test]
+async fn streams_that_come_at_once_heed_the_limit_of_a_peer_that_was_not_heard_yet() {
+    let (addr, listener) = app().await;
+    let peer = Peer::start(addr, Settings { concurrent_streams: 2, ..Settings::default() }).await;
+    let pool = TestPool::new(Settings::default());
+    let apps = tokio::spawn(async move {
+        let mut held = Vec::new();
+        for _ in 0..7 {
+            held.push(accept(&listener).await);
+        }
+        held
+    });
+    let opened = join_all((0..7).map(|_| open(&pool, peer.addr))).await;
+    let failed: Vec<_> = opened.iter().filter_map(|opened| opened.as_ref().err()).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(peer.connections(), 4);
+    soon(apps).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_failed_attempt_is_shared_and_not_remembered() {
     let (peer, _listener, pool) = world(Settings::default()).await;

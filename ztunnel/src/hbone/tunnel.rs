@@ -9,6 +9,7 @@ use std::time::Duration;
 use h2::client::{Builder, Connection, SendRequest};
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::SetOnce;
 use tokio::time::{Instant, timeout};
 
 use super::chunk::Chunk;
@@ -24,12 +25,33 @@ const HEADER_LIST: u32 = 16 << 10;
 /// application and emptied only as the peer likes.
 const SEND_BUFFER: usize = 1 << 20;
 
+/// What h2 says as long as the peer has not: no limit that a peer can announce, nor that
+/// of one which announces none.
+const UNKNOWN_LIMIT: usize = usize::MAX - 1;
+
+/// Streams before the peer has said how many it takes. Those above its limit would wait in
+/// h2 for others to end, which may be never.
+const FIRST_STREAMS: usize = 1;
+
 /// The shared part: where new streams come from.
 #[derive(Debug)]
 pub(super) struct Tunnel {
     send: SendRequest<Chunk>,
     most_streams: usize,
     usage: Mutex<Usage>,
+    /// Set when the peer has said how many streams it takes, or will never say.
+    settled: SetOnce<()>,
+}
+
+/// What there is for a new stream.
+#[derive(Debug)]
+pub(super) enum Room {
+    /// A place.
+    Place(Claim),
+    /// None until the peer has said how many there are, see [`Tunnel::settled`].
+    Unsettled,
+    /// Nothing.
+    Full,
 }
 
 #[derive(Debug)]
@@ -67,6 +89,7 @@ where
         send,
         most_streams: settings.streams_per_connection,
         usage: Mutex::new(usage),
+        settled: SetOnce::new(),
     });
     let driver = Driver {
         keepalive: Keepalive::new(
@@ -77,6 +100,7 @@ where
         connection,
         cork,
         tunnel: Arc::downgrade(&tunnel),
+        settled: false,
         idle_release: settings.idle_release,
         released: Some(released),
     };
@@ -95,6 +119,7 @@ fn builder(settings: &Settings) -> Builder {
         .max_concurrent_reset_streams(settings.streams_per_connection)
         .reset_stream_duration(LATE_FRAMES)
         .max_local_error_reset_streams(Some(PEER_ERRORS))
+        .initial_max_send_streams(UNKNOWN_LIMIT)
         .enable_push(false);
     builder
 }
@@ -105,6 +130,7 @@ struct Driver<Io, Released: FnOnce()> {
     cork: Cork<Io>,
     keepalive: Keepalive,
     tunnel: Weak<Tunnel>,
+    settled: bool,
     idle_release: Duration,
     released: Option<Released>,
 }
@@ -136,13 +162,23 @@ where
         let ended: &dyn std::fmt::Display = match Pin::new(&mut self.connection).poll(cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(()),
             Poll::Ready(Err(error)) => &error.to_string(),
-            Poll::Pending => match self.cork.poll_send(cx) {
-                Poll::Ready(Err(error)) => &error.to_string(),
-                _ => return Poll::Pending,
-            },
+            Poll::Pending => {
+                self.settle();
+                match self.cork.poll_send(cx) {
+                    Poll::Ready(Err(error)) => &error.to_string(),
+                    _ => return Poll::Pending,
+                }
+            }
         };
         tracing::debug!(error = %ended, "tunnel connection ended");
         Poll::Ready(())
+    }
+
+    /// Tells those who wait for the peer's SETTINGS that they have come.
+    fn settle(&mut self) {
+        if !self.settled {
+            self.settled = self.tunnel.upgrade().is_none_or(|tunnel| tunnel.settle());
+        }
     }
 
     fn release_if_idle(&mut self) {
@@ -164,19 +200,51 @@ impl Tunnel {
     }
 
     /// Takes a place, if there is one.
-    pub(super) fn claim(self: &Arc<Self>) -> Option<Claim> {
-        let limit = self.most_streams.min(self.send.current_max_send_streams()).max(1);
+    pub(super) fn claim(self: &Arc<Self>) -> Room {
+        let known = self.limit();
+        let limit = self.most_streams.min(known.unwrap_or(FIRST_STREAMS)).max(1);
         let mut usage = self.usage();
-        if usage.retired || usage.active >= limit {
-            return None;
+        if usage.retired {
+            return Room::Full;
+        }
+        if usage.active >= limit {
+            let more = known.is_none() && limit < self.most_streams;
+            return if more { Room::Unsettled } else { Room::Full };
         }
         usage.active += 1;
-        Some(Claim { tunnel: Arc::clone(self) })
+        Room::Place(Claim { tunnel: Arc::clone(self) })
+    }
+
+    /// How many streams the peer takes, once it has said so.
+    fn limit(&self) -> Option<usize> {
+        Some(self.send.current_max_send_streams()).filter(|limit| *limit != UNKNOWN_LIMIT)
+    }
+
+    /// Has it? Then whoever waits for that is told.
+    fn settle(&self) -> bool {
+        let known = self.limit().is_some();
+        if known {
+            // Set already where it was retired.
+            let _ = self.settled.set(());
+        }
+        known
+    }
+
+    /// Waits until the peer has said how many streams it takes; not for longer than it may
+    /// take for an answer.
+    pub(super) async fn settled<E>(&self, deadline: Duration) -> Result<(), OpenError<E>> {
+        let settled = timeout(deadline, self.settled.wait()).await;
+        settled.map(|_| ()).map_err(|_| {
+            self.retire();
+            OpenError::Deadline
+        })
     }
 
     /// Gives out no more places; streams that are open go on.
     pub(super) fn retire(&self) {
         self.usage().retired = true;
+        // Nobody has to wait for more of it.
+        let _ = self.settled.set(());
     }
 
     fn retire_if_idle(&self, after: Duration) -> bool {
