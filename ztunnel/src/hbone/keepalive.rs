@@ -15,7 +15,8 @@ use super::Settings;
 use super::line::Line;
 use silence::{Silence, Verdict};
 
-/// Asks the peer again and again whether it is there. Polled by the task that drives the
+/// Asks the peer again and again whether it is there, and at once when somebody doubts
+/// it. Polled by the task that drives the
 /// connection, which also moves the pings.
 #[derive(Debug)]
 pub(super) struct Keepalive {
@@ -51,8 +52,11 @@ impl Keepalive {
 
     /// Ready once for every question; to be polled until it is not.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pulse> {
+        let doubted = self.line.doubted(cx);
         if self.silence.is_none() {
-            ready!(self.timer.as_mut().poll(cx));
+            if !doubted {
+                ready!(self.timer.as_mut().poll(cx));
+            }
             self.ask();
         }
         if let Poll::Ready(Ok(_)) = self.pings.poll_pong(cx) {

@@ -31,6 +31,8 @@ mod tests_cork;
 mod tests_nested;
 #[cfg(test)]
 mod tests_sizes;
+#[cfg(test)]
+mod tests_vanished;
 mod tunnel;
 
 use std::sync::Arc;
@@ -76,6 +78,9 @@ pub struct Settings {
     /// A connection is dead when its peer leaves a PING unanswered and nothing else comes
     /// for this long. What comes instead of the answer counts for ten times as long.
     pub ping_deadline: Duration,
+    /// A peer that is silent for so long while its answer to a request is waited for is
+    /// asked whether it is there. Silent for twice as long again, it gets no new streams.
+    pub doubt_after: Duration,
     /// From the request to the peer's answer, which comes when the peer has reached the
     /// application.
     pub response_deadline: Duration,
@@ -92,6 +97,7 @@ impl Default for Settings {
             idle_release: Duration::from_secs(300),
             ping_interval: Duration::from_secs(10),
             ping_deadline: Duration::from_secs(20),
+            doubt_after: Duration::from_secs(1),
             response_deadline: Duration::from_secs(20),
         }
     }

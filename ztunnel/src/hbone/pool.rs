@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::stream::TunnelStream;
-use super::tunnel::{Claim, Retry, Room, Tunnel, handshake};
+use super::tunnel::{Claim, Patience, Retry, Room, Tunnel, handshake};
 use super::{Connect, OpenError, Settings};
 
 /// Streams share a connection only if all of this is the same: whose traffic it is, who
@@ -117,11 +117,12 @@ impl<E: Send + Sync + 'static> Pool<E> {
         Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let deadline = self.settings.response_deadline;
-        match self.claim(key, &dial).await?.open(connect, deadline).await {
-            // The connection was just about to end: once more, with another one.
-            Err((_, Retry::Yes)) => {
+        match self.claim(key, &dial).await?.open(connect, deadline, Patience::Short).await {
+            // The connection was about to end, or is dead: once more, with another one.
+            Err((_, Retry::Yes)) if !self.cut.is_cancelled() => {
                 let claim = self.claim(key, &dial).await?;
-                claim.open(connect, deadline).await.map_err(|(error, _)| error)
+                let opened = claim.open(connect, deadline, Patience::Long).await;
+                opened.map_err(|(error, _)| error)
             }
             other => other.map_err(|(error, _)| error),
         }
@@ -145,7 +146,8 @@ impl<E: Send + Sync + 'static> Pool<E> {
         let Room::Place(claim) = tunnel.claim() else { return Err(OpenError::Deadline) };
         tunnel.retire();
         drop(tunnel);
-        let opened = Box::pin(claim.open(connect, self.settings.response_deadline)).await;
+        let deadline = self.settings.response_deadline;
+        let opened = Box::pin(claim.open(connect, deadline, Patience::Long)).await;
         opened.map_err(|(error, _)| error)
     }
 

@@ -20,12 +20,12 @@ use super::{
     Connect, OpenError, Pool, PoolKey, PumpError, ServerTunnel, Settings, TunnelStream, pump,
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Small, so that the kernel does not do the reading for an application that does not.
 const KERNEL_BUFFER: u32 = 64 << 10;
 
-async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(PATIENCE, what).await.expect("it did not happen in time")
 }
 
@@ -45,8 +45,8 @@ async fn pair() -> (TcpStream, TcpStream) {
 }
 
 /// A peer that connects every stream to `app`.
-struct Peer {
-    addr: SocketAddr,
+pub(super) struct Peer {
+    pub(super) addr: SocketAddr,
     connections: Arc<AtomicUsize>,
     /// Connections that have ended.
     ended: watch::Receiver<usize>,
@@ -80,7 +80,7 @@ impl Peer {
         Self { addr, connections, ended, drain, _tasks: tasks }
     }
 
-    fn connections(&self) -> usize {
+    pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 }
@@ -123,26 +123,29 @@ async fn serve(
     streams.join_all().await;
 }
 
-fn key(destination: SocketAddr) -> PoolKey {
+pub(super) fn key(destination: SocketAddr) -> PoolKey {
     let source = Identity::new("", "shop", "cart").unwrap();
     let accepted = vec![Identity::new("", "shop", "db").unwrap()];
     PoolKey { source, accepted, destination }
 }
 
-fn request() -> Connect {
+pub(super) fn request() -> Connect {
     Connect { authority: "10.0.0.1:80".to_owned(), headers: HeaderMap::new() }
 }
 
-type TestPool = Pool<io::Error>;
+pub(super) type TestPool = Pool<io::Error>;
 
-async fn open(pool: &TestPool, to: SocketAddr) -> Result<TunnelStream, OpenError<io::Error>> {
+pub(super) async fn open(
+    pool: &TestPool,
+    to: SocketAddr,
+) -> Result<TunnelStream, OpenError<io::Error>> {
     let dial = || TcpStream::connect(to);
     soon(pool.open(&key(to), &request(), dial)).await.map(|(stream, _)| stream)
 }
 
 /// A client application whose connection goes through the tunnel.
-async fn client(pool: &TestPool, peer: &Peer) -> TcpStream {
-    let stream = open(pool, peer.addr).await.unwrap();
+pub(super) async fn client(pool: &TestPool, to: SocketAddr) -> TcpStream {
+    let stream = open(pool, to).await.unwrap();
     let (near, far) = pair().await;
     tokio::spawn(carry(far, stream));
     near
@@ -157,11 +160,11 @@ async fn app() -> (SocketAddr, TcpListener) {
     (listener.local_addr().unwrap(), listener)
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+pub(super) async fn accept(listener: &TcpListener) -> TcpStream {
     soon(listener.accept()).await.unwrap().0
 }
 
-async fn world(settings: Settings) -> (Peer, TcpListener, TestPool) {
+pub(super) async fn world(settings: Settings) -> (Peer, TcpListener, TestPool) {
     let (addr, listener) = app().await;
     (Peer::start(addr, settings.clone()).await, listener, Pool::new(settings))
 }
@@ -174,7 +177,7 @@ fn pattern(length: usize) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bulk_goes_both_ways_at_once_and_arrives_unchanged() {
     let (peer, listener, pool) = world(Settings::default()).await;
-    let mut near = client(&pool, &peer).await;
+    let mut near = client(&pool, peer.addr).await;
     let mut far = accept(&listener).await;
     let sent = pattern(24 << 20);
     let (mut near_read, mut near_write) = near.split();
@@ -204,7 +207,7 @@ async fn bulk_goes_both_ways_at_once_and_arrives_unchanged() {
 async fn each_direction_ends_on_its_own() {
     let (peer, listener, pool) = world(Settings::default()).await;
     for client_first in [true, false] {
-        let mut near = client(&pool, &peer).await;
+        let mut near = client(&pool, peer.addr).await;
         let mut far = accept(&listener).await;
         let (first, second) =
             if client_first { (&mut near, &mut far) } else { (&mut far, &mut near) };
@@ -225,7 +228,7 @@ async fn each_direction_ends_on_its_own() {
 async fn a_reset_arrives_as_a_reset() {
     let (peer, listener, pool) = world(Settings::default()).await;
     for client_first in [true, false] {
-        let mut near = client(&pool, &peer).await;
+        let mut near = client(&pool, peer.addr).await;
         let mut far = accept(&listener).await;
         near.write_all(b"x").await.unwrap();
         assert_eq!(soon(far.read_u8()).await.unwrap(), b'x');
@@ -355,7 +358,7 @@ async fn a_full_connection_makes_room_for_a_second() {
     let (peer, listener, pool) = world(settings).await;
     let mut held = Vec::new();
     for expected in [1, 1, 2, 2, 3] {
-        held.push((client(&pool, &peer).await, accept(&listener).await));
+        held.push((client(&pool, peer.addr).await, accept(&listener).await));
         assert_eq!(peer.connections(), expected);
     }
     // The full ones still carry.
@@ -445,7 +448,7 @@ fn quick() -> Settings {
 #[tokio::test]
 async fn an_idle_connection_is_released_and_a_busy_one_is_not() {
     let (mut peer, listener, pool) = world(quick()).await;
-    let mut near = client(&pool, &peer).await;
+    let mut near = client(&pool, peer.addr).await;
     let mut far = accept(&listener).await;
     // Idle bytes are not an idle connection: longer than the release time, nothing ends.
     let ended = timeout(Duration::from_millis(150), peer.ended.changed()).await;
@@ -455,7 +458,7 @@ async fn an_idle_connection_is_released_and_a_busy_one_is_not() {
     near.shutdown().await.unwrap();
     far.shutdown().await.unwrap();
     soon(peer.ended.wait_for(|count| *count == 1)).await.unwrap();
-    client(&pool, &peer).await;
+    client(&pool, peer.addr).await;
     assert_eq!(peer.connections(), 2);
 }
 
@@ -518,14 +521,14 @@ async fn who_sends_is_alive_for_a_while_though_it_answers_no_ping() {
 #[tokio::test]
 async fn a_draining_connection_finishes_its_streams_and_takes_no_new_ones() {
     let (mut peer, listener, pool) = world(Settings::default()).await;
-    let mut near = client(&pool, &peer).await;
+    let mut near = client(&pool, peer.addr).await;
     let mut far = accept(&listener).await;
     peer.drain.send(()).unwrap();
     // When the client has heard of it, new streams go elsewhere.
     let mut others = Vec::new();
     soon(async {
         while peer.connections() < 2 {
-            others.push((client(&pool, &peer).await, accept(&listener).await));
+            others.push((client(&pool, peer.addr).await, accept(&listener).await));
         }
     })
     .await;
@@ -539,7 +542,7 @@ async fn a_draining_connection_finishes_its_streams_and_takes_no_new_ones() {
 #[tokio::test]
 async fn closing_the_pool_tears_its_streams() {
     let (peer, listener, pool) = world(Settings::default()).await;
-    let near = client(&pool, &peer).await;
+    let near = client(&pool, peer.addr).await;
     let mut far = accept(&listener).await;
     soon(pool.close()).await;
     let error = soon(far.read_u8()).await.unwrap_err();

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use h2::Reason;
 use h2::client::{Builder, Connection, SendRequest};
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::chunk::Chunk;
 use super::cork::{Cork, corked};
 use super::keepalive::{Keepalive, Pulse};
+use super::line::{Line, Silent};
 use super::stream::TunnelStream;
 use super::{Connect, LATE_FRAMES, OpenError, PEER_ERRORS, Settings};
 
@@ -39,6 +41,8 @@ pub(super) struct Tunnel {
     send: SendRequest<Chunk>,
     most_streams: usize,
     usage: Mutex<Usage>,
+    line: Arc<Line>,
+    doubt_after: Duration,
     /// Set when the peer has said how many streams it takes, or will never say.
     settled: SetOnce<()>,
 }
@@ -89,6 +93,8 @@ where
         send,
         most_streams: settings.streams_per_connection,
         usage: Mutex::new(usage),
+        line: Arc::clone(cork.line()),
+        doubt_after: settings.doubt_after,
         settled: SetOnce::new(),
     });
     let driver = Driver {
@@ -256,15 +262,15 @@ impl Tunnel {
 }
 
 impl Claim {
-    /// Asks for a stream. The flag tells whether another connection may be tried: the
-    /// peer did not look at the request.
+    /// Asks for a stream, and waits for the answer until the deadline.
     pub(super) async fn open<E>(
         self,
         connect: &Connect,
         deadline: Duration,
+        patience: Patience,
     ) -> Result<(TunnelStream, HeaderMap), (OpenError<E>, Retry)> {
         let request = build(connect).map_err(|e| (OpenError::Malformed(Arc::new(e)), Retry::No))?;
-        timeout(deadline, self.exchange(request))
+        timeout(deadline, self.exchange(request, patience))
             .await
             .unwrap_or(Err((OpenError::Deadline, Retry::No)))
     }
@@ -272,18 +278,23 @@ impl Claim {
     async fn exchange<E>(
         self,
         request: Request<()>,
+        patience: Patience,
     ) -> Result<(TunnelStream, HeaderMap), (OpenError<E>, Retry)> {
         let failed = |retry| move |error| (OpenError::Request(Arc::new(error)), retry);
         let ready = self.tunnel.send.clone().ready().await;
         let mut send = ready.inspect_err(|_| self.tunnel.retire()).map_err(failed(Retry::Yes))?;
         let (answer, stream) = send.send_request(request, false).map_err(failed(Retry::Yes))?;
-        let answer = answer.await.map_err(|error| {
-            let unseen = error.is_go_away()
-                || error.reason() == Some(h2::Reason::REFUSED_STREAM) && error.is_remote();
-            if unseen {
+        let Ok(answer) = self.answered(answer, patience).await else {
+            self.tunnel.retire();
+            return Err((OpenError::Deadline, Retry::Yes));
+        };
+        let answer = answer.map_err(|error| {
+            let lost = error.is_io() || error.is_go_away();
+            let retry = lost || error.reason() == Some(Reason::REFUSED_STREAM) && error.is_remote();
+            if retry {
                 self.tunnel.retire();
             }
-            failed(if unseen { Retry::Yes } else { Retry::No })(error)
+            failed(if retry { Retry::Yes } else { Retry::No })(error)
         })?;
         let (head, body) = answer.into_parts();
         if head.status != StatusCode::OK {
@@ -291,9 +302,39 @@ impl Claim {
         }
         Ok((TunnelStream::new(stream, body, Some(self)), head.headers))
     }
+
+    async fn answered<T>(
+        &self,
+        answer: impl Future<Output = T>,
+        patience: Patience,
+    ) -> Result<T, Silent> {
+        match patience {
+            Patience::Long => Ok(answer.await),
+            Patience::Short => {
+                self.tunnel.line.unless_silent(self.tunnel.doubt_after, answer).await
+            }
+        }
+    }
 }
 
-/// May the same request be sent again?
+/// How a peer's silence is taken while its answer is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// It may have vanished. A mistake costs another connection, no more: open streams stay
+    /// where they are, and whether they are lost is for the keep-alive to find out.
+    Short,
+    /// It is believed to be there until the deadline.
+    Long,
+}
+
+/// May the same request be sent again, over another connection?
+///
+/// Where the peer did not look at it, of course. But also where nothing is known of its
+/// fate, because the connection broke or fell silent: before the answer not a byte of the
+/// application's is sent, so if the first request did reach the server, all it sees is a
+/// connection on which nothing comes, as from a client that went away; any client of TCP
+/// that tries again does the same. Not after an answer, nor when a peer that is alive does
+/// not answer in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Retry {
     Yes,
