@@ -57,6 +57,8 @@ pub(super) fn proxy(reader: &mut Reader<'_>) -> Settings {
             Flag::Off => AppTunnel::PodAddress,
         },
         limits: limits(reader, &default.limits),
+        drain_deadline: default.drain_deadline,
+        clock: default.clock,
     }
 }
 
