@@ -14,6 +14,7 @@
 mod attacks;
 mod backlog;
 mod chunk;
+mod claim;
 mod cork;
 mod goaway;
 mod keepalive;

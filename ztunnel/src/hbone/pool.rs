@@ -15,8 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::claim::{Claim, Patience, Retry};
 use super::stream::TunnelStream;
-use super::tunnel::{Claim, Patience, Retry, Room, Tunnel, handshake};
+use super::tunnel::{Room, Tunnel, handshake};
 use super::{Connect, OpenError, Settings};
 
 /// Streams share a connection only if all of this is the same: whose traffic it is, who
