@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use divan::{Bencher, black_box};
 use mesh::{
-    Gateway, GatewayDestination, Identity, LoadBalancing, Membership, Mode, Preference, Protocol,
-    Service, ServiceAddress, ServiceKey, ServicePort, View, Workload,
+    Gateway, GatewayDestination, Identity, LoadBalancing, Locality, Membership, Mode, Preference,
+    Protocol, Service, ServiceAddress, ServiceKey, ServicePort, View, Workload,
 };
 use netns::OrigDst;
 use ztunnel::route::{Request, Route, Sample, route};
@@ -14,7 +14,8 @@ use ztunnel::route::{Request, Route, Sample, route};
 const PODS: u32 = 10_000;
 
 /// The services, and how many pods each has, one after the other.
-const SERVICES: [(&str, u32); 4] = [("few", 10), ("many", 5_000), ("gated", 10), ("way", 2)];
+const SERVICES: [(&str, u32); 6] =
+    [("few", 10), ("many", 5_000), ("gated", 10), ("way", 2), ("near", 3_000), ("far", 1_900)];
 
 fn main() {
     divan::main();
@@ -33,7 +34,11 @@ fn key(name: &str) -> ServiceKey {
 }
 
 fn service(number: usize, name: &str) -> Service {
-    let preferences = vec![Preference::Network, Preference::Zone];
+    // The zone of "far" is one that the client is not in.
+    let preferences = match name {
+        "near" => vec![Preference::Network, Preference::Node],
+        _ => vec![Preference::Network, Preference::Zone],
+    };
     let way = GatewayDestination::Hostname(key("way"));
     let way = Gateway { destination: way, hbone_port: 15008 };
     Service {
@@ -56,6 +61,11 @@ fn pod(number: u32) -> Workload {
     Workload::new(&format!("uid-{number}"), "shop", &format!("pod-{number}"), identity).with(|it| {
         it.addresses = [pod_ip(number)].into_iter().collect();
         it.protocol = Protocol::Hbone;
+        it.node = format!("node-{}", number % 500).into();
+        if of.is_some_and(|(name, _)| *name == "far") {
+            let zone = "elsewhere".into();
+            it.locality = Locality { zone, ..Locality::default() }.into();
+        }
         it.services = of.into_iter().map(member).collect();
     })
 }
@@ -102,6 +112,17 @@ fn to_a_service_of_10_pods(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn to_a_service_of_5000_pods(bencher: Bencher<'_, '_>) {
     decide(bencher, vip(1), tunnelled);
+}
+
+#[divan::bench]
+fn to_a_service_of_3000_pods_that_prefers_the_node(bencher: Bencher<'_, '_>) {
+    decide(bencher, vip(4), tunnelled);
+}
+
+/// Nobody matches all preferences, so that all have to be looked at.
+#[divan::bench]
+fn to_a_service_of_1900_pods_in_another_zone(bencher: Bencher<'_, '_>) {
+    decide(bencher, vip(5), tunnelled);
 }
 
 #[divan::bench]

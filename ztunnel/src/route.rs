@@ -17,6 +17,7 @@ mod decide;
 mod endpoint;
 mod gateway;
 mod place;
+mod search;
 #[cfg(test)]
 mod tests;
 

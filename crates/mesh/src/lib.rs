@@ -27,7 +27,7 @@ pub use service::{
     HealthPolicy, IpFamilies, LoadBalancing, Mode, Preference, Service, ServiceAddress,
     ServiceError, ServiceKey, ServicePort, Visibility,
 };
-pub use view::{Home, LocalWorkload, View};
+pub use view::{Home, LocalWorkload, Members, View};
 pub use workload::{
     Addresses, ApplicationTunnel, Health, Locality, Membership, Network, PortMapping, Protocol,
     Shared, TunnelledProtocol, Uid, Workload, WorkloadError, WorkloadKind,

@@ -24,6 +24,8 @@ use crate::workload::{Network, Protocol, Uid, Workload, named_end};
 use rejected::Rejections;
 use services::Services;
 
+pub use services::Members;
+
 /// A pod as its node agent knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalWorkload<'a> {
@@ -253,7 +255,13 @@ impl View {
     /// The workloads that say they belong to this service, healthy or not, in no order.
     /// The service itself may not be known.
     pub fn endpoints(&self, service: &ServiceKey) -> impl Iterator<Item = &Arc<Workload>> {
-        self.services.endpoints(service).iter()
+        self.members(service).all().iter()
+    }
+
+    /// The same, to be chosen from.
+    #[must_use]
+    pub fn members(&self, service: &ServiceKey) -> Members<'_> {
+        self.services.members(service)
     }
 
     /// All policies, in no order.

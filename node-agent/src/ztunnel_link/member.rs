@@ -19,6 +19,11 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// `namespace/name`.
+    pub(super) fn name(&self) -> String {
+        format!("{}/{}", self.info.namespace, self.info.name)
+    }
+
     pub(super) fn is_in(&self, netns: &PodNetns) -> bool {
         self.netns.as_ref().is_some_and(|known| same(known.id(), netns.id()))
     }

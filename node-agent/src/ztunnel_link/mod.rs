@@ -20,6 +20,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use netns::PodNetns;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -64,6 +67,12 @@ pub enum LinkError {
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     ztunnel_connected: Gauge,
+    untold: Family<PodLabel, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PodLabel {
+    pod: String,
 }
 
 impl Metrics {
@@ -71,6 +80,18 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         let help = "ztunnels connected to the node agent";
         registry.register("ztunnel_connected", help, self.ztunnel_connected.clone());
+        let help = "times that a ztunnel could not be told about a pod, which it then does not \
+                    serve, because the pod's names do not fit a message";
+        registry.register("sluice_agent_pods_untold", help, self.untold.clone());
+    }
+
+    fn untold(&self, pod: String) {
+        self.untold.get_or_create(&PodLabel { pod }).inc();
+    }
+
+    /// The pod is gone, and so is its counter.
+    fn forget(&self, pod: String) {
+        self.untold.remove(&PodLabel { pod });
     }
 
     fn connected(&self, count: usize) {

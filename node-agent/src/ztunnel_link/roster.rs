@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use netns::PodNetns;
 use tokio::sync::{mpsc, oneshot, watch};
-use zds::{GivenListener, WorkloadInfo};
+use zds::{GivenListener, Violation, WorkloadInfo};
 
 use super::member::Member;
 use super::session::{Command, Subject, Takes};
@@ -113,7 +113,9 @@ impl Roster {
 
     /// Strikes a pod off, and says who has to be told.
     pub(super) fn strike(&mut self, uid: &PodUid) -> Vec<mpsc::Sender<Order>> {
-        self.members.remove(uid);
+        if let Some(member) = self.members.remove(uid) {
+            self.metrics.forget(member.name());
+        }
         for connection in &mut self.connections {
             connection.acks.remove(uid);
         }
@@ -133,11 +135,30 @@ impl Roster {
         self.connections.push(connection);
         self.metrics.connected(self.connections.len());
         self.release_unless(takes);
+        let (mut snapshot, mut unsendable) = (Vec::new(), Vec::new());
+        for (uid, member) in &self.members {
+            match member.command(uid, takes) {
+                Ok(command) => snapshot.push(command),
+                Err(error) => unsendable.push((uid.clone(), error)),
+            }
+        }
+        unsendable.into_iter().for_each(|(uid, error)| self.untold(uid, error));
         self.changed();
-        let pods = self.members.iter();
-        // Messages were checked when the pod was entered; a restored one that does not fit
-        // a packet is reported by its own task.
-        (id, pods.filter_map(|(uid, member)| member.command(uid, takes).ok()).collect())
+        (id, snapshot)
+    }
+
+    /// The newest ztunnel cannot be told about a pod, so it will not serve it: as if it had
+    /// refused.
+    fn untold(&mut self, uid: PodUid, error: Violation) {
+        let Some(member) = self.members.get(&uid) else { return };
+        let pod = member.name();
+        let error = LinkError::Unsendable(error).to_string();
+        tracing::error!(%pod, %uid, %error, "ztunnel does not serve a pod");
+        self.metrics.untold(pod);
+        if let Some(newest) = self.connections.last_mut() {
+            newest.acks.insert(uid.clone(), Err(error));
+        }
+        self.refused_unasked.insert(uid);
     }
 
     /// What a ztunnel has given back: the agent was restarted, or ztunnel had to bind the
@@ -231,19 +252,25 @@ impl Roster {
         if let Some(takes) = self.newest_takes() {
             self.release_unless(takes);
         }
+        let mut unsendable = Vec::new();
         if let Some(newest) = self.connections.last() {
             for (uid, member) in &self.members {
                 let serves = matches!(newest.acks.get(uid), Some(Ok(())));
                 // One in between that binds for itself had us close them.
                 let reclaims = newest.takes == Takes::Listeners && member.listeners.is_empty();
-                let missed = !serves || reclaims;
-                let command = member.command(uid, newest.takes).ok();
-                if let Some(command) = command.filter(|c| missed && c.netns.is_some()) {
+                if serves && !reclaims || member.netns.is_none() {
+                    continue;
+                }
+                match member.command(uid, newest.takes) {
                     // A full queue means that it does not read; its deadline ends it.
-                    let _ = newest.orders.try_send(Order { command, reply: None });
+                    Ok(command) => {
+                        drop(newest.orders.try_send(Order { command, reply: None }));
+                    }
+                    Err(error) => unsendable.push((uid.clone(), error)),
                 }
             }
         }
+        unsendable.into_iter().for_each(|(uid, error)| self.untold(uid, error));
         self.changes.send_modify(|version| *version += 1);
     }
 

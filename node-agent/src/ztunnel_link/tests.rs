@@ -82,6 +82,44 @@ async fn a_refusal_in_a_snapshot_is_told_once() {
     assert!(link.take_refused().is_empty());
 }
 
+/// Its names do not fit a packet.
+fn boundless() -> WorkloadInfo {
+    WorkloadInfo { service_account: "x".repeat(zds::MAX_MESSAGE), ..info() }
+}
+
+fn untold(link: &Metrics) -> String {
+    let (mut registry, mut text) = (Registry::default(), String::new());
+    link.register(&mut registry);
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    text.lines().filter(|line| line.starts_with("sluice_agent_pods_untold_total")).collect()
+}
+
+#[tokio::test]
+async fn a_pod_that_a_ztunnel_cannot_be_told_about_counts_as_refused() {
+    let (metrics, opener) = (Metrics::default(), Opener::new(netns::Fence::new(1).unwrap()));
+    let link = ZtunnelLink::new(metrics.clone(), opener);
+    link.restore(&uid("good"), info(), Some(netns()));
+    link.restore(&uid("bad"), boundless(), Some(netns()));
+    let old = connect(&link, None);
+    live(&link).await;
+    assert_eq!(old.lines(), ["add good", "snapshot"]);
+    let Ack::Refused(reason) = link.ack(&uid("bad")) else { panic!("nobody was told") };
+    assert!(reason.contains("exceeds 1024"), "{reason}");
+    assert!(link.take_refused().iter().eq([&uid("bad")]), "its task looks at it");
+    assert_eq!(untold(&metrics), "sluice_agent_pods_untold_total{pod=\"shop/web\"} 1");
+
+    // The same where one takes over from a newer one that has gone.
+    let new = connect(&link, None);
+    eventually("it has the snapshot", || async { new.lines().len() == 2 }).await;
+    drop(new);
+    eventually("the old one is the newest again", || async { untold(&metrics).ends_with(" 3") })
+        .await;
+    assert!(matches!(link.ack(&uid("bad")), Ack::Refused(_)));
+
+    link.del(&uid("bad")).await.unwrap();
+    assert_eq!(untold(&metrics), "", "gone with its pod");
+}
+
 #[tokio::test]
 async fn new_pods_go_to_the_newest_ends_go_to_all() {
     let link = link();

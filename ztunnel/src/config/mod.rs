@@ -71,7 +71,8 @@ pub struct Config {
     pub telemetry: telemetry::Settings,
     /// Threads that carry traffic.
     pub worker_threads: usize,
-    /// How long connections may take to finish when the process is told to stop.
+    /// How long connections may take to finish when the process is told to stop; also those
+    /// in a tunnel whose client's certificate has expired.
     pub termination_deadline: Duration,
     /// What looks wrong but does not keep us from starting.
     pub warnings: Vec<String>,
@@ -104,7 +105,9 @@ impl Config {
     pub fn parse(raw: &Raw) -> Result<Self, Mistakes> {
         let mut reader = Reader::new(raw);
         let mode = mode::mode(&mut reader);
-        let proxy = proxy::proxy(&mut reader, &mode);
+        let termination_deadline = operations::termination_deadline(&mut reader);
+        let drain_deadline = termination_deadline;
+        let proxy = crate::proxy::Settings { drain_deadline, ..proxy::proxy(&mut reader, &mode) };
         let config = Self {
             node: node::node(&mut reader, &mode),
             own_pod: node::own_pod(&mut reader, &proxy.trust_domain, &mode),
@@ -126,7 +129,7 @@ impl Config {
             log: operations::log(&mut reader),
             telemetry: operations::telemetry(&mut reader),
             worker_threads: threads::worker_threads(&mut reader),
-            termination_deadline: operations::termination_deadline(&mut reader),
+            termination_deadline,
             warnings: Vec::new(),
         };
         unsupported::check(&mut reader);

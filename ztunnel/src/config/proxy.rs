@@ -55,6 +55,8 @@ pub(super) fn proxy(reader: &mut Reader<'_>, mode: &Mode) -> Settings {
             Flag::Off => AppTunnel::PodAddress,
         },
         limits: limits(reader, &default.limits),
+        drain_deadline: default.drain_deadline,
+        clock: default.clock,
     }
 }
 

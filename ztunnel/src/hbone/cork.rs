@@ -8,27 +8,37 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::line::Line;
+
 /// HTTP/2 flushes after every frame; a peer would be woken for each. Through a cork the
 /// flush does nothing: whoever drives the connection, and holds the other handle, sends
 /// what has come together with [`Cork::poll_send`] when the connection has nothing more
 /// to do.
 #[derive(Debug)]
-pub(super) struct Cork<Io>(Arc<Mutex<Io>>);
+pub(super) struct Cork<Io> {
+    io: Arc<Mutex<Io>>,
+    /// Hears what is read.
+    line: Arc<Line>,
+}
 
 impl<Io> Clone for Cork<Io> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self { io: Arc::clone(&self.io), line: Arc::clone(&self.line) }
     }
 }
 
 impl<Io> Cork<Io> {
     pub(super) fn new(io: Io) -> Self {
-        Self(Arc::new(Mutex::new(io)))
+        Self { io: Arc::new(Mutex::new(io)), line: Arc::default() }
+    }
+
+    pub(super) fn line(&self) -> &Arc<Line> {
+        &self.line
     }
 
     /// Both handles are in one task, so nobody ever waits here.
     fn io(&self) -> MutexGuard<'_, Io> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.io.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,7 +72,10 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Cork<Io> {
         cx: &mut Context<'_>,
         to: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.io()).poll_read(cx, to)
+        let before = to.filled().len();
+        let polled = Pin::new(&mut *self.io()).poll_read(cx, to);
+        self.line.hear(to.filled().len() - before);
+        polled
     }
 }
 

@@ -14,9 +14,11 @@
 mod attacks;
 mod backlog;
 mod chunk;
+mod claim;
 mod cork;
 mod goaway;
 mod keepalive;
+mod line;
 mod pool;
 mod pump;
 mod server;
@@ -30,6 +32,8 @@ mod tests_cork;
 mod tests_nested;
 #[cfg(test)]
 mod tests_sizes;
+#[cfg(test)]
+mod tests_vanished;
 mod tunnel;
 
 use std::sync::Arc;
@@ -72,8 +76,12 @@ pub struct Settings {
     pub idle_release: Duration,
     /// Time between two PINGs.
     pub ping_interval: Duration,
-    /// A connection whose peer does not answer a PING for this long is dead.
+    /// A connection is dead when its peer leaves a PING unanswered and nothing else comes
+    /// for this long. What comes instead of the answer counts for ten times as long.
     pub ping_deadline: Duration,
+    /// A peer that is silent for so long while its answer to a request is waited for is
+    /// asked whether it is there. Silent for twice as long again, it gets no new streams.
+    pub doubt_after: Duration,
     /// From the request to the peer's answer, which comes when the peer has reached the
     /// application.
     pub response_deadline: Duration,
@@ -90,6 +98,7 @@ impl Default for Settings {
             idle_release: Duration::from_secs(300),
             ping_interval: Duration::from_secs(10),
             ping_deadline: Duration::from_secs(20),
+            doubt_after: Duration::from_secs(1),
             response_deadline: Duration::from_secs(20),
         }
     }

@@ -15,8 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::claim::{Claim, Patience, Retry};
 use super::stream::TunnelStream;
-use super::tunnel::{Claim, Retry, Tunnel, handshake};
+use super::tunnel::{Room, Tunnel, handshake};
 use super::{Connect, OpenError, Settings};
 
 /// Streams share a connection only if all of this is the same: whose traffic it is, who
@@ -117,11 +118,12 @@ impl<E: Send + Sync + 'static> Pool<E> {
         Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let deadline = self.settings.response_deadline;
-        match self.claim(key, &dial).await?.open(connect, deadline).await {
-            // The connection was just about to end: once more, with another one.
-            Err((_, Retry::Yes)) => {
+        match self.claim(key, &dial).await?.open(connect, deadline, Patience::Short).await {
+            // The connection was about to end, or is dead: once more, with another one.
+            Err((_, Retry::Yes)) if !self.cut.is_cancelled() => {
                 let claim = self.claim(key, &dial).await?;
-                claim.open(connect, deadline).await.map_err(|(error, _)| error)
+                let opened = claim.open(connect, deadline, Patience::Long).await;
+                opened.map_err(|(error, _)| error)
             }
             other => other.map_err(|(error, _)| error),
         }
@@ -142,10 +144,11 @@ impl<E: Send + Sync + 'static> Pool<E> {
     {
         let (tunnel, driver) = Box::pin(handshake(io, &self.settings, || ())).await?;
         self.drivers.spawn(self.cut.clone().run_until_cancelled_owned(driver));
-        let claim = tunnel.claim().ok_or(OpenError::Deadline)?;
+        let Room::Place(claim) = tunnel.claim() else { return Err(OpenError::Deadline) };
         tunnel.retire();
         drop(tunnel);
-        let opened = Box::pin(claim.open(connect, self.settings.response_deadline)).await;
+        let deadline = self.settings.response_deadline;
+        let opened = Box::pin(claim.open(connect, deadline, Patience::Long)).await;
         opened.map_err(|(error, _)| error)
     }
 
@@ -188,11 +191,15 @@ impl<E: Send + Sync + 'static> Pool<E> {
         loop {
             let (id, attempt) = match self.shared.join(key, |id| self.attempt(key, id, dial())) {
                 Joined::Claimed(claim) => return Ok(claim),
+                Joined::Unsettled(tunnel) => {
+                    tunnel.settled(self.settings.response_deadline).await?;
+                    continue;
+                }
                 Joined::Attempt(id, attempt) => (id, attempt),
             };
             let outcome = attempt.await;
             self.shared.settle(key, id, &outcome);
-            if let Some(claim) = outcome?.claim() {
+            if let Room::Place(claim) = outcome?.claim() {
                 return Ok(claim);
             }
         }
@@ -228,6 +235,8 @@ impl<E> Drop for Pool<E> {
 
 enum Joined<E> {
     Claimed(Claim),
+    /// To be waited for.
+    Unsettled(Arc<Tunnel>),
     Attempt(u64, Shared<Attempt<E>>),
 }
 
@@ -240,7 +249,11 @@ impl<E> PoolShared<E> {
     fn join(&self, key: &PoolKey, start: impl FnOnce(u64) -> Attempt<E>) -> Joined<E> {
         let mut slots = self.slots();
         let known = slots.get(key).and_then(|slot| match &slot.state {
-            SlotState::Ready(tunnel) => tunnel.claim().map(Joined::Claimed),
+            SlotState::Ready(tunnel) => match tunnel.claim() {
+                Room::Place(claim) => Some(Joined::Claimed(claim)),
+                Room::Unsettled => Some(Joined::Unsettled(Arc::clone(tunnel))),
+                Room::Full => None,
+            },
             SlotState::Connecting(weak) => {
                 weak.upgrade().map(|attempt| Joined::Attempt(slot.id, attempt))
             }

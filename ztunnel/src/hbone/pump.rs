@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io::{self, Read};
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use h2::{Reason, RecvStream, SendStream};
 use socket2::SockRef;
@@ -33,9 +34,24 @@ pub enum PumpError {
     /// The application, or the kernel on its behalf.
     #[error("application side: {0}")]
     Application(#[source] io::Error),
-    /// The peer, or the connection to it.
+    /// The peer, or the connection to it, takes no more of what the application sends.
     #[error("tunnel side: {0}")]
     Tunnel(#[source] h2::Error),
+    /// The peer never said that it was finished: what the application got is not all.
+    #[error("tunnel side, torn before its end: {0}")]
+    Torn(#[source] h2::Error),
+}
+
+/// How the direction into the tunnel has ended.
+#[derive(Debug)]
+enum Sent {
+    /// With the application's FIN.
+    All,
+    /// The peer has said everything, and does not want to hear the rest: that is how HTTP/2
+    /// peers leave a stream that they have finished with.
+    Unwanted,
+    /// By an error.
+    Cut(h2::Error),
 }
 
 /// Moves bytes both ways until both ends have finished, each direction on its own: a FIN
@@ -46,18 +62,23 @@ pub enum PumpError {
 /// stream for a finished one.
 ///
 /// # Errors
-/// [`PumpError`]. A stream that the peer resets with "no error" or "cancelled" has
-/// ended: that is how HTTP/2 peers leave a stream that they have finished with. One whose
-/// connection goes away before its end was torn, whatever the GOAWAY says.
+/// [`PumpError`]. Only END_STREAM ends what the application receives. A reset before it
+/// tears the stream, also one with "no error" or "cancelled", and so does the end of the
+/// connection, whatever its GOAWAY says. After it, what was received stays whole: "no
+/// error" and "cancelled" end the other direction too, other resets cut it.
 pub async fn pump(
     tcp: &TcpStream,
     mut tunnel: TunnelStream,
     moved: impl Fn(Flow, u64),
 ) -> Result<(), PumpError> {
-    tokio::try_join!(
+    // What cuts one direction is told only when the other has arrived.
+    let (sent, ()) = tokio::try_join!(
         into_tunnel(tcp, &mut tunnel.send, |n| moved(Flow::IntoTunnel, n)),
         out_of_tunnel(&mut tunnel.recv, tcp, |n| moved(Flow::OutOfTunnel, n)),
     )?;
+    if let Sent::Cut(error) = sent {
+        return Err(PumpError::Tunnel(error));
+    }
     tunnel.ended = true;
     Ok(())
 }
@@ -68,13 +89,13 @@ async fn into_tunnel(
     tcp: &TcpStream,
     tunnel: &mut SendStream<Chunk>,
     moved: impl Fn(u64),
-) -> Result<(), PumpError> {
+) -> Result<Sent, PumpError> {
     let mut waiting: Option<Arc<Waiting>> = None;
     let mut size = Size::Record;
     loop {
         tokio::select! {
             ready = tcp.readable() => ready.map_err(PumpError::Application)?,
-            reset = poll_fn(|cx| tunnel.poll_reset(cx)) => return ended_by(reset),
+            reset = poll_fn(|cx| tunnel.poll_reset(cx)) => return Ok(stopped(reset)),
         }
         let counted = waiting.get_or_insert_default();
         match drain_readable(tcp, tunnel, counted, &mut size, &moved).await? {
@@ -83,7 +104,7 @@ async fn into_tunnel(
                 tunnel.reserve_capacity(0);
                 waiting = waiting.filter(|waiting| !waiting.is_empty());
             }
-            Turn::Finished => return Ok(()),
+            Turn::Finished(sent) => return Ok(sent),
         }
     }
 }
@@ -92,7 +113,7 @@ enum Turn {
     /// There may be more.
     Over,
     Idle,
-    Finished,
+    Finished(Sent),
 }
 
 /// Reads until there is nothing more right now, or enough for one turn: each read is one
@@ -112,16 +133,17 @@ async fn drain_readable(
         if tunnel.capacity() == 0 {
             buffer = None;
         }
-        let Some(room) = capacity(tunnel, most).await? else {
-            return Ok(Turn::Finished);
+        let room = match capacity(tunnel, most).await {
+            Ok(room) => room,
+            Err(sent) => return Ok(Turn::Finished(sent)),
         };
         let place = poll_fn(|cx| waiting.poll_place(cx)).await;
         let space = &mut buffer.get_or_insert_with(|| Buffer::new(*size))[..room.min(most)];
         let asked = space.len();
         let read = match read_now(tcp, space) {
             Ok(0) => {
-                tunnel.send_data(Chunk::default(), true).map_err(PumpError::Tunnel)?;
-                return Ok(Turn::Finished);
+                let sent = tunnel.send_data(Chunk::default(), true);
+                return Ok(Turn::Finished(sent.map_or_else(|e| gone(tunnel, e), |()| Sent::All)));
             }
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -131,7 +153,9 @@ async fn drain_readable(
             Err(error) => return Err(PumpError::Application(error)),
         };
         let chunk = Chunk::of_read(&mut buffer, read, place);
-        tunnel.send_data(chunk, false).map_err(PumpError::Tunnel)?;
+        if let Err(error) = tunnel.send_data(chunk, false) {
+            return Ok(Turn::Finished(gone(tunnel, error)));
+        }
         moved(read as u64);
         read_in_turn += read;
         if read < asked {
@@ -179,24 +203,18 @@ fn smaller(size: Size) -> Size {
     if size == Size::Large { Size::Medium } else { Size::Record }
 }
 
-/// Bytes that may be sent now, at least one; `None` when the peer wants no more.
-async fn capacity(
-    tunnel: &mut SendStream<Chunk>,
-    wanted: usize,
-) -> Result<Option<usize>, PumpError> {
+/// Bytes that may be sent now, at least one; or why none will ever be.
+async fn capacity(tunnel: &mut SendStream<Chunk>, wanted: usize) -> Result<usize, Sent> {
     tunnel.reserve_capacity(wanted);
     loop {
         let room = tunnel.capacity();
         if room > 0 {
-            return Ok(Some(room));
+            return Ok(room);
         }
         match poll_fn(|cx| tunnel.poll_capacity(cx)).await {
             Some(Ok(_)) => {}
-            Some(Err(error)) => return ended(error).map(|()| None),
-            None => {
-                let reset = poll_fn(|cx| tunnel.poll_reset(cx)).await;
-                return ended_by(reset).map(|()| None);
-            }
+            Some(Err(error)) => return Err(Sent::Cut(error)),
+            None => return Err(stopped(poll_fn(|cx| tunnel.poll_reset(cx)).await)),
         }
     }
 }
@@ -220,10 +238,7 @@ async fn out_of_tunnel(
             }
             data = tunnel.data(), if open => match data {
                 Some(Ok(chunk)) => backlog.push(chunk),
-                Some(Err(error)) => {
-                    ended(error)?;
-                    open = false;
-                }
+                Some(Err(error)) => return Err(PumpError::Torn(error)),
                 None => open = false,
             },
         }
@@ -258,23 +273,19 @@ fn write_some(backlog: &mut Backlog, tcp: &TcpStream) -> Result<usize, PumpError
     }
 }
 
-/// Is this error the peer's way to say that it has finished?
-fn ended(error: h2::Error) -> Result<(), PumpError> {
-    let from_peer = error.is_remote() && error.is_reset();
-    match error.reason() {
-        Some(reason) if from_peer && is_end(reason) => Ok(()),
-        _ => Err(PumpError::Tunnel(error)),
-    }
-}
-
-fn ended_by(reset: Result<Reason, h2::Error>) -> Result<(), PumpError> {
+/// What the peer's reset says about what it was sent.
+fn stopped(reset: Result<Reason, h2::Error>) -> Sent {
     match reset {
-        Ok(reason) if is_end(reason) => Ok(()),
-        Ok(reason) => Err(PumpError::Tunnel(reason.into())),
-        Err(error) => ended(error),
+        Ok(Reason::NO_ERROR | Reason::CANCEL) => Sent::Unwanted,
+        Ok(reason) => Sent::Cut(reason.into()),
+        Err(error) => Sent::Cut(error),
     }
 }
 
-fn is_end(reason: Reason) -> bool {
-    matches!(reason, Reason::NO_ERROR | Reason::CANCEL)
+/// The stream has ended since its capacity was looked at: `error` says so, a reset why.
+fn gone(tunnel: &mut SendStream<Chunk>, error: h2::Error) -> Sent {
+    match tunnel.poll_reset(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(reset) => stopped(reset),
+        Poll::Pending => Sent::Cut(error),
+    }
 }

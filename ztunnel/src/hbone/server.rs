@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ pub enum ServerError {
     /// The connection broke while something was sent.
     #[error("send: {0}")]
     Socket(#[source] io::Error),
-    /// It did not answer PINGs.
+    /// It did not answer PINGs, and nothing else came, or that for very long.
     #[error("client does not answer")]
     Silent,
 }
@@ -82,7 +83,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> ServerTunnel<Io> {
             .map_err(|_| ServerError::Deadline)?
             .map_err(ServerError::Http)?;
         let pings = connection.ping_pong().expect("taken once per connection");
-        let keepalive = Keepalive::new(pings, settings);
+        let keepalive = Keepalive::new(pings, Arc::clone(cork.line()), settings);
         Ok(Self { connection, cork, keepalive, unsent: 0 })
     }
 

@@ -3,8 +3,8 @@
 use h2::{Reason, RecvStream, SendStream};
 
 use super::chunk::Chunk;
+use super::claim::Claim;
 use super::stream_io::TunnelIo;
-use super::tunnel::Claim;
 
 /// Both directions of an accepted CONNECT. Dropped before its end it is reset, so that
 /// the peer does not take a torn stream for a finished one.

@@ -20,12 +20,12 @@ use super::{
     Connect, OpenError, Pool, PoolKey, PumpError, ServerTunnel, Settings, TunnelStream, pump,
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Small, so that the kernel does not do the reading for an application that does not.
 const KERNEL_BUFFER: u32 = 64 << 10;
 
-async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(PATIENCE, what).await.expect("it did not happen in time")
 }
 
@@ -45,8 +45,8 @@ async fn pair() -> (TcpStream, TcpStream) {
 }
 
 /// A peer that connects every stream to `app`.
-struct Peer {
-    addr: SocketAddr,
+pub(super) struct Peer {
+    pub(super) addr: SocketAddr,
     connections: Arc<AtomicUsize>,
     /// Connections that have ended.
     ended: watch::Receiver<usize>,
@@ -80,7 +80,7 @@ impl Peer {
         Self { addr, connections, ended, drain, _tasks: tasks }
     }
 
-    fn connections(&self) -> usize {
+    pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 }
@@ -123,26 +123,29 @@ async fn serve(
     streams.join_all().await;
 }
 
-fn key(destination: SocketAddr) -> PoolKey {
+pub(super) fn key(destination: SocketAddr) -> PoolKey {
     let source = Identity::new("", "shop", "cart").unwrap();
     let accepted = vec![Identity::new("", "shop", "db").unwrap()];
     PoolKey { source, accepted, destination }
 }
 
-fn request() -> Connect {
+pub(super) fn request() -> Connect {
     Connect { authority: "10.0.0.1:80".to_owned(), headers: HeaderMap::new() }
 }
 
-type TestPool = Pool<io::Error>;
+pub(super) type TestPool = Pool<io::Error>;
 
-async fn open(pool: &TestPool, to: SocketAddr) -> Result<TunnelStream, OpenError<io::Error>> {
+pub(super) async fn open(
+    pool: &TestPool,
+    to: SocketAddr,
+) -> Result<TunnelStream, OpenError<io::Error>> {
     let dial = || TcpStream::connect(to);
     soon(pool.open(&key(to), &request(), dial)).await.map(|(stream, _)| stream)
 }
 
 /// A client application whose connection goes through the tunnel.
-async fn client(pool: &TestPool, peer: &Peer) -> TcpStream {
-    let stream = open(pool, peer.addr).await.unwrap();
+pub(super) async fn client(pool: &TestPool, to: SocketAddr) -> TcpStream {
+    let stream = open(pool, to).await.unwrap();
     let (near, far) = pair().await;
     tokio::spawn(carry(far, stream));
     near
@@ -157,11 +160,11 @@ async fn app() -> (SocketAddr, TcpListener) {
     (listener.local_addr().unwrap(), listener)
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+pub(super) async fn accept(listener: &TcpListener) -> TcpStream {
     soon(listener.accept()).await.unwrap().0
 }
 
-async fn world(settings: Settings) -> (Peer, TcpListener, TestPool) {
+pub(super) async fn world(settings: Settings) -> (Peer, TcpListener, TestPool) {
     let (addr, listener) = app().await;
     (Peer::start(addr, settings.clone()).await, listener, Pool::new(settings))
 }
@@ -174,7 +177,7 @@ fn pattern(length: usize) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bulk_goes_both_ways_at_once_and_arrives_unchanged() {
     let (peer, listener, pool) = world(Settings::default()).await;
-    let mut near = client(&pool, &peer).await;
+    let mut near = client(&pool, peer.addr).await;
     let mut far = accept(&listener).await;
     let sent = pattern(24 << 20);
     let (mut near_read, mut near_write) = near.split();
@@ -204,7 +207,7 @@ async fn bulk_goes_both_ways_at_once_and_arrives_unchanged() {
 async fn each_direction_ends_on_its_own() {
     let (peer, listener, pool) = world(Settings::default()).await;
     for client_first in [true, false] {
-        let mut near = client(&pool, &peer).await;
+        let mut near = client(&pool, peer.addr).await;
         let mut far = accept(&listener).await;
         let (first, second) =
             if client_first { (&mut near, &mut far) } else { (&mut far, &mut near) };
@@ -225,7 +228,7 @@ async fn each_direction_ends_on_its_own() {
 async fn a_reset_arrives_as_a_reset() {
     let (peer, listener, pool) = world(Settings::default()).await;
     for client_first in [true, false] {
-        let mut near = client(&pool, &peer).await;
+        let mut near = client(&pool, peer.addr).await;
         let mut far = accept(&listener).await;
         near.write_all(b"x").await.unwrap();
         assert_eq!(soon(far.read_u8()).await.unwrap(), b'x');
@@ -355,7 +358,7 @@ async fn a_full_connection_makes_room_for_a_second() {
     let (peer, listener, pool) = world(settings).await;
     let mut held = Vec::new();
     for expected in [1, 1, 2, 2, 3] {
-        held.push((client(&pool, &peer).await, accept(&listener).await));
+        held.push((client(&pool, peer.addr).await, accept(&listener).await));
         assert_eq!(peer.connections(), expected);
     }
     // The full ones still carry.
@@ -378,6 +381,27 @@ async fn streams_that_come_at_once_share_one_connection() {
     let opened = join_all((0..30).map(|_| open(&pool, peer.addr))).await;
     assert!(opened.iter().all(Result::is_ok));
     assert_eq!(peer.connections(), 1);
+    soon(apps).await.unwrap();
+}
+
+/// Before its SETTINGS have come a peer seems to have no limit, and what is above it would
+/// wait for others to end.
+#[tokio::test]
+async fn streams_that_come_at_once_heed_the_limit_of_a_peer_that_was_not_heard_yet() {
+    let (addr, listener) = app().await;
+    let peer = Peer::start(addr, Settings { concurrent_streams: 2, ..Settings::default() }).await;
+    let pool = TestPool::new(Settings::default());
+    let apps = tokio::spawn(async move {
+        let mut held = Vec::new();
+        for _ in 0..7 {
+            held.push(accept(&listener).await);
+        }
+        held
+    });
+    let opened = join_all((0..7).map(|_| open(&pool, peer.addr))).await;
+    let failed: Vec<_> = opened.iter().filter_map(|opened| opened.as_ref().err()).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(peer.connections(), 4);
     soon(apps).await.unwrap();
 }
 
@@ -424,7 +448,7 @@ fn quick() -> Settings {
 #[tokio::test]
 async fn an_idle_connection_is_released_and_a_busy_one_is_not() {
     let (mut peer, listener, pool) = world(quick()).await;
-    let mut near = client(&pool, &peer).await;
+    let mut near = client(&pool, peer.addr).await;
     let mut far = accept(&listener).await;
     // Idle bytes are not an idle connection: longer than the release time, nothing ends.
     let ended = timeout(Duration::from_millis(150), peer.ended.changed()).await;
@@ -434,7 +458,7 @@ async fn an_idle_connection_is_released_and_a_busy_one_is_not() {
     near.shutdown().await.unwrap();
     far.shutdown().await.unwrap();
     soon(peer.ended.wait_for(|count| *count == 1)).await.unwrap();
-    client(&pool, &peer).await;
+    client(&pool, peer.addr).await;
     assert_eq!(peer.connections(), 2);
 }
 
@@ -446,17 +470,65 @@ async fn a_silent_peer_is_given_up() {
     assert!(matches!(error, OpenError::Request(_)), "{error}");
 }
 
+/// A server that answers no PING. It sends something, if it talks, every few milliseconds.
+async fn deaf(talks: Option<Duration>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                // SETTINGS, the answer to the first request, and then credit.
+                tcp.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
+                // Preface, settings and credit are 70 bytes; what follows is the request.
+                let mut read = 0;
+                while read <= 70 {
+                    read += tcp.read(&mut [0; 1024]).await?;
+                }
+                tcp.write_all(&[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88]).await?;
+                let Some(pause) = talks else { return std::future::pending().await };
+                loop {
+                    tokio::time::sleep(pause).await;
+                    tcp.write_all(&[0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1]).await?;
+                }
+                #[expect(unreachable_code, reason = "says what the errors are")]
+                Ok::<(), io::Error>(())
+            });
+        }
+    });
+    addr
+}
+
+/// PONGs may wait behind much else on a slow link: whatever comes is a sign of life, but
+/// not for ever.
+#[tokio::test]
+async fn who_sends_is_alive_for_a_while_though_it_answers_no_ping() {
+    let settings = Settings { ping_deadline: Duration::from_millis(600), ..quick() };
+    let mut lived = Vec::new();
+    for talks in [None, Some(Duration::from_millis(20))] {
+        let pool = TestPool::new(settings.clone());
+        let stream = open(&pool, deaf(talks).await).await.unwrap();
+        let (near, far) = pair().await;
+        let begun = std::time::Instant::now();
+        let error = soon(carry(far, stream)).await.unwrap_err();
+        assert!(matches!(error, PumpError::Torn(_)), "{error}");
+        lived.push(begun.elapsed().as_millis());
+        drop(near);
+    }
+    // Ten deadlines, with one to spare for a machine that is busy.
+    assert!(lived[1] >= 5_000, "{lived:?}");
+}
+
 #[tokio::test]
 async fn a_draining_connection_finishes_its_streams_and_takes_no_new_ones() {
     let (mut peer, listener, pool) = world(Settings::default()).await;
-    let mut near = client(&pool, &peer).await;
+    let mut near = client(&pool, peer.addr).await;
     let mut far = accept(&listener).await;
     peer.drain.send(()).unwrap();
     // When the client has heard of it, new streams go elsewhere.
     let mut others = Vec::new();
     soon(async {
         while peer.connections() < 2 {
-            others.push((client(&pool, &peer).await, accept(&listener).await));
+            others.push((client(&pool, peer.addr).await, accept(&listener).await));
         }
     })
     .await;
@@ -470,7 +542,7 @@ async fn a_draining_connection_finishes_its_streams_and_takes_no_new_ones() {
 #[tokio::test]
 async fn closing_the_pool_tears_its_streams() {
     let (peer, listener, pool) = world(Settings::default()).await;
-    let near = client(&pool, &peer).await;
+    let near = client(&pool, peer.addr).await;
     let mut far = accept(&listener).await;
     soon(pool.close()).await;
     let error = soon(far.read_u8()).await.unwrap_err();

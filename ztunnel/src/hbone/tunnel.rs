@@ -7,15 +7,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use h2::client::{Builder, Connection, SendRequest};
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::SetOnce;
 use tokio::time::{Instant, timeout};
 
 use super::chunk::Chunk;
+use super::claim::Claim;
 use super::cork::{Cork, corked};
 use super::keepalive::{Keepalive, Pulse};
-use super::stream::TunnelStream;
-use super::{Connect, LATE_FRAMES, OpenError, PEER_ERRORS, Settings};
+use super::line::Line;
+use super::{LATE_FRAMES, OpenError, PEER_ERRORS, Settings};
 
 /// A header list that a peer's answer may have.
 const HEADER_LIST: u32 = 16 << 10;
@@ -24,12 +25,36 @@ const HEADER_LIST: u32 = 16 << 10;
 /// application and emptied only as the peer likes.
 const SEND_BUFFER: usize = 1 << 20;
 
+/// What h2 says as long as the peer has not: no limit that a peer can announce, nor that
+/// of one which announces none.
+const UNKNOWN_LIMIT: usize = usize::MAX - 1;
+
+/// Streams before the peer has said how many it takes. Those above its limit would wait in
+/// h2 for others to end, which may be never.
+const FIRST_STREAMS: usize = 1;
+
 /// The shared part: where new streams come from.
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    send: SendRequest<Chunk>,
+    pub(super) send: SendRequest<Chunk>,
     most_streams: usize,
     usage: Mutex<Usage>,
+    pub(super) line: Arc<Line>,
+    /// See [`Settings::doubt_after`].
+    pub(super) doubt_after: Duration,
+    /// Set when the peer has said how many streams it takes, or will never say.
+    settled: SetOnce<()>,
+}
+
+/// What there is for a new stream.
+#[derive(Debug)]
+pub(super) enum Room {
+    /// A place.
+    Place(Claim),
+    /// None until the peer has said how many there are, see [`Tunnel::settled`].
+    Unsettled,
+    /// Nothing.
+    Full,
 }
 
 #[derive(Debug)]
@@ -37,12 +62,6 @@ struct Usage {
     active: usize,
     retired: bool,
     idle_since: Instant,
-}
-
-/// One place among the streams of a connection.
-#[derive(Debug)]
-pub(super) struct Claim {
-    tunnel: Arc<Tunnel>,
 }
 
 /// Starts HTTP/2 on `io`. The future that is returned drives the connection; it ends
@@ -67,15 +86,20 @@ where
         send,
         most_streams: settings.streams_per_connection,
         usage: Mutex::new(usage),
+        line: Arc::clone(cork.line()),
+        doubt_after: settings.doubt_after,
+        settled: SetOnce::new(),
     });
     let driver = Driver {
         keepalive: Keepalive::new(
             connection.ping_pong().expect("taken once per connection"),
+            Arc::clone(cork.line()),
             settings,
         ),
         connection,
         cork,
         tunnel: Arc::downgrade(&tunnel),
+        settled: false,
         idle_release: settings.idle_release,
         released: Some(released),
     };
@@ -94,6 +118,7 @@ fn builder(settings: &Settings) -> Builder {
         .max_concurrent_reset_streams(settings.streams_per_connection)
         .reset_stream_duration(LATE_FRAMES)
         .max_local_error_reset_streams(Some(PEER_ERRORS))
+        .initial_max_send_streams(UNKNOWN_LIMIT)
         .enable_push(false);
     builder
 }
@@ -104,6 +129,7 @@ struct Driver<Io, Released: FnOnce()> {
     cork: Cork<Io>,
     keepalive: Keepalive,
     tunnel: Weak<Tunnel>,
+    settled: bool,
     idle_release: Duration,
     released: Option<Released>,
 }
@@ -135,13 +161,23 @@ where
         let ended: &dyn std::fmt::Display = match Pin::new(&mut self.connection).poll(cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(()),
             Poll::Ready(Err(error)) => &error.to_string(),
-            Poll::Pending => match self.cork.poll_send(cx) {
-                Poll::Ready(Err(error)) => &error.to_string(),
-                _ => return Poll::Pending,
-            },
+            Poll::Pending => {
+                self.settle();
+                match self.cork.poll_send(cx) {
+                    Poll::Ready(Err(error)) => &error.to_string(),
+                    _ => return Poll::Pending,
+                }
+            }
         };
         tracing::debug!(error = %ended, "tunnel connection ended");
         Poll::Ready(())
+    }
+
+    /// Tells those who wait for the peer's SETTINGS that they have come.
+    fn settle(&mut self) {
+        if !self.settled {
+            self.settled = self.tunnel.upgrade().is_none_or(|tunnel| tunnel.settle());
+        }
     }
 
     fn release_if_idle(&mut self) {
@@ -163,19 +199,58 @@ impl Tunnel {
     }
 
     /// Takes a place, if there is one.
-    pub(super) fn claim(self: &Arc<Self>) -> Option<Claim> {
-        let limit = self.most_streams.min(self.send.current_max_send_streams()).max(1);
+    pub(super) fn claim(self: &Arc<Self>) -> Room {
+        let known = self.limit();
+        let limit = self.most_streams.min(known.unwrap_or(FIRST_STREAMS)).max(1);
         let mut usage = self.usage();
-        if usage.retired || usage.active >= limit {
-            return None;
+        if usage.retired {
+            return Room::Full;
+        }
+        if usage.active >= limit {
+            let more = known.is_none() && limit < self.most_streams;
+            return if more { Room::Unsettled } else { Room::Full };
         }
         usage.active += 1;
-        Some(Claim { tunnel: Arc::clone(self) })
+        Room::Place(Claim::new(self))
+    }
+
+    /// How many streams the peer takes, once it has said so.
+    fn limit(&self) -> Option<usize> {
+        Some(self.send.current_max_send_streams()).filter(|limit| *limit != UNKNOWN_LIMIT)
+    }
+
+    /// Has it? Then whoever waits for that is told.
+    fn settle(&self) -> bool {
+        let known = self.limit().is_some();
+        if known {
+            // Set already where it was retired.
+            let _ = self.settled.set(());
+        }
+        known
+    }
+
+    /// Waits until the peer has said how many streams it takes; not for longer than it may
+    /// take for an answer.
+    pub(super) async fn settled<E>(&self, deadline: Duration) -> Result<(), OpenError<E>> {
+        let settled = timeout(deadline, self.settled.wait()).await;
+        settled.map(|_| ()).map_err(|_| {
+            self.retire();
+            OpenError::Deadline
+        })
     }
 
     /// Gives out no more places; streams that are open go on.
     pub(super) fn retire(&self) {
         self.usage().retired = true;
+        // Nobody has to wait for more of it.
+        let _ = self.settled.set(());
+    }
+
+    /// A place is free again.
+    pub(super) fn give_back(&self) {
+        let mut usage = self.usage();
+        usage.active -= 1;
+        usage.idle_since = Instant::now();
     }
 
     fn retire_if_idle(&self, after: Duration) -> bool {
@@ -184,65 +259,4 @@ impl Tunnel {
         usage.retired |= idle;
         idle
     }
-}
-
-impl Claim {
-    /// Asks for a stream. The flag tells whether another connection may be tried: the
-    /// peer did not look at the request.
-    pub(super) async fn open<E>(
-        self,
-        connect: &Connect,
-        deadline: Duration,
-    ) -> Result<(TunnelStream, HeaderMap), (OpenError<E>, Retry)> {
-        let request = build(connect).map_err(|e| (OpenError::Malformed(Arc::new(e)), Retry::No))?;
-        timeout(deadline, self.exchange(request))
-            .await
-            .unwrap_or(Err((OpenError::Deadline, Retry::No)))
-    }
-
-    async fn exchange<E>(
-        self,
-        request: Request<()>,
-    ) -> Result<(TunnelStream, HeaderMap), (OpenError<E>, Retry)> {
-        let failed = |retry| move |error| (OpenError::Request(Arc::new(error)), retry);
-        let ready = self.tunnel.send.clone().ready().await;
-        let mut send = ready.inspect_err(|_| self.tunnel.retire()).map_err(failed(Retry::Yes))?;
-        let (answer, stream) = send.send_request(request, false).map_err(failed(Retry::Yes))?;
-        let answer = answer.await.map_err(|error| {
-            let unseen = error.is_go_away()
-                || error.reason() == Some(h2::Reason::REFUSED_STREAM) && error.is_remote();
-            if unseen {
-                self.tunnel.retire();
-            }
-            failed(if unseen { Retry::Yes } else { Retry::No })(error)
-        })?;
-        let (head, body) = answer.into_parts();
-        if head.status != StatusCode::OK {
-            return Err((OpenError::Refused(head.status), Retry::No));
-        }
-        Ok((TunnelStream::new(stream, body, Some(self)), head.headers))
-    }
-}
-
-/// May the same request be sent again?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Retry {
-    Yes,
-    No,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let mut usage = self.tunnel.usage();
-        usage.active -= 1;
-        usage.idle_since = Instant::now();
-    }
-}
-
-fn build(connect: &Connect) -> Result<Request<()>, http::Error> {
-    let uri = Uri::builder().authority(connect.authority.as_str()).build()?;
-    let mut request =
-        Request::builder().method(Method::CONNECT).version(Version::HTTP_2).uri(uri).body(())?;
-    *request.headers_mut() = connect.headers.clone();
-    Ok(request)
 }

@@ -1,6 +1,7 @@
 //! What all pods share.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use mesh::{Home, Network, UnknownPolicy};
 use netns::{Fence, PortUse};
@@ -94,6 +95,10 @@ pub struct Settings {
     pub app_tunnel: AppTunnel,
     /// What one pod may use up.
     pub limits: Limits,
+    /// How long streams may go on in a tunnel whose client's certificate has expired.
+    pub drain_deadline: Duration,
+    /// The time of day, by which certificates expire.
+    pub clock: fn() -> SystemTime,
 }
 
 impl Default for Settings {
@@ -114,6 +119,8 @@ impl Default for Settings {
             source_address: SourceAddress::Client,
             app_tunnel: AppTunnel::Loopback,
             limits: Limits::default(),
+            drain_deadline: Duration::from_secs(5),
+            clock: SystemTime::now,
         }
     }
 }

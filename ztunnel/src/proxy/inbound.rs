@@ -2,11 +2,12 @@
 
 mod begin;
 pub(super) mod destination;
+pub(super) mod expiry;
 mod preface;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use mesh::Identity;
 use tokio::net::TcpStream;
@@ -17,12 +18,13 @@ use super::app_socket::AppSocket;
 use super::limits::{HandshakePlace, Place};
 use super::pod::{Life, PodShared};
 use super::refusal::Refusal;
-use super::report::{canonical, failure, inbound, refused, stranger};
+use super::report::{canonical, inbound, refused, stranger, torn};
 use super::{HANDSHAKE_DEADLINE, KNOWLEDGE_WAIT};
 use crate::hbone::{Flow, Incoming, PumpError, ServerTunnel, pump};
-use crate::telemetry::{Failure, ResponseFlags, Step};
+use crate::telemetry::Step;
 use crate::tls::{self, Watched};
 use begin::{Open, begin};
+use expiry::{Due, Expiry};
 
 /// Who is at the other end of a tunnel, and at which of our addresses it arrived.
 #[derive(Clone, Debug)]
@@ -40,9 +42,11 @@ pub(super) async fn serve(pod: Arc<PodShared>, life: Life, Arrival { tcp, peer, 
     };
     // Boxed: a handshake needs much that a tunnel does not.
     match Box::pin(handshake(&pod, tcp, addr)).await {
-        Ok((tunnel, identity, place)) => {
+        Ok((tunnel, Proved { identity, until }, place)) => {
             let peer = Peer { addr, identity, local };
-            Box::pin(requests(pod, life, worker, tunnel, peer)).await;
+            let settings = &pod.context.settings;
+            let expiry = Expiry::new(until, settings.clock, settings.drain_deadline);
+            Box::pin(requests(pod, life, worker, tunnel, peer, expiry)).await;
             drop(place);
         }
         Err(refusal) => refused(&pod, inbound(&pod, None, stranger(addr), local), &refusal),
@@ -51,11 +55,17 @@ pub(super) async fn serve(pod: Arc<PodShared>, life: Life, Arrival { tcp, peer, 
 
 type Tunnel = ServerTunnel<Watched<tls::Stream<TcpStream>>>;
 
+/// Who a client is, and for how long that is proved.
+struct Proved {
+    identity: Identity,
+    until: SystemTime,
+}
+
 async fn handshake(
     pod: &PodShared,
     tcp: TcpStream,
     addr: SocketAddr,
-) -> Result<(Tunnel, Identity, Place), Refusal> {
+) -> Result<(Tunnel, Proved, Place), Refusal> {
     let _handshake = match queue(pod, &tcp, addr) {
         Ok(place) => place,
         Err(refusal) => {
@@ -76,13 +86,13 @@ async fn handshake(
             true => Refusal::Revoked(error.to_string()),
             false => unproved(&error),
         })?;
-    let identity = peer.identity.clone();
+    let proved = Proved { identity: peer.identity.clone(), until: peer.until };
     let settings = &pod.context.settings.hbone;
     let tunnel = ServerTunnel::accept(peer.watch(stream), settings, HANDSHAKE_DEADLINE)
         .await
         .map_err(|error| unproved(&error))?;
     pod.context.telemetry.took(Step::HandshakeServer, begun.elapsed());
-    Ok((tunnel, identity, pod.tunnels.take()?))
+    Ok((tunnel, proved, pod.tunnels.take()?))
 }
 
 /// May its handshake begin?
@@ -93,10 +103,17 @@ fn queue(pod: &PodShared, tcp: &TcpStream, addr: SocketAddr) -> Result<Handshake
     Ok(pod.handshakes.take(addr.ip())?)
 }
 
-/// Takes requests until the peer goes, or until the pod is closing and the last stream
-/// has finished. Streams end with the connection, but for what their application still
-/// has to read.
-async fn requests(pod: Arc<PodShared>, life: Life, worker: usize, mut tunnel: Tunnel, peer: Peer) {
+/// Takes requests until the peer goes, or until the pod is closing or the client's
+/// certificate has ended, and the last stream has finished. Streams end with the
+/// connection, but for what their application still has to read.
+async fn requests(
+    pod: Arc<PodShared>,
+    life: Life,
+    worker: usize,
+    mut tunnel: Tunnel,
+    peer: Peer,
+    mut expiry: Expiry,
+) {
     let peer = Arc::new(peer);
     let mut draining = false;
     loop {
@@ -116,6 +133,18 @@ async fn requests(pod: Arc<PodShared>, life: Life, worker: usize, mut tunnel: Tu
             () = life.closing.cancelled(), if !draining => {
                 draining = true;
                 tunnel.drain();
+            }
+            due = expiry.next() => {
+                tracing::info!(pod = %pod.name(), peer = %peer.identity, addr = %peer.addr, ?due,
+                    "the certificate that a tunnel was opened with has expired");
+                match due {
+                    Due::Drain if draining => {}
+                    Due::Drain => {
+                        draining = true;
+                        tunnel.drain();
+                    }
+                    Due::Cut => return,
+                }
             }
         }
     }
@@ -146,8 +175,4 @@ pub(super) async fn stream(
     }
     guard.close(result);
     drop((seat, place));
-}
-
-fn torn(error: &PumpError) -> Failure {
-    failure(ResponseFlags::None, error)
 }

@@ -15,7 +15,7 @@ use super::app_socket::AppSocket;
 use super::limits;
 use super::pod::PodShared;
 use super::refusal::Refusal;
-use super::report::{canonical, failure, refused, stranger};
+use super::report::{canonical, failure, refused, stranger, torn};
 use super::roster::Seat;
 use super::splice::splice;
 use crate::hbone::{Flow, PumpError, TunnelStream, pump};
@@ -176,7 +176,7 @@ async fn carry_tunnelled(
         result = pump(app, stream, moved) => result,
         error = app.broken() => Err(PumpError::Application(error)),
     };
-    result.map_err(|error| failure(ResponseFlags::None, &error))
+    result.map_err(|error| torn(&error))
 }
 
 async fn carry_clear(

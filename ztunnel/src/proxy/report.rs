@@ -9,6 +9,7 @@ use super::admission::Known;
 use super::headers::Claims;
 use super::pod::PodShared;
 use super::refusal::Refusal;
+use crate::hbone::PumpError;
 use crate::telemetry::{
     self, ConnectionOpen, Direction, Endpoint, Failure, Reporter, ResponseFlags, Security,
 };
@@ -82,4 +83,13 @@ pub(super) fn refused(pod: &PodShared, connection: ConnectionOpen, refusal: &Ref
 /// A failure that has a code of its own or none.
 pub(super) fn failure(flags: ResponseFlags, error: &impl std::fmt::Display) -> Failure {
     Failure { flags, text: error.to_string() }
+}
+
+/// A tunnelled connection that did not end well.
+pub(super) fn torn(error: &PumpError) -> Failure {
+    let flags = match error {
+        PumpError::Torn(_) => ResponseFlags::Torn,
+        PumpError::Application(_) | PumpError::Tunnel(_) => ResponseFlags::None,
+    };
+    failure(flags, error)
 }

@@ -1,6 +1,7 @@
 //! Two captured pods and everything between them; only the control plane is pretended.
 
 mod dns;
+mod expired;
 mod gateways;
 mod half_closed;
 mod limits;

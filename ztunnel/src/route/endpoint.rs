@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mesh::{Health, HealthPolicy, IpFamilies, Mode, Preference, Service, Workload};
+use mesh::{IpFamilies, Mode, Preference, Service, Workload};
 
+use super::search::{Candidate, Fit, Search};
 use super::{Place, Request};
 
 /// What a workload is wanted for.
@@ -25,57 +26,9 @@ pub(super) struct Endpoint {
     pub(super) place: Option<Place>,
 }
 
-/// A usable workload of a service; there may be thousands, so nothing is owned.
-#[derive(Clone, Copy, Debug)]
-struct Candidate<'a> {
-    peer: &'a Arc<Workload>,
-    rank: usize,
-    way: Way<'a>,
-    port: u16,
-}
-
-/// How well a workload fits, and the port that it listens on.
-#[derive(Clone, Copy, Debug)]
-struct Fit {
-    rank: usize,
-    port: u16,
-}
-
-/// How the last few workloads fit. The thousands of a service are siblings of a few, and
-/// siblings fit alike, unless the node counts.
-#[derive(Debug)]
-struct Siblings<'a> {
-    last: [Option<(&'a Workload, Option<Fit>)>; REMEMBERED],
-    next: usize,
-    node_counts: bool,
-}
-
-/// More than there are zones in most regions.
-const REMEMBERED: usize = 4;
-
-impl<'a> Siblings<'a> {
-    fn of(service: &Service) -> Self {
-        let node_counts = service.load_balancing.preferences.contains(&Preference::Node);
-        Self { last: [None; REMEMBERED], next: 0, node_counts }
-    }
-
-    fn fit(&mut self, peer: &'a Workload, find: impl FnOnce() -> Option<Fit>) -> Option<Fit> {
-        let alike = |(other, _): &&(&Workload, Option<Fit>)| {
-            peer.is_sibling_of(other) && !(self.node_counts && peer.node != other.node)
-        };
-        if let Some((_, fit)) = self.last.iter().flatten().find(alike) {
-            return *fit;
-        }
-        let fit = find();
-        self.last[self.next] = Some((peer, fit));
-        self.next = (self.next + 1) % REMEMBERED;
-        fit
-    }
-}
-
 /// How a workload is reached.
 #[derive(Clone, Copy, Debug)]
-enum Way<'a> {
+pub(super) enum Way<'a> {
     Address(IpAddr),
     Hostname(&'a Arc<str>),
     Gateway,
@@ -90,68 +43,35 @@ impl Request<'_> {
         port: u16,
         purpose: Purpose,
     ) -> Option<Endpoint> {
-        let candidates = || {
-            let mut known = Siblings::of(service);
-            let endpoints = self.view.endpoints(&service.key);
-            endpoints.filter_map(move |peer| {
-                let fit = known.fit(peer, || self.fit(service, peer, port, purpose))?;
-                self.candidate(service, peer, fit, purpose)
-            })
-        };
-        let (mut best, mut total) = (0, 0);
-        for Candidate { peer, rank, .. } in candidates() {
-            if rank > best {
-                (best, total) = (rank, 0);
-            }
-            if rank == best {
-                total += u64::from(peer.capacity);
-            }
-        }
         let sample = match purpose {
             Purpose::NetworkGateway => self.sample.gateway,
             Purpose::Application | Purpose::Waypoint => self.sample.endpoint,
         };
-        let mut point = scaled(sample, total);
-        for Candidate { peer, way, port, .. } in candidates().filter(|it| it.rank == best) {
-            let capacity = u64::from(peer.capacity);
-            if point < capacity {
-                return Some(way.endpoint(peer, port));
-            }
-            point -= capacity;
-        }
-        None
-    }
-
-    fn candidate<'a>(
-        &self,
-        service: &Service,
-        peer: &'a Arc<Workload>,
-        Fit { rank, port }: Fit,
-        purpose: Purpose,
-    ) -> Option<Candidate<'a>> {
-        let wanted = match service.load_balancing.health {
-            HealthPolicy::OnlyHealthy => peer.health == Health::Healthy,
-            HealthPolicy::AllowAll => true,
-        };
-        let way = || self.way(peer, self.dialled().ip(), service.ip_families, purpose);
-        wanted.then(way).flatten().map(|way| Candidate { peer, rank, way, port })
+        let chosen = Search::new(self, service, port, purpose).choose(sample);
+        chosen.map(|Candidate { peer, way, port, .. }| way.endpoint(peer, port))
     }
 
     /// `None` for one that gets no traffic, however it is reached.
-    fn fit(&self, service: &Service, peer: &Workload, port: u16, purpose: Purpose) -> Option<Fit> {
+    pub(super) fn fit(
+        &self,
+        service: &Service,
+        peer: &Workload,
+        port: u16,
+        purpose: Purpose,
+    ) -> Option<Fit> {
         let port = target_port(service, peer, port, purpose).filter(|_| peer.capacity != 0)?;
-        Some(Fit { rank: self.rank(service, peer)?, port })
+        Some(Fit { matched: self.matched(service, peer), port })
     }
 
-    /// How many preferences it matches up to the first that it does not; `None` where
-    /// that is not enough.
-    fn rank(&self, service: &Service, peer: &Workload) -> Option<usize> {
+    /// How many preferences it matches up to the first that it does not, if it is on the
+    /// client's node.
+    fn matched(&self, service: &Service, peer: &Workload) -> usize {
         let wanted = &service.load_balancing.preferences;
-        let matched = || wanted.iter().take_while(|it| self.matches(**it, peer)).count();
         match service.load_balancing.mode {
-            Mode::Unspecified | Mode::Passthrough => Some(0),
-            Mode::Failover => Some(matched()),
-            Mode::Strict => Some(matched()).filter(|rank| *rank == wanted.len()),
+            Mode::Unspecified | Mode::Passthrough => 0,
+            Mode::Failover | Mode::Strict => {
+                wanted.iter().take_while(|it| self.matches(**it, peer)).count()
+            }
         }
     }
 
@@ -161,7 +81,8 @@ impl Request<'_> {
             Preference::Region => own.locality.region == peer.locality.region,
             Preference::Zone => own.locality.zone == peer.locality.zone,
             Preference::Subzone => own.locality.subzone == peer.locality.subzone,
-            Preference::Node => own.node == peer.node,
+            // Looked at one by one: siblings differ in it.
+            Preference::Node => true,
             Preference::Cluster => own.cluster == peer.cluster,
             Preference::Network => own.network == peer.network,
         }
@@ -179,7 +100,7 @@ impl Request<'_> {
         Some(way.endpoint(peer, port))
     }
 
-    fn way<'a>(
+    pub(super) fn way<'a>(
         &self,
         peer: &'a Workload,
         wanted: IpAddr,

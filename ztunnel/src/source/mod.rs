@@ -187,8 +187,10 @@ impl ViewHandle {
             return Ok(());
         }
         self.lookup_address(network, ip).await?;
-        let view = self.current();
-        let stops = view.map(|view| stops(&view, namespace, network, ip)).unwrap_or_default();
+        // A view that is not complete is not to be seen, so it cannot say what is on the
+        // way. Without one the connection is refused, whatever was asked for.
+        let Some(view) = self.complete(LOOKUP_PATIENCE).await else { return Ok(()) };
+        let stops = stops(&view, namespace, network, ip);
         try_join_all(stops.iter().map(|stop| self.lookup_stop(stop))).await.map(drop)
     }
 

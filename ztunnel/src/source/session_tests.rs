@@ -413,6 +413,35 @@ async fn on_demand_a_destination_is_prepared_with_the_waypoint_on_the_way() {
     ended(running).await;
 }
 
+/// What is at the destination may be known before the policies are.
+#[tokio::test]
+async fn on_demand_the_waypoint_is_asked_for_also_when_the_view_is_complete_later() {
+    let rules = Rules { scope: Scope::OnDemand, ..RULES };
+    let (session, view, _) = session_with(rules, channel_on_demand("Kubernetes"));
+    let (addr, mut calls) = fake_control().await;
+    let running = start(session, addr);
+    let mut call = accept(&mut calls).await;
+    call.request_of(AUTHORIZATION_TYPE).await;
+    let preparing = tokio::spawn({
+        let view = view.clone();
+        async move { view.prepare("shop", &"".into(), "10.96.0.1".parse().unwrap()).await }
+    });
+    let question = call.request_of(ADDRESS_TYPE).await;
+    assert_eq!(question.resource_names_subscribe, ["/10.96.0.1"]);
+    call.respond(ADDRESS_TYPE, "1", vec![service("cart", [10, 96, 0, 1], Some("way"))]).await;
+    assert_eq!(call.request_of(ADDRESS_TYPE).await.response_nonce, "1");
+    assert!(view.current().is_none(), "nothing may be decided yet");
+
+    call.respond(AUTHORIZATION_TYPE, "2", vec![]).await;
+    let question = call.request_of(ADDRESS_TYPE).await;
+    assert_eq!(question.resource_names_subscribe, ["shop/way"]);
+    assert!(!preparing.is_finished(), "without its waypoint it must not be routed");
+    call.respond(ADDRESS_TYPE, "3", vec![service("way", [10, 96, 0, 2], None)]).await;
+    assert_eq!(timeout(LIMIT, preparing).await.unwrap().unwrap(), Ok(()));
+    drop(call);
+    ended(running).await;
+}
+
 fn service(hostname: &str, vip: [u8; 4], waypoint: Option<&str>) -> Resource {
     use mesh::proto::workload::{
         GatewayAddress, NamespacedHostname, NetworkAddress, Service, gateway_address,

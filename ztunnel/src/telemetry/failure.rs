@@ -21,11 +21,13 @@ pub enum ResponseFlags {
     IdentityError,
     /// The peer's certificate was revoked.
     CertRevoked,
+    /// The peer never said that it was finished. Istio's has no code for it.
+    Torn,
 }
 
 impl ResponseFlags {
     /// All of them, each at the place of its number.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::None,
         Self::Deny,
         Self::Connect,
@@ -34,6 +36,7 @@ impl ResponseFlags {
         Self::NetworkPolicy,
         Self::IdentityError,
         Self::CertRevoked,
+        Self::Torn,
     ];
 
     pub(super) fn as_str(self) -> &'static str {
@@ -46,6 +49,7 @@ impl ResponseFlags {
             Self::NetworkPolicy => "NETWORK_POLICY",
             Self::IdentityError => "IDENTITY_ERROR",
             Self::CertRevoked => "CERT_REVOKED",
+            Self::Torn => "TORN",
         }
     }
 }

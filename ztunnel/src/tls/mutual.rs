@@ -12,9 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::credentials::Credentials;
-use super::peer::{PeerError, identity_of};
+use super::peer::{PeerError, expiry_of, identity_of};
 use super::stream::Stream;
-use super::watched::Peer;
+use super::watched::{Peer, Proved};
 use super::{ALPN_H2, TlsError, handshake};
 use crate::telemetry::Reporter;
 
@@ -72,7 +72,8 @@ fn checked(
         return Err(TlsError::Alpn);
     }
     let chain = connection.peer_certificates().unwrap_or_default();
-    let identity = identity_of(chain.first().ok_or(PeerError::None)?)?;
+    let leaf = chain.first().ok_or(PeerError::None)?;
+    let proved = Proved { identity: identity_of(leaf)?, until: expiry_of(leaf)? };
     let revocation = &credentials.terms().revocation;
-    Ok(Peer::new(identity, chain, credentials.roots(), revocation, reporter))
+    Ok(Peer::new(proved, chain, credentials.roots(), revocation, reporter))
 }

@@ -1,5 +1,7 @@
 //! Who a certificate says its holder is.
 
+use std::time::{Duration, SystemTime};
+
 use mesh::Identity;
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
@@ -47,11 +49,7 @@ pub enum PeerError {
 /// # Errors
 /// [`PeerError::Malformed`], [`PeerError::UriCount`], [`PeerError::Identity`].
 pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, PeerError> {
-    let malformed = |error: &dyn std::fmt::Display| PeerError::Malformed(error.to_string());
-    let (rest, parsed) = X509Certificate::from_der(certificate).map_err(|e| malformed(&e))?;
-    if !rest.is_empty() {
-        return Err(malformed(&"bytes after its end"));
-    }
+    let parsed = parsed(certificate)?;
     let names = parsed.subject_alternative_name().map_err(|e| malformed(&e))?;
     let uris: Vec<&str> = names
         .iter()
@@ -68,4 +66,24 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, PeerErr
         [uri] => Ok(uri.parse()?),
         _ => Err(PeerError::UriCount(uris.len())),
     }
+}
+
+/// When a certificate ceases to be valid.
+///
+/// # Errors
+/// [`PeerError::Malformed`].
+pub fn expiry_of(certificate: &CertificateDer<'_>) -> Result<SystemTime, PeerError> {
+    let seconds = parsed(certificate)?.validity().not_after.timestamp();
+    // What ended before 1970 ended then.
+    let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    SystemTime::UNIX_EPOCH.checked_add(since).ok_or_else(|| malformed(&"it never ends"))
+}
+
+fn parsed<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, PeerError> {
+    let (rest, parsed) = X509Certificate::from_der(certificate).map_err(|e| malformed(&e))?;
+    if rest.is_empty() { Ok(parsed) } else { Err(malformed(&"bytes after its end")) }
+}
+
+fn malformed(error: &dyn std::fmt::Display) -> PeerError {
+    PeerError::Malformed(error.to_string())
 }

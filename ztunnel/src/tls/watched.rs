@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use mesh::Identity;
 use rustls::RootCertStore;
@@ -18,8 +19,17 @@ use crate::telemetry::Reporter;
 pub struct Peer {
     /// What its certificate says.
     pub identity: Identity,
+    /// For how long that is proved.
+    pub until: SystemTime,
     /// Kept only where certificates can be revoked.
     proof: Option<Proof>,
+}
+
+/// What a certificate proves.
+#[derive(Debug)]
+pub(super) struct Proved {
+    pub(super) identity: Identity,
+    pub(super) until: SystemTime,
 }
 
 #[derive(Debug)]
@@ -32,7 +42,7 @@ struct Proof {
 
 impl Peer {
     pub(super) fn new(
-        identity: Identity,
+        Proved { identity, until }: Proved,
         chain: &[CertificateDer<'static>],
         roots: &Arc<RootCertStore>,
         revocation: &Revocation,
@@ -47,7 +57,7 @@ impl Peer {
         if proof.is_some() && chain.is_empty() {
             revocation.count_untracked(reporter);
         }
-        Self { identity, proof }
+        Self { identity, until, proof }
     }
 
     /// Returns when the peer's certificate is revoked; never, where none can be.

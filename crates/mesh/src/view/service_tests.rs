@@ -159,3 +159,58 @@ fn a_rejected_service_keeps_the_addresses_that_can_be_read() {
     view.remove_service(&key("shop/a"));
     assert_eq!(rejected(&view, "shop", "10.96.0.1"), None, "it is gone");
 }
+
+#[test]
+fn members_are_found_by_their_node() {
+    let mut view = View::default();
+    let member = |number: usize, node: &str, capacity| {
+        let identity = crate::Identity::new("", "shop", "a").unwrap();
+        let name = format!("a-{number}");
+        Workload::new(&name, "shop", &name, identity).with(|it| {
+            it.node = node.into();
+            it.capacity = capacity;
+            it.services =
+                [crate::Membership { service: key("shop/a"), ports: Box::default() }].into();
+        })
+    };
+    for (number, node) in ["n2", "n1", "n10", "n2", "", "n1", "n2"].into_iter().enumerate() {
+        view.insert_workload(member(number, node, 1));
+    }
+    view.remove_workload("a-3");
+    let before = view.clone();
+    view.insert_workload(member(0, "n1", 7));
+    let on = |view: &View, node| view.members(&key("shop/a")).on_node(node).len();
+    for (node, then, now) in [("", 1, 1), ("n1", 2, 3), ("n10", 1, 1), ("n2", 2, 1), ("n3", 0, 0)] {
+        assert_eq!((on(&before, node), on(&view, node)), (then, now), "{node}");
+    }
+    let most = |view: &View| view.members(&key("shop/a")).most_capacity();
+    assert_eq!((most(&before), most(&view)), (1, 7));
+    assert_eq!(view.members(&key("shop/b")).all().len(), 0);
+}
+
+#[test]
+fn a_large_service_knows_of_what_kinds_its_members_are() {
+    let mut view = View::default();
+    let identity = || crate::Identity::new("", "shop", "a").unwrap();
+    let services = || [crate::Membership { service: key("shop/a"), ports: Box::default() }].into();
+    let add = |view: &mut View, number: usize, owner: usize| {
+        let name = format!("a-{number}");
+        view.insert_workload(Workload::new(&name, "shop", &name, identity()).with(|it| {
+            it.owner = format!("owner-{owner}").into();
+            it.services = services();
+        }));
+    };
+    let kinds = |view: &View| view.members(&key("shop/a")).kinds().map(<[_]>::len);
+    (0..64).for_each(|number| add(&mut view, number, number % 3));
+    assert_eq!(kinds(&view), None, "it is small");
+    add(&mut view, 64, 0);
+    assert_eq!(kinds(&view), Some(3));
+    add(&mut view, 65, 3);
+    assert_eq!(kinds(&view), Some(4));
+    view.remove_workload("a-65");
+    assert_eq!(kinds(&view), Some(4), "one that has left is no harm");
+    view.remove_workload("a-64");
+    assert_eq!(kinds(&view), None);
+    (64..90).for_each(|number| add(&mut view, number, number));
+    assert_eq!(kinds(&view), None, "too many");
+}

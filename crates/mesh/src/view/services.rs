@@ -20,11 +20,58 @@ pub(super) struct Services {
     endpoints: Index<Endpoints>,
 }
 
-/// The workloads of one service.
+/// The workloads of one service, in the order of their nodes' names.
 #[derive(Clone, Debug)]
 struct Endpoints {
     service: ServiceKey,
     workloads: Vec<Arc<Workload>>,
+    /// See [`Members::most_capacity`].
+    most_capacity: u32,
+    /// See [`Members::kinds`]; empty for the small.
+    kinds: Vec<Arc<Workload>>,
+}
+
+/// Services with more workloads than this know of what kinds they are.
+const LARGE: usize = 64;
+
+/// Kinds of which one service knows. Those of more are not of a template.
+const KINDS: usize = 16;
+
+/// The workloads that say they belong to a service, healthy or not. There may be
+/// thousands: look at some.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Members<'a> {
+    workloads: &'a [Arc<Workload>],
+    most_capacity: u32,
+    kinds: &'a [Arc<Workload>],
+}
+
+impl<'a> Members<'a> {
+    /// All of them. The order is of no use to others.
+    #[must_use]
+    pub fn all(&self) -> &'a [Arc<Workload>] {
+        self.workloads
+    }
+
+    /// Those on the node of this name.
+    #[must_use]
+    pub fn on_node(&self, node: &str) -> &'a [Arc<Workload>] {
+        let here = &self.workloads[self.workloads.partition_point(|it| *it.node < *node)..];
+        &here[..here.partition_point(|it| *it.node == *node)]
+    }
+
+    /// None has a greater capacity. It may be that none has as much any more.
+    #[must_use]
+    pub fn most_capacity(&self) -> u32 {
+        self.most_capacity
+    }
+
+    /// Every one is a sibling of one of these, some of which may have left; `None` where
+    /// they are few anyway, or of too many kinds.
+    #[must_use]
+    pub fn kinds(&self) -> Option<&'a [Arc<Workload>]> {
+        (1..=KINDS).contains(&self.kinds.len()).then_some(self.kinds)
+    }
 }
 
 impl Services {
@@ -52,10 +99,12 @@ impl Services {
             let key = &membership.service;
             let hash = self.hashing.of(key);
             match self.endpoints.find_mut(hash, |it| it.service == *key) {
-                Some(endpoints) => push(&mut Arc::make_mut(endpoints).workloads, workload),
+                Some(endpoints) => Arc::make_mut(endpoints).add(workload),
                 None => {
                     let workloads = vec![Arc::clone(workload)];
-                    let endpoints = Endpoints { service: key.clone(), workloads };
+                    let (service, most_capacity) = (key.clone(), workload.capacity);
+                    let kinds = Vec::new();
+                    let endpoints = Endpoints { service, workloads, most_capacity, kinds };
                     self.endpoints.claim(hash, &Arc::new(endpoints));
                 }
             }
@@ -70,11 +119,8 @@ impl Services {
             let Some(endpoints) = self.endpoints.find_mut(hash, |it| it.service == *key) else {
                 continue;
             };
-            let workloads = &mut Arc::make_mut(endpoints).workloads;
-            if let Some(at) = workloads.iter().position(|it| Arc::ptr_eq(it, workload)) {
-                workloads.swap_remove(at);
-            }
-            if workloads.is_empty() {
+            Arc::make_mut(endpoints).remove(workload);
+            if endpoints.workloads.is_empty() {
                 let empty = Arc::clone(endpoints);
                 self.endpoints.release(hash, &empty);
             }
@@ -108,16 +154,53 @@ impl Services {
         self.by_key.values()
     }
 
-    pub(super) fn endpoints(&self, key: &ServiceKey) -> &[Arc<Workload>] {
+    pub(super) fn members(&self, key: &ServiceKey) -> Members<'_> {
         let mut found = self.endpoints.claimants(self.hashing.of(key));
-        found.find(|it| it.service == *key).map_or(&[], |it| &it.workloads)
+        let found = found.find(|it| it.service == *key);
+        found.map_or_else(Members::default, |it| Members {
+            workloads: &it.workloads,
+            most_capacity: it.most_capacity,
+            kinds: &it.kinds,
+        })
     }
 }
 
-/// Grows by an eighth, not by a whole: most services are small, and there are many.
-fn push(workloads: &mut Vec<Arc<Workload>>, workload: &Arc<Workload>) {
-    if workloads.len() == workloads.capacity() {
-        workloads.reserve_exact(workloads.len() / 8 + 1);
+impl Endpoints {
+    /// Grows by an eighth, not by a whole: most services are small, and there are many.
+    fn add(&mut self, workload: &Arc<Workload>) {
+        let workloads = &mut self.workloads;
+        if workloads.len() == workloads.capacity() {
+            workloads.reserve_exact(workloads.len() / 8 + 1);
+        }
+        let at = workloads.partition_point(|it| it.node <= workload.node);
+        workloads.insert(at, Arc::clone(workload));
+        self.most_capacity = self.most_capacity.max(workload.capacity);
+        match self.workloads.len() {
+            0..=LARGE => {}
+            _ if self.kinds.is_empty() => {
+                for workload in &self.workloads {
+                    note(&mut self.kinds, workload);
+                }
+            }
+            _ => note(&mut self.kinds, workload),
+        }
     }
-    workloads.push(Arc::clone(workload));
+
+    fn remove(&mut self, workload: &Arc<Workload>) {
+        let from = self.workloads.partition_point(|it| it.node < workload.node);
+        let found = self.workloads[from..].iter().position(|it| Arc::ptr_eq(it, workload));
+        if let Some(at) = found {
+            self.workloads.remove(from + at);
+        }
+        if self.workloads.len() <= LARGE {
+            self.kinds = Vec::new();
+        }
+    }
+}
+
+/// One more than [`KINDS`] says that there are too many.
+fn note(kinds: &mut Vec<Arc<Workload>>, workload: &Arc<Workload>) {
+    if kinds.len() <= KINDS && !kinds.iter().any(|it| it.is_sibling_of(workload)) {
+        kinds.push(Arc::clone(workload));
+    }
 }

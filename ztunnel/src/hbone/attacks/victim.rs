@@ -278,7 +278,7 @@ async fn fate(mut io: impl tokio::io::AsyncRead + Unpin) -> Fate {
     fate
 }
 
-async fn next_frame(
+pub(super) async fn next_frame(
     io: &mut (impl tokio::io::AsyncRead + Unpin),
 ) -> std::io::Result<(u8, u8, u32, Vec<u8>)> {
     let mut head = [0; 9];

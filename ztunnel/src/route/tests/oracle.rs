@@ -55,7 +55,8 @@ fn carts() -> impl Strategy<Value = Service> {
     })
 }
 
-fn members(name: &'static str, last: u8) -> impl Strategy<Value = Option<Workload>> {
+/// One, or so many alike that not all of them are looked at.
+fn members(name: &'static str, last: u8) -> impl Strategy<Value = Vec<Workload>> {
     let (four, six) = (format!("10.0.1.{last}"), format!("fd00:1::{last}"));
     let addresses =
         vec![vec![], vec![four.clone()], vec![six.clone()], vec![four.clone(), six], vec![four]];
@@ -64,25 +65,34 @@ fn members(name: &'static str, last: u8) -> impl Strategy<Value = Option<Workloa
     let ports = select(vec![vec![], vec![(80, 9090)], vec![(80, 0)], vec![(81, 9091)]]);
     let near =
         select(vec![["n1", "z1", "r"], ["n1", "z1", "r2"], ["n2", "z1", "r"], ["n2", "z2", "r"]]);
-    let built = (place, state, ports, near).prop_map(move |(place, state, ports, near)| {
+    let crowd = prop::bool::weighted(0.1);
+    let built = (place, state, ports, near, crowd);
+    let built = built.prop_map(move |(place, state, ports, near, crowd)| {
         let (addresses, network, gated) = place;
         let ([meshed, healthy, named], capacity, waypoint) = state;
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let locality =
             Locality { region: near[2].into(), zone: near[1].into(), subzone: "".into() };
-        mapping(backend(name, &addresses, "shop/cart"), &ports).with(|it| {
-            it.network = network.into();
-            it.network_gateway = gated.then(|| at("far", "192.0.2.1", 15010).into());
-            it.protocol = if meshed { Protocol::Hbone } else { Protocol::Plain };
-            it.health = if healthy { Health::Healthy } else { Health::Unhealthy };
-            it.hostname = if named { "x.test".into() } else { "".into() };
-            it.capacity = capacity;
-            it.waypoint = waypoint.map(Box::new);
-            it.node = near[0].into();
-            it.locality = Arc::new(locality);
-        })
+        let locality = Arc::new(locality);
+        let one = |uid: String| {
+            mapping(backend(&uid, &addresses, "shop/cart"), &ports).with(|it| {
+                it.rename(name);
+                it.identity = Identity::new("", "shop", name).unwrap();
+                it.network = network.into();
+                it.network_gateway = gated.then(|| at("far", "192.0.2.1", 15010).into());
+                it.protocol = if meshed { Protocol::Hbone } else { Protocol::Plain };
+                it.health = if healthy { Health::Healthy } else { Health::Unhealthy };
+                it.hostname = if named { "x.test".into() } else { "".into() };
+                it.capacity = capacity;
+                it.waypoint = waypoint.clone().map(Box::new);
+                it.node = near[0].into();
+                it.locality = Arc::clone(&locality);
+            })
+        };
+        let alike = if crowd { 70 } else { 1 };
+        (0..alike).map(|number| one(format!("{name}-{number}"))).collect()
     });
-    prop::option::weighted(0.8, built)
+    prop::option::weighted(0.8, built).prop_map(Option::unwrap_or_default)
 }
 
 fn meshes() -> impl Strategy<Value = Mesh> {
@@ -99,7 +109,8 @@ fn meshes() -> impl Strategy<Value = Mesh> {
     let rejected = prop::option::weighted(0.2, 1..4_u8);
     (cart, members("a", 1), members("b", 2), way, gate, rejected).prop_map(
         |(cart, a, b, way, gate, rejected)| {
-            let workloads = [a, b, way, gate].into_iter().flatten().collect();
+            let single = [way, gate].into_iter().flatten();
+            let workloads = a.into_iter().chain(b).chain(single).collect();
             Mesh { cart, workloads, rejected }
         },
     )

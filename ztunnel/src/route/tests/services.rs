@@ -295,3 +295,66 @@ fn the_largest_sample_chooses_somebody() {
     let sample = Sample { endpoint: u64::MAX, ..Sample::default() };
     assert!(decide_for(&client(), VIP, &view, sample).starts_with("tunnel"));
 }
+
+/// How often each `owner` is chosen of so many times.
+fn shares(view: &View, times: u64) -> std::collections::BTreeMap<String, usize> {
+    let mut shares = std::collections::BTreeMap::new();
+    for number in 0..times {
+        let endpoint = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let chosen = decide_for(&client(), VIP, view, Sample { endpoint, ..Sample::default() });
+        let name = chosen.split(' ').nth(1).unwrap();
+        *shares.entry(name.split('-').next().unwrap().to_owned()).or_default() += 1;
+    }
+    shares
+}
+
+/// So many that not all of them are looked at.
+fn many(count: u8, owner: &str, change: impl Fn(&mut Workload)) -> Vec<Workload> {
+    let member = |number| {
+        let ip = format!("10.{}.0.{number}", owner.len());
+        member(&format!("{owner}-{number}"), &ip).with(&change)
+    };
+    (0..count).map(member).collect()
+}
+
+#[test]
+fn in_a_crowd_everybody_has_the_share_of_its_capacity() {
+    let light = many(200, "a", |_| ());
+    let heavy = many(100, "bb", |it| it.capacity = 4);
+    let idle = many(100, "ccc", |it| it.capacity = 0);
+    let sick = many(100, "dddd", |it| it.health = Health::Unhealthy);
+    let view = view(vec![cart()], [light, heavy, idle, sick].concat());
+    let shares = shares(&view, 20_000);
+    // Two of six thousands.
+    assert!(shares["a"].abs_diff(20_000 / 3) < 400, "{shares:?}");
+    assert_eq!(shares["a"] + shares["bb"], 20_000, "{shares:?}");
+}
+
+#[test]
+fn in_a_crowd_too_only_the_best_are_chosen() {
+    let zone = |zone: &str| Locality { zone: zone.into(), ..Locality::default() };
+    let there = || many(200, "a", |it| it.locality = Arc::new(zone("z2")));
+    let elsewhere = many(150, "dddd", |it| it.node = "other".into());
+    let here = |count| many(count, "bb", |it| it.node = client().node);
+    let sick = many(100, "ccc", |it| it.health = Health::Unhealthy);
+    let away =
+        || there().into_iter().map(|it| it.with(|it| it.node = "other".into())).collect::<Vec<_>>();
+    let zones = balanced(Mode::Failover, &[Preference::Zone]);
+    let nodes = balanced(Mode::Failover, &[Preference::Node]);
+    let only = |owner: &str| [(owner.to_owned(), 500)].into();
+    let cases = [
+        ("its zone", &zones, [there(), here(1)].concat(), "bb"),
+        ("nobody of its zone", &zones, there(), "a"),
+        ("all of its zone are sick", &zones, [there(), sick.clone()].concat(), "a"),
+        ("its node", &nodes, [elsewhere.clone(), here(2)].concat(), "bb"),
+        ("nobody of its node", &nodes, elsewhere.clone(), "dddd"),
+        ("all of its node are sick", &nodes, [away(), sick].concat(), "a"),
+    ];
+    for (name, service, members, expected) in cases {
+        let view = view(vec![service.clone()], members);
+        assert_eq!(shares(&view, 500), only(expected), "{name}");
+    }
+    let strict = balanced(Mode::Strict, &[Preference::Node]);
+    let view = view(vec![strict], elsewhere);
+    assert!(decide(VIP, &view).starts_with("refuse no_endpoint"));
+}
