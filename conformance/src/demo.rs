@@ -80,7 +80,7 @@ impl Demo {
             .context("bring up the lab")?;
         let world = world.insert(World::new(lab, PATIENCE));
         narrator.wait("node agents and ztunnels are ready", world.lab.start_mesh()).await?;
-        steps::tell(narrator, world).await
+        Box::pin(steps::tell(narrator, world)).await
     }
 }
 

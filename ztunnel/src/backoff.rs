@@ -69,6 +69,18 @@ mod tests {
     }
 
     #[test]
+    fn those_who_failed_together_do_not_come_back_together() {
+        let longest = Duration::from_secs(15);
+        let waits = (0..100).map(|_| Backoff::new(longest, longest).wait());
+        let mut tenths = [0; 10];
+        for wait in waits {
+            let saved = (longest - wait).as_secs_f64() / longest.mul_f64(0.2).as_secs_f64();
+            tenths[((saved * 10.0) as usize).min(9)] += 1;
+        }
+        assert!(tenths.iter().all(|count| *count < 50), "they are not spread: {tenths:?}");
+    }
+
+    #[test]
     fn the_first_and_the_rare_attempts_are_worth_telling() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         let told: Vec<_> = (0..7)

@@ -1,8 +1,14 @@
 //! Parts that die, and rules that are tampered with. No clear text at any point.
 
+use std::time::{Duration, Instant};
+
 use crate::observe::{self, Seen, exchange, until};
 use crate::scenario::{Scenario, expect, scenario};
-use crate::world::{APP_PORT, MODE_LABEL, World, in_namespace};
+use crate::world::{APP_PORT, HBONE_PORT, MODE_LABEL, World, in_namespace};
+
+/// Shorter than handshakes that nobody finishes may take, longer than a loaded machine
+/// makes of milliseconds.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -17,6 +23,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             agent_killed
         ),
         scenario!("rules-flushed", "rules removed by hand come back by themselves", rules_flushed),
+        scenario!(
+            "flood-hurts-one-pod",
+            "who floods a captured pod's tunnel port keeps nobody else out of it, nor of others",
+            flooded
+        ),
         scenario!("pod-deleted", "a deleted pod leaves nothing, its name may come again", deleted),
     ]
 }
@@ -72,6 +83,41 @@ async fn rules_flushed(world: &World) -> anyhow::Result<()> {
     .await;
     expect("rules within the patience", format!("{healed:?}"), |_| healed.is_ok())?;
     observe::tunnelled(world, &pods.client, &pods.server).await
+}
+
+/// Connections of one stranger that never say who they are.
+const SILENT: usize = 200;
+
+async fn flooded(world: &World) -> anyhow::Result<()> {
+    let pods = world.captured_couple("flooded").await?;
+    let outside = world.pod(in_namespace("flooded", "outside", 1)).await?;
+    let neighbour = world.pod(in_namespace("flooded", "neighbour", 2)).await?;
+    let _app = neighbour.serve(APP_PORT).await?;
+    // It has never spoken to anybody: its first words need a handshake.
+    let late = world.pod(in_namespace("flooded", "late", 1)).await?;
+    for pod in [&neighbour, &late] {
+        world.enrol(pod).await?;
+    }
+    observe::tunnelled(world, &pods.client, &neighbour).await?;
+    let mut talk = pods.client.connect(pods.server.addr(APP_PORT)).await?;
+    talk.send_line("before").await?;
+    let mut silent = Vec::new();
+    for _ in 0..SILENT {
+        // Some are turned away, which is what a flood deserves.
+        silent.extend(outside.connect(pods.server.addr(HBONE_PORT)).await);
+    }
+    expect("a flood", silent.len(), |count| *count > SILENT / 8)?;
+    for server in [&pods.server, &neighbour] {
+        for client in [&pods.client, &late] {
+            let begun = Instant::now();
+            let seen = exchange(world, client, server).await?;
+            expect("served by tunnel", &seen, |seen| seen.is_tunnelled())?;
+            let took = format!("{:?}", begun.elapsed());
+            expect("at once, as far as this machine can", took, |_| begun.elapsed() < AT_ONCE)?;
+        }
+    }
+    let reply = talk.send_line("after").await?;
+    expect("the same connection", reply.number, |number| *number == 2)
 }
 
 async fn deleted(world: &World) -> anyhow::Result<()> {

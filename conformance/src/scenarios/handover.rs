@@ -123,7 +123,11 @@ async fn upgrade(world: &World) -> anyhow::Result<()> {
 
 /// The new one is ready before the old one is told to stop, which then drains and ends. A
 /// connection that it carries goes on meanwhile, and is cut in the end.
-async fn replace(old: &Part, new: &Part, mut talk: Option<Conversation>) -> anyhow::Result<()> {
+pub(super) async fn replace(
+    old: &Part,
+    new: &Part,
+    mut talk: Option<Conversation>,
+) -> anyhow::Result<()> {
     if let Some(talk) = &mut talk {
         talk.send_line("before").await?;
     }
@@ -256,7 +260,7 @@ async fn settled(world: &World, pods: &Couple) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn pod_of<'a>(pods: &'a Couple, node: &Node) -> &'a Pod {
+pub(super) fn pod_of<'a>(pods: &'a Couple, node: &Node) -> &'a Pod {
     if pods.client.node() == node.number() { &pods.client } else { &pods.server }
 }
 

@@ -3,6 +3,8 @@
 mod bad_input;
 mod capture;
 mod cni;
+mod control_plane;
+mod drain;
 mod faults;
 mod handover;
 mod kubectl;
@@ -35,6 +37,8 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(faults::scenarios());
     v4.extend(restarts::scenarios());
     v4.extend(handover::scenarios());
+    v4.extend(drain::scenarios());
+    v4.extend(control_plane::scenarios());
     v4.extend(leaving::scenarios());
     v4.extend(odd_pods::scenarios());
     v4.extend(bad_input::scenarios());

@@ -1,5 +1,7 @@
 //! ALLOW and DENY at the destination.
 
+mod peers;
+
 use std::sync::Arc;
 
 use lab::Pod;
@@ -25,6 +27,9 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             strict
         ),
     ]
+    .into_iter()
+    .chain(peers::scenarios())
+    .collect()
 }
 
 async fn deny(world: &World) -> anyhow::Result<()> {
@@ -89,21 +94,32 @@ async fn trio(world: &World, namespace: &str) -> anyhow::Result<(Couple, Arc<Pod
 }
 
 /// Creates an AuthorizationPolicy for the whole namespace.
-pub(super) async fn apply(
+async fn apply(
     world: &World,
     namespace: &str,
     name: &str,
     action: &str,
     rules: &[Value],
 ) -> anyhow::Result<()> {
+    create(world, namespace, name, &json!({"action": action, "rules": rules})).await?;
+    Ok(())
+}
+
+/// Creates an AuthorizationPolicy, and gives its path.
+pub(super) async fn create(
+    world: &World,
+    namespace: &str,
+    name: &str,
+    spec: &Value,
+) -> anyhow::Result<String> {
     let object = json!({
         "apiVersion": "security.istio.io/v1",
         "kind": "AuthorizationPolicy",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"action": action, "rules": rules},
+        "spec": spec,
     });
     world.lab.kube().create(&collection(namespace), &object).await?;
-    Ok(())
+    Ok(format!("{}/{name}", collection(namespace)))
 }
 
 /// Deletes it.

@@ -1,5 +1,7 @@
 //! Services: what a captured client reaches by a service's address.
 
+mod ports;
+
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
@@ -28,6 +30,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             spread
         ),
         scenario!(
+            "named-ports-are-each-pods-own",
+            "a service's named port is the one that each of its pods declares by that name",
+            ports::named_ports
+        ),
+        scenario!(
             "not-ready-endpoints-get-nothing",
             "an endpoint that is not ready gets no connection by its service",
             not_ready
@@ -51,14 +58,18 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 /// A service as the cluster has it.
-struct Service {
+pub(super) struct Service {
     path: String,
     addresses: Vec<IpAddr>,
 }
 
 impl Service {
     /// Selects `app: server` in a namespace.
-    async fn create(world: &World, namespace: &str, more: Value) -> anyhow::Result<Self> {
+    pub(super) async fn create(
+        world: &World,
+        namespace: &str,
+        more: Value,
+    ) -> anyhow::Result<Self> {
         let mut object = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": { "name": "shop" },
             "spec": {
@@ -76,26 +87,29 @@ impl Service {
         Ok(Self { path: format!("{services}/shop"), addresses })
     }
 
-    fn addr(&self) -> SocketAddr {
+    pub(super) fn addr(&self) -> SocketAddr {
         (self.addresses[0], SERVICE_PORT).into()
     }
 
     /// Everybody whom a connection to the service may show on the wire.
-    fn around(&self, endpoints: &[&Pod]) -> Vec<IpAddr> {
+    pub(super) fn around(&self, endpoints: &[&Pod]) -> Vec<IpAddr> {
         let pods = endpoints.iter().flat_map(|pod| pod.ips());
         self.addresses.iter().chain(pods).copied().collect()
     }
 
-    async fn delete(self, world: &World) -> anyhow::Result<()> {
+    pub(super) async fn delete(self, world: &World) -> anyhow::Result<()> {
         Ok(world.lab.kube().delete(&self.path).await?)
     }
 }
 
-fn server(namespace: &str, name: &str) -> lab::PodSpec {
+pub(super) fn server(namespace: &str, name: &str) -> lab::PodSpec {
     in_namespace(namespace, name, 2).label("app", "server")
 }
 
-async fn captured(world: &World, spec: lab::PodSpec) -> anyhow::Result<std::sync::Arc<Pod>> {
+pub(super) async fn captured(
+    world: &World,
+    spec: lab::PodSpec,
+) -> anyhow::Result<std::sync::Arc<Pod>> {
     let pod = world.pod(spec).await?;
     world.enrol(&pod).await?;
     Ok(pod)

@@ -128,6 +128,8 @@ impl Kubelet {
     async fn create_objects(&self, node: &Node, spec: &PodSpec) -> Result<String, KubeError> {
         let PodSpec { namespace, name, service_account, .. } = spec;
         ensure_account(&self.client, namespace, service_account).await?;
+        let port = |(name, number)| json!({"name": name, "containerPort": number});
+        let ports: Vec<_> = spec.ports.iter().map(port).collect();
         let object = json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -140,7 +142,7 @@ impl Kubelet {
             "spec": {
                 "nodeName": node.name(),
                 "serviceAccountName": service_account,
-                "containers": [{"name": "app", "image": "lab/app"}],
+                "containers": [{"name": "app", "image": "lab/app", "ports": ports}],
             },
         });
         let pods = format!("{NAMESPACES}/{namespace}/pods");

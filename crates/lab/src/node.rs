@@ -80,6 +80,7 @@ struct Ztunnels {
     first: Part,
     next: Part,
     binding_itself: Part,
+    on_demand: Part,
 }
 
 impl Node {
@@ -182,10 +183,17 @@ impl Node {
         self.ztunnels.as_ref().map(|ztunnels| &ztunnels.binding_itself)
     }
 
+    /// Like [`Node::next_ztunnel`], of a ztunnel that asks the control plane for what its
+    /// pods dial, and not for the whole mesh.
+    #[must_use]
+    pub fn ztunnel_on_demand(&self) -> Option<&Part> {
+        self.ztunnels.as_ref().map(|ztunnels| &ztunnels.on_demand)
+    }
+
     /// Every process of the subject, running or not.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
         let ztunnels = self.ztunnels.iter();
-        let ztunnels = ztunnels.flat_map(|z| [&z.first, &z.next, &z.binding_itself]);
+        let ztunnels = ztunnels.flat_map(|z| [&z.first, &z.next, &z.binding_itself, &z.on_demand]);
         self.agent.iter().chain(ztunnels)
     }
 
@@ -240,15 +248,19 @@ fn ztunnels(
     };
     let ready = zds::port::READY;
     let first = ztunnel(mesh, place, files);
-    let (next, itself) = (beside(first.clone(), 1), beside(first.clone(), 2));
+    let beside = |number| beside(first.clone(), number);
+    let (next, itself, on_demand) = (beside(1), beside(2), beside(3));
+    // Lookups of names need the whole mesh.
+    let on_demand = on_demand.env("XDS_ON_DEMAND", "true").env("ISTIO_META_DNS_CAPTURE", "false");
     Ztunnels {
-        first: part("ztunnel", first, ready),
+        first: part("ztunnel", first.clone(), ready),
         next: part("next-ztunnel", next, ready + BESIDE),
         binding_itself: part(
             "binding-ztunnel",
             itself.env("INPOD_LISTENERS", "own"),
             ready + 2 * BESIDE,
         ),
+        on_demand: part("on-demand-ztunnel", on_demand, ready + 3 * BESIDE),
     }
 }
 

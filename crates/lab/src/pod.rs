@@ -37,6 +37,8 @@ pub struct PodSpec {
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
+    /// The ports that its container declares, by name.
+    pub ports: BTreeMap<String, u16>,
     /// See [`TryAgain`].
     pub try_again: TryAgain,
 }
@@ -52,6 +54,7 @@ impl PodSpec {
             service_account: "default".into(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
+            ports: BTreeMap::new(),
             try_again: TryAgain::AsKubelet,
         }
     }
@@ -74,6 +77,13 @@ impl PodSpec {
     #[must_use]
     pub fn annotation(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.annotations.insert(key.into(), value.into());
+        self
+    }
+
+    /// The same with one more declared port.
+    #[must_use]
+    pub fn port(mut self, name: impl Into<String>, number: u16) -> Self {
+        self.ports.insert(name.into(), number);
         self
     }
 

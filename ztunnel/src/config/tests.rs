@@ -250,3 +250,45 @@ fn the_summary_does_not_show_the_token() {
     assert!(!summary.contains("secret.token"), "{summary}");
     assert!(summary.contains("given literally"), "{summary}");
 }
+
+#[test]
+fn what_is_set_reaches_its_room() {
+    let config = with(&[
+        ("NETWORK", "near"),
+        ("ALT_CA_HOSTNAME", "ca.example"),
+        ("CA_ROOT_CA", "/run/ca.pem"),
+        ("PREFERED_SERVICE_NAMESPACE", "shared"),
+        ("LOCALHOST_APP_TUNNEL", "false"),
+        ("INPOD_PORT_REUSE", "false"),
+        ("INPOD_LISTENERS", "own"),
+        ("INSTANCE_IP", "10.9.9.9"),
+        ("POOL_MAX_STREAMS_PER_CONNECTION", "7"),
+        ("HTTP2_STREAM_WINDOW_SIZE", "100000"),
+        ("HTTP2_CONNECTION_WINDOW_SIZE", "200000"),
+    ]);
+    assert_eq!(&*config.proxy.network, "near");
+    assert_eq!(config.ca.alt_hostname.as_deref(), Some("ca.example"));
+    assert_eq!(config.ca.root, RootSource::File("/run/ca.pem".into()));
+    assert_eq!(config.source.xds.as_ref().unwrap().alt_hostname, None, "it is about the CA only");
+    assert_eq!(config.proxy.dns.preferred_namespace.as_deref(), Some("shared"));
+    assert_eq!(config.proxy.app_tunnel, crate::proxy::AppTunnel::PodAddress);
+    assert_eq!(config.proxy.port_use, netns::PortUse::Alone);
+    assert_eq!(config.workloads.handover, crate::workloads::Handover::Own);
+    assert_eq!(config.node.instance_ip, "10.9.9.9");
+    assert_eq!(config.proxy.hbone.streams_per_connection, 7);
+    assert_eq!(config.proxy.hbone.stream_window, 100_000);
+    assert_eq!(config.proxy.hbone.connection_window, 200_000);
+}
+
+/// Istio's times, of which agents and their users know.
+#[test]
+fn what_cannot_be_set_is_as_in_istio() {
+    let config = with(&[]);
+    assert_eq!(config.workloads.retry_every, Duration::from_secs(5));
+    assert!(config.workloads.start_deadline < Duration::from_secs(5), "agents wait so long");
+    assert_eq!(config.proxy.hbone.ping_interval, Duration::from_secs(10));
+    assert_eq!(config.proxy.hbone.ping_deadline, Duration::from_secs(20));
+    assert_eq!(config.proxy.hbone.streams_per_connection, 100);
+    assert_eq!(config.proxy.hbone.idle_release, Duration::from_secs(300));
+    assert_eq!(config.proxy.tcp.keepalive.unwrap().time, Duration::from_secs(180));
+}

@@ -1,4 +1,4 @@
-//! What fuzz targets reach of this room: the texts of strangers.
+//! What fuzz targets and benches reach of this room: the texts of strangers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,6 +25,9 @@ pub fn target(authority: Option<&str>, local: IpAddr) -> Result<SocketAddr, &'st
     led.map(|to| to.app).map_err(|refusal| refusal.name())
 }
 
+/// Where a client says that it dialled from, and who it says that it is.
+pub type Claimed = (Option<SocketAddr>, Arc<Workload>);
+
 /// Reads what a peer says about a client in another network than `own`: where it dialled
 /// from, and who it is.
 ///
@@ -34,7 +37,7 @@ pub fn claims(
     headers: &HeaderMap,
     own: &Network,
     identity: &Identity,
-) -> Result<Option<(Option<SocketAddr>, Arc<Workload>)>, String> {
+) -> Result<Option<Claimed>, String> {
     let found = headers::claims(headers, own, identity).map_err(|error| error.to_string())?;
     Ok(found.map(|claims| (claims.client, claims.workload)))
 }

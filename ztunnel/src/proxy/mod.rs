@@ -18,7 +18,7 @@ mod context;
 mod descriptors;
 mod dial;
 mod dns;
-#[cfg(fuzzing)]
+// For benches too, which are built without `cfg(fuzzing)`.
 #[doc(hidden)]
 pub mod fuzzing;
 mod headers;

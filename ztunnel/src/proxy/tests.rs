@@ -1,5 +1,7 @@
 //! Two captured pods and everything between them; only the control plane is pretended.
 
+mod accepting;
+mod counted;
 mod dns;
 mod expired;
 mod gateways;
@@ -7,6 +9,7 @@ mod half_closed;
 mod limits;
 mod names;
 mod own;
+mod policies;
 mod renewals;
 mod revoked;
 mod services;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, SanType};
+use rustls::crypto::aws_lc_rs::cipher_suite;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
@@ -187,6 +188,38 @@ async fn the_strongest_that_both_ends_have_is_agreed_on() {
     }
     let both = Cryptography::new(Versions::Tls12And13, Compliance::PostQuantum);
     assert!(matches!(both, Err(TlsError::Compliance)));
+}
+
+#[tokio::test]
+async fn aes_gcm_is_all_there_is_and_the_longer_key_comes_first() {
+    for (versions, expected) in [(Versions::Tls13, 2), (Versions::Tls12And13, 6)] {
+        let provider = Cryptography::new(versions, Compliance::None).unwrap().provider;
+        let names: Vec<_> =
+            provider.cipher_suites.iter().map(|it| format!("{:?}", it.suite())).collect();
+        assert_eq!(names.len(), expected, "{names:?}");
+        for pair in names.chunks(2) {
+            let [long, short] = pair else { panic!("{names:?}") };
+            assert!(long.contains("AES_256_GCM"), "{names:?}");
+            assert_eq!(long.replace("256_GCM_SHA384", "128_GCM_SHA256"), *short);
+        }
+    }
+    let ca = TestCa::new();
+    let plain = terms(Versions::Tls13, Compliance::None);
+    let only = |suite| {
+        let mut terms = terms(Versions::Tls13, Compliance::None);
+        Arc::make_mut(&mut terms.cryptography.provider).cipher_suites = vec![suite];
+        terms
+    };
+    let short = only(cipher_suite::TLS13_AES_128_GCM_SHA256);
+    let other = only(cipher_suite::TLS13_CHACHA20_POLY1305_SHA256);
+    for (client, server) in [(&plain, &short), (&short, &plain)] {
+        let found = agreed(&under(&ca, client, "cart"), &under(&ca, server, "db")).await;
+        assert_eq!(found.unwrap()[0], "TLS13_AES_128_GCM_SHA256");
+    }
+    for (client, server) in [(&plain, &other), (&other, &plain)] {
+        let found = agreed(&under(&ca, client, "cart"), &under(&ca, server, "db")).await;
+        assert!(matches!(found, Err(TlsError::Handshake(_))), "{found:?}");
+    }
 }
 
 #[test]

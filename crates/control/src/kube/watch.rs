@@ -271,3 +271,71 @@ fn log_peer(peer: &PeerFacts, outcome: &PeerOutcome) {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Mutex, PoisonError};
+
+    use mesh::PolicyKey;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::testing::names;
+
+    /// What is logged while `act` runs.
+    fn logged(act: impl FnOnce()) -> String {
+        #[derive(Clone, Default)]
+        struct Lines(Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false);
+        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, act);
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn policy(spec: Value) -> Input {
+        let key = PolicyKey::parse("shop/p").unwrap();
+        Input::Policies(Ok(Change::Seen(PolicyFacts { key, dry_run: None, spec })))
+    }
+
+    fn peer(spec: Value) -> Input {
+        let key = PolicyKey::parse("shop/q").unwrap();
+        Input::Peers(Ok(Change::Seen(PeerFacts { key, created: String::new(), spec })))
+    }
+
+    /// There is no status on the objects yet: this is where their authors find it.
+    #[test]
+    fn what_is_wrong_is_told_with_the_name_and_the_consequence() {
+        let mut watched = Watched { table: Table::new(names()) };
+        let bad = json!({ "rules": [{ "from": [{ "source": { "ipBlocks": ["10.0.0.0/33"] } }] }] });
+        let http = json!({ "rules": [{ "to": [{ "operation": { "methods": ["GET"] } }] }] });
+        let waypoint = json!({ "targetRefs": [{ "kind": "Gateway", "name": "w" }] });
+        let mode = |mode: &str| json!({ "mtls": { "mode": mode } });
+        for (input, words) in [
+            (policy(bad.clone()), ["ERROR", "shop/p", "10.0.0.0/33", "traffic", "denied"]),
+            (policy(json!({})), ["INFO", "shop/p", "policy", "sent", ""]),
+            (policy(bad), ["ERROR", "shop/p", "10.0.0.0/33", "last good version", "in force"]),
+            (policy(http), ["WARN", "shop/p", "HTTP", "ALLOW", "dropped=[0]"]),
+            (policy(waypoint), ["WARN", "shop/p", "not sent", "", ""]),
+            (peer(mode("STRICKT")), ["ERROR", "shop/q", "STRICKT", "counts as STRICT", ""]),
+            (peer(mode("PERMISSIVE")), ["INFO", "shop/q", "in force", "", ""]),
+            (peer(mode("STRICKT")), ["ERROR", "shop/q", "STRICKT", "last good version", ""]),
+        ] {
+            let line = logged(|| watched.on(input));
+            assert_eq!(line.lines().count(), 1, "{line}");
+            assert!(words.iter().all(|word| line.contains(word)), "{words:?} in {line}");
+        }
+    }
+}

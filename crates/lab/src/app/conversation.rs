@@ -100,6 +100,15 @@ impl Conversation {
         within(self.deadline, || self.who.clone(), self.stream.shutdown()).await
     }
 
+    /// Gives up at once: the other side sees a reset.
+    ///
+    /// # Errors
+    /// [`AppError`] when the connection is already broken.
+    pub fn tear(self) -> Result<(), AppError> {
+        let torn = self.stream.get_ref().set_zero_linger();
+        torn.map_err(|error| AppError::new(self.who.clone(), &error))
+    }
+
     /// Waits until the other side ends the connection; what it still sends is discarded.
     ///
     /// # Errors

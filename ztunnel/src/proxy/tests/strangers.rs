@@ -7,11 +7,13 @@ use h2::client::SendRequest;
 use http::{Method, Request, StatusCode, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::services::unheard;
+use super::stories::{connected, exchange};
 use super::world::{PATIENCE, World, deny, refused, soon};
 use crate::tls;
 
 /// A genuine client that asks for what it likes.
-async fn peer(world: &World) -> SendRequest<Bytes> {
+pub(super) async fn peer(world: &World) -> SendRequest<Bytes> {
     let to = SocketAddr::new(world.server.v4, 15008);
     let tcp = world.client.dial_uncaptured(to).await.unwrap();
     let credentials = world.ca.credentials(&world.client.identity());
@@ -22,7 +24,7 @@ async fn peer(world: &World) -> SendRequest<Bytes> {
     send
 }
 
-async fn ask(send: &SendRequest<Bytes>, method: Method, uri: &str) -> StatusCode {
+pub(super) async fn ask(send: &SendRequest<Bytes>, method: Method, uri: &str) -> StatusCode {
     let request =
         Request::builder().method(method).version(Version::HTTP_2).uri(uri).body(()).unwrap();
     let mut send = send.clone().ready().await.unwrap();
@@ -95,4 +97,27 @@ async fn rubbish_on_the_tunnel_port_is_hung_up_on() {
     let _ = soon(tcp.read_to_end(&mut answer)).await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     assert!(answer.len() < 16, "{answer:?}");
+}
+
+/// A tunnel that is open proves who answered when it was made. It must not carry what is
+/// meant for somebody else who lives, as the mesh now says, at the same address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_tunnel_carries_nothing_for_somebody_else() {
+    let (world, _client, _server) = World::started().await;
+    let app = world.server.listen(8080);
+    let to = SocketAddr::new(world.server.v4, 8080);
+    let (mut near, mut far, _) = connected(world.client.dial(to), &app).await;
+    let thief = mesh::Identity::new("", "shop", "thief").unwrap();
+    let addresses = world.server.workload().addresses;
+    world.publish_with(&[], |server| server.addresses = mesh::Addresses::default());
+    let mut view = mesh::View::clone(&world.context.view.current().unwrap());
+    let other = mesh::Workload::new("another", "shop", "another", thief);
+    view.insert_workload(other.with(|it| {
+        it.addresses = addresses;
+        it.protocol = mesh::Protocol::Hbone;
+    }));
+    world.writer.publish(view);
+    refused(world.client.dial(to)).await;
+    unheard(&app).await;
+    exchange(&mut near, &mut far).await;
 }

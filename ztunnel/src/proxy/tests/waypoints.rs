@@ -11,14 +11,14 @@ use super::stories::{connected, exchange};
 use super::world::{World, deny, refused, soon};
 use crate::proxy::{AppTunnel, Settings};
 
-const TUNNEL: u16 = 15088;
+pub(super) const TUNNEL: u16 = 15088;
 
-fn tunnel(protocol: TunnelledProtocol) -> Option<ApplicationTunnel> {
+pub(super) fn tunnel(protocol: TunnelledProtocol) -> Option<ApplicationTunnel> {
     Some(ApplicationTunnel { protocol, port: Some(TUNNEL) })
 }
 
 /// The middle is the waypoint of the service, the server is behind it.
-fn publish(world: &World, application_tunnel: Option<ApplicationTunnel>) {
+pub(super) fn publish(world: &World, application_tunnel: Option<ApplicationTunnel>) {
     let destination = GatewayDestination::Address { network: "".into(), ip: world.middle.v4 };
     let waypoint = Some(Gateway { destination, hbone_port: 15008 });
     let mut view = View::default();
@@ -32,7 +32,7 @@ fn publish(world: &World, application_tunnel: Option<ApplicationTunnel>) {
 }
 
 /// Reads the header of the PROXY protocol: who dials whom, and the client's identity.
-async fn preface(app: &mut TcpStream) -> (SocketAddr, SocketAddr, String) {
+pub(super) async fn preface(app: &mut TcpStream) -> (SocketAddr, SocketAddr, String) {
     let mut head = [0; 16];
     soon(app.read_exact(&mut head)).await.unwrap();
     assert_eq!(head[..13], *b"\r\n\r\n\0\r\nQUIT\n\x21");

@@ -2,6 +2,7 @@
 //! them, each in a namespace of its own, captured by rules of the shape that the node agent
 //! installs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -266,6 +267,22 @@ impl World {
         }
         self.writer.publish(view);
     }
+}
+
+/// The samples of a metric whose labels contain `with`, summed by the value of
+/// `response_flags`; what has no such label is under the empty name.
+pub(super) fn counted(registry: &Registry, name: &str, with: &str) -> BTreeMap<String, u64> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+    let mut sums = BTreeMap::new();
+    let all =
+        text.lines().filter_map(|line| line.strip_prefix(name)).filter(|it| it.contains(with));
+    for (labels, value) in all.filter_map(|sample| sample.rsplit_once(' ')) {
+        let flags = labels.split_once("response_flags=\"").and_then(|(_, it)| it.split_once('"'));
+        *sums.entry(flags.unwrap_or_default().0.to_owned()).or_default() +=
+            value.parse::<u64>().unwrap();
+    }
+    sums
 }
 
 /// Puts the pods on one switch, which lives as long as its namespace.

@@ -67,18 +67,29 @@ fn a_selector_asks_for_all_its_labels() {
 }
 
 #[test]
-fn p04_p05_what_is_not_for_us_is_not_sent() {
-    for (spec, reason) in [
-        (json!({ "action": "AUDIT" }), NotSent::Action("AUDIT".into())),
-        (
-            json!({ "action": "CUSTOM", "provider": { "name": "opa" } }),
-            NotSent::Action("CUSTOM".into()),
-        ),
-        (json!({ "targetRefs": [{ "kind": "Gateway", "name": "w" }] }), NotSent::TargetRefs),
-        (json!({ "targetRef": { "kind": "Gateway", "name": "w" } }), NotSent::TargetRefs),
+fn p04_what_is_for_a_waypoint_is_not_sent() {
+    let (gateway, service) =
+        (json!({ "kind": "Gateway", "name": "w" }), json!({ "kind": "Service", "name": "s" }));
+    for spec in [
+        json!({ "targetRefs": [gateway] }),
+        json!({ "targetRef": gateway }),
+        json!({ "action": "DENY", "rules": [{}], "targetRefs": [service] }),
     ] {
         let got = policy(&names(), &facts("shop/p", spec)).unwrap();
-        assert_eq!(got, Translated::NotSent(reason));
+        assert_eq!(got, Translated::NotSent(NotSent::TargetRefs));
+    }
+    // Nothing is named, so it is about workloads.
+    assert_eq!(sent("shop/p", json!({ "targetRefs": [] })).message.action(), proto::Action::Allow);
+}
+
+#[test]
+fn p05_only_allow_and_deny_are_sent() {
+    for (spec, action) in [
+        (json!({ "action": "AUDIT" }), "AUDIT"),
+        (json!({ "action": "CUSTOM", "provider": { "name": "opa" } }), "CUSTOM"),
+    ] {
+        let got = policy(&names(), &facts("shop/p", spec)).unwrap();
+        assert_eq!(got, Translated::NotSent(NotSent::Action(action.into())));
     }
     assert_eq!(sent("shop/p", json!({})).message.action(), proto::Action::Allow);
     assert_eq!(sent("shop/p", json!({ "action": "DENY" })).message.action(), proto::Action::Deny);
