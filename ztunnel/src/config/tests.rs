@@ -273,19 +273,25 @@ fn what_is_set_reaches_its_room() {
     assert_eq!(config.proxy.dns.preferred_namespace.as_deref(), Some("shared"));
     assert_eq!(config.proxy.app_tunnel, crate::proxy::AppTunnel::PodAddress);
     assert_eq!(config.proxy.port_use, netns::PortUse::Alone);
-    assert_eq!(config.workloads.handover, crate::workloads::Handover::Own);
+    assert_eq!(workloads(&config).handover, crate::workloads::Handover::Own);
     assert_eq!(config.node.instance_ip, "10.9.9.9");
     assert_eq!(config.proxy.hbone.streams_per_connection, 7);
     assert_eq!(config.proxy.hbone.stream_window, 100_000);
     assert_eq!(config.proxy.hbone.connection_window, 200_000);
 }
 
+fn workloads(config: &Config) -> &crate::workloads::Settings {
+    let Mode::Shared(settings) = &config.mode else { panic!("{:?}", config.mode) };
+    settings
+}
+
 /// Istio's times, of which agents and their users know.
 #[test]
 fn what_cannot_be_set_is_as_in_istio() {
     let config = with(&[]);
-    assert_eq!(config.workloads.retry_every, Duration::from_secs(5));
-    assert!(config.workloads.start_deadline < Duration::from_secs(5), "agents wait so long");
+    let workloads = workloads(&config);
+    assert_eq!(workloads.retry_every, Duration::from_secs(5));
+    assert!(workloads.start_deadline < Duration::from_secs(5), "agents wait so long");
     assert_eq!(config.proxy.hbone.ping_interval, Duration::from_secs(10));
     assert_eq!(config.proxy.hbone.ping_deadline, Duration::from_secs(20));
     assert_eq!(config.proxy.hbone.streams_per_connection, 100);
