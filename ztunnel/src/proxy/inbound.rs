@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::accept::Arrival;
 use super::app_socket::AppSocket;
-use super::limits::{HandshakePlace, Place};
+use super::limits::Place;
 use super::pod::{Life, PodShared};
 use super::refusal::Refusal;
 use super::report::{canonical, failure, inbound, refused, stranger};
@@ -56,12 +56,12 @@ async fn handshake(
     tcp: TcpStream,
     addr: SocketAddr,
 ) -> Result<(Tunnel, Identity, Place), Refusal> {
-    let _handshake = match queue(pod, &tcp, addr) {
+    let _handshake = match pod.handshakes.take(addr.ip()) {
         Ok(place) => place,
-        Err(refusal) => {
+        Err(full) => {
             // Reset, so that nothing of a shed connection stays behind.
             drop(AppSocket::new(tcp));
-            return Err(refusal);
+            return Err(full.into());
         }
     };
     let certified = timeout(KNOWLEDGE_WAIT, pod.lease.certificate())
@@ -83,14 +83,6 @@ async fn handshake(
         .map_err(|error| unproved(&error))?;
     pod.context.telemetry.took(Step::HandshakeServer, begun.elapsed());
     Ok((tunnel, identity, pod.tunnels.take()?))
-}
-
-/// May its handshake begin?
-fn queue(pod: &PodShared, tcp: &TcpStream, addr: SocketAddr) -> Result<HandshakePlace, Refusal> {
-    if !pod.context.descriptors.allow(tcp) {
-        return Err(Refusal::Descriptors);
-    }
-    Ok(pod.handshakes.take(addr.ip())?)
 }
 
 /// Takes requests until the peer goes, or until the pod is closing and the last stream
