@@ -31,7 +31,7 @@ fuzz_target!(|input: Input| {
     let own = Identity::new("", "shop", "cart").expect("well formed");
     let listed = listed.iter().filter_map(|text| mesh::PolicyKey::parse(&text.string()));
     let workload =
-        Workload { policies: listed.collect(), ..Workload::new("u", "shop", "cart", own) };
+        Workload::new("u", "shop", "cart", own).with(|it| it.policies = listed.collect());
     let before = view.authorize(&workload, &connection);
 
     let known = |view: &View, policy: &Policy| view.policies().any(|it| it.key() == policy.key());

@@ -13,7 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
         Some(address::Type::Workload(message)) => {
             view.reject_workload("other", &message);
             if let Ok(workload) = Workload::try_from(message) {
-                let (uid, at) = (workload.uid.clone(), workload.addresses.clone());
+                let (uid, at) = (workload.uid().to_string(), workload.addresses.clone());
                 let network = workload.network.clone();
                 view.insert_workload(workload);
                 view.remove_workload(&uid);

@@ -15,7 +15,6 @@
 pub mod admin;
 pub mod app;
 pub mod config;
-pub mod descriptors;
 pub mod enrollment;
 pub mod facts;
 mod inside;

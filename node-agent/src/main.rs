@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use node_agent::app;
 use node_agent::config::{Log, LogFormat, Raw};
-use node_agent::descriptors;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -25,8 +24,8 @@ fn main() -> ExitCode {
         eprintln!("settings: RUST_LOG={:?}: {error}", config.log.filter);
         return ExitCode::from(EXIT_SETTINGS);
     }
-    match descriptors::raise_limit() {
-        Ok(limit) => tracing::debug!(limit, "descriptors"),
+    match netns::raise_descriptor_limit() {
+        Ok(limit) => tracing::debug!(was = limit.was, now = limit.now, "limit of descriptors"),
         Err(error) => tracing::warn!(%error, "the limit of descriptors stays as it is"),
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

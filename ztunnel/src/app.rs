@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use netns::{Fence, FenceError, NetnsError};
 use prometheus_client::registry::Registry;
+use tokio::runtime;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -160,7 +161,7 @@ impl App {
         certificates.register(&mut registry);
         let trust = Trust::new(config, &certificates, &terms);
         let xds = build_source(config, token, writer, &terms, &mut registry, &readiness)?;
-        register_process(&mut registry, Some(tokio::runtime::Handle::current()));
+        register_process(&mut registry, runtimes(workers));
         let telemetry = Telemetry::with_settings(&mut registry, config.telemetry);
         let context =
             build_proxy(config, &view, &certificates, (fence, workers), telemetry.clone());
@@ -233,6 +234,12 @@ impl App {
         info!("ztunnel ends");
         Ok(())
     }
+}
+
+/// Ours, on which the control plane's clients live, and those that carry traffic.
+fn runtimes(workers: &Workers) -> Vec<runtime::Handle> {
+    let others = workers.all().iter().map(|worker| worker.handle().clone());
+    others.chain([runtime::Handle::current()]).collect()
 }
 
 fn build_certificates(

@@ -80,6 +80,10 @@ fn run(config: Config, log: &Log) -> Result<(), Box<dyn Error>> {
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    match netns::raise_descriptor_limit() {
+        Ok(limit) => info!(was = limit.was, now = limit.now, "limit of descriptors"),
+        Err(error) => warn!(%error, "the limit of descriptors stays as it is"),
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

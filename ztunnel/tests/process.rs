@@ -10,6 +10,11 @@ use std::time::{Duration, Instant};
 
 use netns::{Fence, PodNetns};
 
+#[path = "process/descriptors.rs"]
+mod descriptors;
+#[path = "process/node.rs"]
+mod node;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ztunnel");
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -22,12 +27,20 @@ struct Ztunnel {
 impl Ztunnel {
     /// In a fresh namespace whose loopback is up.
     fn start(settings: &[(&str, &str)]) -> Self {
-        let child = Command::new("unshare")
-            .args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\" proxy ztunnel", PROGRAM])
+        Self::start_under(&[], settings, Stdio::piped())
+    }
+
+    /// The same as an argument of other programs, with its log going to `log`.
+    fn start_under(wrapper: &[&str], settings: &[(&str, &str)], log: Stdio) -> Self {
+        let script = "ip link set lo up && exec \"$0\" proxy ztunnel";
+        let unshare = ["unshare", "--net", "sh", "-c", script, PROGRAM];
+        let words = [wrapper, &unshare].concat();
+        let child = Command::new(words[0])
+            .args(&words[1..])
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .envs(settings.iter().copied())
-            .stdout(Stdio::piped())
+            .stdout(log)
             .spawn()
             .unwrap();
         Self { child, fence: Fence::new(1).unwrap() }
@@ -73,7 +86,9 @@ impl Ztunnel {
             std::thread::sleep(Duration::from_millis(20));
         };
         let mut log = String::new();
-        self.child.stdout.take().unwrap().read_to_string(&mut log).unwrap();
+        if let Some(mut stdout) = self.child.stdout.take() {
+            stdout.read_to_string(&mut log).unwrap();
+        }
         (status, log)
     }
 }

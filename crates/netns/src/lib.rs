@@ -21,6 +21,7 @@
 mod conntrack;
 mod datagram;
 mod fence;
+mod limit;
 mod listener;
 mod named;
 mod pod;
@@ -31,6 +32,7 @@ mod workplace;
 pub use conntrack::original_udp_dst;
 pub use datagram::{dial_udp, listen_udp};
 pub use fence::{Fence, FenceError};
+pub use limit::{DescriptorLimit, raise_descriptor_limit};
 pub use listener::{
     Families, ListenAny, ListenerFacts, PortUse, inspect_listener, listen_any, share_port,
 };

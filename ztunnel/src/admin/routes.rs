@@ -92,8 +92,8 @@ impl Routes {
 }
 
 const NO_PROFILE: &str = "no profiler is built in: those that exist unwind the stack in a \
-    signal handler, which can hang the proxy; `perf record -g -p <pid>` on the node sees the \
-    same\n";
+    signal handler, which can hang or crash the proxy; `perf record --call-graph dwarf -p \
+    <pid>` on the node sees the same\n";
 
 const NO_HEAP: &str = "no heap profiler is built in: it would slow every allocation down; \
     process_resident_memory_bytes on the metrics port tells the size\n";

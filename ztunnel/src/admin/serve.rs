@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 
 use super::routes::{Port, Routes};
 use super::{Dump, Readiness};
+use crate::backoff::Backoff;
 use crate::telemetry::log::Levels;
 
 /// Askers at a time, per port; more wait in the accept queue.
@@ -37,8 +38,9 @@ const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// Bytes of a request's line and headers. Bodies are not read at all.
 const REQUEST_SIZE: usize = 16 << 10;
 
-/// After a failed accept, most often for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// After a failed accept, most often for want of descriptors; longer the longer it lasts.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE_MOST: Duration = Duration::from_secs(1);
 
 /// What the answers are made of.
 #[derive(Debug)]
@@ -99,6 +101,7 @@ async fn accept(listener: TcpListener, port: Port, routes: &Arc<Routes>, stop: &
     let askers = Arc::<Askers>::default();
     // Dropped at the end, and with it what is still open.
     let mut connections = JoinSet::new();
+    let mut backoff = Backoff::new(ACCEPT_PAUSE, ACCEPT_PAUSE_MOST);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -107,6 +110,7 @@ async fn accept(listener: TcpListener, port: Port, routes: &Arc<Routes>, stop: &
         };
         match accepted {
             Ok((stream, ip, slot)) => {
+                backoff.reset();
                 // One too many is closed.
                 let Some(asker) = askers.admit(ip) else { continue };
                 let routes = Arc::clone(routes);
@@ -116,8 +120,10 @@ async fn accept(listener: TcpListener, port: Port, routes: &Arc<Routes>, stop: &
                 });
             }
             Err(error) => {
-                warn!(%error, ?port, "administration socket does not accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                if backoff.worth_telling() {
+                    warn!(%error, ?port, "administration socket does not accept");
+                }
+                tokio::time::sleep(backoff.wait()).await;
             }
         }
     }

@@ -8,8 +8,13 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
+use super::app_socket::AppSocket;
+use super::descriptors::exhausted;
 use super::pod::{Life, PodShared};
+use super::refusal::Refusal;
+use super::report;
 use crate::backoff::Backoff;
+use crate::telemetry::Direction;
 use crate::worker::Worker;
 
 /// An accepted connection and where it lives.
@@ -25,10 +30,13 @@ pub(super) struct Arrival {
 /// Gives each connection a task of its own, on the worker that accepts or on one that is
 /// clearly less busy, until the pod is closing. Ours is the last handle of the listener
 /// that lasts: it is closed, for us, with the end of this future.
+///
+/// What there is no descriptor for is shed here and at once, so that a crowd of it never
+/// holds those that are kept back. `direction` is that of the connections.
 pub(super) async fn accept_loop<Served>(
     listener: Arc<TcpListener>,
     pod: Arc<PodShared>,
-    life: Life,
+    (life, direction): (Life, Direction),
     accepting: Worker,
     serve: impl Fn(Arrival) -> Served + Clone + Send + 'static,
 ) where
@@ -42,6 +50,10 @@ pub(super) async fn accept_loop<Served>(
         match accepted {
             Ok((tcp, peer)) => {
                 backoff.reset();
+                if !pod.may_keep(&tcp) {
+                    shed(&pod, direction, tcp, peer);
+                    continue;
+                }
                 // Fails only for a connection that is gone, which its task finds out.
                 let _ = pod.context.settings.tcp.apply(&tcp);
                 place(&pod, &life, &accepting, (tcp, peer), serve.clone());
@@ -50,13 +62,27 @@ pub(super) async fn accept_loop<Served>(
             Err(error) => {
                 // Most often out of descriptors: the connection stays in the queue, so
                 // the same error would come again at once.
+                pod.context.telemetry.accept_failed();
+                if exhausted(&error) {
+                    pod.short_of_descriptors();
+                } else if backoff.worth_telling() {
+                    tracing::warn!(pod = %pod.name(), %error, "cannot accept connections");
+                }
                 let wait = backoff.wait();
-                tracing::warn!(pod = %pod.name(), %error, retry_in = ?wait,
-                    "cannot accept connections");
-                sleep(wait).await;
+                if life.closing.run_until_cancelled(sleep(wait)).await.is_none() {
+                    return;
+                }
             }
         }
     }
+}
+
+/// Closes a connection that there is no descriptor for.
+fn shed(pod: &PodShared, direction: Direction, tcp: TcpStream, peer: SocketAddr) {
+    pod.short_of_descriptors();
+    report::refused(pod, report::shed(pod, direction, &tcp, peer), &Refusal::Descriptors);
+    // Reset, so that nothing of it stays behind.
+    drop(AppSocket::new(tcp));
 }
 
 fn place<Served>(

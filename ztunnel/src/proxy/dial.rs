@@ -10,10 +10,9 @@ use tokio::time::timeout;
 
 use super::CONNECT_DEADLINE;
 use super::app_socket::AppSocket;
-use super::context::{ProxyContext, SourceAddress};
-use super::descriptors::Descriptors;
-use super::tune::TcpSettings;
-use crate::telemetry::{Step, Telemetry};
+use super::context::SourceAddress;
+use super::pod::PodShared;
+use crate::telemetry::Step;
 
 /// Why a connection could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -38,39 +37,20 @@ fn hint(to: &SocketAddr) -> &'static str {
     }
 }
 
-/// Makes sockets in one pod's namespace, marked where the rules there go by marks.
+/// Where a pod's outgoing sockets are made, and which address they may bear. They are marked
+/// where the rules there go by marks.
 #[derive(Debug)]
 pub(super) struct Dialer {
-    netns: Workplace,
-    mark: Option<u32>,
-    telemetry: Telemetry,
-    tcp: TcpSettings,
-    source_address: SourceAddress,
-    descriptors: Descriptors,
+    pub(super) netns: Workplace,
+    pub(super) source_address: SourceAddress,
 }
 
-impl Dialer {
-    pub(super) fn new(
-        context: &ProxyContext,
-        netns: Workplace,
-        source_address: SourceAddress,
-    ) -> Self {
-        let settings = &context.settings;
-        Self {
-            netns,
-            mark: settings.packet_mark,
-            telemetry: context.telemetry.clone(),
-            tcp: settings.tcp,
-            source_address,
-            descriptors: context.descriptors,
-        }
-    }
-
+impl PodShared {
     /// Connects to a peer, with the pod's own address.
     pub(super) async fn dial_peer(&self, to: SocketAddr) -> Result<TcpStream, DialError> {
         let begun = Instant::now();
         let tcp = within_deadline(to, self.connect(None, to, |_| Ok(()))).await?;
-        self.telemetry.took(Step::ConnectPeer, begun.elapsed());
+        self.context.telemetry.took(Step::ConnectPeer, begun.elapsed());
         Ok(tcp)
     }
 
@@ -86,7 +66,7 @@ impl Dialer {
         let begun = Instant::now();
         let dialled = self.connect(client, to, TcpSocket::set_zero_linger);
         let tcp = within_deadline(to, dialled).await?;
-        self.telemetry.took(Step::ConnectApplication, begun.elapsed());
+        self.context.telemetry.took(Step::ConnectApplication, begun.elapsed());
         Ok(AppSocket::new(tcp))
     }
 
@@ -96,18 +76,21 @@ impl Dialer {
         to: SocketAddr,
         prepare: impl FnOnce(&TcpSocket) -> io::Result<()>,
     ) -> Result<TcpStream, DialError> {
+        let (dialer, settings) = (&self.dialer, &self.context.settings);
         let from = client
-            .filter(|ip| self.source_address == SourceAddress::Client && *ip != to.ip())
+            .filter(|ip| dialer.source_address == SourceAddress::Client && *ip != to.ip())
             .map(|ip| SocketAddr::new(ip, 0));
-        let socket = self.netns.dial_socket(&Dial { to, mark: self.mark, from })?;
-        if !self.descriptors.allow(&socket) {
+        let mark = settings.packet_mark;
+        let socket = dialer.netns.dial_socket(&Dial { to, mark, from })?;
+        if !self.may_keep(&socket) {
+            self.short_of_descriptors();
             return Err(DialError::Descriptors);
         }
         let socket = TcpSocket::from_std_stream(socket.into());
         prepare(&socket).map_err(DialError::Socket)?;
         let failed = |source| DialError::Connect { to, source };
         let tcp = socket.connect(to).await.map_err(failed)?;
-        self.tcp.apply(&tcp).map_err(failed)?;
+        settings.tcp.apply(&tcp).map_err(failed)?;
         Ok(tcp)
     }
 }

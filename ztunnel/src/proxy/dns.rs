@@ -15,6 +15,7 @@ use super::context::ProxyContext;
 use super::pod::{Life, Pod, PodShared};
 use super::report::canonical;
 use crate::dns::{Forwarder, ListenError, Listeners, Mode, Resolver, Server, Sockets};
+use crate::telemetry::Direction;
 use crate::worker::Worker;
 
 /// Connections for lookups that one pod may have open.
@@ -88,7 +89,8 @@ impl Dns {
                 }
             };
             let (listener, pod) = (Arc::new(listener), Arc::clone(pod));
-            life.spawn(home, accept_loop(listener, pod, life.clone(), home.clone(), serve));
+            let life = (life.clone(), Direction::Outbound);
+            life.0.spawn(home, accept_loop(listener, pod, life.clone(), home.clone(), serve));
         }
     }
 

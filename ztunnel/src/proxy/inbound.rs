@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::accept::Arrival;
 use super::app_socket::AppSocket;
-use super::limits::{HandshakePlace, Place};
+use super::limits::Place;
 use super::pod::{Life, PodShared};
 use super::refusal::Refusal;
 use super::report::{canonical, inbound, refused, stranger, torn};
@@ -66,12 +66,12 @@ async fn handshake(
     tcp: TcpStream,
     addr: SocketAddr,
 ) -> Result<(Tunnel, Proved, Place), Refusal> {
-    let _handshake = match queue(pod, &tcp, addr) {
+    let _handshake = match pod.handshakes.take(addr.ip()) {
         Ok(place) => place,
-        Err(refusal) => {
+        Err(full) => {
             // Reset, so that nothing of a shed connection stays behind.
             drop(AppSocket::new(tcp));
-            return Err(refusal);
+            return Err(full.into());
         }
     };
     let certified = timeout(KNOWLEDGE_WAIT, pod.lease.certificate())
@@ -93,14 +93,6 @@ async fn handshake(
         .map_err(|error| unproved(&error))?;
     pod.context.telemetry.took(Step::HandshakeServer, begun.elapsed());
     Ok((tunnel, proved, pod.tunnels.take()?))
-}
-
-/// May its handshake begin?
-fn queue(pod: &PodShared, tcp: &TcpStream, addr: SocketAddr) -> Result<HandshakePlace, Refusal> {
-    if !pod.context.descriptors.allow(tcp) {
-        return Err(Refusal::Descriptors);
-    }
-    Ok(pod.handshakes.take(addr.ip())?)
 }
 
 /// Takes requests until the peer goes, or until the pod is closing or the client's

@@ -78,7 +78,7 @@ async fn begin(
     };
     let src = client(Some(&known.0), &known.1.network, source, None);
     let guard = pod.context.telemetry.open(inbound(pod, Some(&known), src, destination));
-    match pod.dialer.dial_app(Some(source.ip()), destination).await {
+    match pod.dial_app(Some(source.ip()), destination).await {
         Ok(app) => Some(Open { app, guard, place, seat, offence }),
         Err(error) => {
             guard.close(Err(failure(ResponseFlags::Connect, &error)));
@@ -89,9 +89,6 @@ async fn begin(
 
 /// May it be looked at, and where was it going to?
 fn take(pod: &PodShared, tcp: &AppSocket) -> Result<(Place, SocketAddr), Refusal> {
-    if !pod.context.descriptors.allow(&**tcp) {
-        return Err(Refusal::Descriptors);
-    }
     let place = pod.inbound.take()?;
     let dst = original_dst(&**tcp).map_err(|_| Refusal::NotRedirected)?;
     let local = tcp.local_addr().map_err(|_| Refusal::NotRedirected)?;

@@ -140,6 +140,10 @@ impl Handshakes {
         Ok(HandshakePlace { _place: place, handshakes: Arc::clone(self), peer })
     }
 
+    pub(super) fn taken(&self) -> usize {
+        self.all.taken()
+    }
+
     fn peers(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }

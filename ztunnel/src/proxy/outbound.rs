@@ -6,7 +6,6 @@ mod way;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh::Workload;
 use netns::{OrigDst, original_dst};
 use tokio::net::TcpStream;
 
@@ -15,15 +14,12 @@ use super::app_socket::AppSocket;
 use super::limits;
 use super::pod::PodShared;
 use super::refusal::Refusal;
-use super::report::{canonical, failure, refused, stranger, torn};
+use super::report::{self, canonical, failure, refused, stranger, torn};
 use super::roster::Seat;
 use super::splice::splice;
 use crate::hbone::{Flow, PumpError, TunnelStream, pump};
 use crate::route::{Passthrough, PassthroughReason, Request, Sample};
-use crate::telemetry::{
-    ConnectionGuard, ConnectionOpen, Direction, Endpoint, Failure, Reporter, ResponseFlags,
-    Security,
-};
+use crate::telemetry::{ConnectionGuard, ConnectionOpen, Endpoint, Failure, ResponseFlags};
 
 pub(super) use tunnel::PeerError;
 use way::{Way, way};
@@ -70,7 +66,7 @@ async fn begin(
         Ok(taken) => taken,
         Err(refusal) => {
             let local = app.local_addr().map_or(client, canonical);
-            refused(pod, facts(pod, None, client, stranger(local)), &refusal);
+            refused(pod, report::outbound(pod, None, client, stranger(local)), &refusal);
             return None;
         }
     };
@@ -81,7 +77,7 @@ async fn begin(
     let known = match known {
         Ok(known) => known,
         Err(refusal) => {
-            refused(pod, facts(pod, None, client, stranger(dst.0)), &refusal);
+            refused(pod, report::outbound(pod, None, client, stranger(dst.0)), &refusal);
             return None;
         }
     };
@@ -92,7 +88,7 @@ async fn begin(
         view: &known.0,
         sample: Sample::draw(|| fastrand::u64(..)),
     };
-    let facts = facts(pod, Some(&known.1), client, stranger(dst.0));
+    let facts = report::outbound(pod, Some(&known.1), client, stranger(dst.0));
     let opened = match way(pod, &request).await {
         Ok(Way::Tunnel(to, addr)) => tunnel::open(pod, worker, &known, facts, to, addr).await,
         Ok(Way::Passthrough(to, addr)) => passthrough(pod, facts, to, addr).await,
@@ -106,9 +102,6 @@ async fn begin(
 
 /// May it be looked at, and where was it going to?
 fn take(pod: &PodShared, app: &AppSocket) -> Result<(limits::Place, OrigDst), Refusal> {
-    if !pod.context.descriptors.allow(&**app) {
-        return Err(Refusal::Descriptors);
-    }
     let place = pod.outbound.take()?;
     Ok((place, destination(app)?))
 }
@@ -118,28 +111,6 @@ fn destination(app: &TcpStream) -> Result<OrigDst, Refusal> {
     let dst = original_dst(app).map_err(|_| Refusal::NotRedirected)?;
     let local = app.local_addr().map_err(|_| Refusal::NotRedirected)?;
     if dst.0 == canonical(local) { Err(Refusal::NotRedirected) } else { Ok(dst) }
-}
-
-fn facts(
-    pod: &PodShared,
-    source: Option<&Arc<Workload>>,
-    client: SocketAddr,
-    dst: Endpoint,
-) -> ConnectionOpen {
-    ConnectionOpen {
-        reporter: Reporter::Source,
-        direction: Direction::Outbound,
-        src: Endpoint {
-            addr: client,
-            workload: source.cloned(),
-            identity: Some(pod.lease.identity().clone()),
-        },
-        dialled: dst.addr,
-        dst,
-        service: None,
-        hop: None,
-        security: Security::Plain,
-    }
 }
 
 async fn passthrough(
@@ -154,7 +125,7 @@ async fn passthrough(
     let dst = Endpoint { addr, workload: to.peer, identity: None };
     let facts = ConnectionOpen { dst, service: to.service, ..facts };
     let guard = pod.context.telemetry.open(facts);
-    match pod.dialer.dial_app(None, addr).await {
+    match pod.dial_app(None, addr).await {
         Ok(remote) => Some((Far::Clear(remote), guard)),
         Err(error) => {
             guard.close(Err(failure(ResponseFlags::Connect, &error)));

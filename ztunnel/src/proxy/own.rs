@@ -57,7 +57,7 @@ impl PodProxy {
         let sockets = Sockets::new(context.fence.clone(), netns.clone(), settings.packet_mark);
         let forwarder = Forwarder::new(sockets, settings.dns.upstreams.clone());
         let resolver = Resolver::new(Arc::new(forwarder), context.telemetry.dns().clone());
-        let dialer = Dialer::new(context, netns.clone(), SourceAddress::Pod);
+        let dialer = Dialer { netns: netns.clone(), source_address: SourceAddress::Pod };
         let mut shared = PodShared::new(context, &identity, info, dialer, resolver);
         shared.open_ports = OpenPorts::Only(port);
         tracing::info!(pod = %name, %identity, port, "ztunnel's own metrics are served by tunnel");

@@ -1,5 +1,6 @@
 //! One captured pod: its listeners, its connections, its end.
 
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::dns::Resolver;
 use crate::hbone::Pool;
 use crate::identity::Lease;
 use crate::source::KeptPod;
+use crate::telemetry::Direction;
 use crate::worker::Worker;
 
 /// How many connections that outlive a drain are named in the log.
@@ -93,7 +95,8 @@ impl PodProxy {
         let listeners = listeners.map_err(|error| error.of(&name))?;
         let dns = Dns::bind(context, &pod, &home, None).await?;
         let Pod { uid, info, netns, .. } = pod;
-        let dialer = Dialer::new(context, netns.clone(), context.settings.source_address);
+        let source_address = context.settings.source_address;
+        let dialer = Dialer { netns: netns.clone(), source_address };
         let shared = PodShared::new(context, &identity, info, dialer, dns.resolver());
         tracing::debug!(pod = %name, %uid, %identity, "begins to serve");
         let proxy = Self::of(shared, home, netns, listeners);
@@ -123,16 +126,16 @@ impl PodProxy {
         match at.port {
             zds::port::OUTBOUND => {
                 let serve = move |arrival| outbound::serve(Arc::clone(&shared), arrival);
-                self.accept(socket, serve);
+                self.accept(socket, Direction::Outbound, serve);
             }
             zds::port::INBOUND_PLAIN => {
                 let serve = move |arrival| inbound_plain::serve(Arc::clone(&shared), arrival);
-                self.accept(socket, serve);
+                self.accept(socket, Direction::Inbound, serve);
             }
             _ => {
                 let serve =
                     move |arrival| inbound::serve(Arc::clone(&shared), life.clone(), arrival);
-                self.accept(socket, serve);
+                self.accept(socket, Direction::Inbound, serve);
             }
         }
     }
@@ -140,12 +143,13 @@ impl PodProxy {
     fn accept<Served>(
         &self,
         socket: Arc<TcpListener>,
+        direction: Direction,
         serve: impl Fn(Arrival) -> Served + Clone + Send + 'static,
     ) where
         Served: Future<Output = ()> + Send + 'static,
     {
         let (shared, life) = (Arc::clone(&self.shared), self.life.clone());
-        let accepting = accept_loop(socket, shared, life, self.home.clone(), serve);
+        let accepting = accept_loop(socket, shared, (life, direction), self.home.clone(), serve);
         self.life.spawn(&self.home, accepting);
     }
 
@@ -315,6 +319,22 @@ impl PodShared {
 
     pub(super) fn name(&self) -> String {
         format!("{}/{}", self.info.namespace, self.info.name)
+    }
+
+    /// Connections and tunnels that are open.
+    pub(super) fn held(&self) -> usize {
+        let places = [&self.inbound, &self.outbound, &self.tunnels];
+        places.map(|places| places.taken()).iter().sum::<usize>() + self.handshakes.taken()
+    }
+
+    /// Tells the operator, now and then, that there were no descriptors for this pod.
+    pub(super) fn short_of_descriptors(&self) {
+        self.context.descriptors.tell(self);
+    }
+
+    /// Are there descriptors enough to keep this socket for this pod?
+    pub(super) fn may_keep(&self, socket: &impl AsRawFd) -> bool {
+        self.context.descriptors.allow(socket, self.held())
     }
 
     /// The tunnels of the worker with this [`Worker::index`].

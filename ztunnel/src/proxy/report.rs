@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh::{Identity, Network, View};
+use mesh::{Identity, Network, View, Workload};
+use netns::original_dst;
+use tokio::net::TcpStream;
 
 use super::admission::Known;
 use super::headers::Claims;
@@ -45,6 +47,45 @@ pub(super) fn claimed(claims: Claims, gateway: SocketAddr, identity: &Identity) 
     let Claims { client, workload } = claims;
     let addr = client.map_or(gateway, canonical);
     Endpoint { addr, workload: Some(workload), identity: Some(identity.clone()) }
+}
+
+/// The little that is known of a connection that nobody has looked at.
+pub(super) fn shed(
+    pod: &PodShared,
+    direction: Direction,
+    tcp: &TcpStream,
+    peer: SocketAddr,
+) -> ConnectionOpen {
+    let peer = canonical(peer);
+    let dst = original_dst(tcp).map(|dst| dst.0).or_else(|_| tcp.local_addr());
+    let dst = dst.map_or(peer, canonical);
+    match direction {
+        Direction::Inbound => inbound(pod, None, stranger(peer), dst),
+        Direction::Outbound => outbound(pod, None, peer, stranger(dst)),
+    }
+}
+
+/// The facts of a connection that an application of this pod opens.
+pub(super) fn outbound(
+    pod: &PodShared,
+    source: Option<&Arc<Workload>>,
+    client: SocketAddr,
+    dst: Endpoint,
+) -> ConnectionOpen {
+    ConnectionOpen {
+        reporter: Reporter::Source,
+        direction: Direction::Outbound,
+        src: Endpoint {
+            addr: client,
+            workload: source.cloned(),
+            identity: Some(pod.lease.identity().clone()),
+        },
+        dialled: dst.addr,
+        dst,
+        service: None,
+        hop: None,
+        security: Security::Plain,
+    }
 }
 
 /// The facts of a connection toward this pod.

@@ -26,6 +26,7 @@ pub(super) struct Metrics {
     pub(super) open: OpenConnections,
     refused: Family<RefusedLabels, Counter>,
     pub(super) passthrough_unknown_destination: Counter,
+    pub(super) accepts_failed: Counter,
     pub(super) timing: Timing,
 }
 
@@ -44,6 +45,7 @@ impl Metrics {
             open: OpenConnections::default(),
             refused: Family::default(),
             passthrough_unknown_destination: Counter::default(),
+            accepts_failed: Counter::default(),
             timing: Timing::register(registry),
         });
         registry.register(
@@ -55,6 +57,11 @@ impl Metrics {
             "sluice_passthrough_unknown_destination",
             "Connections sent on in clear text, to destinations outside the mesh",
             metrics.passthrough_unknown_destination.clone(),
+        );
+        registry.register(
+            "sluice_accepts_failed",
+            "Attempts to take a connection that failed, most often for want of descriptors",
+            metrics.accepts_failed.clone(),
         );
         registry.register_collector(Box::new(Traffic(Arc::clone(&metrics))));
         metrics

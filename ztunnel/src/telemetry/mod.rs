@@ -95,6 +95,11 @@ impl Telemetry {
         self.metrics.refused(refusal);
     }
 
+    /// A listener could not accept; it tries again.
+    pub fn accept_failed(&self) {
+        self.metrics.accepts_failed.inc();
+    }
+
     /// A connection goes on in clear text, because a complete view does not know its
     /// destination.
     pub fn passthrough_unknown_destination(&self) {

@@ -10,20 +10,20 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeMetrics};
 
 /// Ticks of a second in `/proc`: fixed in the kernel's interface to user space on every
 /// architecture that we build for (`USER_HZ`).
 const TICKS: f64 = 100.0;
 
 /// Registers what is known of the program and its process: `istio_build`, `process_*`,
-/// and `tokio_*` of the runtime that `runtime` leads to.
-pub fn register_process(registry: &mut Registry, runtime: Option<Handle>) {
+/// and `tokio_*`, the sums over all `runtimes`.
+pub fn register_process(registry: &mut Registry, runtimes: Vec<Handle>) {
     let build = Family::<BuildLabels, Gauge>::default();
     let tag = env!("CARGO_PKG_VERSION");
     build.get_or_create(&BuildLabels { component: "ztunnel", tag }).set(1);
     registry.register("istio_build", "Which program and version this is", build);
-    registry.register_collector(Box::new(Process { runtime, started: OnceLock::new() }));
+    registry.register_collector(Box::new(Process { runtimes, started: OnceLock::new() }));
 }
 
 /// Labels of `istio_build`.
@@ -35,7 +35,7 @@ struct BuildLabels {
 
 #[derive(Debug)]
 struct Process {
-    runtime: Option<Handle>,
+    runtimes: Vec<Handle>,
     started: OnceLock<Option<f64>>,
 }
 
@@ -61,20 +61,23 @@ impl Collector for Process {
         let most = number_after(&limits, "Max open files");
         gauge(encoder, "process_open_fds", "Open descriptors", open_descriptors())?;
         gauge(encoder, "process_max_fds", "Descriptors that may be open", most)?;
-        self.runtime(encoder)
+        self.tasks(encoder)
     }
 }
 
 impl Process {
-    fn runtime(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let Some(runtime) = &self.runtime else { return Ok(()) };
-        let metrics = runtime.metrics();
+    /// A task that is never finished is seen in here, whichever thread it lives on.
+    fn tasks(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         #[expect(clippy::cast_precision_loss, reason = "counts of tasks and threads are small")]
-        let count = |count: usize| Some(count as f64);
-        gauge(encoder, "tokio_workers", "Threads of the runtime", count(metrics.num_workers()))?;
-        let alive = count(metrics.num_alive_tasks());
-        gauge(encoder, "tokio_alive_tasks", "Tasks of the runtime", alive)?;
-        let queued = count(metrics.global_queue_depth());
+        let sum = |of: fn(&RuntimeMetrics) -> usize| {
+            let all = self.runtimes.iter().map(|runtime| of(&runtime.metrics()));
+            Some(all.sum::<usize>() as f64)
+        };
+        let threads = sum(RuntimeMetrics::num_workers);
+        gauge(encoder, "tokio_workers", "Threads of all runtimes", threads)?;
+        let alive = sum(RuntimeMetrics::num_alive_tasks);
+        gauge(encoder, "tokio_alive_tasks", "Tasks of all runtimes", alive)?;
+        let queued = sum(RuntimeMetrics::global_queue_depth);
         gauge(encoder, "tokio_global_queue_depth", "Tasks that wait for a thread", queued)
     }
 }
@@ -140,7 +143,14 @@ fn open_descriptors() -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+    use std::time::{Duration, Instant};
+
+    use tokio::sync::oneshot;
+    use tokio_util::task::TaskTracker;
+
     use super::*;
+    use crate::worker::Workers;
 
     #[test]
     fn a_program_may_be_called_anything() {
@@ -150,17 +160,48 @@ mod tests {
         assert_eq!(Stat::of("7 (a"), None);
     }
 
+    fn text_of(registry: &Registry) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+        text
+    }
+
+    fn value_in(text: &str, name: &str) -> f64 {
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+        let line = line.unwrap_or_else(|| panic!("{name} is missing in\n{text}"));
+        line.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn tasks_are_counted_wherever_they_live() {
+        let workers = Workers::start(NonZeroUsize::new(2).unwrap()).unwrap();
+        let mut registry = Registry::default();
+        let runtimes = workers.all().iter().map(|worker| worker.handle().clone()).collect();
+        register_process(&mut registry, runtimes);
+        let text = text_of(&registry);
+        assert_eq!(value_in(&text, "tokio_workers"), 2.0, "{text}");
+        assert_eq!(value_in(&text, "tokio_alive_tasks"), 0.0, "{text}");
+        let (first, second) = (&workers.all()[0], &workers.all()[1]);
+        let tracker = TaskTracker::new();
+        let (end, ended) = oneshot::channel::<()>();
+        first.spawn(&tracker, std::future::pending());
+        second.spawn(&tracker, std::future::pending());
+        second.spawn(&tracker, async move { drop(ended.await) });
+        assert_eq!(value_in(&text_of(&registry), "tokio_alive_tasks"), 3.0);
+        drop(end);
+        let start = Instant::now();
+        while value_in(&text_of(&registry), "tokio_alive_tasks") != 2.0 {
+            assert!(start.elapsed() < Duration::from_secs(20), "{}", text_of(&registry));
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn the_process_tells_what_it_takes() {
         let mut registry = Registry::default();
-        register_process(&mut registry, None);
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        let value = |name: &str| -> f64 {
-            let line = text.lines().find(|line| line.split(' ').next() == Some(name));
-            let line = line.unwrap_or_else(|| panic!("{name} is missing in\n{text}"));
-            line.split(' ').nth(1).unwrap().parse().unwrap()
-        };
+        register_process(&mut registry, Vec::new());
+        let text = text_of(&registry);
+        let value = |name: &str| value_in(&text, name);
         assert!(value("process_resident_memory_bytes") > 100_000.0, "{text}");
         assert!(value("process_open_fds") >= 3.0, "{text}");
         assert!(value("process_max_fds") >= value("process_open_fds"), "{text}");

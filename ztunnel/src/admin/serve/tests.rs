@@ -38,7 +38,7 @@ fn start() -> Running {
     let (writer, view) = source::channel();
     let mut registry = Registry::default();
     let telemetry = Telemetry::new(&mut registry);
-    register_process(&mut registry, None);
+    register_process(&mut registry, Vec::new());
     let (filter, levels) = Levels::new(EnvFilter::new("info"));
     let (quit, stop) = (CancellationToken::new(), CancellationToken::new());
     let readiness = Readiness::default();

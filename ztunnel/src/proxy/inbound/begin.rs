@@ -169,7 +169,7 @@ async fn connect(
 
 async fn reach(pod: &PodShared, peer: &Peer, to: &Destination) -> Result<AppSocket, Failure> {
     let dial = async |client, at| {
-        let dialled = pod.dialer.dial_app(client, at).await;
+        let dialled = pod.dial_app(client, at).await;
         dialled.map_err(|error| failure(ResponseFlags::Connect, &error))
     };
     let (at, meant) = match to.way {

@@ -153,7 +153,7 @@ fn dial_peer(
     async move {
         // First: without a certificate nobody needs to be dialled.
         certificate(&pod).await?;
-        let tcp = pod.dialer.dial_peer(key.destination).await.map_err(PeerError::Dial)?;
+        let tcp = pod.dial_peer(key.destination).await.map_err(PeerError::Dial)?;
         secured(&pod, &key.accepted, tcp, key.destination.ip()).await
     }
 }
