@@ -19,6 +19,7 @@ pub struct Metrics {
     upstream_failures: Family<Labels, Counter>,
     upstream_duration: Family<Labels, Histogram, fn() -> Histogram>,
     on_demand: Counter,
+    unsent: Counter,
 }
 
 /// Who asked for what, and how.
@@ -79,6 +80,7 @@ impl Metrics {
             upstream_failures: Family::default(),
             upstream_duration: Family::new_with_constructor(buckets),
             on_demand: Counter::default(),
+            unsent: Counter::default(),
         };
         let families = [
             ("istio_dns_requests", "Lookups of pods", &metrics.requests),
@@ -107,6 +109,11 @@ impl Metrics {
             "Connections whose destination had to be looked up by name",
             metrics.on_demand.clone(),
         );
+        registry.register(
+            "sluice_dns_answers_unsent",
+            "Answers to lookups of pods over UDP that the system did not send",
+            metrics.unsent.clone(),
+        );
         metrics
     }
 
@@ -124,6 +131,10 @@ impl Metrics {
 
     pub(super) fn failed(&self, labels: &Labels) {
         self.upstream_failures.get_or_create(labels).inc();
+    }
+
+    pub(super) fn unsent(&self) {
+        self.unsent.inc();
     }
 
     pub(super) fn looked_up(&self) {

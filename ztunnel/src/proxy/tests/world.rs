@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh::proto::security::{Action, Authorization, Match, Rule, Scope, StringMatch};
 use mesh::proto::security::{Clause, string_match::MatchType};
@@ -127,6 +127,7 @@ impl TestPod {
         self.run("ip", &["address", "add", &format!("{}/24", self.v4), "dev", "eth0"]);
         self.run("ip", &["address", "add", &format!("{}/64", self.v6), "dev", "eth0", "nodad"]);
         self.run("ip", &["link", "set", "eth0", "up"]);
+        is_deliverable(&self.fence, &self.netns, self.v6);
     }
 
     /// An application of the pod listens.
@@ -266,6 +267,26 @@ impl World {
         }
         self.writer.publish(view);
     }
+}
+
+/// Waits until what is sent to an IPv6 address of this namespace stays here. The kernel lets
+/// it be used before: until its own work queue has made the address' route, an answer to it
+/// is looked for on the wire, and lost.
+pub(super) fn is_deliverable(fence: &Fence, netns: &PodNetns, address: IpAddr) {
+    let IpAddr::V6(v6) = address else { return };
+    let route = format!("{:032x} 80 ", u128::from(v6));
+    let deadline = Instant::now() + PATIENCE;
+    let job = move || {
+        while Instant::now() < deadline {
+            let routes = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
+            if routes.lines().any(|line| line.starts_with(&route)) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        false
+    };
+    assert!(fence.run(netns, job).unwrap(), "{address} never became deliverable");
 }
 
 /// Puts the pods on one switch, which lives as long as its namespace.

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
-use super::super::world::soon;
+use super::super::world::{is_deliverable, soon};
 use crate::dns::Upstreams;
 use crate::identity::{Certificates, Issuer};
 use crate::proxy::{Claim, Listeners, Pod, PodProxy, ProxyContext, Settings};
@@ -83,6 +83,9 @@ impl World {
             let (length, flags) = if address.contains(':') { (64, " nodad") } else { (24, "") };
             run(self, &self.outside, &format!("ip address add {address}/{length} dev eth0{flags}"));
         }
+        for (netns, addresses) in [(&self.pod, &POD[..]), (&self.outside, &RESOLVERS)] {
+            addresses.iter().for_each(|it| is_deliverable(&self.fence, netns, it.parse().unwrap()));
+        }
         let load = ["nft", RULES].map(str::to_owned);
         run_words(self, &self.pod, load.to_vec());
     }
@@ -146,6 +149,7 @@ impl World {
     /// A resolver on an address that means something on the wire only, as the pod sees it.
     pub(super) fn link_local_resolver(&self, reply: Reply) -> (SocketAddr, Resolver) {
         run(self, &self.outside, "ip address add fe80::53/64 dev eth0 nodad");
+        is_deliverable(&self.fence, &self.outside, "fe80::53".parse().unwrap());
         let seen_by = |netns| {
             let ip = "fe80::53".parse().unwrap();
             SocketAddr::from(SocketAddrV6::new(ip, 53, 0, self.wire_of(netns)))
