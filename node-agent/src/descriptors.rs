@@ -1,5 +1,5 @@
-//! How many descriptors the process may have: each captured pod takes four, and a service
-//! manager's usual limit of 1024 is for programs that wait with `select(2)`.
+//! How many descriptors the process may have: each captured pod takes four, eight with its
+//! name server, and a service manager's usual limit of 1024 is for programs that wait with `select(2)`.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 

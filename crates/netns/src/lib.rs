@@ -22,6 +22,7 @@ mod conntrack;
 mod datagram;
 mod fence;
 mod listener;
+mod loopback;
 mod named;
 mod pod;
 mod socket;
@@ -31,8 +32,10 @@ pub use conntrack::original_udp_dst;
 pub use datagram::{dial_udp, listen_udp};
 pub use fence::{Fence, FenceError};
 pub use listener::{
-    Families, ListenAny, ListenerFacts, PortUse, inspect_listener, listen_any, share_port,
+    Families, ListenAny, ListenerFacts, PortUse, inspect_datagrams, inspect_listener, listen_any,
+    share_port,
 };
+pub use loopback::{LoopbackError, LoopbackSockets, listen_loopback};
 pub use named::{NamedNetns, release_folder};
 pub use pod::{NetnsError, NetnsId, PodNetns};
 pub use socket::{Dial, Listen, OrigDst, dial_socket, listen_tcp, original_dst};

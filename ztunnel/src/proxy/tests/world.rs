@@ -21,7 +21,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::identity::{Certificates, Issuer};
-use crate::proxy::{Claim, Listeners, Pod, PodProxy, ProxyContext, ProxyError, Settings};
+use crate::proxy::{
+    Claim, Listeners, NameServer, Pod, PodProxy, ProxyContext, ProxyError, Settings,
+};
 use crate::source::{ViewWriter, channel};
 use crate::telemetry::Telemetry;
 use crate::tls::Terms;
@@ -186,6 +188,7 @@ impl TestPod {
             },
             netns: self.netns.clone(),
             listeners: Listeners::ToBind(Claim::Shared),
+            name_server: NameServer::AsConfigured,
         }
     }
 }

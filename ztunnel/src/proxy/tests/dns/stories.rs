@@ -24,7 +24,7 @@ fn question(name: &str, kind: u16) -> Vec<u8> {
     bytes
 }
 
-fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
+pub(super) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
     let mut bytes = id.to_be_bytes().to_vec();
     bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     bytes.extend(question(name, kind));
@@ -32,7 +32,7 @@ fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
 }
 
 /// The query as its own answer, and behind it a record whose data is the question.
-fn echo(query: &[u8], _: Over) -> Option<Vec<u8>> {
+pub(super) fn echo(query: &[u8], _: Over) -> Option<Vec<u8>> {
     let mut answer = query.to_vec();
     answer[2] |= 0x80;
     Some([answer, query[12..].to_vec()].concat())
@@ -47,19 +47,19 @@ fn world(upstreams: &[&str]) -> World {
     World::new(ViewHandle::fixed(View::default()), |settings| settings.dns.upstreams = upstreams)
 }
 
-async fn exchange(socket: &UdpSocket, query: &[u8]) -> Vec<u8> {
+pub(super) async fn exchange(socket: &UdpSocket, query: &[u8]) -> Vec<u8> {
     socket.send(query).await.unwrap();
     receive(socket).await
 }
 
-async fn receive(socket: &UdpSocket) -> Vec<u8> {
+pub(super) async fn receive(socket: &UdpSocket) -> Vec<u8> {
     let mut answer = vec![0; 65_535];
     let length = soon(socket.recv(&mut answer)).await.unwrap();
     answer.truncate(length);
     answer
 }
 
-fn code(answer: &[u8]) -> u8 {
+pub(super) fn code(answer: &[u8]) -> u8 {
     answer[3] & 0x0f
 }
 
@@ -330,7 +330,7 @@ async fn hostnames_are_looked_up_at_our_own_resolvers() {
     assert_eq!(resolver.heard.lock().unwrap().len(), 5, "one of them twice, one not at all");
 }
 
-fn view_with_a_service() -> View {
+pub(super) fn view_with_a_service() -> View {
     let mut view = View::default();
     let address = |text: &str| ServiceAddress { network: "".into(), net: text.parse().unwrap() };
     view.insert_service(Service {
