@@ -123,7 +123,11 @@ async fn upgrade(world: &World) -> anyhow::Result<()> {
 
 /// The new one is ready before the old one is told to stop, which then drains and ends. A
 /// connection that it carries goes on meanwhile, and is cut in the end.
-async fn replace(old: &Part, new: &Part, mut talk: Option<Conversation>) -> anyhow::Result<()> {
+pub(super) async fn replace(
+    old: &Part,
+    new: &Part,
+    mut talk: Option<Conversation>,
+) -> anyhow::Result<()> {
     if let Some(talk) = &mut talk {
         talk.send_line("before").await?;
     }

@@ -51,14 +51,18 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 /// A service as the cluster has it.
-struct Service {
+pub(super) struct Service {
     path: String,
-    addresses: Vec<IpAddr>,
+    pub(super) addresses: Vec<IpAddr>,
 }
 
 impl Service {
     /// Selects `app: server` in a namespace.
-    async fn create(world: &World, namespace: &str, more: Value) -> anyhow::Result<Self> {
+    pub(super) async fn create(
+        world: &World,
+        namespace: &str,
+        more: Value,
+    ) -> anyhow::Result<Self> {
         let mut object = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": { "name": "shop" },
             "spec": {
@@ -86,7 +90,7 @@ impl Service {
         self.addresses.iter().chain(pods).copied().collect()
     }
 
-    async fn delete(self, world: &World) -> anyhow::Result<()> {
+    pub(super) async fn delete(self, world: &World) -> anyhow::Result<()> {
         Ok(world.lab.kube().delete(&self.path).await?)
     }
 }
