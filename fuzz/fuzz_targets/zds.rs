@@ -68,7 +68,12 @@ impl Packet {
                     service_account,
                 });
                 let listeners = entries(listeners);
-                let add = AddWorkload { uid: uid.clone(), workload_info: info, listeners };
+                let add = AddWorkload {
+                    uid: uid.clone(),
+                    workload_info: info,
+                    listeners,
+                    lookups: (*features % 4).cast_signed(),
+                };
                 request(*features, Payload::Add(add))
             }
             Self::Keep(uid, features) => {

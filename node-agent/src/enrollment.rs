@@ -115,8 +115,10 @@ pub fn dns_capture(text: &str) -> Option<Dns> {
     }
 }
 
-/// The rules of this pod. An annotation that means nothing changes nothing.
-fn options(pod: &PodFacts, settings: &Settings) -> Options {
+/// The rules of this pod, if it is captured. An annotation that means nothing changes
+/// nothing.
+#[must_use]
+pub fn options(pod: &PodFacts, settings: &Settings) -> Options {
     let own = pod.dns_capture.as_deref().and_then(dns_capture);
     Options { dns: own.unwrap_or(settings.options.dns), ..settings.options.clone() }
 }

@@ -9,6 +9,7 @@ mod faults;
 mod handover;
 mod kubectl;
 mod leaving;
+mod lookups;
 mod odd_pods;
 mod policy;
 mod restarts;
@@ -39,13 +40,16 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(handover::scenarios());
     v4.extend(drain::scenarios());
     v4.extend(control_plane::scenarios());
+    v4.extend(lookups::scenarios());
     v4.extend(leaving::scenarios());
     v4.extend(odd_pods::scenarios());
     v4.extend(bad_input::scenarios());
     v4.extend(kubectl::scenarios());
+    let mut v6 = basic();
+    v6.extend(lookups::scenarios());
     vec![
         Stage { name: "v4", meaning: "IPv4 pods", family: Family::V4, scenarios: v4 },
-        Stage { name: "v6", meaning: "IPv6 pods", family: Family::V6, scenarios: basic() },
+        Stage { name: "v6", meaning: "IPv6 pods", family: Family::V6, scenarios: v6 },
         Stage { name: "dual", meaning: "dual-stack pods", family: Family::Dual, scenarios: dual() },
     ]
 }

@@ -60,7 +60,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 /// A service as the cluster has it.
 pub(super) struct Service {
     path: String,
-    addresses: Vec<IpAddr>,
+    pub(super) addresses: Vec<IpAddr>,
 }
 
 impl Service {

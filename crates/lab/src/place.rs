@@ -9,7 +9,7 @@ use netns::{Dial, Fence, FenceError, Listen, PodNetns};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
-use crate::app::{AppError, Conversation, Server};
+use crate::app::{self, AppError, Conversation, Server};
 use crate::http_client::{self as http, HttpError};
 use crate::process::{self, Job, ProcessError, Ran};
 
@@ -76,6 +76,15 @@ impl Place {
     /// [`AppError`], whose kind tells refused from reset from silent.
     pub async fn connect(&self, to: SocketAddr) -> Result<Conversation, AppError> {
         Conversation::open(self, to, self.patience).await
+    }
+
+    /// Sends one datagram from inside and waits for one answer, for the lab's patience.
+    /// Nothing is sent again.
+    ///
+    /// # Errors
+    /// [`AppError`], whose kind tells refused from silent.
+    pub async fn ask(&self, to: SocketAddr, question: &[u8]) -> Result<Vec<u8>, AppError> {
+        app::ask(self, to, question).await
     }
 
     /// Starts the lab's app on `port`, for all of the namespace's addresses.

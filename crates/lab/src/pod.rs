@@ -203,6 +203,14 @@ impl Pod {
         self.connect(to).await?.send_line(line).await
     }
 
+    /// Sends one datagram from it and waits for one answer, see [`Place::ask`].
+    ///
+    /// # Errors
+    /// As [`Place::ask`].
+    pub async fn ask(&self, to: SocketAddr, question: &[u8]) -> Result<Vec<u8>, AppError> {
+        self.place().ask(to, question).await
+    }
+
     /// Runs a command in its network namespace, see [`Place::run`].
     ///
     /// # Errors

@@ -23,6 +23,7 @@ mod datagram;
 mod fence;
 mod limit;
 mod listener;
+mod loopback;
 mod named;
 mod pod;
 mod socket;
@@ -34,8 +35,10 @@ pub use datagram::{dial_udp, listen_udp};
 pub use fence::{Fence, FenceError};
 pub use limit::{DescriptorLimit, raise_descriptor_limit};
 pub use listener::{
-    Families, ListenAny, ListenerFacts, PortUse, inspect_listener, listen_any, share_port,
+    Families, ListenAny, ListenerFacts, PortUse, inspect_datagrams, inspect_listener, listen_any,
+    share_port,
 };
+pub use loopback::{LoopbackError, LoopbackSockets, listen_loopback};
 pub use named::{NamedNetns, release_folder};
 pub use pod::{NetnsError, NetnsId, PodNetns};
 pub use socket::{Dial, Listen, OrigDst, dial_socket, listen_tcp, original_dst};

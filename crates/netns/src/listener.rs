@@ -93,10 +93,10 @@ pub fn share_port(listener: &impl AsFd) -> io::Result<()> {
     SockRef::from(listener).set_reuse_port(true)
 }
 
-/// What a listening socket is.
+/// What a socket is that others open connections to, or send datagrams to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerFacts {
-    /// Where it listens.
+    /// Where it is bound.
     pub addr: SocketAddr,
     /// What tells the socket from every other that is open now; duplicates of one
     /// descriptor share it.
@@ -119,7 +119,33 @@ pub fn inspect_listener(fd: &impl AsFd) -> io::Result<ListenerFacts> {
     if !socket.is_listener()? {
         return Err(wrong("the socket does not listen"));
     }
-    let addr = socket.local_addr()?.as_socket().ok_or_else(|| wrong("not an IP socket"))?;
+    facts(fd)
+}
+
+/// The same for datagrams.
+///
+/// # Errors
+/// `InvalidInput` when it is no UDP socket that is bound and hears everybody.
+pub fn inspect_datagrams(fd: &impl AsFd) -> io::Result<ListenerFacts> {
+    let socket = SockRef::from(fd);
+    let wrong = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+    let kind = (socket.r#type(), socket.protocol());
+    if !matches!(kind, (Ok(Type::DGRAM), Ok(Some(Protocol::UDP)))) {
+        return Err(wrong("the descriptor is no UDP socket"));
+    }
+    if socket.peer_addr().is_ok() {
+        return Err(wrong("the socket hears one peer only"));
+    }
+    let facts = facts(fd)?;
+    if facts.addr.port() == 0 {
+        return Err(wrong("the socket is not bound"));
+    }
+    Ok(facts)
+}
+
+fn facts(fd: &impl AsFd) -> io::Result<ListenerFacts> {
+    let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "not an IP socket");
+    let addr = SockRef::from(fd).local_addr()?.as_socket().ok_or_else(wrong)?;
     let inode = fstat(fd.as_fd())?.st_ino;
     Ok(ListenerFacts { addr, inode, netns_cookie: cookie_of(fd) })
 }

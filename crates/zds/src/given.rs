@@ -1,8 +1,10 @@
 //! Listeners that change hands: which one a descriptor is.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
+use crate::contract::port;
 use crate::message::{ListenerEntry, ListenerKind};
 use crate::wire::Violation;
 
@@ -25,6 +27,47 @@ impl ListenAt {
         Self { port, kind: ListenerKind::TcpAny }
     }
 
+    /// The sockets of a pod's name server: of each address family one for datagrams and one
+    /// for connections. A pod without IPv6 has those of IPv4 only, which come first.
+    pub const LOOKUPS: [Self; 4] = [
+        Self { port: port::DNS, kind: ListenerKind::UdpLoopbackV4 },
+        Self { port: port::DNS, kind: ListenerKind::TcpLoopbackV4 },
+        Self { port: port::DNS, kind: ListenerKind::UdpLoopbackV6 },
+        Self { port: port::DNS, kind: ListenerKind::TcpLoopbackV6 },
+    ];
+
+    /// Whether it is a socket of the pod's name server.
+    #[must_use]
+    pub const fn is_for_lookups(self) -> bool {
+        self.port == port::DNS
+    }
+
+    /// What it carries.
+    #[must_use]
+    pub const fn carries(self) -> Carries {
+        match self.kind {
+            ListenerKind::TcpAny | ListenerKind::TcpLoopbackV4 | ListenerKind::TcpLoopbackV6 => {
+                Carries::Connections
+            }
+            ListenerKind::UdpLoopbackV4 | ListenerKind::UdpLoopbackV6 => Carries::Datagrams,
+        }
+    }
+
+    /// Whether a socket that is bound to `addr` is here.
+    #[must_use]
+    pub fn is_at(self, addr: SocketAddr) -> bool {
+        let is_there = match self.kind {
+            ListenerKind::TcpAny => addr.ip().is_unspecified(),
+            ListenerKind::TcpLoopbackV4 | ListenerKind::UdpLoopbackV4 => {
+                addr.ip() == Ipv4Addr::LOCALHOST
+            }
+            ListenerKind::TcpLoopbackV6 | ListenerKind::UdpLoopbackV6 => {
+                addr.ip() == Ipv6Addr::LOCALHOST
+            }
+        };
+        is_there && addr.port() == self.port
+    }
+
     /// As the wire has it.
     #[must_use]
     pub fn entry(self) -> ListenerEntry {
@@ -43,6 +86,15 @@ impl fmt::Display for ListenAt {
         };
         write!(f, "{at}:{}", self.port)
     }
+}
+
+/// What comes to a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// TCP: it listens, and connections are accepted from it.
+    Connections,
+    /// UDP: it is bound, and datagrams are read from it.
+    Datagrams,
 }
 
 /// A listener that came over the link. What it claims to be is for the receiver to check.

@@ -23,12 +23,16 @@
 //!
 //! ```text
 //! ztunnel ── Hello{V1, features} ──────────────────► agent
-//!         ◄── Add{uid, info, listeners} + netns fd + one fd each ──
+//!         ◄── Add{uid, info, listeners, lookups} + netns fd + one fd each ──
 //!         ── Ack ──────────────────────────────────►
 //! after a restart of the agent:
-//!         ◄── Add{uid, info} + netns fd, or Keep{uid}; features ──
+//!         ◄── Add{uid, info, lookups} + netns fd, or Keep{uid}; features ──
 //!         ── Ack{listeners, has_netns} + netns fd + one fd each ─►
 //! ```
+//!
+//! The sockets of the pods' name servers came later, see [`FEATURE_LOOKUPS`]. A ztunnel
+//! that does not announce them binds its own, and an agent that does not ask for them is
+//! not given them.
 
 mod contract;
 mod given;
@@ -39,11 +43,11 @@ mod wire;
 pub use contract::{
     CONNMARK, DEFAULT_SOCKET, Mark, PACKET_MARK, PROXY_PORTS, PolicyRoute, ROUTE, port,
 };
-pub use given::{GivenListener, ListenAt, MAX_LISTENERS};
+pub use given::{Carries, GivenListener, ListenAt, MAX_LISTENERS};
 pub use message::{
-    Ack, AddWorkload, DelWorkload, FEATURE_LISTENERS, Hello, KeepWorkload, ListenerEntry,
-    ListenerKind, SnapshotSent, Version, WorkloadInfo, WorkloadRequest, WorkloadResponse,
-    workload_request, workload_response,
+    Ack, AddWorkload, DelWorkload, FEATURE_LISTENERS, FEATURE_LOOKUPS, Hello, KeepWorkload,
+    ListenerEntry, ListenerKind, Lookups, SnapshotSent, Version, WorkloadInfo, WorkloadRequest,
+    WorkloadResponse, workload_request, workload_response,
 };
 pub use wire::{
     GiveBack, MAX_MESSAGE, Request, Returned, Violation, Workload, decode_hello, decode_request,

@@ -7,6 +7,11 @@
 /// listeners, and gives them back when it is asked to.
 pub const FEATURE_LISTENERS: u32 = 1;
 
+/// Bit of [`Hello::features`] and of [`WorkloadRequest::features`]: the sender takes the
+/// sockets of the pods' name servers too, and understands [`AddWorkload::lookups`]. It
+/// means nothing without [`FEATURE_LISTENERS`].
+pub const FEATURE_LOOKUPS: u32 = 2;
+
 /// Protocol version that ztunnel announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
@@ -23,7 +28,8 @@ pub struct Hello {
     /// A [`Version`].
     #[prost(enumeration = "Version", tag = "1")]
     pub version: i32,
-    /// What this ztunnel can do beyond version 1, see [`FEATURE_LISTENERS`].
+    /// What this ztunnel can do beyond version 1, see [`FEATURE_LISTENERS`] and
+    /// [`FEATURE_LOOKUPS`].
     #[prost(uint32, tag = "1000")]
     pub features: u32,
 }
@@ -34,13 +40,20 @@ impl Hello {
     pub fn takes_listeners(&self) -> bool {
         self.features & FEATURE_LISTENERS != 0
     }
+
+    /// Whether the sockets of the pods' name servers may be handed to it too.
+    #[must_use]
+    pub fn takes_lookups(&self) -> bool {
+        self.takes_listeners() && self.features & FEATURE_LOOKUPS != 0
+    }
 }
 
 /// From the agent: what to do about one workload, or the end of the snapshot.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct WorkloadRequest {
-    /// What the agent understands in the answer, see [`FEATURE_LISTENERS`]. Without it an
-    /// answer must not carry a descriptor: an agent of version 1 could not read it.
+    /// What the agent takes back with the answer, see [`FEATURE_LISTENERS`] and
+    /// [`FEATURE_LOOKUPS`]. An answer must not carry other descriptors: an agent of version 1
+    /// could not read it.
     #[prost(uint32, tag = "1000")]
     pub features: u32,
     /// Exactly one of the four payloads.
@@ -80,6 +93,23 @@ pub struct AddWorkload {
     /// The in-pod listeners whose descriptors follow that of the namespace, in this order.
     #[prost(message, repeated, tag = "1000")]
     pub listeners: Vec<ListenerEntry>,
+    /// What becomes of the pod's name lookups, see [`Lookups`].
+    #[prost(enumeration = "Lookups", tag = "1001")]
+    pub lookups: i32,
+}
+
+/// What the agent does with a pod's name lookups. Only sent to a ztunnel that announces
+/// [`FEATURE_LOOKUPS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum Lookups {
+    /// It does not say: whether the pod has a name server is ztunnel's own setting.
+    Unspecified = 0,
+    /// They go where the pod sends them: it needs no name server.
+    Direct = 1,
+    /// They are redirected to ztunnel: the name server's sockets are among the listeners, or
+    /// ztunnel opens them.
+    Redirected = 2,
 }
 
 /// Which in-pod listener a descriptor is.

@@ -6,8 +6,8 @@ use prost::Message;
 
 use crate::given::{GivenListener, ListenAt, places};
 use crate::message::{
-    AddWorkload, FEATURE_LISTENERS, Hello, Version, WorkloadInfo, WorkloadRequest,
-    WorkloadResponse, workload_request::Payload, workload_response,
+    AddWorkload, FEATURE_LISTENERS, FEATURE_LOOKUPS, Hello, Lookups, Version, WorkloadInfo,
+    WorkloadRequest, WorkloadResponse, workload_request::Payload, workload_response,
 };
 
 /// Both ends read into a buffer of this size; a larger packet is an error.
@@ -22,13 +22,55 @@ pub struct Workload {
     pub info: WorkloadInfo,
 }
 
-/// Whether the answer to a request may give listeners back.
+/// Which listeners the answer to a request is to give back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GiveBack {
-    /// The agent asks for them.
-    Asked,
-    /// It has them, or could not take them.
+    /// None: the agent has them, or could not take them.
     NotAsked,
+    /// Those of the proxy.
+    Proxy,
+    /// Those of the pod's name server.
+    Lookups,
+    /// All.
+    All,
+}
+
+impl GiveBack {
+    /// What an agent asks for that sends these features and brings these listeners: nobody
+    /// asks for what he has.
+    fn asked(features: u32, brought: &[ListenAt]) -> Self {
+        let has = |lookups: bool| brought.iter().any(|at| at.is_for_lookups() == lookups);
+        let proxy = features & FEATURE_LISTENERS != 0 && !has(false);
+        let lookups = features & FEATURE_LOOKUPS != 0 && !has(true);
+        match (proxy, lookups) {
+            (false, false) => Self::NotAsked,
+            (true, false) => Self::Proxy,
+            (false, true) => Self::Lookups,
+            (true, true) => Self::All,
+        }
+    }
+
+    /// How the agent asks, see [`WorkloadRequest::features`].
+    #[must_use]
+    pub const fn features(self) -> u32 {
+        match self {
+            Self::NotAsked => 0,
+            Self::Proxy => FEATURE_LISTENERS,
+            Self::Lookups => FEATURE_LOOKUPS,
+            Self::All => FEATURE_LISTENERS | FEATURE_LOOKUPS,
+        }
+    }
+
+    /// Whether this listener is one of them.
+    #[must_use]
+    pub const fn takes(self, at: ListenAt) -> bool {
+        match self {
+            Self::NotAsked => false,
+            Self::Proxy => !at.is_for_lookups(),
+            Self::Lookups => at.is_for_lookups(),
+            Self::All => true,
+        }
+    }
 }
 
 /// A request that obeys the protocol, with its descriptors where some belong.
@@ -43,7 +85,9 @@ pub enum Request {
         netns: OwnedFd,
         /// The listeners, each place once.
         listeners: Vec<GivenListener>,
-        /// Only ever asked without listeners.
+        /// What becomes of its name lookups.
+        lookups: Lookups,
+        /// Never asks for what came with it.
         give_back: GiveBack,
     },
     /// The workload still exists; nothing else is known.
@@ -179,14 +223,12 @@ pub fn decode_request(bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Request, Violat
     let request = WorkloadRequest::decode(bytes)
         .map_err(|source| Violation::Decode { what: "workload request", source })?;
     let payload = request.payload.ok_or(Violation::NoPayload("workload request"))?;
-    let give_back = match request.features & FEATURE_LISTENERS {
-        0 => GiveBack::NotAsked,
-        _ => GiveBack::Asked,
-    };
+    let features = request.features;
     match payload {
-        Payload::Add(add) => decode_add(add, give_back, fds),
+        Payload::Add(add) => decode_add(add, features, fds),
         Payload::Keep(keep) => {
             expect_fds("keep", &fds, 0)?;
+            let give_back = GiveBack::asked(features, &[]);
             Ok(Request::Keep(expect_uid("keep", keep.uid)?, give_back))
         }
         Payload::Del(del) => {
@@ -227,21 +269,18 @@ pub fn decode_response(
     Ok(Ok(Returned { netns, listeners: pair(places, fds) }))
 }
 
-fn decode_add(
-    add: AddWorkload,
-    give_back: GiveBack,
-    fds: Vec<OwnedFd>,
-) -> Result<Request, Violation> {
+fn decode_add(add: AddWorkload, features: u32, fds: Vec<OwnedFd>) -> Result<Request, Violation> {
     let places = places("add", &add.listeners)?;
+    let give_back = GiveBack::asked(features, &places);
+    // Of a later version, perhaps: then as if it had not been said.
+    let lookups = Lookups::try_from(add.lookups).unwrap_or(Lookups::Unspecified);
     expect_fds("add", &fds, 1 + places.len())?;
     let uid = expect_uid("add", add.uid)?;
     let info = add.workload_info.ok_or_else(|| Violation::NoInfo(uid.clone()))?;
     let mut fds = fds.into_iter();
     let netns = fds.next().expect("the count was checked above");
     let listeners = pair(places, fds);
-    // Who brings listeners has them.
-    let give_back = if listeners.is_empty() { give_back } else { GiveBack::NotAsked };
-    Ok(Request::Add { workload: Workload { uid, info }, netns, listeners, give_back })
+    Ok(Request::Add { workload: Workload { uid, info }, netns, listeners, lookups, give_back })
 }
 
 fn pair(places: Vec<ListenAt>, fds: impl Iterator<Item = OwnedFd>) -> Vec<GivenListener> {

@@ -223,6 +223,7 @@ async fn the_greatest_number_of_descriptors_arrives() {
             service_account: "a".repeat(253),
         }),
         listeners: listeners.collect(),
+        lookups: zds::Lookups::Redirected.into(),
     };
     let payload = Some(workload_request::Payload::Add(add));
     let bytes = zds::encode(&WorkloadRequest { features: 0, payload }).unwrap();

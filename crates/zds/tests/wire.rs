@@ -5,10 +5,10 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use zds::{
-    Ack, AddWorkload, DelWorkload, FEATURE_LISTENERS, GiveBack, Hello, KeepWorkload, ListenAt,
-    ListenerKind, MAX_LISTENERS, MAX_MESSAGE, Request, Returned, SnapshotSent, Version, Violation,
-    WorkloadInfo, WorkloadRequest, WorkloadResponse, decode_hello, decode_request, decode_response,
-    encode, workload_request, workload_response,
+    Ack, AddWorkload, DelWorkload, FEATURE_LISTENERS, FEATURE_LOOKUPS, GiveBack, Hello,
+    KeepWorkload, ListenAt, ListenerKind, Lookups, MAX_LISTENERS, MAX_MESSAGE, Request, Returned,
+    SnapshotSent, Version, Violation, WorkloadInfo, WorkloadRequest, WorkloadResponse,
+    decode_hello, decode_request, decode_response, encode, workload_request, workload_response,
 };
 
 const HELLO: &[u8] = b"\x08\x01";
@@ -48,7 +48,7 @@ fn what_is_sent() {
     use workload_request::Payload;
     let uid = || "u1".to_owned();
     assert_eq!(encode(&Hello { version: Version::V1.into(), features: 0 }).unwrap(), HELLO);
-    let add = AddWorkload { uid: uid(), workload_info: Some(info()), listeners: vec![] };
+    let add = AddWorkload { uid: uid(), workload_info: Some(info()), ..AddWorkload::default() };
     assert_eq!(request(Payload::Add(add)), ADD);
     assert_eq!(request(Payload::Del(DelWorkload { uid: uid() })), DEL);
     assert_eq!(request(Payload::SnapshotSent(SnapshotSent {})), SNAPSHOT_SENT);
@@ -184,6 +184,7 @@ fn add_with(listeners: &[ListenAt]) -> Vec<u8> {
         uid: "u1".into(),
         workload_info: Some(info()),
         listeners,
+        ..AddWorkload::default()
     }))
 }
 
@@ -221,7 +222,7 @@ fn listeners_are_given_back_to_who_asks() {
     };
     assert_eq!(encode(&asking).unwrap(), KEEP_ASKING);
     let keep = decode_request(KEEP_ASKING, fds(0)).unwrap();
-    assert!(matches!(keep, Request::Keep(uid, GiveBack::Asked) if uid == "u1"));
+    assert!(matches!(keep, Request::Keep(uid, GiveBack::Proxy) if uid == "u1"));
 
     let listeners = vec![ListenAt::any(15001).entry()];
     let ack = Ack { listeners, has_netns: true, ..Ack::default() };
@@ -233,13 +234,111 @@ fn listeners_are_given_back_to_who_asks() {
 
 /// Who brings listeners does not ask for them.
 #[test]
-fn an_add_with_listeners_never_asks() {
-    let asking = [ADD_LISTENERS, &[0xc0, 0x3e, 1]].concat();
-    let add = decode_request(&asking, fds(3)).unwrap();
-    assert!(matches!(add, Request::Add { give_back: GiveBack::NotAsked, .. }));
-    let asking = [ADD, &[0xc0, 0x3e, 1]].concat();
-    let add = decode_request(&asking, fds(1)).unwrap();
-    assert!(matches!(add, Request::Add { give_back: GiveBack::Asked, .. }));
+fn an_add_asks_for_what_it_does_not_bring() {
+    let proxy = add_with(&[ListenAt::any(15001)]);
+    let lookups = add_with(&[dns()]);
+    for (add, descriptors, features, expected) in [
+        (ADD, 1, 0, GiveBack::NotAsked),
+        (ADD, 1, 1, GiveBack::Proxy),
+        (ADD, 1, 2, GiveBack::Lookups),
+        (ADD, 1, 3, GiveBack::All),
+        (&proxy[..], 2, 1, GiveBack::NotAsked),
+        (&proxy[..], 2, 3, GiveBack::Lookups),
+        (&lookups[..], 2, 3, GiveBack::Proxy),
+        (ADD_LISTENERS, 3, 3, GiveBack::NotAsked),
+        // A feature of a later version.
+        (ADD, 1, 4, GiveBack::NotAsked),
+    ] {
+        let asking = [add, &[0xc0, 0x3e, features]].concat();
+        let decoded = decode_request(&asking, fds(descriptors)).unwrap();
+        let Request::Add { give_back, .. } = decoded else { panic!("not an add") };
+        assert_eq!(give_back, expected, "features {features}, {descriptors} descriptors");
+        let is_whole = descriptors == 1 && features != 4;
+        assert!(!is_whole || give_back.features() == u32::from(features), "and back");
+    }
+    assert!(GiveBack::Proxy.takes(ListenAt::any(15001)) && !GiveBack::Proxy.takes(dns()));
+    assert!(GiveBack::Lookups.takes(dns()) && !GiveBack::Lookups.takes(ListenAt::any(15001)));
+}
+
+/// Hello and add as they look with name servers.
+const HELLO_LOOKUPS: &[u8] = b"\x08\x01\xc0\x3e\x03";
+const ADD_REDIRECTED: &[u8] = b"\x0a\x12\x0a\x02u1\x12\x09\x0a\x01n\x12\x01s\x1a\x01a\xc8\x3e\x02";
+
+#[test]
+fn what_becomes_of_lookups_is_told_to_who_understands_it() {
+    let features = FEATURE_LISTENERS | FEATURE_LOOKUPS;
+    let hello = Hello { version: Version::V1.into(), features };
+    assert_eq!(encode(&hello).unwrap(), HELLO_LOOKUPS);
+    for (hello, listeners, lookups) in [
+        (HELLO, false, false),
+        (HELLO_LISTENERS, true, false),
+        (HELLO_LOOKUPS, true, true),
+        // It means nothing alone.
+        (b"\x08\x01\xc0\x3e\x02", false, false),
+    ] {
+        let hello = decode_hello(hello, &[]).unwrap();
+        assert_eq!((hello.takes_listeners(), hello.takes_lookups()), (listeners, lookups));
+    }
+
+    let (uid, workload_info) = ("u1".to_owned(), Some(info()));
+    let lookups = Lookups::Redirected.into();
+    let add = AddWorkload { uid, workload_info, lookups, listeners: Vec::new() };
+    assert_eq!(request(workload_request::Payload::Add(add)), ADD_REDIRECTED);
+    let mut of_a_later_version = ADD_REDIRECTED.to_vec();
+    *of_a_later_version.last_mut().unwrap() = 9;
+    for (bytes, expected) in [
+        (ADD, Lookups::Unspecified),
+        (ADD_REDIRECTED, Lookups::Redirected),
+        (&of_a_later_version, Lookups::Unspecified),
+    ] {
+        let request = decode_request(bytes, fds(1)).unwrap();
+        assert!(matches!(request, Request::Add { lookups, .. } if lookups == expected));
+    }
+}
+
+#[test]
+fn a_pods_whole_set_of_listeners_fits_a_packet() {
+    let proxy = [15001, 15006, 15008].map(ListenAt::any);
+    let all: Vec<_> = proxy.into_iter().chain(ListenAt::LOOKUPS).collect();
+    let info = WorkloadInfo {
+        name: "n".repeat(253),
+        namespace: "s".repeat(63),
+        service_account: "a".repeat(253),
+    };
+    let add = AddWorkload {
+        uid: "u".repeat(36),
+        workload_info: Some(info),
+        listeners: all.iter().map(|at| at.entry()).collect(),
+        lookups: Lookups::Redirected.into(),
+    };
+    let bytes = request(workload_request::Payload::Add(add));
+    let Request::Add { listeners, .. } = decode_request(&bytes, fds(8)).unwrap() else {
+        panic!("not an add")
+    };
+    let places: Vec<_> = listeners.iter().map(|given| given.at).collect();
+    assert_eq!(places, all);
+}
+
+#[test]
+fn a_place_is_an_address_a_port_and_a_protocol() {
+    use zds::Carries::{Connections, Datagrams};
+    let [udp4, tcp4, udp6, tcp6] = ListenAt::LOOKUPS;
+    for (at, addresses, carries) in [
+        (ListenAt::any(15001), &["0.0.0.0:15001", "[::]:15001"][..], Connections),
+        (udp4, &["127.0.0.1:15053"], Datagrams),
+        (tcp4, &["127.0.0.1:15053"], Connections),
+        (udp6, &["[::1]:15053"], Datagrams),
+        (tcp6, &["[::1]:15053"], Connections),
+    ] {
+        assert_eq!(at.carries(), carries);
+        for address in ["0.0.0.0:15001", "[::]:15001", "127.0.0.1:15053", "[::1]:15053"]
+            .into_iter()
+            .chain(["127.0.0.2:15053", "127.0.0.1:53", "0.0.0.0:15053", "[::1]:15001"])
+        {
+            let is_at = at.is_at(address.parse().unwrap());
+            assert_eq!(is_at, addresses.contains(&address), "{at}: {address}");
+        }
+    }
 }
 
 #[test]
@@ -285,8 +384,9 @@ fn a_listener_that_is_none_is_refused() {
         let ack = ack_with(Ack { listeners: vec![entry], ..Ack::default() });
         let error = decode_response(&ack, fds(1)).unwrap_err();
         assert!(matches!(error, Violation::UnknownListener { kind: "ack", .. }), "{error}");
-        let add =
-            AddWorkload { uid: "u1".into(), workload_info: Some(info()), listeners: vec![entry] };
+        let (uid, workload_info) = ("u1".into(), Some(info()));
+        let listeners = vec![entry];
+        let add = AddWorkload { uid, workload_info, listeners, ..AddWorkload::default() };
         let error = violation(&request(workload_request::Payload::Add(add)), 2);
         assert!(matches!(error, Violation::UnknownListener { kind: "add", .. }), "{error}");
     }

@@ -1,27 +1,30 @@
 //! Who turns connections away when no ztunnel comes: an application that is reset knows
-//! where it stands, one that waits for ever does not.
+//! where it stands, one that waits for ever does not. Name lookups are answered with a
+//! failure for the same reason: dropped, each would cost its application the whole patience
+//! of its resolver, once for each server and attempt.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::HeldListener;
+use super::{Duplicate, HeldListener, turned_away};
 use crate::facts::PodUid;
 
-/// Between two attempts to accept when that fails: most often for want of descriptors,
-/// and the connection stays in the queue.
+/// Between two attempts to accept or read when that fails: most often for want of
+/// descriptors, and the connection stays in the queue.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// The room's metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     turned_away: Counter,
+    lookups_failed: Counter,
 }
 
 impl Metrics {
@@ -29,6 +32,8 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         let help = "connections of captured pods that were reset because no ztunnel came in time";
         registry.register("sluice_agent_connections_turned_away", help, self.turned_away.clone());
+        let help = "name lookups of captured pods that were failed because no ztunnel came in time";
+        registry.register("sluice_agent_lookups_failed", help, self.lookups_failed.clone());
     }
 }
 
@@ -104,11 +109,21 @@ fn inodes(listeners: &[HeldListener]) -> Vec<u64> {
 
 async fn door(uid: PodUid, listeners: Vec<HeldListener>, hold: Duration, metrics: Metrics) {
     tokio::time::sleep(hold).await;
-    tracing::warn!(%uid, ?hold, "no ztunnel serves the pod: its connections are reset");
+    tracing::warn!(%uid, ?hold, "no ztunnel serves the pod: its connections are reset, its name lookups fail");
     let mut ports = JoinSet::new();
     for held in &listeners {
-        match held.duplicate().and_then(TcpListener::from_std) {
-            Ok(listener) => drop(ports.spawn(reset_all(listener, metrics.clone()))),
+        let begun = held.duplicate().and_then(|duplicate| match duplicate {
+            Duplicate::Connections(listener) => {
+                let listener = TcpListener::from_std(listener)?;
+                Ok(ports.spawn(reset_all(listener, metrics.clone())))
+            }
+            Duplicate::Datagrams(socket) => {
+                let socket = UdpSocket::from_std(socket)?;
+                Ok(ports.spawn(fail_all(socket, metrics.clone())))
+            }
+        });
+        match begun {
+            Ok(_) => {}
             Err(error) => tracing::error!(%uid, at = %held.at(), %error, "cannot turn away"),
         }
     }
@@ -124,6 +139,25 @@ async fn reset_all(listener: TcpListener, metrics: Metrics) {
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot accept a connection to reset it");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn fail_all(socket: UdpSocket, metrics: Metrics) {
+    let mut query = [0; turned_away::LONGEST];
+    loop {
+        match socket.recv_from(&mut query).await {
+            Ok((length, client)) => {
+                if let Some(answer) = turned_away::answer(&query[..length]) {
+                    metrics.lookups_failed.inc();
+                    // Who does not hear it asks again.
+                    let _ = socket.try_send_to(&answer, client);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot read a name lookup to fail it");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

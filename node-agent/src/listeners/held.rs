@@ -1,12 +1,41 @@
 //! A listener that the agent holds.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use netns::{PodNetns, inspect_listener};
-use zds::{GivenListener, ListenAt};
+use netns::{ListenerFacts, PodNetns, inspect_datagrams, inspect_listener};
+use zds::{Carries, GiveBack, GivenListener, ListenAt, Lookups};
+
+/// What the agent holds of one pod. Each of the two is there as a whole or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct PodListeners {
+    /// Those of the proxy.
+    pub proxy: Vec<HeldListener>,
+    /// Those of the pod's name server.
+    pub lookups: Vec<HeldListener>,
+}
+
+impl PodListeners {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &HeldListener> {
+        self.proxy.iter().chain(&self.lookups)
+    }
+
+    /// What is missing of a pod, of which `wanted` can be handed on and whose lookups go
+    /// this way.
+    #[must_use]
+    pub fn lacking(&self, wanted: GiveBack, lookups: Lookups) -> GiveBack {
+        let lacks_lookups = self.lookups.is_empty() && lookups == Lookups::Redirected;
+        match (wanted, self.proxy.is_empty(), lacks_lookups) {
+            (GiveBack::All, true, true) => GiveBack::All,
+            (GiveBack::All | GiveBack::Proxy, true, _) => GiveBack::Proxy,
+            (GiveBack::All | GiveBack::Lookups, _, true) => GiveBack::Lookups,
+            _ => GiveBack::NotAsked,
+        }
+    }
+}
 
 /// An in-pod listener. Clones share one descriptor; the port is free when the last clone
 /// and the last duplicate of a ztunnel are gone.
@@ -42,9 +71,9 @@ pub enum ReturnError {
 }
 
 impl HeldListener {
-    pub(super) fn of(at: ListenAt, listener: TcpListener) -> io::Result<Self> {
-        let inode = inspect_listener(&listener)?.inode;
-        Ok(Self { at, socket: Arc::new(listener.into()), inode })
+    pub(super) fn of(at: ListenAt, socket: OwnedFd) -> io::Result<Self> {
+        let inode = inspect(at, &socket)?.inode;
+        Ok(Self { at, socket: Arc::new(socket), inode })
     }
 
     /// Takes a listener back from a ztunnel, if it is what it is said to be.
@@ -53,9 +82,8 @@ impl HeldListener {
     /// Any [`ReturnError`].
     pub fn returned(given: GivenListener, netns: &PodNetns) -> Result<Self, ReturnError> {
         let GivenListener { at, fd } = given;
-        let facts =
-            inspect_listener(&fd).map_err(|source| ReturnError::NotAListener { at, source })?;
-        if facts.addr.port() != at.port || !facts.addr.ip().is_unspecified() {
+        let facts = inspect(at, &fd).map_err(|source| ReturnError::NotAListener { at, source })?;
+        if !at.is_at(facts.addr) {
             return Err(ReturnError::Elsewhere { at, found: facts.addr });
         }
         // Kernels before 5.14 cannot tell.
@@ -72,18 +100,38 @@ impl HeldListener {
         self.at
     }
 
-    /// What tells the socket from others, as in `/proc/net/tcp`.
+    /// What tells the socket from others, as in `/proc/net/tcp` and `/proc/net/udp`.
     #[must_use]
     pub fn inode(&self) -> u64 {
         self.inode
     }
 
-    /// A duplicate to accept from.
+    /// A duplicate to accept from, or to read from.
     ///
     /// # Errors
     /// When out of descriptors.
-    pub fn duplicate(&self) -> io::Result<TcpListener> {
-        Ok(self.socket.try_clone()?.into())
+    pub fn duplicate(&self) -> io::Result<Duplicate> {
+        let socket = self.socket.try_clone()?;
+        Ok(match self.at.carries() {
+            Carries::Connections => Duplicate::Connections(socket.into()),
+            Carries::Datagrams => Duplicate::Datagrams(socket.into()),
+        })
+    }
+}
+
+/// A duplicate of a [`HeldListener`].
+#[derive(Debug)]
+pub enum Duplicate {
+    /// Of one that listens.
+    Connections(TcpListener),
+    /// Of one that datagrams come to.
+    Datagrams(UdpSocket),
+}
+
+fn inspect(at: ListenAt, fd: &OwnedFd) -> io::Result<ListenerFacts> {
+    match at.carries() {
+        Carries::Connections => inspect_listener(fd),
+        Carries::Datagrams => inspect_datagrams(fd),
     }
 }
 

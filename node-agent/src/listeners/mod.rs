@@ -7,14 +7,20 @@
 //!       an earlier agent's ─────┘          └── no ztunnel for the hold time:
 //!       come back from ztunnel                 the doorman accepts and resets
 //! ```
+//!
+//! A pod whose name lookups are redirected has the sockets of its name server besides. Of
+//! those, several ztunnels may read at once: each lookup comes to one of them.
 
 mod doorman;
 mod held;
 mod open;
+mod turned_away;
 
 pub use doorman::{Doorman, Metrics};
-pub use held::{HeldListener, ReturnError};
+pub use held::{Duplicate, HeldListener, PodListeners, ReturnError};
 pub use open::{OpenError, Opener};
 
+#[cfg(test)]
+mod lookups_tests;
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,11 @@
 
 use std::io;
 
-use netns::{Families, Fence, FenceError, ListenAny, PodNetns, PortUse, listen_any};
-use zds::ListenAt;
+use netns::{
+    Families, Fence, FenceError, ListenAny, LoopbackError, LoopbackSockets, PodNetns, PortUse,
+    listen_any, listen_loopback,
+};
+use zds::{ListenAt, port};
 
 use super::HeldListener;
 use crate::inside::inside;
@@ -11,9 +14,8 @@ use crate::inside::inside;
 /// Connections that may wait while there is no ztunnel; the pod's `somaxconn` caps it.
 const BACKLOG: i32 = 4096;
 
-/// What a ztunnel serves: outbound, inbound plaintext, tunnels. DNS listeners are its own:
-/// nobody waits for an answer as long as a ztunnel takes to come.
-const PORTS: [u16; 3] = [zds::port::OUTBOUND, zds::port::INBOUND_PLAIN, zds::port::INBOUND_HBONE];
+/// What a proxy serves: outbound, inbound plaintext, tunnels.
+const PORTS: [u16; 3] = [port::OUTBOUND, port::INBOUND_PLAIN, port::INBOUND_HBONE];
 
 /// Why a pod has no listeners.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +23,7 @@ pub enum OpenError {
     /// Its namespace cannot be entered.
     #[error("open the pod's listeners: {0}")]
     Fence(#[from] FenceError),
-    /// A port is somebody else's: a ztunnel's that binds for itself, or an application's.
+    /// A port is somebody else's: a ztunnel's that binds it for itself, or an application's.
     #[error("port {0} of the pod is taken")]
     Taken(u16),
     /// The system refused.
@@ -47,13 +49,33 @@ impl Opener {
         Self { fence }
     }
 
-    /// All listeners of one pod, or none.
+    /// All listeners of one pod's proxy, or none.
     ///
     /// # Errors
     /// Any [`OpenError`].
     pub async fn open(&self, netns: &PodNetns) -> Result<Vec<HeldListener>, OpenError> {
         inside(&self.fence, netns, || PORTS.into_iter().map(open).collect()).await?
     }
+
+    /// All sockets of one pod's name server, or none: of the address families that it has.
+    ///
+    /// # Errors
+    /// Any [`OpenError`].
+    pub async fn open_lookups(&self, netns: &PodNetns) -> Result<Vec<HeldListener>, OpenError> {
+        inside(&self.fence, netns, open_lookups).await?
+    }
+}
+
+fn open_lookups() -> Result<Vec<HeldListener>, OpenError> {
+    let failed = |source| failed(port::DNS, source);
+    let opened = listen_loopback(port::DNS, Families::All, Some(zds::PACKET_MARK.value));
+    let opened = opened.map_err(|LoopbackError { source, .. }| failed(source))?;
+    let sockets = opened.into_iter().flat_map(|LoopbackSockets { udp, tcp, .. }| {
+        // In the order of the places.
+        [udp.into(), tcp.into()]
+    });
+    let held = ListenAt::LOOKUPS.into_iter().zip(sockets);
+    held.map(|(at, socket)| HeldListener::of(at, socket).map_err(failed)).collect()
 }
 
 fn open(port: u16) -> Result<HeldListener, OpenError> {
@@ -65,10 +87,13 @@ fn open(port: u16) -> Result<HeldListener, OpenError> {
         // Shared, an application of the same user could join the port.
         port_use: PortUse::Alone,
     };
-    let opened =
-        listen_any(&any).and_then(|listener| HeldListener::of(ListenAt::any(port), listener));
-    opened.map_err(|source| match source.kind() {
+    let opened = listen_any(&any).and_then(|it| HeldListener::of(ListenAt::any(port), it.into()));
+    opened.map_err(|source| failed(port, source))
+}
+
+fn failed(port: u16, source: io::Error) -> OpenError {
+    match source.kind() {
         io::ErrorKind::AddrInUse => OpenError::Taken(port),
         _ => OpenError::Listen { port, source },
-    })
+    }
 }

@@ -8,33 +8,38 @@ use std::time::Duration;
 use netns::{Families, Fence, ListenAny, PodNetns, PortUse, listen_any};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use zds::WorkloadInfo;
 use zds::link::Link;
+use zds::{ListenAt, Lookups, WorkloadInfo};
 
 use super::*;
 use crate::facts::PodUid;
 use crate::reconcile::State;
 use crate::testing::{FakeApi, FakeZtunnel, Node, PATIENCE, ScratchPod, eventually};
-use crate::ztunnel_link::{self, Ack, ZtunnelLink, server};
+use crate::ztunnel_link::{self, Ack, Workload, ZtunnelLink, server};
 
 const PORTS: [u16; 3] = [zds::port::OUTBOUND, zds::port::INBOUND_PLAIN, zds::port::INBOUND_HBONE];
 
-fn uid() -> PodUid {
+pub(super) fn uid() -> PodUid {
     PodUid("a".into())
 }
 
-fn info() -> WorkloadInfo {
-    WorkloadInfo { name: "web".into(), namespace: "shop".into(), service_account: "clerk".into() }
+pub(super) fn workload(lookups: Lookups) -> Workload {
+    let info = WorkloadInfo {
+        name: "web".into(),
+        namespace: "shop".into(),
+        service_account: "clerk".into(),
+    };
+    Workload { info, lookups }
 }
 
 /// One life of the agent, as far as ztunnel sees it.
-struct Agent {
-    link: ZtunnelLink,
+pub(super) struct Agent {
+    pub(super) link: ZtunnelLink,
     stop: CancellationToken,
 }
 
 impl Agent {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let opener = Opener::new(Fence::new(1).unwrap());
         let link = ZtunnelLink::new(ztunnel_link::Metrics::default(), opener);
         Self { link, stop: CancellationToken::new() }
@@ -46,29 +51,40 @@ impl Agent {
         theirs
     }
 
-    async fn ztunnel(&self) -> FakeZtunnel {
+    pub(super) async fn ztunnel(&self) -> FakeZtunnel {
         self.resumed(Arc::default()).await
     }
 
     /// A ztunnel that is there since an earlier life of the agent.
-    async fn resumed(&self, told: Arc<Mutex<crate::testing::Told>>) -> FakeZtunnel {
+    pub(super) async fn resumed(&self, told: Arc<Mutex<crate::testing::Told>>) -> FakeZtunnel {
         told.lock().unwrap().lines.clear();
         let ztunnel = FakeZtunnel::taking(self.wire(), told);
         snapshot(&ztunnel).await;
         ztunnel
     }
 
-    async fn old_fashioned(&self) -> FakeZtunnel {
+    /// One of before ztunnels took the sockets of name servers.
+    pub(super) async fn taking_no_lookups(&self) -> FakeZtunnel {
+        let ztunnel = FakeZtunnel::taking_no_lookups(self.wire(), Arc::default());
+        snapshot(&ztunnel).await;
+        ztunnel
+    }
+
+    pub(super) async fn old_fashioned(&self) -> FakeZtunnel {
         let ztunnel = FakeZtunnel::start(self.wire(), None);
         snapshot(&ztunnel).await;
         ztunnel
     }
 
-    async fn add(&self, pod: &ScratchPod) {
-        self.link.add(&uid(), info(), pod.netns()).await.unwrap();
+    pub(super) async fn add(&self, pod: &ScratchPod) {
+        self.add_with(pod, Lookups::Direct).await;
     }
 
-    fn doorman(&self, hold: Duration) -> JoinHandle<()> {
+    pub(super) async fn add_with(&self, pod: &ScratchPod, lookups: Lookups) {
+        self.link.add(&uid(), workload(lookups), pod.netns()).await.unwrap();
+    }
+
+    pub(super) fn doorman(&self, hold: Duration) -> JoinHandle<()> {
         let (link, stop) = (self.link.clone(), self.stop.clone());
         let doorman = Doorman::new(hold, super::Metrics::default());
         tokio::spawn(doorman.run(self.link.changes(), move || link.unserved(), stop))
@@ -88,8 +104,8 @@ async fn snapshot(ztunnel: &FakeZtunnel) {
     .await;
 }
 
-fn dial(pod: &ScratchPod) -> std::io::Result<TcpStream> {
-    let to = SocketAddr::from(([127, 0, 0, 1], zds::port::OUTBOUND));
+pub(super) fn dial(pod: &ScratchPod, port: u16) -> std::io::Result<TcpStream> {
+    let to = SocketAddr::from(([127, 0, 0, 1], port));
     let stream = pod.inside(move || TcpStream::connect_timeout(&to, PATIENCE))?;
     stream.set_nonblocking(true)?;
     Ok(stream)
@@ -103,7 +119,7 @@ fn fate(mut stream: &TcpStream) -> Option<std::io::Result<usize>> {
     }
 }
 
-async fn is_reset(stream: &TcpStream) {
+pub(super) async fn is_reset(stream: &TcpStream) {
     eventually("the connection is reset", || async {
         match fate(stream) {
             None => false,
@@ -137,13 +153,13 @@ async fn a_pod_comes_with_listeners_that_every_ztunnel_shares() {
     assert_eq!(second.inodes("a"), inodes, "in the snapshot");
     drop(first);
     drop(second);
-    let waiting = dial(&pod).expect("the port stays ours");
+    let waiting = dial(&pod, zds::port::OUTBOUND).expect("the port stays ours");
     let third = agent.ztunnel().await;
     assert_eq!(third.inodes("a"), inodes);
     assert!(fate(&waiting).is_none(), "it waited for the next ztunnel");
 
     agent.link.del(&uid()).await.unwrap();
-    assert_eq!(dial(&pod).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(dial(&pod, zds::port::OUTBOUND).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test]
@@ -157,7 +173,7 @@ async fn a_restarted_agent_gets_the_same_sockets_back() {
     };
     for netns in [Some(pod.netns()), None] {
         let agent = Agent::new();
-        agent.link.restore(&uid(), info(), netns);
+        agent.link.restore(&uid(), workload(Lookups::Direct), netns);
         let ztunnel = agent.resumed(Arc::clone(&told)).await;
         let found = agent.link.netns(&uid()).map(|netns| netns.id());
         assert_eq!(found, Some(pod.netns().id()), "{:?}", ztunnel.lines());
@@ -173,11 +189,11 @@ async fn only_the_pods_own_listeners_are_taken_back() {
     let told: Arc<Mutex<crate::testing::Told>> = Arc::default();
     let foreign = bind_shared(&other).unwrap().into_iter().zip(PORTS);
     let foreign = foreign.map(|(listener, port)| zds::GivenListener {
-        at: zds::ListenAt::any(port),
+        at: ListenAt::any(port),
         fd: listener.into(),
     });
     told.lock().unwrap().holds.insert("a".into(), foreign.collect());
-    agent.link.restore(&uid(), info(), Some(pod.netns()));
+    agent.link.restore(&uid(), workload(Lookups::Direct), Some(pod.netns()));
     let liar = agent.resumed(told).await;
     assert_eq!(liar.lines(), ["add a", "snapshot"]);
     let next = agent.ztunnel().await;
@@ -196,7 +212,8 @@ async fn for_a_ztunnel_that_binds_its_own_the_agent_lets_go() {
     assert!(new.serves("a") && new.inodes("a").is_empty());
     let own = bind_shared(&pod).expect("the ports are shared now");
     let other = ScratchPod::new();
-    agent.link.add(&PodUid("b".into()), info(), other.netns()).await.unwrap();
+    let direct = workload(Lookups::Direct);
+    agent.link.add(&PodUid("b".into()), direct, other.netns()).await.unwrap();
     let port = |pod: &ScratchPod| pod.run("ss -Htln");
     assert_eq!(port(&other), "", "the agent opens none");
 
@@ -236,8 +253,8 @@ async fn a_new_sandbox_gets_new_listeners() {
     agent.add(&next).await;
     let after = ztunnel.inodes("a");
     assert!(after.len() == 3 && after.iter().all(|inode| !before.contains(inode)));
-    assert_eq!(dial(&pod).unwrap_err().kind(), ErrorKind::ConnectionRefused);
-    assert!(dial(&next).is_ok());
+    assert_eq!(dial(&pod, zds::port::OUTBOUND).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert!(dial(&next, zds::port::OUTBOUND).is_ok());
 }
 
 #[tokio::test]
@@ -246,18 +263,18 @@ async fn when_the_hold_time_is_over_connections_are_reset_until_a_ztunnel_comes(
     let doorman = agent.doorman(Duration::from_secs(1));
     let ztunnel = agent.ztunnel().await;
     agent.add(&pod).await;
-    let early = dial(&pod).unwrap();
+    let early = dial(&pod, zds::port::OUTBOUND).unwrap();
     drop(ztunnel);
-    let waiting = dial(&pod).unwrap();
+    let waiting = dial(&pod, zds::port::OUTBOUND).unwrap();
     is_reset(&early).await;
     is_reset(&waiting).await;
-    is_reset(&dial(&pod).expect("the port stays ours")).await;
+    is_reset(&dial(&pod, zds::port::OUTBOUND).expect("the port stays ours")).await;
 
     let next = agent.ztunnel().await;
     assert_eq!(next.inodes("a").len(), 3);
     assert_eq!(agent.link.ack(&uid()), Ack::Serving);
     eventually("a connection waits for ztunnel", || async {
-        let stream = dial(&pod).unwrap();
+        let stream = dial(&pod, zds::port::OUTBOUND).unwrap();
         let accepted = next.told.lock().unwrap().holds["a"][0].fd.try_clone().unwrap();
         let accepted = std::net::TcpListener::from(accepted).accept();
         accepted.is_ok() && fate(&stream).is_none()
@@ -276,9 +293,9 @@ async fn a_pod_that_leaves_without_a_ztunnel_leaves_no_port() {
     let ztunnel = agent.ztunnel().await;
     agent.add(&pod).await;
     drop(ztunnel);
-    is_reset(&dial(&pod).unwrap()).await;
+    is_reset(&dial(&pod, zds::port::OUTBOUND).unwrap()).await;
     agent.link.del(&uid()).await.unwrap();
-    eventually("the port is free", || async { dial(&pod).is_err() }).await;
+    eventually("the port is free", || async { dial(&pod, zds::port::OUTBOUND).is_err() }).await;
 }
 
 #[tokio::test]
@@ -287,12 +304,12 @@ async fn a_pod_that_the_only_ztunnel_refuses_does_not_hang_for_ever() {
     let _doorman = agent.doorman(Duration::ZERO);
     let ztunnel = agent.ztunnel().await;
     agent.add(&pod).await;
-    let waiting = dial(&pod).unwrap();
+    let waiting = dial(&pod, zds::port::OUTBOUND).unwrap();
     drop(ztunnel);
     let refusing = FakeZtunnel::taking_but(agent.wire(), "a");
     snapshot(&refusing).await;
     is_reset(&waiting).await;
-    is_reset(&dial(&pod).unwrap()).await;
+    is_reset(&dial(&pod, zds::port::OUTBOUND).unwrap()).await;
 }
 
 /// The netns of a test stays alive by its pod only.
@@ -308,7 +325,7 @@ fn a_held_listener_tells_where_it_is() {
 }
 
 /// A whole agent with a pod that is about to be captured.
-async fn node(folder: &std::path::Path) -> (Node, FakeApi, ScratchPod) {
+pub(super) async fn node(folder: &std::path::Path) -> (Node, FakeApi, ScratchPod) {
     let (api, pod) = (FakeApi::new(), ScratchPod::new());
     api.add_pod("web", Some("10.9.0.5"));
     let node = Node::start(folder, &api).await;

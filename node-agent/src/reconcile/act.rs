@@ -6,6 +6,7 @@ use super::effects::EffectError;
 use super::plan::Action;
 use super::pod::State;
 use super::run::Reconciler;
+use crate::enrollment;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
 
@@ -88,7 +89,8 @@ impl Reconciler {
 
     async fn look(&self, uid: &PodUid, held: &mut Option<PodNetns>) -> Result<(), EffectError> {
         let (facts, netns) = self.subject(uid, held).await?;
-        let captured = self.inner.effects.look(&facts, &netns).await?;
+        let wanted = enrollment::options(&facts, &self.inner.settings);
+        let captured = self.inner.effects.look(&facts, &netns, &wanted).await?;
         *held = captured.then_some(netns);
         let options = self.inner.settings.options.clone();
         self.enter(uid, |pod| {

@@ -1,15 +1,15 @@
 //! What actions do, one pod at a time. Thin: every step is a call to the room that owns
 //! it, in the order the law asks for.
 
-use capture::Options;
+use capture::{Dns, Options};
 use netns::PodNetns;
-use zds::WorkloadInfo;
+use zds::{Lookups, WorkloadInfo};
 
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::{KubeApi, KubeError};
 use crate::pod_netns::{LocateError, Locator, Store, StoreError};
 use crate::rules::{Drift, Rules, RulesError};
-use crate::ztunnel_link::{Ack, LinkError, ZtunnelLink};
+use crate::ztunnel_link::{Ack, LinkError, Workload, ZtunnelLink};
 
 /// Which step failed.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ impl Effects {
     ) -> Result<(), EffectError> {
         let outcome = async {
             // Also when ztunnel serves the pod already: that may be in an earlier sandbox.
-            self.link.add(&facts.uid, info(facts), netns.clone()).await?;
+            self.link.add(&facts.uid, workload(facts, options), netns.clone()).await?;
             self.apply_and_observe(netns, options).await
         };
         match outcome.await {
@@ -94,10 +94,32 @@ impl Effects {
         netns: &PodNetns,
         options: &Options,
     ) -> Result<(), EffectError> {
-        if self.link.ack(&facts.uid) != Ack::Serving {
-            self.link.add(&facts.uid, info(facts), netns.clone()).await?;
+        let workload = workload(facts, options);
+        if self.link.ack(&facts.uid) != Ack::Serving || self.joins(facts, &workload) {
+            self.link.add(&facts.uid, workload.clone(), netns.clone()).await?;
         }
-        self.apply_and_observe(netns, options).await
+        self.apply_and_observe(netns, options).await?;
+        self.close_name_server(facts, workload, netns).await
+    }
+
+    /// Whether its name lookups were direct. The name server comes before the redirect.
+    fn joins(&self, facts: &PodFacts, workload: &Workload) -> bool {
+        workload.lookups == Lookups::Redirected
+            && self.link.lookups(&facts.uid) != Some(Lookups::Redirected)
+    }
+
+    /// The name server goes after the redirect.
+    async fn close_name_server(
+        &self,
+        facts: &PodFacts,
+        workload: Workload,
+        netns: &PodNetns,
+    ) -> Result<(), EffectError> {
+        let served = self.link.lookups(&facts.uid) == Some(Lookups::Redirected);
+        if workload.lookups == Lookups::Direct && served {
+            self.link.add(&facts.uid, workload, netns.clone()).await?;
+        }
+        Ok(())
     }
 
     async fn apply_and_observe(
@@ -136,13 +158,16 @@ impl Effects {
         netns: &PodNetns,
         options: &Options,
     ) -> Result<Vec<Drift>, EffectError> {
-        if self.link.lacks_listeners(&facts.uid, netns) {
-            self.link.add(&facts.uid, info(facts), netns.clone()).await?;
+        let workload = workload(facts, options);
+        let lacks = self.link.lacks_listeners(&facts.uid, netns, workload.lookups);
+        if lacks || self.joins(facts, &workload) {
+            self.link.add(&facts.uid, workload.clone(), netns.clone()).await?;
         }
         let drifts = self.rules.verify(netns, options).await?;
         if !drifts.is_empty() {
             self.apply_and_observe(netns, options).await?;
         }
+        self.close_name_server(facts, workload, netns).await?;
         Ok(drifts)
     }
 
@@ -152,11 +177,12 @@ impl Effects {
         &self,
         facts: &PodFacts,
         netns: &PodNetns,
+        options: &Options,
     ) -> Result<bool, EffectError> {
         if !self.rules.present(netns).await? {
             return Ok(false);
         }
-        match self.link.add(&facts.uid, info(facts), netns.clone()).await {
+        match self.link.add(&facts.uid, workload(facts, options), netns.clone()).await {
             // It is on the roster now: the next ztunnel finds it in its snapshot.
             Ok(()) | Err(LinkError::NoZtunnel) => Ok(true),
             Err(error) => Err(error.into()),
@@ -186,11 +212,16 @@ impl Effects {
     }
 }
 
-/// Who a pod is, in ztunnel's words.
-pub(super) fn info(facts: &PodFacts) -> WorkloadInfo {
-    WorkloadInfo {
+/// A pod with these rules, in ztunnel's words.
+pub(super) fn workload(facts: &PodFacts, options: &Options) -> Workload {
+    let info = WorkloadInfo {
         name: facts.name.name.clone(),
         namespace: facts.name.namespace.clone(),
         service_account: facts.service_account.clone(),
-    }
+    };
+    let lookups = match options.dns {
+        Dns::On => Lookups::Redirected,
+        Dns::Off => Lookups::Direct,
+    };
+    Workload { info, lookups }
 }

@@ -10,12 +10,12 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::effects::{Effects, info};
+use super::effects::{Effects, workload};
 use super::metrics::Metrics;
 use super::plan::Action;
 use super::pod::{Attachment, Pod};
 use super::table::{Fact, Table};
-use crate::enrollment::Settings;
+use crate::enrollment::{self, Settings};
 use crate::facts::{PodFacts, PodUid};
 use crate::pod_netns::Record;
 
@@ -239,7 +239,8 @@ impl Reconciler {
         let facts = self.facts(uid);
         if let Some(facts) = facts.filter(|facts| facts.annotations.redirection) {
             tracing::warn!(pod = %facts.name, %uid, %error, "captured pod is not found again yet");
-            self.inner.effects.link.restore(uid, info(&facts), None);
+            let workload = workload(&facts, &enrollment::options(&facts, &self.inner.settings));
+            self.inner.effects.link.restore(uid, workload, None);
         }
     }
 

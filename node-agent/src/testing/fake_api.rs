@@ -90,6 +90,11 @@ impl FakeApi {
         self.patch(&pod_path(name), &patch);
     }
 
+    /// An annotation that the pod's owner has written.
+    pub fn annotate(&self, name: &str, key: &str, value: &str) {
+        self.patch(&pod_path(name), &json!({"metadata": {"annotations": {key: value}}}));
+    }
+
     pub fn delete_pod(&self, name: &str) {
         let gone = self.objects.lock().unwrap().remove(&pod_path(name)).unwrap();
         // Nobody may be watching.

@@ -8,8 +8,8 @@ use netns::PodNetns;
 use tokio::task::JoinHandle;
 use zds::link::Link;
 use zds::{
-    Ack, FEATURE_LISTENERS, GiveBack, GivenListener, Hello, Request, Version, WorkloadResponse,
-    workload_response::Payload,
+    Ack, Carries, FEATURE_LISTENERS, FEATURE_LOOKUPS, GiveBack, GivenListener, Hello, Lookups,
+    Request, Version, WorkloadResponse, workload_response::Payload,
 };
 
 /// What a ztunnel was told.
@@ -21,6 +21,10 @@ pub struct Told {
     pub serves: BTreeMap<String, PodNetns>,
     /// The listeners it would serve on.
     pub holds: BTreeMap<String, Vec<GivenListener>>,
+    /// What it heard last of a pod's lookups.
+    pub lookups: BTreeMap<String, Lookups>,
+    /// Set from outside: from now on it refuses every add.
+    pub refuses: bool,
 }
 
 /// One connected ztunnel; gone when dropped.
@@ -45,12 +49,18 @@ impl FakeZtunnel {
 
     /// One that takes listeners, and gives back what it holds: at first what `told` has.
     pub fn taking(link: Link, told: Arc<Mutex<Told>>) -> Self {
+        Self::converse(link, FEATURE_LISTENERS | FEATURE_LOOKUPS, None, told)
+    }
+
+    /// Like [`FakeZtunnel::taking`], of one that binds the sockets of name servers itself.
+    pub fn taking_no_lookups(link: Link, told: Arc<Mutex<Told>>) -> Self {
         Self::converse(link, FEATURE_LISTENERS, None, told)
     }
 
     /// Like [`FakeZtunnel::taking`], of one that cannot serve a pod.
     pub fn taking_but(link: Link, refuse: &str) -> Self {
-        Self::converse(link, FEATURE_LISTENERS, Some(refuse), Arc::default())
+        let features = FEATURE_LISTENERS | FEATURE_LOOKUPS;
+        Self::converse(link, features, Some(refuse), Arc::default())
     }
 
     fn converse(link: Link, features: u32, refuse: Option<&str>, told: Arc<Mutex<Told>>) -> Self {
@@ -90,7 +100,11 @@ impl FakeZtunnel {
     pub fn inodes(&self, uid: &str) -> Vec<u64> {
         let told = self.told.lock().unwrap();
         let held = told.holds.get(uid).into_iter().flatten();
-        held.map(|given| netns::inspect_listener(&given.fd).unwrap().inode).collect()
+        let inspect = |given: &GivenListener| match given.at.carries() {
+            Carries::Connections => netns::inspect_listener(&given.fd),
+            Carries::Datagrams => netns::inspect_datagrams(&given.fd),
+        };
+        held.map(|given| inspect(given).unwrap().inode).collect()
     }
 }
 
@@ -104,16 +118,20 @@ impl Drop for FakeZtunnel {
 fn note(told: &mut Told, request: Request, refuse: Option<&str>) -> Answer {
     let mut answer = Answer::default();
     let line = match request {
-        Request::Add { workload, .. } if Some(workload.uid.as_str()) == refuse => {
+        Request::Add { workload, .. } if told.refuses || Some(workload.uid.as_str()) == refuse => {
             answer.ack.error = "address in use".to_owned();
             format!("add {}", workload.uid)
         }
-        Request::Add { workload, netns, listeners, give_back } => {
+        Request::Add { workload, netns, listeners, give_back, lookups } => {
             let uid = workload.uid;
             told.serves.insert(uid.clone(), PodNetns::from_fd(netns).unwrap());
-            if !listeners.is_empty() {
-                told.holds.insert(uid.clone(), listeners);
-            }
+            let held = told.holds.entry(uid.clone()).or_default();
+            held.retain(|held| {
+                let again = listeners.iter().any(|given| given.at == held.at);
+                !again && (lookups != Lookups::Direct || !held.at.is_for_lookups())
+            });
+            held.extend(listeners);
+            told.lookups.insert(uid.clone(), lookups);
             give(told, &uid, give_back, &mut answer);
             format!("add {uid}")
         }
@@ -139,7 +157,8 @@ fn give(told: &Told, uid: &str, give_back: GiveBack, answer: &mut Answer) {
     let netns = told.serves.get(uid).map(|netns| netns.as_fd().try_clone_to_owned().unwrap());
     answer.ack.has_netns = netns.is_some();
     answer.fds.extend(netns);
-    for given in told.holds.get(uid).into_iter().flatten() {
+    let held = told.holds.get(uid).into_iter().flatten();
+    for given in held.filter(|given| give_back.takes(given.at)) {
         answer.ack.listeners.push(given.at.entry());
         answer.fds.push(given.fd.try_clone().unwrap());
     }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A ztunnel that takes listeners gets those that the agent holds of a pod. To one that
-//! does not, everything is as in version 1, and the agent holds none.
+//! does not, everything is as in version 1, and the agent holds none. The same goes for the
+//! sockets of the pods' name servers, which ztunnels learned to take later.
 
 mod member;
 mod roster;
@@ -26,14 +27,15 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
-use zds::{Violation, WorkloadInfo};
+use zds::{GiveBack, Lookups, Violation};
 
+pub use member::Workload;
 pub use roster::Ack;
 pub use server::{Server, ServerError};
-pub use session::{Action, Command, EndReason, Event, Reclaim, Session, Subject, Takes, Ticket};
+pub use session::{Action, Command, EndReason, Event, Session, Subject, Takes, Ticket};
 
 use crate::facts::PodUid;
-use crate::listeners::{HeldListener, OpenError, Opener};
+use crate::listeners::{HeldListener, OpenError, Opener, PodListeners};
 use roster::{Order, Roster};
 
 /// How long an order may wait for its answer, including its turn behind others. Each
@@ -122,19 +124,19 @@ impl ZtunnelLink {
     pub async fn add(
         &self,
         uid: &PodUid,
-        info: WorkloadInfo,
+        workload: Workload,
         netns: PodNetns,
     ) -> Result<(), LinkError> {
-        let lacking = self.lacks_listeners(uid, &netns);
-        let opened = if lacking { self.open(uid, &netns).await? } else { Vec::new() };
-        let (connection, command) = self.lock().enter(uid, info, netns, opened)?;
+        let lacking = self.lock().lacking(uid, &netns, workload.lookups);
+        let opened = self.open(uid, &netns, lacking).await?;
+        let (connection, command) = self.lock().enter(uid, workload, netns, opened)?;
         order(&connection, command).await
     }
 
     /// Enters a pod that was captured before this process started; ztunnel learns of it
     /// in the next snapshot.
-    pub fn restore(&self, uid: &PodUid, info: WorkloadInfo, netns: Option<PodNetns>) {
-        self.lock().restore(uid, info, netns);
+    pub fn restore(&self, uid: &PodUid, workload: Workload, netns: Option<PodNetns>) {
+        self.lock().restore(uid, workload, netns);
     }
 
     /// Has every connected ztunnel stop serving a pod. A ztunnel that goes away meanwhile
@@ -155,14 +157,27 @@ impl ZtunnelLink {
 
     /// Without any, ztunnel is asked to open them: an older one that binds for itself may
     /// have the ports and share them with its like.
-    async fn open(&self, uid: &PodUid, netns: &PodNetns) -> Result<Vec<HeldListener>, OpenError> {
-        match self.opener.open(netns).await {
+    async fn open(
+        &self,
+        uid: &PodUid,
+        netns: &PodNetns,
+        lacking: GiveBack,
+    ) -> Result<PodListeners, OpenError> {
+        let or_none = |opened| match opened {
             Err(error @ OpenError::Taken(_)) => {
                 tracing::info!(%uid, %error, "ztunnel opens the pod's listeners");
                 Ok(Vec::new())
             }
             opened => opened,
+        };
+        let mut listeners = PodListeners::default();
+        if matches!(lacking, GiveBack::Proxy | GiveBack::All) {
+            listeners.proxy = or_none(self.opener.open(netns).await)?;
         }
+        if matches!(lacking, GiveBack::Lookups | GiveBack::All) {
+            listeners.lookups = or_none(self.opener.open_lookups(netns).await)?;
+        }
+        Ok(listeners)
     }
 
     /// Where a pod is, if it was entered with its namespace or a ztunnel gave it back.
@@ -174,8 +189,15 @@ impl ZtunnelLink {
     /// Whether we should hold a pod's listeners and do not: somebody else had a port when
     /// they were to be opened, or a ztunnel has not given them back.
     #[must_use]
-    pub fn lacks_listeners(&self, uid: &PodUid, netns: &PodNetns) -> bool {
-        self.lock().lacks_listeners(uid, netns)
+    pub fn lacks_listeners(&self, uid: &PodUid, netns: &PodNetns, lookups: Lookups) -> bool {
+        self.lock().lacking(uid, netns, lookups) != GiveBack::NotAsked
+    }
+
+    /// What ztunnels were last told about a pod's lookups; `None` of a pod that was not
+    /// entered.
+    #[must_use]
+    pub fn lookups(&self, uid: &PodUid) -> Option<Lookups> {
+        self.lock().lookups(uid)
     }
 
     /// The listeners that we hold and no ztunnel serves.

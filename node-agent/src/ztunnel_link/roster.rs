@@ -2,17 +2,17 @@
 //! has said. All of it behind one short lock, so that a pod that is added while a ztunnel
 //! connects is either in its snapshot or sent to it afterwards.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use netns::PodNetns;
 use tokio::sync::{mpsc, oneshot, watch};
-use zds::{GivenListener, Violation, WorkloadInfo};
+use zds::{GiveBack, GivenListener, Lookups, Violation};
 
-use super::member::Member;
+use super::member::{Member, Workload};
 use super::session::{Command, Subject, Takes};
 use super::{LinkError, Metrics};
 use crate::facts::PodUid;
-use crate::listeners::HeldListener;
+use crate::listeners::{HeldListener, PodListeners};
 
 /// Names one connection of this process' life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,11 @@ struct Connection {
     id: ConnectionId,
     takes: Takes,
     orders: mpsc::Sender<Order>,
+    /// Its last answer about each pod.
     acks: HashMap<PodUid, Result<(), String>>,
+    /// Pods whose connections it accepts, whatever it has refused of them since: what is
+    /// refused of a pod that is served leaves it as it was.
+    serves: HashSet<PodUid>,
     live: bool,
 }
 
@@ -75,28 +79,47 @@ impl Roster {
         self.changes.subscribe()
     }
 
-    /// Whether listeners should be opened for a pod before it is entered.
-    pub(super) fn lacks_listeners(&self, uid: &PodUid, netns: &PodNetns) -> bool {
+    /// Which listeners should be opened for a pod before it is entered.
+    pub(super) fn lacking(&self, uid: &PodUid, netns: &PodNetns, lookups: Lookups) -> GiveBack {
+        let wanted = self.newest_takes().map_or(GiveBack::NotAsked, Takes::may_give_back);
         let known = self.members.get(uid).filter(|member| member.is_in(netns));
-        self.newest_takes() == Some(Takes::Listeners)
-            && known.is_none_or(|member| member.listeners.is_empty())
+        let nothing = PodListeners::default();
+        known.map_or(&nothing, |member| &member.listeners).lacking(wanted, lookups)
+    }
+
+    /// What ztunnels were last told about a pod's lookups.
+    pub(super) fn lookups(&self, uid: &PodUid) -> Option<Lookups> {
+        self.members.get(uid).map(|member| member.workload.lookups)
     }
 
     /// Enters a pod, with listeners if some were opened, and says to whom its add goes.
     pub(super) fn enter(
         &mut self,
         uid: &PodUid,
-        info: WorkloadInfo,
+        workload: Workload,
         netns: PodNetns,
-        opened: Vec<HeldListener>,
+        opened: PodListeners,
     ) -> Result<(mpsc::Sender<Order>, Command), LinkError> {
         let known = self.members.remove(uid).filter(|member| member.is_in(&netns));
-        let listeners = known.map(|member| member.listeners).filter(|known| !known.is_empty());
-        let listeners = listeners.unwrap_or(opened);
-        let mut member = Member { info, netns: Some(netns), listeners };
+        if known.is_none() {
+            for connection in &mut self.connections {
+                connection.serves.remove(uid);
+            }
+        }
+        let mut listeners = known.map(|member| member.listeners).unwrap_or_default();
+        if listeners.proxy.is_empty() {
+            listeners.proxy = opened.proxy;
+        }
+        if workload.lookups == Lookups::Direct {
+            // ztunnel closes them too: the port is the application's again.
+            listeners.lookups.clear();
+        } else if listeners.lookups.is_empty() {
+            listeners.lookups = opened.lookups;
+        }
+        let mut member = Member { workload, netns: Some(netns), listeners };
         let takes = self.newest_takes();
-        if takes != Some(Takes::Listeners) {
-            member.release();
+        if let Some(takes) = takes {
+            member.release_unless(takes);
         }
         let command = member.command(uid, takes.unwrap_or(Takes::Netns));
         self.members.insert(uid.clone(), member);
@@ -107,8 +130,9 @@ impl Roster {
     }
 
     /// Enters a pod of the agent's earlier life, for the snapshots to come.
-    pub(super) fn restore(&mut self, uid: &PodUid, info: WorkloadInfo, netns: Option<PodNetns>) {
-        self.members.insert(uid.clone(), Member { info, netns, listeners: Vec::new() });
+    pub(super) fn restore(&mut self, uid: &PodUid, workload: Workload, netns: Option<PodNetns>) {
+        let listeners = PodListeners::default();
+        self.members.insert(uid.clone(), Member { workload, netns, listeners });
     }
 
     /// Strikes a pod off, and says who has to be told.
@@ -118,6 +142,7 @@ impl Roster {
         }
         for connection in &mut self.connections {
             connection.acks.remove(uid);
+            connection.serves.remove(uid);
         }
         self.changed();
         self.connections.iter().map(|connection| connection.orders.clone()).collect()
@@ -131,7 +156,8 @@ impl Roster {
     ) -> (ConnectionId, Vec<Command>) {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
-        let connection = Connection { id, takes, orders, acks: HashMap::new(), live: false };
+        let (acks, serves) = (HashMap::new(), HashSet::new());
+        let connection = Connection { id, takes, orders, acks, serves, live: false };
         self.connections.push(connection);
         self.metrics.connected(self.connections.len());
         self.release_unless(takes);
@@ -169,19 +195,11 @@ impl Roster {
         netns: Option<PodNetns>,
         listeners: Vec<GivenListener>,
     ) {
-        let takes = self.newest_takes();
+        let Some(takes) = self.newest_takes() else { return };
         let Some(member) = self.members.get_mut(uid) else { return };
         member.netns = member.netns.take().or(netns);
-        let Some(netns) = &member.netns else { return };
-        if takes != Some(Takes::Listeners) || !member.listeners.is_empty() {
-            return;
-        }
-        let taken = listeners.into_iter().map(|given| HeldListener::returned(given, netns));
-        match taken.collect::<Result<Vec<_>, _>>() {
-            Ok(taken) => {
-                tracing::debug!(%uid, listeners = taken.len(), "listeners are back");
-                member.listeners = taken;
-            }
+        match member.regain(listeners, takes) {
+            Ok(taken) => tracing::debug!(%uid, listeners = taken, "listeners are back"),
             Err(error) => tracing::warn!(%uid, %error, "listeners are not taken back"),
         }
     }
@@ -195,10 +213,11 @@ impl Roster {
     /// time to say so.
     pub(super) fn unserved(&self) -> BTreeMap<PodUid, Vec<HeldListener>> {
         let silent = |uid| self.connections.last().is_some_and(|c| !c.acks.contains_key(uid));
-        let served = |uid| self.connections.iter().any(|c| matches!(c.acks.get(uid), Some(Ok(()))));
-        let held = self.members.iter().filter(|(_, member)| !member.listeners.is_empty());
-        held.filter(|&(uid, _)| !served(uid) && !silent(uid))
-            .map(|(uid, member)| (uid.clone(), member.listeners.clone()))
+        let served = |uid| self.connections.iter().any(|c| c.serves.contains(uid));
+        let unserved = self.members.iter().filter(|&(uid, _)| !served(uid) && !silent(uid));
+        unserved
+            .map(|(uid, member)| (uid.clone(), member.listeners.all().cloned().collect()))
+            .filter(|(_, held): &(_, Vec<_>)| !held.is_empty())
             .collect()
     }
 
@@ -208,9 +227,7 @@ impl Roster {
 
     /// A ztunnel that binds for itself needs the ports.
     fn release_unless(&mut self, takes: Takes) {
-        if takes == Takes::Netns {
-            self.members.values_mut().for_each(Member::release);
-        }
+        self.members.values_mut().for_each(|member| member.release_unless(takes));
     }
 
     fn changed(&self) {
@@ -230,6 +247,9 @@ impl Roster {
                 // A pod that left meanwhile is not noted again.
                 Subject::Serve(uid) if members.contains_key(uid) => {
                     connection.acks.insert(uid.clone(), result.clone());
+                    if result.is_ok() {
+                        connection.serves.insert(uid.clone());
+                    }
                 }
                 Subject::Serve(_) | Subject::Drop(_) => {}
                 Subject::Snapshot => connection.live = result.is_ok(),
@@ -257,7 +277,7 @@ impl Roster {
             for (uid, member) in &self.members {
                 let serves = matches!(newest.acks.get(uid), Some(Ok(())));
                 // One in between that binds for itself had us close them.
-                let reclaims = newest.takes == Takes::Listeners && member.listeners.is_empty();
+                let reclaims = member.lacking(newest.takes) != GiveBack::NotAsked;
                 if serves && !reclaims || member.netns.is_none() {
                     continue;
                 }

@@ -14,10 +14,11 @@ use std::os::fd::OwnedFd;
 
 use netns::PodNetns;
 use zds::{
-    AddWorkload, DelWorkload, FEATURE_LISTENERS, KeepWorkload, Returned, SnapshotSent, Violation,
-    WorkloadInfo, WorkloadRequest, workload_request::Payload,
+    AddWorkload, DelWorkload, GiveBack, Hello, KeepWorkload, Returned, SnapshotSent, Violation,
+    WorkloadRequest, workload_request::Payload,
 };
 
+use super::Workload;
 use crate::facts::PodUid;
 use crate::listeners::HeldListener;
 
@@ -32,22 +33,35 @@ pub enum Subject {
     Snapshot,
 }
 
-/// What a ztunnel can be handed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a ztunnel can be handed, and gives back when it is asked; each more than the one
+/// before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Takes {
     /// A pod's namespace, as in version 1: it binds the pod's ports itself.
     Netns,
-    /// Listeners too, and it gives them back when it is asked.
+    /// The listeners of the proxy too.
     Listeners,
+    /// The sockets of the name server too, where the pod's lookups are redirected.
+    Lookups,
 }
 
-/// Whether an answer may bring listeners.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reclaim {
-    /// It was asked for them.
-    Asked,
-    /// It was not.
-    NotAsked,
+impl Takes {
+    fn of(hello: &Hello) -> Self {
+        match (hello.takes_listeners(), hello.takes_lookups()) {
+            (false, _) => Self::Netns,
+            (true, false) => Self::Listeners,
+            (true, true) => Self::Lookups,
+        }
+    }
+
+    /// What it can be asked for.
+    pub(super) fn may_give_back(self) -> GiveBack {
+        match self {
+            Self::Netns => GiveBack::NotAsked,
+            Self::Listeners => GiveBack::Proxy,
+            Self::Lookups => GiveBack::All,
+        }
+    }
 }
 
 /// One request, ready to be sent.
@@ -62,53 +76,39 @@ pub struct Command {
     /// The listeners that go with it.
     pub listeners: Vec<HeldListener>,
     /// What its answer may bring.
-    pub reclaim: Reclaim,
+    pub asks: GiveBack,
 }
 
 impl Command {
-    /// Serve a pod in its namespace.
+    /// Serve a pod in its namespace, on these listeners. What is `lacking`, ztunnel opens
+    /// and gives to us, or gives back.
     ///
     /// # Errors
     /// [`Violation::TooLong`].
-    pub fn add(uid: &PodUid, info: WorkloadInfo, netns: PodNetns) -> Result<Self, Violation> {
-        let command = Self::serve(uid, info, &[], Reclaim::NotAsked)?;
-        Ok(Self { netns: Some(netns), ..command })
-    }
-
-    /// Serve a pod on these listeners; without any, ztunnel opens some and gives them to
-    /// us.
-    ///
-    /// # Errors
-    /// [`Violation::TooLong`].
-    pub fn add_with(
+    pub fn add(
         uid: &PodUid,
-        info: WorkloadInfo,
+        workload: Workload,
         netns: PodNetns,
         listeners: Vec<HeldListener>,
+        lacking: GiveBack,
     ) -> Result<Self, Violation> {
-        let reclaim = if listeners.is_empty() { Reclaim::Asked } else { Reclaim::NotAsked };
-        let command = Self::serve(uid, info, &listeners, reclaim)?;
+        let add = AddWorkload {
+            uid: uid.0.clone(),
+            workload_info: Some(workload.info),
+            listeners: listeners.iter().map(|held| held.at().entry()).collect(),
+            lookups: workload.lookups.into(),
+        };
+        let command = Self::new(Subject::Serve(uid.clone()), Payload::Add(add), lacking)?;
         Ok(Self { netns: Some(netns), listeners, ..command })
-    }
-
-    fn serve(
-        uid: &PodUid,
-        info: WorkloadInfo,
-        listeners: &[HeldListener],
-        reclaim: Reclaim,
-    ) -> Result<Self, Violation> {
-        let listeners = listeners.iter().map(|held| held.at().entry()).collect();
-        let add = AddWorkload { uid: uid.0.clone(), workload_info: Some(info), listeners };
-        Self::new(Subject::Serve(uid.clone()), Payload::Add(add), reclaim)
     }
 
     /// The pod exists, its namespace is not at hand.
     ///
     /// # Errors
     /// [`Violation::TooLong`].
-    pub fn keep(uid: &PodUid, reclaim: Reclaim) -> Result<Self, Violation> {
+    pub fn keep(uid: &PodUid, lacking: GiveBack) -> Result<Self, Violation> {
         let keep = KeepWorkload { uid: uid.0.clone() };
-        Self::new(Subject::Serve(uid.clone()), Payload::Keep(keep), reclaim)
+        Self::new(Subject::Serve(uid.clone()), Payload::Keep(keep), lacking)
     }
 
     /// Stop serving a pod.
@@ -117,21 +117,18 @@ impl Command {
     /// [`Violation::TooLong`].
     pub fn del(uid: &PodUid) -> Result<Self, Violation> {
         let del = DelWorkload { uid: uid.0.clone() };
-        Self::new(Subject::Drop(uid.clone()), Payload::Del(del), Reclaim::NotAsked)
+        Self::new(Subject::Drop(uid.clone()), Payload::Del(del), GiveBack::NotAsked)
     }
 
     fn snapshot_sent() -> Self {
-        Self::new(Subject::Snapshot, Payload::SnapshotSent(SnapshotSent {}), Reclaim::NotAsked)
+        Self::new(Subject::Snapshot, Payload::SnapshotSent(SnapshotSent {}), GiveBack::NotAsked)
             .expect("an empty message fits a packet")
     }
 
-    fn new(subject: Subject, payload: Payload, reclaim: Reclaim) -> Result<Self, Violation> {
-        let features = match reclaim {
-            Reclaim::Asked => FEATURE_LISTENERS,
-            Reclaim::NotAsked => 0,
-        };
+    fn new(subject: Subject, payload: Payload, asks: GiveBack) -> Result<Self, Violation> {
+        let features = asks.features();
         let bytes = zds::encode(&WorkloadRequest { features, payload: Some(payload) })?;
-        Ok(Self { subject, bytes, netns: None, listeners: Vec::new(), reclaim })
+        Ok(Self { subject, bytes, netns: None, listeners: Vec::new(), asks })
     }
 }
 
@@ -189,7 +186,7 @@ enum Phase {
 pub struct Session {
     phase: Phase,
     waiting: VecDeque<(Option<Ticket>, Command)>,
-    in_flight: Option<(Option<Ticket>, Subject, Reclaim)>,
+    in_flight: Option<(Option<Ticket>, Subject, GiveBack)>,
 }
 
 impl Default for Session {
@@ -236,18 +233,17 @@ impl Session {
     fn packet(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Action, EndReason> {
         if self.phase == Phase::AwaitHello {
             let hello = zds::decode_hello(bytes, &fds)?;
-            let takes = if hello.takes_listeners() { Takes::Listeners } else { Takes::Netns };
-            return Ok(Action::TakeSnapshot(takes));
+            return Ok(Action::TakeSnapshot(Takes::of(&hello)));
         }
-        let Some((ticket, subject, reclaim)) = self.in_flight.take() else {
+        let Some((ticket, subject, asks)) = self.in_flight.take() else {
             return Err(EndReason::Unsolicited(bytes.len()));
         };
         let answer = zds::decode_response(bytes, fds)?;
-        if let Ok(returned) = &answer
-            && reclaim == Reclaim::NotAsked
-            && !returned.is_empty()
-        {
-            return Err(EndReason::Unasked(returned.listeners.len()));
+        if let Ok(returned) = &answer {
+            let unasked = returned.listeners.iter().filter(|given| !asks.takes(given.at)).count();
+            if unasked > 0 || (asks == GiveBack::NotAsked && returned.netns.is_some()) {
+                return Err(EndReason::Unasked(unasked));
+            }
         }
         if subject == Subject::Snapshot && answer.is_ok() {
             self.phase = Phase::Live;
@@ -260,7 +256,7 @@ impl Session {
             return None;
         }
         let (ticket, command) = self.waiting.pop_front()?;
-        self.in_flight = Some((ticket, command.subject.clone(), command.reclaim));
+        self.in_flight = Some((ticket, command.subject.clone(), command.asks));
         Some(Action::Send(command))
     }
 }

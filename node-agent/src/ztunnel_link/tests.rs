@@ -10,8 +10,13 @@ fn uid(name: &str) -> PodUid {
     PodUid(name.into())
 }
 
-fn info() -> WorkloadInfo {
-    WorkloadInfo { name: "web".into(), namespace: "shop".into(), service_account: "clerk".into() }
+fn workload() -> Workload {
+    let info = zds::WorkloadInfo {
+        name: "web".into(),
+        namespace: "shop".into(),
+        service_account: "clerk".into(),
+    };
+    Workload { info, lookups: Lookups::Direct }
 }
 
 fn netns() -> PodNetns {
@@ -38,14 +43,14 @@ async fn live(link: &ZtunnelLink) {
 #[tokio::test]
 async fn a_ztunnel_gets_the_whole_picture_and_then_what_comes() {
     let link = link();
-    link.restore(&uid("a"), info(), Some(netns()));
-    link.restore(&uid("b"), info(), None);
+    link.restore(&uid("a"), workload(), Some(netns()));
+    link.restore(&uid("b"), workload(), None);
     let ztunnel = connect(&link, None);
     live(&link).await;
     assert_eq!(ztunnel.lines(), ["add a", "keep b", "snapshot"]);
     assert_eq!(link.ack(&uid("a")), Ack::Serving);
 
-    link.add(&uid("c"), info(), netns()).await.unwrap();
+    link.add(&uid("c"), workload(), netns()).await.unwrap();
     link.del(&uid("a")).await.unwrap();
     assert_eq!(ztunnel.lines()[3..], ["add c", "del a"]);
     assert_eq!(link.ack(&uid("a")), Ack::Unknown);
@@ -54,7 +59,7 @@ async fn a_ztunnel_gets_the_whole_picture_and_then_what_comes() {
 
 #[tokio::test]
 async fn without_a_ztunnel_nothing_is_captured() {
-    let refused = link().add(&uid("a"), info(), netns()).await;
+    let refused = link().add(&uid("a"), workload(), netns()).await;
     assert!(matches!(refused, Err(LinkError::NoZtunnel)));
     assert!(link().del(&uid("a")).await.is_ok());
 }
@@ -64,18 +69,18 @@ async fn what_ztunnel_refuses_is_an_error_of_that_pod() {
     let link = link();
     let ztunnel = connect(&link, Some("bad"));
     live(&link).await;
-    let refused = link.add(&uid("bad"), info(), netns()).await;
+    let refused = link.add(&uid("bad"), workload(), netns()).await;
     assert!(matches!(refused, Err(LinkError::Refused(text)) if text == "address in use"));
     assert_eq!(link.ack(&uid("bad")), Ack::Refused("address in use".into()));
     assert!(link.take_refused().is_empty(), "the caller knows");
-    link.add(&uid("good"), info(), netns()).await.unwrap();
+    link.add(&uid("good"), workload(), netns()).await.unwrap();
     assert!(ztunnel.serves("good"));
 }
 
 #[tokio::test]
 async fn a_refusal_in_a_snapshot_is_told_once() {
     let link = link();
-    link.restore(&uid("bad"), info(), Some(netns()));
+    link.restore(&uid("bad"), workload(), Some(netns()));
     let _ztunnel = connect(&link, Some("bad"));
     live(&link).await;
     assert!(link.take_refused().iter().eq([&uid("bad")]));
@@ -83,8 +88,10 @@ async fn a_refusal_in_a_snapshot_is_told_once() {
 }
 
 /// Its names do not fit a packet.
-fn boundless() -> WorkloadInfo {
-    WorkloadInfo { service_account: "x".repeat(zds::MAX_MESSAGE), ..info() }
+fn boundless() -> Workload {
+    let Workload { info, lookups } = workload();
+    let service_account = "x".repeat(zds::MAX_MESSAGE);
+    Workload { info: zds::WorkloadInfo { service_account, ..info }, lookups }
 }
 
 fn untold(link: &Metrics) -> String {
@@ -98,7 +105,7 @@ fn untold(link: &Metrics) -> String {
 async fn a_pod_that_a_ztunnel_cannot_be_told_about_counts_as_refused() {
     let (metrics, opener) = (Metrics::default(), Opener::new(netns::Fence::new(1).unwrap()));
     let link = ZtunnelLink::new(metrics.clone(), opener);
-    link.restore(&uid("good"), info(), Some(netns()));
+    link.restore(&uid("good"), workload(), Some(netns()));
     link.restore(&uid("bad"), boundless(), Some(netns()));
     let old = connect(&link, None);
     live(&link).await;
@@ -125,13 +132,13 @@ async fn new_pods_go_to_the_newest_ends_go_to_all() {
     let link = link();
     let old = connect(&link, None);
     live(&link).await;
-    link.add(&uid("a"), info(), netns()).await.unwrap();
+    link.add(&uid("a"), workload(), netns()).await.unwrap();
     let new = connect(&link, None);
     eventually("the new one has the snapshot", || async {
         new.lines() == ["add a", "snapshot"] && link.is_live()
     })
     .await;
-    link.add(&uid("b"), info(), netns()).await.unwrap();
+    link.add(&uid("b"), workload(), netns()).await.unwrap();
     assert!(new.serves("b") && !old.serves("b"));
     link.del(&uid("a")).await.unwrap();
     assert!(!new.serves("a") && !old.serves("a"));
@@ -153,7 +160,7 @@ async fn one_ztunnel_that_refuses_an_end_does_not_keep_another_serving() {
     live(&link).await;
     let new = connect(&link, None);
     eventually("the new one has the snapshot", || async { new.lines() == ["snapshot"] }).await;
-    link.add(&uid("a"), info(), netns()).await.unwrap();
+    link.add(&uid("a"), workload(), netns()).await.unwrap();
     assert!(new.serves("a"));
     let refusing = async {
         old.recv().await.unwrap().expect("the end of the pod");
@@ -170,7 +177,7 @@ async fn a_ztunnel_that_is_gone_serves_nobody() {
     let link = link();
     let ztunnel = connect(&link, None);
     live(&link).await;
-    link.add(&uid("a"), info(), netns()).await.unwrap();
+    link.add(&uid("a"), workload(), netns()).await.unwrap();
     drop(ztunnel);
     eventually("it is noticed", || async { link.ack(&uid("a")) == Ack::Unknown }).await;
     assert!(!link.is_live());
@@ -196,7 +203,7 @@ async fn a_ztunnel_that_does_not_answer_is_cut_off_and_its_orders_fail() {
     theirs.recv().await.unwrap().expect("the snapshot's end");
     theirs.send(b"\x0a\x00", &[]).await.unwrap();
     live(&link).await;
-    let failed = link.add(&uid("a"), info(), netns()).await;
+    let failed = link.add(&uid("a"), workload(), netns()).await;
     assert!(matches!(failed, Err(LinkError::Lost)), "{failed:?}");
     assert_eq!(link.ack(&uid("a")), Ack::Unknown);
 }

@@ -32,6 +32,7 @@ pub struct Metrics {
     upstream_failures: Family<Labels, Counter>,
     upstream_duration: Family<Labels, Histogram, fn() -> Histogram>,
     on_demand: Counter,
+    unsent: Counter,
     sources: Arc<Mutex<Sources>>,
 }
 
@@ -115,6 +116,7 @@ impl Metrics {
             upstream_failures: Family::default(),
             upstream_duration: Family::new_with_constructor(buckets),
             on_demand: Counter::default(),
+            unsent: Counter::default(),
             sources: Arc::default(),
         };
         let families = [
@@ -143,6 +145,11 @@ impl Metrics {
             "istio_on_demand_dns",
             "Connections whose destination had to be looked up by name",
             metrics.on_demand.clone(),
+        );
+        registry.register(
+            "sluice_dns_answers_unsent",
+            "Answers to lookups of pods over UDP that the system did not send",
+            metrics.unsent.clone(),
         );
         metrics
     }
@@ -217,6 +224,10 @@ impl Metrics {
 
     pub(super) fn failed(&self, labels: &Labels) {
         self.upstream_failures.get_or_create(labels).inc();
+    }
+
+    pub(super) fn unsent(&self) {
+        self.unsent.inc();
     }
 
     pub(super) fn looked_up(&self) {

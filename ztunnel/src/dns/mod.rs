@@ -41,7 +41,7 @@ pub use forward::{ForwardError, Forwarder, Origin};
 pub use metrics::Metrics;
 pub use resolver::{Family, ResolveError, Resolver};
 pub use server::Server;
-pub use sockets::{ListenError, Listeners, Sockets};
+pub use sockets::{ListenError, Sockets};
 pub use upstreams::Upstreams;
 
 /// What all pods' name servers have in common.

@@ -87,18 +87,18 @@ impl Server {
             tokio::select! {
                 () = closing.cancelled(), if open => open = false,
                 Some(()) = unanswered.next() => {}
-                received = receive(socket), if open => {
-                    let Ok((query, client)) = received else {
-                        // Not of this datagram alone, or it would not be told here.
-                        sleep(PAUSE).await;
-                        continue;
-                    };
-                    match self.room(&query) {
+                received = receive(socket), if open => match received {
+                    Ok((query, client)) => match self.room(&query) {
                         Some(room) if unanswered.len() < UNANSWERED => {
                             let lookup = self.on_datagram(socket, query, client, listener);
                             unanswered.push(within(room, lookup));
                         }
-                        _ => send(socket, failure(&query, code::SERVER_FAILURE), client).await,
+                        _ => self.send(socket, failure(&query, code::SERVER_FAILURE), client).await,
+                    },
+                    Err(error) => {
+                        // Not of this datagram alone, or it would not be told here.
+                        tracing::warn!(pod = %self.name(), %error, "cannot read name lookups");
+                        sleep(PAUSE).await;
                     }
                 }
             }
@@ -118,7 +118,17 @@ impl Server {
         listener: SocketAddr,
     ) {
         let origin = Origin::Datagram { client, listener };
-        send(socket, self.respond(&query, origin, Transport::Udp).await, client).await;
+        self.send(socket, self.respond(&query, origin, Transport::Udp).await, client).await;
+    }
+
+    async fn send(&self, socket: &UdpSocket, reply: Option<Vec<u8>>, client: SocketAddr) {
+        let Some(reply) = reply else { return };
+        // A client that has closed its socket is none: whatever is told here, the pod's rules
+        // or its addresses have taken the answer away.
+        if let Err(error) = socket.send_to(&reply, client).await {
+            self.metrics.unsent();
+            tracing::debug!(pod = %self.name(), %client, %error, "answer to a name lookup is lost");
+        }
     }
 
     /// Serves one connection, on which `asked` had been dialled, until `closing` or until
@@ -247,9 +257,12 @@ impl Server {
 
     fn failed(&self, query: &[u8], error: &ForwardError, labels: &Labels) -> Option<Vec<u8>> {
         self.metrics.failed(labels);
-        let pod = format_args!("{}/{}", self.pod.namespace, self.pod.name);
-        tracing::debug!(%pod, %error, "name lookup failed");
+        tracing::debug!(pod = %self.name(), %error, "name lookup failed");
         failure(query, code::SERVER_FAILURE)
+    }
+
+    fn name(&self) -> impl std::fmt::Display {
+        format!("{}/{}", self.pod.namespace, self.pod.name)
     }
 }
 
@@ -270,13 +283,6 @@ async fn receive(socket: &UdpSocket) -> io::Result<(Vec<u8>, SocketAddr)> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
-    }
-}
-
-async fn send(socket: &UdpSocket, reply: Option<Vec<u8>>, client: SocketAddr) {
-    if let Some(reply) = reply {
-        // A client that has closed its socket does not want it any more.
-        let _ = socket.send_to(&reply, client).await;
     }
 }
 

@@ -1,28 +1,16 @@
 //! Sockets in one pod's namespace.
 
 use std::io;
-use std::net::{
-    IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdTcp, UdpSocket as StdUdp,
-};
+use std::net::SocketAddr;
 
 use netns::{
-    Dial, Fence, FenceError, Listen, Workplace, dial_socket, dial_udp, listen_tcp, listen_udp,
-    original_udp_dst,
+    Dial, Families, Fence, FenceError, LoopbackError, LoopbackSockets, Workplace, dial_socket,
+    dial_udp, listen_loopback, original_udp_dst,
 };
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::oneshot;
 
 use crate::proxy::Ipv6;
-
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 128;
-
-/// Bytes of datagrams that may wait to be read; some hundred lookups.
-const DATAGRAMS: usize = 1 << 20;
-
-/// Linux' "address family not supported by protocol" and "cannot assign requested
-/// address": no IPv6 in this kernel, or not in this pod.
-const NO_IPV6: [i32; 2] = [97, 99];
 
 /// Why there is no name server in a pod.
 #[derive(Debug, thiserror::Error)]
@@ -44,17 +32,8 @@ pub enum ListenError {
     },
 }
 
-/// The listening sockets of a pod's name server: one of each for IPv4, and for IPv6 where
-/// the pod has it. Never on a wildcard address: lookups of others are not answered.
-#[derive(Debug, Default)]
-pub struct Listeners {
-    /// For datagrams.
-    pub udp: Vec<StdUdp>,
-    /// For connections.
-    pub tcp: Vec<StdTcp>,
-}
-
-/// Makes sockets in a pod. Cloning shares the namespace.
+/// Makes sockets in a pod, marked where the rules there go by marks. Cloning shares the
+/// namespace.
 #[derive(Clone, Debug)]
 pub struct Sockets {
     fence: Fence,
@@ -69,13 +48,21 @@ impl Sockets {
         Self { fence, netns, mark }
     }
 
-    /// Binds what a name server needs.
+    /// Binds what a name server needs: on loopback, of both families where the pod has both.
     ///
     /// # Errors
     /// [`ListenError`]; a pod without IPv6 is none.
-    pub async fn listen(&self, port: u16, ipv6: Ipv6) -> Result<Listeners, ListenError> {
+    pub async fn listen(&self, port: u16, ipv6: Ipv6) -> Result<Vec<LoopbackSockets>, ListenError> {
+        let families = match ipv6 {
+            Ipv6::Enabled => Families::All,
+            Ipv6::Disabled => Families::V4,
+        };
         let mark = self.mark;
-        self.run(move || bind(port, ipv6, mark)).await?
+        let bound = self.run(move || listen_loopback(port, families, mark)).await?;
+        bound.map_err(|LoopbackError { addr: address, source }| ListenError::Bind {
+            address,
+            source,
+        })
     }
 
     /// A socket for one exchange with `to`, from a random port.
@@ -114,27 +101,4 @@ impl Sockets {
         })?;
         receiver.await.map_err(|_| FenceError::Closed)?
     }
-}
-
-fn bind(port: u16, ipv6: Ipv6, mark: Option<u32>) -> Result<Listeners, ListenError> {
-    let mut listeners = Listeners::default();
-    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
-        let address = SocketAddr::new(ip, port);
-        if ip.is_ipv6() && ipv6 == Ipv6::Disabled {
-            continue;
-        }
-        let udp = match listen_udp(address, mark, DATAGRAMS) {
-            Err(error) if ip.is_ipv6() && is_no_ipv6(&error) => continue,
-            result => result.map_err(|source| ListenError::Bind { address, source })?,
-        };
-        let tcp = listen_tcp(&Listen { addr: address, backlog: BACKLOG, mark })
-            .map_err(|source| ListenError::Bind { address, source })?;
-        listeners.udp.push(udp);
-        listeners.tcp.push(tcp);
-    }
-    Ok(listeners)
-}
-
-fn is_no_ipv6(error: &io::Error) -> bool {
-    error.raw_os_error().is_some_and(|code| NO_IPV6.contains(&code))
 }

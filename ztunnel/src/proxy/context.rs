@@ -9,7 +9,7 @@ use netns::{Fence, PortUse};
 use super::descriptors::Descriptors;
 use super::limits::Limits;
 use super::tune::TcpSettings;
-use crate::dns;
+use crate::dns::{self, Mode};
 use crate::hbone;
 use crate::identity::Certificates;
 use crate::source::ViewHandle;
@@ -150,5 +150,11 @@ impl ProxyContext {
     ) -> Arc<Self> {
         let descriptors = Descriptors::of_this_process();
         Arc::new(Self { view, certificates, telemetry, fence, workers, descriptors, settings })
+    }
+
+    /// Whether pods have name servers.
+    #[must_use]
+    pub fn name_servers(&self) -> Mode {
+        self.settings.dns.mode
     }
 }

@@ -1,19 +1,26 @@
 //! The in-pod listeners: bound here, or given by the node agent.
 //!
-//! Given ones are shared: the agent holds them too, and an older ztunnel may still accept
-//! from the same queue. They are therefore closed at the end, never shut down.
+//! Given ones are shared: the agent holds them too, and an older ztunnel may still accept or
+//! read from the same queue. They are therefore closed at the end, never shut down.
+
+mod given;
+mod served;
 
 use std::io;
-use std::net::TcpListener as StdListener;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Weak};
+use std::net::{TcpListener as StdListener, UdpSocket as StdUdp};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use netns::{
-    Families, FenceError, ListenAny, PodNetns, PortUse, Workplace, inspect_listener, listen_any,
+    Families, FenceError, ListenAny, ListenerFacts, PortUse, Workplace, inspect_datagrams,
+    inspect_listener, listen_any,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::oneshot;
-use zds::{ListenAt, ListenerKind};
+use zds::{Carries, ListenAt};
+
+pub use given::{GivenError, GivenListener};
+pub(super) use served::Served;
 
 use super::ProxyError;
 use super::context::{Ipv6, ProxyContext};
@@ -34,6 +41,17 @@ pub enum Listeners {
     Given(Vec<GivenListener>),
 }
 
+/// Whether a pod's name lookups are answered, and on which sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NameServer {
+    /// The agent does not say: as this ztunnel is configured, on sockets that we bind.
+    AsConfigured,
+    /// They are not: the agent does not redirect them.
+    None,
+    /// On those that the agent has bound. Without any, on ones that we bind.
+    On(Vec<GivenListener>),
+}
+
 /// How ports are bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
@@ -42,91 +60,6 @@ pub enum Claim {
     Shared,
     /// For us alone, unless an older ztunnel holds them and shares.
     AloneIfFree,
-}
-
-/// A listener from the agent, looked at and found to be what it was said to be.
-#[derive(Clone, Debug)]
-pub struct GivenListener {
-    pub(crate) at: ListenAt,
-    pub(crate) socket: Arc<OwnedFd>,
-    pub(crate) inode: u64,
-}
-
-impl PartialEq for GivenListener {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.inode) == (other.at, other.inode)
-    }
-}
-
-impl Eq for GivenListener {}
-
-/// Why a pod cannot be served on a descriptor.
-#[derive(Debug, thiserror::Error)]
-pub enum GivenError {
-    /// It is something else.
-    #[error("given listener {at}: {source}")]
-    NotAListener {
-        /// What it was said to be.
-        at: ListenAt,
-        /// What it is.
-        source: io::Error,
-    },
-    /// It listens at another place.
-    #[error("given listener {at} is one of {found}")]
-    Elsewhere {
-        /// What it was said to be.
-        at: ListenAt,
-        /// Where it listens.
-        found: std::net::SocketAddr,
-    },
-    /// It is another pod's.
-    #[error("given listener {0} lives in another network namespace than the pod")]
-    OtherNetns(ListenAt),
-    /// One is missing.
-    #[error("listeners were given, but none of port {0}")]
-    Missing(u16),
-}
-
-impl GivenListener {
-    /// Looks at what came with a pod in `netns`. Listeners that no proxy serves are closed.
-    ///
-    /// # Errors
-    /// [`GivenError`]; the pod cannot be served on them.
-    pub fn check(
-        given: Vec<zds::GivenListener>,
-        netns: &PodNetns,
-    ) -> Result<Vec<Self>, GivenError> {
-        let ours = |at: ListenAt| at.kind == ListenerKind::TcpAny && PORTS.contains(&at.port);
-        let given: Vec<_> = given
-            .into_iter()
-            .filter(|given| ours(given.at))
-            .map(|given| Self::check_one(given, netns))
-            .collect::<Result<_, _>>()?;
-        let missing = PORTS.iter().find(|port| given.iter().all(|given| given.at.port != **port));
-        missing.map_or(Ok(given), |port| Err(GivenError::Missing(*port)))
-    }
-
-    fn check_one(given: zds::GivenListener, netns: &PodNetns) -> Result<Self, GivenError> {
-        let at = given.at;
-        let facts = inspect_listener(&given.fd)
-            .map_err(|source| GivenError::NotAListener { at, source })?;
-        if facts.addr.port() != at.port || !facts.addr.ip().is_unspecified() {
-            return Err(GivenError::Elsewhere { at, found: facts.addr });
-        }
-        // Without cookies the agent's word has to do.
-        let (socket, pod) = (facts.netns_cookie, netns.id().cookie);
-        if socket.zip(pod).is_some_and(|(socket, pod)| socket != pod) {
-            return Err(GivenError::OtherNetns(at));
-        }
-        Ok(Self { at, socket: Arc::new(given.fd), inode: facts.inode })
-    }
-
-    fn open(&self) -> io::Result<StdListener> {
-        let listener = StdListener::from(self.socket.try_clone()?);
-        // Whoever opened it may have had other plans.
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    }
 }
 
 /// Why not; to be completed with the pod's name.
@@ -151,8 +84,17 @@ pub struct OpenListener {
     /// Where it listens.
     pub at: ListenAt,
     /// The listener.
-    pub socket: Arc<TcpListener>,
+    pub socket: Socket,
     inode: u64,
+}
+
+/// The socket of an [`OpenListener`].
+#[derive(Clone, Debug)]
+pub enum Socket {
+    /// It listens.
+    Connections(Arc<TcpListener>),
+    /// Datagrams come to it.
+    Datagrams(Arc<UdpSocket>),
 }
 
 /// The listeners of a pod, in the order outbound, inbound plaintext, tunnels.
@@ -165,8 +107,7 @@ pub(super) async fn open(
     match listeners {
         Listeners::ToBind(claim) => {
             let bound = bind(context, netns, *claim, &PORTS).await?;
-            let register = |(socket, port)| register(socket, port, home);
-            bound.into_iter().zip(PORTS).map(register).collect()
+            bound.into_iter().zip(PORTS).map(|bound| register_bound(bound, home)).collect()
         }
         Listeners::Given(given) => open_given(given, home),
     }
@@ -180,7 +121,7 @@ pub(super) async fn open_for_tunnels(
 ) -> Result<Option<OpenListener>, BindError> {
     let port = zds::port::INBOUND_HBONE;
     let bound = bind(context, netns, Claim::Shared, &[zds::port::INBOUND_HBONE]).await?;
-    bound.into_iter().next().map(|socket| register(socket, port, home)).transpose()
+    bound.into_iter().next().map(|socket| register_bound((socket, port), home)).transpose()
 }
 
 pub(super) fn open_given(
@@ -188,19 +129,45 @@ pub(super) fn open_given(
     home: &Worker,
 ) -> Result<Vec<OpenListener>, BindError> {
     let open = |given: &GivenListener| {
-        let port = given.at.port;
-        register(given.open().map_err(|source| BindError::Listen(port, source))?, port, home)
+        let opened = given.open().and_then(|socket| register(socket, given.at, home));
+        opened.map_err(|source| BindError::Listen(given.at.port, source))
     };
     given.iter().map(open).collect()
 }
 
+fn register_bound(
+    (socket, port): (StdListener, u16),
+    home: &Worker,
+) -> Result<OpenListener, BindError> {
+    let opened = register(socket.into(), ListenAt::any(port), home);
+    opened.map_err(|source| BindError::Listen(port, source))
+}
+
 /// Has `home` watch the listener.
-fn register(socket: StdListener, port: u16, home: &Worker) -> Result<OpenListener, BindError> {
-    let failed = |source| BindError::Listen(port, source);
-    let inode = inspect_listener(&socket).map_err(failed)?.inode;
+pub(super) fn register(socket: OwnedFd, at: ListenAt, home: &Worker) -> io::Result<OpenListener> {
+    let inode = inspect(at, &socket)?.inode;
     let _entered = home.handle().enter();
-    let socket = Arc::new(TcpListener::from_std(socket).map_err(failed)?);
-    Ok(OpenListener { at: ListenAt::any(port), socket, inode })
+    // Whoever opened it may have had other plans than not to wait.
+    let socket = match at.carries() {
+        Carries::Connections => {
+            let listener = StdListener::from(socket);
+            listener.set_nonblocking(true)?;
+            Socket::Connections(Arc::new(TcpListener::from_std(listener)?))
+        }
+        Carries::Datagrams => {
+            let socket = StdUdp::from(socket);
+            socket.set_nonblocking(true)?;
+            Socket::Datagrams(Arc::new(UdpSocket::from_std(socket)?))
+        }
+    };
+    Ok(OpenListener { at, socket, inode })
+}
+
+fn inspect(at: ListenAt, socket: &OwnedFd) -> io::Result<ListenerFacts> {
+    match at.carries() {
+        Carries::Connections => inspect_listener(socket),
+        Carries::Datagrams => inspect_datagrams(socket),
+    }
 }
 
 async fn bind(
@@ -243,43 +210,11 @@ fn bind_as(claim: Claim, any: &ListenAny) -> io::Result<StdListener> {
     }
 }
 
-/// What a pod is served on, as long as somebody accepts there.
-#[derive(Debug, Default)]
-pub(super) struct Served(Vec<ServedListener>);
-
-#[derive(Debug)]
-struct ServedListener {
-    at: ListenAt,
-    inode: u64,
-    socket: Weak<TcpListener>,
-}
-
-impl Served {
-    pub(super) fn note(&mut self, listener: &OpenListener) {
-        let OpenListener { at, socket, inode } = listener;
-        self.0.push(ServedListener { at: *at, inode: *inode, socket: Arc::downgrade(socket) });
-    }
-
-    pub(super) fn has(&self, given: &GivenListener) -> bool {
-        self.0.iter().any(|served| {
-            served.inode == given.inode && served.at == given.at && served.socket.strong_count() > 0
-        })
-    }
-
-    /// The newest of each port.
-    pub(super) fn newest(&self) -> Vec<OpenListener> {
-        let of = |port: u16| {
-            let mut served = self.0.iter().rev().filter(move |served| served.at.port == port);
-            served.find_map(|&ServedListener { at, inode, ref socket }| {
-                Some(OpenListener { at, socket: socket.upgrade()?, inode })
-            })
-        };
-        PORTS.into_iter().filter_map(of).collect()
-    }
-}
-
 impl AsFd for OpenListener {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.socket.as_fd()
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Connections(listener) => listener.as_fd(),
+            Socket::Datagrams(socket) => socket.as_fd(),
+        }
     }
 }

@@ -13,6 +13,7 @@
 
 mod accept;
 mod admission;
+mod adopt;
 mod app_socket;
 mod context;
 mod descriptors;
@@ -43,7 +44,7 @@ use std::time::Duration;
 
 pub use context::{AppTunnel, Ipv6, ProxyContext, ResponseBaggage, Role, Settings, SourceAddress};
 pub use limits::Limits;
-pub use listen::{Claim, GivenError, GivenListener, Listeners, OpenListener};
+pub use listen::{Claim, GivenError, GivenListener, Listeners, NameServer, OpenListener, Socket};
 pub use pod::{Connections, Drain, Pod, PodProxy};
 pub use tune::{Keepalive, TcpSettings, UserTimeout};
 

@@ -16,7 +16,7 @@ use super::context::{ProxyContext, Role};
 use super::dial::Dialer;
 use super::dns::Dns;
 use super::limits::{Full, Handshakes, Places};
-use super::listen::{self, GivenListener, Listeners, OpenListener, Served};
+use super::listen::{self, Listeners, NameServer, OpenListener, Served, Socket};
 use super::outbound::PeerError;
 use super::own::OpenPorts;
 use super::roster::{self, Roster};
@@ -42,6 +42,8 @@ pub struct Pod {
     pub netns: Workplace,
     /// Its listeners.
     pub listeners: Listeners,
+    /// Its name server.
+    pub name_server: NameServer,
 }
 
 /// What becomes of open connections.
@@ -65,12 +67,14 @@ pub struct Connections {
 /// The proxy of one pod. Dropped, it ends at once, as by [`Drain::Immediate`].
 #[derive(Debug)]
 pub struct PodProxy {
-    shared: Arc<PodShared>,
+    pub(super) shared: Arc<PodShared>,
     life: Life,
     /// Where its connections are accepted.
-    home: Worker,
+    pub(super) home: Worker,
     netns: Workplace,
-    served: Served,
+    pub(super) served: Served,
+    /// `None` of ztunnel's own pod, which nobody captures.
+    pub(super) dns: Option<Box<Dns>>,
 }
 
 impl PodProxy {
@@ -93,14 +97,16 @@ impl PodProxy {
             Role::NameServer => Ok(Vec::new()),
         };
         let listeners = listeners.map_err(|error| error.of(&name))?;
-        let dns = Dns::bind(context, &pod, &home, None).await?;
+        let dns = Dns::new(context, &pod);
+        let lookups = dns.open(context, (&name, &home), &pod.name_server).await?;
         let Pod { uid, info, netns, .. } = pod;
         let source_address = context.settings.source_address;
         let dialer = Dialer { netns: netns.clone(), source_address };
         let shared = PodShared::new(context, &identity, info, dialer, dns.resolver());
         tracing::debug!(pod = %name, %uid, %identity, "begins to serve");
-        let proxy = Self::of(shared, home, netns, listeners);
-        dns.serve(&proxy.shared, &proxy.life, &proxy.home);
+        let mut proxy = Self::of(shared, home, netns, listeners);
+        proxy.dns = Some(Box::new(dns));
+        lookups.into_iter().for_each(|listener| proxy.serve(listener));
         Ok(proxy)
     }
 
@@ -114,15 +120,21 @@ impl PodProxy {
         let (shared, life, served) = (Arc::new(shared), Life::default(), Served::default());
         life.spawn_watcher(&home, roster::watch(Arc::clone(&shared)));
         life.spawn_watcher(&home, renewals(Arc::clone(&shared)));
-        let mut proxy = Self { shared, life, home, netns, served };
+        let mut proxy = Self { shared, life, home, netns, served, dns: None };
         listeners.into_iter().for_each(|listener| proxy.serve(listener));
         proxy
     }
 
-    fn serve(&mut self, listener: OpenListener) {
+    pub(super) fn serve(&mut self, listener: OpenListener) {
         self.served.note(&listener);
         let (shared, life) = (Arc::clone(&self.shared), self.life.clone());
-        let OpenListener { at, socket, .. } = listener;
+        if listener.at.is_for_lookups() {
+            if let Some(dns) = &mut self.dns {
+                dns.serve(listener, &self.shared, &self.life, &self.home);
+            }
+            return;
+        }
+        let OpenListener { at, socket: Socket::Connections(socket), .. } = listener else { return };
         match at.port {
             zds::port::OUTBOUND => {
                 let serve = move |arrival| outbound::serve(Arc::clone(&shared), arrival);
@@ -151,18 +163,6 @@ impl PodProxy {
         let (shared, life) = (Arc::clone(&self.shared), self.life.clone());
         let accepting = accept_loop(socket, shared, (life, direction), self.home.clone(), serve);
         self.life.spawn(&self.home, accepting);
-    }
-
-    /// Serves on these listeners too. Ours stay: a connection may wait there.
-    ///
-    /// # Errors
-    /// [`ProxyError::Listen`].
-    pub fn adopt(&mut self, given: Vec<GivenListener>) -> Result<(), ProxyError> {
-        let new: Vec<_> = given.into_iter().filter(|given| !self.served.has(given)).collect();
-        let opened = listen::open_given(&new, &self.home);
-        let opened = opened.map_err(|error| error.of(&self.shared.name()))?;
-        opened.into_iter().for_each(|listener| self.serve(listener));
-        Ok(())
     }
 
     /// What it serves on, to be shared with an agent.
@@ -249,6 +249,11 @@ pub(super) struct Life {
 }
 
 impl Life {
+    /// The same for tasks that take nothing new after `closing` either, a child of ours.
+    pub(super) fn closed_by(&self, closing: CancellationToken) -> Self {
+        Self { closing, ..self.clone() }
+    }
+
     pub(super) fn spawn(&self, worker: &Worker, task: impl Future<Output = ()> + Send + 'static) {
         self.spawn_into(&self.tasks, worker, task);
     }

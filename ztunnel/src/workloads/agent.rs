@@ -10,13 +10,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 use zds::link::{Link, LinkError, Packet};
 use zds::{
-    FEATURE_LISTENERS, GiveBack, GivenListener as Sent, Hello, Version, WorkloadResponse,
-    workload_response,
+    FEATURE_LISTENERS, FEATURE_LOOKUPS, GiveBack, GivenListener as Sent, Hello, Lookups, Version,
+    WorkloadResponse, workload_response,
 };
 
 use super::event::{Event, Pod, Request};
 use super::handle::Handover;
-use crate::proxy::{Claim, GivenListener, Listeners, PodProxy};
+use crate::dns::Mode;
+use crate::proxy::{Claim, GivenListener, Listeners, NameServer, PodProxy};
 
 /// How long the agent may take to accept a connection or to read a packet.
 const AGENT_PATIENCE: Duration = Duration::from_secs(5);
@@ -24,18 +25,24 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(5);
 /// What an error may take of a packet; protobuf needs a few bytes around it.
 const ERROR_TEXT: usize = zds::MAX_MESSAGE - 16;
 
+/// What a ztunnel with these settings announces. One without name servers must not be given
+/// their sockets: lookups that nobody reads would wait instead of failing.
+pub(super) fn features(handover: Handover, dns: Mode) -> u32 {
+    match (handover, dns) {
+        (Handover::Own, _) => 0,
+        (Handover::Agent, Mode::Off) => FEATURE_LISTENERS,
+        (Handover::Agent, Mode::Serve) => FEATURE_LISTENERS | FEATURE_LOOKUPS,
+    }
+}
+
 /// Connects at the time `at` and says hello.
 pub(super) async fn connect(
     socket: PathBuf,
-    handover: Handover,
+    features: u32,
     at: Instant,
 ) -> Result<Link, LinkError> {
     sleep_until(at).await;
     let link = in_time("connect to the agent", Link::connect(&socket)).await?;
-    let features = match handover {
-        Handover::Agent => FEATURE_LISTENERS,
-        Handover::Own => 0,
-    };
     let hello = zds::encode(&Hello { version: Version::V1.into(), features })?;
     in_time("send hello", link.send(&hello, &[])).await?;
     Ok(link)
@@ -55,9 +62,14 @@ pub(super) async fn answer(link: &Link, result: Result<(), String>) -> Result<()
     in_time("send an answer", link.send(&bytes, &[])).await
 }
 
-/// Answers the request in flight with what a pod is served on.
-pub(super) async fn give_back(link: &Link, proxy: &PodProxy) -> Result<(), LinkError> {
-    let listeners = proxy.listeners();
+/// Answers the request in flight with what a pod is served on, as far as it was asked for.
+pub(super) async fn give_back(
+    link: &Link,
+    proxy: &PodProxy,
+    asked: GiveBack,
+) -> Result<(), LinkError> {
+    let mut listeners = proxy.listeners();
+    listeners.retain(|listener| asked.takes(listener.at));
     let entries = listeners.iter().map(|listener| listener.at.entry()).collect();
     let netns = proxy.netns();
     let ack = zds::Ack { error: String::new(), listeners: entries, has_netns: netns.is_some() };
@@ -70,9 +82,9 @@ pub(super) async fn give_back(link: &Link, proxy: &PodProxy) -> Result<(), LinkE
 /// Reads a request. `home` is ztunnel's own namespace, which no pod has.
 pub(super) fn parse(packet: Packet, home: NetnsId) -> Event<PodNetns> {
     let request = match zds::decode_request(&packet.bytes, packet.fds) {
-        Ok(zds::Request::Add { workload, netns, listeners, give_back }) => {
+        Ok(zds::Request::Add { workload, netns, listeners, lookups, give_back }) => {
             let (uid, named) = (workload.uid.clone(), named(&workload));
-            match pod(workload, netns, listeners, give_back, home) {
+            match pod(workload, netns, (listeners, lookups), give_back, home) {
                 Ok(pod) => Request::Add(pod, give_back),
                 Err(reason) => Request::BadAdd(uid, format!("{named}: {reason}")),
             }
@@ -89,7 +101,7 @@ pub(super) fn parse(packet: Packet, home: NetnsId) -> Event<PodNetns> {
 fn pod(
     workload: zds::Workload,
     netns: OwnedFd,
-    listeners: Vec<Sent>,
+    (given, lookups): (Vec<Sent>, Lookups),
     give_back: GiveBack,
     home: NetnsId,
 ) -> Result<Pod<PodNetns>, String> {
@@ -97,16 +109,25 @@ fn pod(
     if netns.id() == home {
         return Err("that is ztunnel's own netns".to_owned());
     }
-    let listeners = match (listeners.is_empty(), give_back) {
-        (false, _) => {
-            let given = GivenListener::check(listeners, &netns);
-            Listeners::Given(given.map_err(|error| error.to_string())?)
-        }
+    let text = |error: crate::proxy::GivenError| error.to_string();
+    let (of_lookups, of_proxy): (Vec<_>, Vec<_>) =
+        given.into_iter().partition(|given| given.at.is_for_lookups());
+    let listeners = match (of_proxy.is_empty(), give_back) {
+        (false, _) => Listeners::Given(GivenListener::check(of_proxy, &netns).map_err(text)?),
         // Who can take listeners back is handed the ones that we bind.
-        (true, GiveBack::Asked) => Listeners::ToBind(Claim::AloneIfFree),
-        (true, GiveBack::NotAsked) => Listeners::ToBind(Claim::Shared),
+        (true, GiveBack::Proxy | GiveBack::All) => Listeners::ToBind(Claim::AloneIfFree),
+        (true, GiveBack::NotAsked | GiveBack::Lookups) => Listeners::ToBind(Claim::Shared),
     };
-    Ok(Pod { uid: workload.uid, info: workload.info, id: netns.id(), netns, listeners })
+    let name_server = match (lookups, of_lookups.is_empty()) {
+        (Lookups::Unspecified, _) => NameServer::AsConfigured,
+        (Lookups::Direct, _) => NameServer::None,
+        (Lookups::Redirected, true) => NameServer::On(Vec::new()),
+        (Lookups::Redirected, false) => {
+            NameServer::On(GivenListener::check_lookups(of_lookups, &netns).map_err(text)?)
+        }
+    };
+    let (uid, info, id) = (workload.uid, workload.info, netns.id());
+    Ok(Pod { uid, info, id, netns, listeners, name_server })
 }
 
 /// A pod as operators know it: by its names, and by its UID where the agent sent none.

@@ -1,12 +1,15 @@
 //! What the manager answers the agent.
 
+use netns::PodNetns;
+use tokio::time::timeout;
 use tracing::warn;
+use zds::GiveBack;
 use zds::link::LinkError;
 
 use super::agent;
-use super::event::Event;
+use super::event::{Event, Pod};
 use super::manager::Manager;
-use crate::proxy::GivenListener;
+use crate::proxy::Listeners;
 
 impl Manager {
     pub(super) async fn ack(&mut self, result: Result<(), String>) {
@@ -18,23 +21,38 @@ impl Manager {
         self.answered(sent);
     }
 
-    /// The agent was restarted and has no listeners: it gets duplicates of ours.
-    pub(super) async fn give_back(&mut self, uid: &str) {
+    /// The agent was restarted and lacks listeners: it gets duplicates of ours.
+    pub(super) async fn give_back(&mut self, uid: &str, asked: GiveBack) {
         let Some(link) = &self.link else { return };
         let sent = match self.proxies.get(uid) {
-            Some(proxy) => agent::give_back(link, proxy).await,
+            Some(proxy) => agent::give_back(link, proxy, asked).await,
             None => agent::answer(link, Err(format!("workload {uid} is not served here"))).await,
         };
         self.answered(sent);
     }
 
-    /// The agent has other listeners than those that a pod is served on.
-    pub(super) async fn adopt(&mut self, uid: &str, given: Vec<GivenListener>) {
-        let result = match self.proxies.get_mut(uid) {
-            Some(proxy) => proxy.adopt(given).map_err(|error| error.to_string()),
+    /// The agent has other listeners than those that a pod is served on, or says what becomes
+    /// of its lookups.
+    pub(super) async fn adopt(&mut self, pod: Pod<PodNetns>, asked: GiveBack) {
+        let Pod { uid, listeners, name_server, .. } = pod;
+        let given = match listeners {
+            Listeners::Given(given) => given,
+            Listeners::ToBind(_) => Vec::new(),
+        };
+        let deadline = self.start_deadline();
+        let result = match self.proxies.get_mut(&uid) {
+            Some(proxy) => match timeout(deadline, proxy.adopt(given, name_server)).await {
+                Ok(result) => result.map_err(|error| error.to_string()),
+                Err(_) => Err(format!("workload {uid} was not changed within {deadline:?}")),
+            },
             None => Err(format!("workload {uid} is not served here")),
         };
-        self.ack(result).await;
+        match (result, asked) {
+            (Ok(()), GiveBack::Proxy | GiveBack::Lookups | GiveBack::All) => {
+                self.give_back(&uid, asked).await;
+            }
+            (result, _) => self.ack(result).await,
+        }
     }
 
     fn answered(&mut self, sent: Result<(), LinkError>) {

@@ -3,7 +3,7 @@
 use netns::NetnsId;
 use zds::{GiveBack, WorkloadInfo};
 
-use crate::proxy::{GivenListener, Listeners};
+use crate::proxy::{Listeners, NameServer};
 
 /// A pod that the agent wants served. `N` is the handle of its namespace, which the
 /// session only passes on.
@@ -14,6 +14,7 @@ pub(super) struct Pod<N> {
     pub(super) id: NetnsId,
     pub(super) netns: N,
     pub(super) listeners: Listeners,
+    pub(super) name_server: NameServer,
 }
 
 impl<N> Pod<N> {
@@ -24,7 +25,21 @@ impl<N> Pod<N> {
             Listeners::ToBind(_) => true,
             given => *given == self.listeners,
         };
-        self.id == other.id && same_listeners
+        let same_name_server = match (&other.name_server, &self.name_server) {
+            (NameServer::AsConfigured, _) => true,
+            // Whichever we have.
+            (NameServer::On(given), NameServer::On(_)) if given.is_empty() => true,
+            (wanted, ours) => wanted == ours,
+        };
+        self.id == other.id && same_listeners && same_name_server
+    }
+
+    /// Whether a pod that is served need not be changed for this.
+    pub(super) fn is_as_before(&self) -> bool {
+        matches!(
+            (&self.listeners, &self.name_server),
+            (Listeners::ToBind(_), NameServer::AsConfigured)
+        )
     }
 }
 
@@ -58,10 +73,10 @@ pub(super) enum Event<N> {
 pub(super) enum Action<N> {
     /// Answer the request in flight.
     Ack(Result<(), String>),
-    /// Answer with the listeners and the namespace of a running pod.
-    GiveBack(String),
-    /// Serve a running pod on these listeners too, and answer.
-    Adopt(String, Vec<GivenListener>),
+    /// Answer with these listeners and the namespace of a running pod.
+    GiveBack(String, GiveBack),
+    /// Serve a running pod as this one, on its listeners too, and answer with these.
+    Adopt(Pod<N>, GiveBack),
     /// Serve a pod; report by [`Event::Started`].
     Start(Pod<N>),
     /// Stop serving a pod at once: it is gone.

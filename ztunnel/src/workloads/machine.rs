@@ -18,7 +18,7 @@ use super::event::PodState;
 use super::handle::{Handle, Pods};
 use super::metrics::Metrics;
 use crate::admin::{Part, Readiness};
-use crate::proxy::{Claim, Drain, Listeners, Pod, PodProxy, ProxyContext, ProxyError};
+use crate::proxy::{Claim, Drain, Listeners, NameServer, Pod, PodProxy, ProxyContext, ProxyError};
 use crate::source::ViewHandle;
 
 /// Where the view has only what is asked for, it forgets what nobody uses for long.
@@ -64,6 +64,7 @@ impl Machine {
             info: self.info.clone(),
             netns: Workplace::Own,
             listeners: Listeners::ToBind(Claim::Shared),
+            name_server: NameServer::AsConfigured,
         };
         self.proxy = Some(PodProxy::start(&self.context, pod).await?);
         self.metrics.started.inc();

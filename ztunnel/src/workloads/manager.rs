@@ -135,8 +135,9 @@ impl Manager {
         // Answers correlate by order only: no request is read while one is unanswered.
         let listen = !self.session.owes_ack();
         if self.link.is_none() && self.dials.is_empty() {
-            let Settings { socket, handover, .. } = self.settings.clone();
-            self.dials.spawn(agent::connect(socket, handover, self.reconnect.at));
+            let (socket, at) = (self.settings.socket.clone(), self.reconnect.at);
+            let features = agent::features(self.settings.handover, self.context.name_servers());
+            self.dials.spawn(agent::connect(socket, features, at));
         }
         tokio::select! {
             () = stop.cancelled() => Turn::Stop,
@@ -231,8 +232,8 @@ impl Manager {
                 // They are done.
                 Action::Stop(_) => {}
                 Action::Ack(result) => self.ack(result).await,
-                Action::GiveBack(uid) => self.give_back(&uid).await,
-                Action::Adopt(uid, given) => self.adopt(&uid, given).await,
+                Action::GiveBack(uid, asked) => self.give_back(&uid, asked).await,
+                Action::Adopt(pod, asked) => self.adopt(pod, asked).await,
                 Action::Start(pod) => self.start(pod),
                 Action::Close => self.disconnect(),
             }
@@ -240,10 +241,11 @@ impl Manager {
     }
 
     fn start(&mut self, pod: Pod<PodNetns>) {
-        let Pod { uid, info, netns, id, listeners } = pod;
+        let Pod { uid, info, netns, id, listeners, name_server } = pod;
         info!(uid, pod = info.name, namespace = info.namespace, netns = %id, "starting a pod");
-        let (context, deadline) = (Arc::clone(&self.context), self.settings.start_deadline);
-        let pod = proxy::Pod { uid: uid.clone(), info, netns: netns.into(), listeners };
+        let (context, deadline) = (Arc::clone(&self.context), self.start_deadline());
+        let pod =
+            proxy::Pod { uid: uid.clone(), info, netns: netns.into(), listeners, name_server };
         let task = self.starts.spawn(async move {
             match timeout(deadline, PodProxy::start(&context, pod)).await {
                 Ok(Ok(proxy)) => Ok(proxy),
@@ -264,6 +266,11 @@ impl Manager {
                 warn!(uid, "proxy did not stop within {STOP_PATIENCE:?} and was dropped");
             }
         })
+    }
+
+    /// For a pod to be served, or served differently.
+    pub(super) fn start_deadline(&self) -> Duration {
+        self.settings.start_deadline
     }
 
     pub(super) fn disconnect(&mut self) {

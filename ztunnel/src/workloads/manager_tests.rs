@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use zds::link::Listener;
 use zds::{
-    AddWorkload, DelWorkload, FEATURE_LISTENERS, KeepWorkload, ListenAt, Returned, SnapshotSent,
-    WorkloadInfo, WorkloadRequest, workload_request::Payload,
+    AddWorkload, DelWorkload, FEATURE_LISTENERS, FEATURE_LOOKUPS, KeepWorkload, ListenAt, Lookups,
+    Returned, SnapshotSent, WorkloadInfo, WorkloadRequest, workload_request::Payload,
 };
 
 use super::*;
@@ -42,6 +42,10 @@ impl Node {
     }
 
     fn with(handover: Handover) -> Self {
+        Self::with_settings(handover, proxy::Settings::default())
+    }
+
+    fn with_settings(handover: Handover, proxies: proxy::Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("ztunnel.sock");
         let agent = Listener::bind(&socket).unwrap();
@@ -51,7 +55,7 @@ impl Node {
         let settings = Settings { retry_every, handover, ..Settings::new(socket) };
         let metrics = Metrics::register(&mut Registry::default());
         let workers = Workers::start(std::num::NonZeroUsize::MIN).unwrap();
-        let context = context(fence.clone(), workers.clone());
+        let context = context(fence.clone(), workers.clone(), proxies);
         let (manager, handle) =
             Manager::new(settings, context, metrics, readiness.clone()).unwrap();
         let stop = CancellationToken::new();
@@ -65,7 +69,7 @@ impl Node {
     /// A connection that has said hello.
     async fn accept(&mut self) -> Agent {
         let (agent, hello) = self.accept_any().await;
-        assert_eq!(hello, b"\x08\x01\xc0\x3e\x01", "version 1, takes listeners");
+        assert_eq!(hello, b"\x08\x01\xc0\x3e\x03", "version 1, takes listeners and lookups");
         agent
     }
 
@@ -222,12 +226,13 @@ fn add(uid: &str) -> Payload {
         namespace: "shop".to_owned(),
         service_account: "default".to_owned(),
     });
-    Payload::Add(AddWorkload { uid: uid.to_owned(), workload_info, listeners: vec![] })
+    let uid = uid.to_owned();
+    Payload::Add(AddWorkload { uid, workload_info, ..AddWorkload::default() })
 }
 
 /// With a CA that nobody answers for: a pod is served without a certificate, it only
 /// cannot speak to anybody yet.
-fn context(fence: Fence, workers: Workers) -> Arc<ProxyContext> {
+fn context(fence: Fence, workers: Workers, settings: proxy::Settings) -> Arc<ProxyContext> {
     let channel = ControlChannel::new(ControlSettings {
         address: http::Uri::from_static("https://127.0.0.1:1"),
         root: RootSource::File("/nonexistent".into()),
@@ -243,7 +248,7 @@ fn context(fence: Fence, workers: Workers) -> Arc<ProxyContext> {
         Telemetry::new(&mut Registry::default()),
         fence,
         workers,
-        proxy::Settings::default(),
+        settings,
     )
 }
 
@@ -499,7 +504,7 @@ async fn descriptors_that_are_no_listeners_of_the_pod_are_refused() {
     let refusal = agent.give("a", &a, &foreign).await.unwrap_err();
     assert!(refusal.contains("another network namespace"), "{refusal}");
     let refusal = agent.give("a", &a, &held[..2]).await.unwrap_err();
-    assert!(refusal.contains("none of port 15008"), "{refusal}");
+    assert!(refusal.contains("not tcp *:15008"), "{refusal}");
     let Payload::Add(mut swapped) = add("a") else { unreachable!() };
     swapped.listeners = PORTS.map(|port| ListenAt::any(port).entry()).into();
     let fds = [a.as_fd(), held[1].as_fd(), held[0].as_fd(), held[2].as_fd()];
@@ -523,4 +528,121 @@ fn bind_shared(port: u16) -> std::io::Result<TcpListener> {
     let families = netns::Families::All;
     let port_use = netns::PortUse::Shared;
     netns::listen_any(&netns::ListenAny { port, families, backlog: 8, mark: Some(0x539), port_use })
+}
+
+/// An add that says what becomes of the pod's lookups, with the sockets of its name server.
+fn add_with_lookups(uid: &str, lookups: Lookups, held: &[GivenSocket]) -> Payload {
+    let Payload::Add(add) = add(uid) else { unreachable!() };
+    let listeners = held.iter().map(|(at, _)| at.entry()).collect();
+    Payload::Add(AddWorkload { lookups: lookups.into(), listeners, ..add })
+}
+
+type GivenSocket = (ListenAt, std::os::fd::OwnedFd);
+
+impl Node {
+    /// The sockets of a pod's name server as an agent opens them.
+    fn open_lookups(&self, netns: &PodNetns) -> Vec<GivenSocket> {
+        self.fence.run(netns, loopback_up).unwrap();
+        let open = || netns::listen_loopback(zds::port::DNS, netns::Families::All, Some(0x539));
+        let sockets = self.fence.run(netns, open).unwrap().unwrap();
+        let sockets = sockets.into_iter().flat_map(|it| [it.udp.into(), it.tcp.into()]);
+        ListenAt::LOOKUPS.into_iter().zip(sockets).collect()
+    }
+}
+
+fn places(returned: &Returned) -> Vec<ListenAt> {
+    returned.listeners.iter().map(|given| given.at).collect()
+}
+
+fn inodes_of(sockets: &[GivenSocket]) -> Vec<u64> {
+    let inode = |(at, fd): &GivenSocket| match at.carries() {
+        zds::Carries::Connections => netns::inspect_listener(fd).unwrap().inode,
+        zds::Carries::Datagrams => netns::inspect_datagrams(fd).unwrap().inode,
+    };
+    sockets.iter().map(inode).collect()
+}
+
+#[tokio::test]
+async fn a_name_servers_sockets_come_with_the_pod_and_go_back_to_who_asks() {
+    let mut node = Node::start();
+    let a = PodNetns::scratch().unwrap();
+    let held = node.open_lookups(&a);
+    let agent = node.accept().await;
+    let fds: Vec<_> =
+        [a.as_fd()].into_iter().chain(held.iter().map(|(_, fd)| fd.as_fd())).collect();
+    let payload = add_with_lookups("a", Lookups::Redirected, &held);
+    // It asks for what it does not bring.
+    let returned = agent.ask_back(FEATURE_LISTENERS, payload.clone(), &fds).await.unwrap();
+    assert_eq!(places(&returned), PORTS.map(ListenAt::any), "only what was asked for");
+    agent.ask(payload, &fds).await.expect("the same again");
+    agent.snapshot_sent().await.unwrap();
+    let inodes = inodes_of(&held);
+    drop((agent, held));
+
+    let agent = node.accept().await;
+    let keep = || Payload::Keep(KeepWorkload { uid: "a".to_owned() });
+    let returned = agent.ask_back(FEATURE_LOOKUPS, keep(), &[]).await.unwrap();
+    assert_eq!(places(&returned), ListenAt::LOOKUPS);
+    let back: Vec<_> = returned.listeners.into_iter().map(|given| (given.at, given.fd)).collect();
+    assert_eq!(inodes_of(&back), inodes, "the very same");
+    let all = FEATURE_LISTENERS | FEATURE_LOOKUPS;
+    let returned = agent.ask_back(all, keep(), &[]).await.unwrap();
+    let proxy = PORTS.map(ListenAt::any);
+    assert_eq!(places(&returned), [&proxy[..], &ListenAt::LOOKUPS].concat());
+    drop((back, returned));
+    agent.snapshot_sent().await.unwrap();
+
+    let direct = add_with_lookups("a", Lookups::Direct, &[]);
+    agent.ask(direct, &[a.as_fd()]).await.unwrap();
+    node.until("the name server is gone", |node| !node.listens(&a, zds::port::DNS)).await;
+    assert!(node.listens(&a, zds::port::OUTBOUND));
+    let bound = add_with_lookups("a", Lookups::Redirected, &[]);
+    let returned = agent.ask_back(FEATURE_LOOKUPS, bound, &[a.as_fd()]).await.unwrap();
+    assert_eq!(places(&returned), ListenAt::LOOKUPS, "what ztunnel had to bind");
+}
+
+/// As of a release before: it knows nothing of lookups, and says so.
+#[tokio::test]
+async fn an_agent_that_says_nothing_of_lookups_is_given_no_name_server() {
+    let mut node = Node::start();
+    let a = PodNetns::scratch().unwrap();
+    let agent = node.accept().await;
+    let returned = agent.reclaim("a", &a).await.unwrap();
+    assert_eq!(places(&returned), PORTS.map(ListenAt::any));
+    assert!(node.listens(&a, zds::port::DNS), "it is there all the same");
+}
+
+#[tokio::test]
+async fn a_name_server_that_is_none_is_refused() {
+    let mut node = Node::start();
+    let (a, other) = (PodNetns::scratch().unwrap(), PodNetns::scratch().unwrap());
+    let agent = node.accept().await;
+    let foreign = node.open_lookups(&other);
+    let held = node.open_lookups(&a);
+    let [udp4, tcp4, udp6, tcp6] = held.try_into().unwrap();
+    let swapped = vec![(udp4.0, udp6.1), (tcp4.0, tcp6.1)];
+    let half = vec![udp4];
+    let listener = vec![(ListenAt::LOOKUPS[0], tcp4.1)];
+    for (sockets, reason) in [
+        (foreign, "another network namespace"),
+        (swapped, "udp 127.0.0.1:15053 is one of [::1]:15053"),
+        (half, "not tcp 127.0.0.1:15053"),
+        (listener, "no UDP socket"),
+    ] {
+        let fds: Vec<_> =
+            [a.as_fd()].into_iter().chain(sockets.iter().map(|(_, fd)| fd.as_fd())).collect();
+        let payload = add_with_lookups("a", Lookups::Redirected, &sockets);
+        let refusal = agent.ask(payload, &fds).await.unwrap_err();
+        assert!(refusal.contains(reason), "{refusal}");
+    }
+    agent.add("a", &a).await.expect("one bad add hurts nothing else");
+}
+
+#[tokio::test]
+async fn a_ztunnel_without_name_servers_does_not_take_their_sockets() {
+    let mut settings = proxy::Settings::default();
+    settings.dns.mode = crate::dns::Mode::Off;
+    let mut node = Node::with_settings(Handover::Agent, settings);
+    let (_agent, hello) = node.accept_any().await;
+    assert_eq!(hello, b"\x08\x01\xc0\x3e\x01", "the proxy's only");
 }

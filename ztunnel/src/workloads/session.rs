@@ -18,7 +18,8 @@
 //! begins with a full snapshot anyway.
 //!
 //! Listeners come with an add, or are bound here and given back to an agent that asks: it
-//! was restarted and has none. A running pod that is given others is served on both.
+//! was restarted and has none. A running pod that is given others is served on both. A name
+//! server comes and goes with what the agent says about the pod's lookups.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +27,6 @@ use zds::{GiveBack, WorkloadInfo};
 
 use super::event::{Action, Event, Pod, PodState, Request};
 use super::progress::{Answer, Pending, Running, Starting, Then};
-use crate::proxy::Listeners;
 
 /// See the module's diagram.
 #[derive(Debug)]
@@ -155,10 +155,10 @@ impl<N: Clone> Session<N> {
             return Vec::new();
         }
         match self.running.get(&pod.uid) {
-            Some(running) if running.id == pod.id => vec![match pod.listeners {
-                Listeners::Given(given) => Action::Adopt(pod.uid, given),
-                Listeners::ToBind(_) => acknowledge(pod.uid, give_back),
-            }],
+            Some(running) if running.id == pod.id && pod.is_as_before() => {
+                vec![acknowledge(pod.uid, give_back)]
+            }
+            Some(running) if running.id == pod.id => vec![Action::Adopt(pod, give_back)],
             Some(_) => {
                 self.running.remove(&pod.uid);
                 vec![Action::Stop(pod.uid.clone()), self.start(pod, Answer::Owed(give_back), None)]
@@ -273,8 +273,8 @@ impl<N: Clone> Session<N> {
 /// The answer about a pod that is served.
 fn acknowledge<N>(uid: String, give_back: GiveBack) -> Action<N> {
     match give_back {
-        GiveBack::Asked => Action::GiveBack(uid),
         GiveBack::NotAsked => Action::Ack(Ok(())),
+        asked => Action::GiveBack(uid, asked),
     }
 }
 

@@ -3,7 +3,7 @@ use std::os::fd::OwnedFd;
 use netns::NetnsId;
 
 use super::*;
-use crate::proxy::{Claim, GivenListener};
+use crate::proxy::{Claim, GivenListener, Listeners, NameServer};
 
 type S = Session<()>;
 type A = Action<()>;
@@ -19,7 +19,8 @@ fn pod(uid: &str, ino: u64) -> Pod<()> {
         service_account: "default".to_owned(),
     };
     let listeners = Listeners::ToBind(Claim::Shared);
-    Pod { uid: uid.to_owned(), info, id: netns(ino), netns: (), listeners }
+    let name_server = NameServer::AsConfigured;
+    Pod { uid: uid.to_owned(), info, id: netns(ino), netns: (), listeners, name_server }
 }
 
 fn add(uid: &str, ino: u64) -> Event<()> {
@@ -314,19 +315,74 @@ fn add_given(uid: &str, ino: u64, inode: u64) -> Event<()> {
 
 /// An agent that was restarted: it knows where the pod is, and has no listeners of it.
 fn add_asking(uid: &str, ino: u64) -> Event<()> {
-    Event::Request(Request::Add(pod(uid, ino), GiveBack::Asked))
+    Event::Request(Request::Add(pod(uid, ino), GiveBack::Proxy))
 }
 
 fn keep_asking(uid: &str) -> Event<()> {
-    Event::Request(Request::Keep(uid.to_owned(), GiveBack::Asked))
+    Event::Request(Request::Keep(uid.to_owned(), GiveBack::Proxy))
 }
 
 fn give_back(uid: &str) -> A {
-    Action::GiveBack(uid.to_owned())
+    Action::GiveBack(uid.to_owned(), GiveBack::Proxy)
 }
 
-fn adopt(uid: &str, inode: u64) -> A {
-    Action::Adopt(uid.to_owned(), vec![listener(inode)])
+fn adopt(uid: &str, ino: u64, inode: u64) -> A {
+    Action::Adopt(given(uid, ino, inode), GiveBack::NotAsked)
+}
+
+fn with_lookups(uid: &str, ino: u64, name_server: NameServer) -> Pod<()> {
+    Pod { name_server, ..pod(uid, ino) }
+}
+
+fn add_with_lookups(uid: &str, ino: u64, name_server: NameServer) -> Event<()> {
+    Event::Request(Request::Add(with_lookups(uid, ino, name_server), GiveBack::All))
+}
+
+#[test]
+fn a_name_server_comes_and_goes_while_its_pod_runs() {
+    let mut session = live();
+    for name_server in [
+        NameServer::On(Vec::new()),
+        NameServer::On(vec![listener(7)]),
+        NameServer::None,
+        NameServer::On(vec![listener(8)]),
+    ] {
+        let adopt = Action::Adopt(with_lookups("a", 1, name_server.clone()), GiveBack::All);
+        assert_eq!(session.on(add_with_lookups("a", 1, name_server)), [adopt]);
+        assert!(!session.owes_ack(), "the answer goes with it");
+    }
+    assert_eq!(running(&session), ["a", "b"]);
+}
+
+#[test]
+fn a_name_server_that_is_wanted_during_a_start_is_there_after_it() {
+    let started = |name_server: &NameServer| {
+        let mut session = S::new();
+        session.on(Event::Connected);
+        session.on(add_with_lookups("a", 1, name_server.clone()));
+        session
+    };
+    // The same, or whichever there is, and then something else.
+    let on = |inode: u64| NameServer::On(vec![listener(inode)]);
+    let given_back = || Action::GiveBack("a".to_owned(), GiveBack::All);
+    for (first, then) in [
+        (on(7), on(7)),
+        (on(7), NameServer::On(Vec::new())),
+        (on(7), NameServer::AsConfigured),
+        (NameServer::None, NameServer::None),
+    ] {
+        let mut session = started(&first);
+        assert_eq!(session.on(add_with_lookups("a", 1, then)), []);
+        assert_eq!(session.on(up("a")), [given_back()]);
+    }
+    for (first, then) in
+        [(on(7), on(8)), (on(7), NameServer::None), (NameServer::None, NameServer::On(Vec::new()))]
+    {
+        let mut session = started(&first);
+        assert_eq!(session.on(add_with_lookups("a", 1, then.clone())), []);
+        let next = Action::Start(with_lookups("a", 1, then));
+        assert_eq!(session.on(up("a")), [stop("a"), next]);
+    }
 }
 
 #[test]
@@ -382,7 +438,7 @@ fn a_refusal_gives_nothing_back() {
 #[test]
 fn a_running_pod_that_is_given_listeners_serves_on_them_too() {
     let mut session = live();
-    assert_eq!(session.on(add_given("a", 1, 7)), [adopt("a", 7)]);
+    assert_eq!(session.on(add_given("a", 1, 7)), [adopt("a", 1, 7)]);
     assert!(!session.owes_ack(), "the answer goes with it");
     assert_eq!(session.on(add_given("a", 9, 7)), [stop("a"), Action::Start(given("a", 9, 7))]);
 }

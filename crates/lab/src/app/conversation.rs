@@ -141,7 +141,7 @@ impl Reply {
     }
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     deadline: Duration,
     step: impl Fn() -> String,
     work: impl Future<Output = io::Result<T>>,

@@ -10,10 +10,12 @@
 //! Its sockets are born in the pod's namespace and served by the lab's runtime.
 
 mod conversation;
+mod datagram;
 mod error;
 mod server;
 
 pub use conversation::{Conversation, End, Reply};
+pub(crate) use datagram::ask;
 pub use error::{AppError, AppErrorKind};
 pub use server::Server;
 

@@ -1,11 +1,12 @@
 //! Listeners that two processes share, one after the other.
 
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 
 use netns::{
-    Families, Fence, ListenAny, PodNetns, PortUse, inspect_listener, listen_any, share_port,
+    Families, Fence, ListenAny, LoopbackError, LoopbackSockets, PodNetns, PortUse, dial_udp,
+    inspect_datagrams, inspect_listener, listen_any, listen_loopback, share_port,
 };
 use socket2::SockRef;
 
@@ -76,5 +77,56 @@ fn a_descriptor_tells_what_it_is() {
     let file = std::fs::File::open("/dev/null").unwrap();
     for stranger in [udp.as_fd(), silent.as_fd(), file.as_fd()] {
         assert!(inspect_listener(&stranger).is_err());
+    }
+}
+
+impl Pod {
+    fn listen_loopback(&self, families: Families) -> Result<Vec<LoopbackSockets>, LoopbackError> {
+        self.fence.run(&self.netns, move || listen_loopback(15053, families, Some(0x539))).unwrap()
+    }
+
+    fn without_ipv6(&self) {
+        let path = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
+        self.fence.run(&self.netns, move || std::fs::write(path, "1")).unwrap().unwrap();
+    }
+}
+
+fn addresses(sockets: &[LoopbackSockets]) -> Vec<String> {
+    sockets.iter().map(|sockets| sockets.addr.to_string()).collect()
+}
+
+#[test]
+fn a_name_server_listens_on_the_loopback_addresses_that_there_are() {
+    let pod = Pod::new();
+    crate::support::run(&pod.fence, &pod.netns, "ip link set lo up");
+    let both = pod.listen_loopback(Families::All).unwrap();
+    assert_eq!(addresses(&both), ["127.0.0.1:15053", "[::1]:15053"]);
+    for LoopbackSockets { addr, udp, tcp } in &both {
+        let (datagrams, listener) =
+            (inspect_datagrams(udp).unwrap(), inspect_listener(tcp).unwrap());
+        assert_eq!((datagrams.addr, listener.addr), (*addr, *addr));
+        assert_eq!(datagrams.netns_cookie, pod.netns.id().cookie);
+        assert_ne!(datagrams.inode, listener.inode);
+        assert_eq!(SockRef::from(udp).mark().unwrap(), 0x539);
+    }
+    let taken = pod.listen_loopback(Families::V4).unwrap_err();
+    assert_eq!((taken.addr, taken.source.kind()), (both[0].addr, ErrorKind::AddrInUse));
+    drop(both);
+    assert_eq!(addresses(&pod.listen_loopback(Families::V4).unwrap()), ["127.0.0.1:15053"]);
+    pod.without_ipv6();
+    assert_eq!(addresses(&pod.listen_loopback(Families::All).unwrap()), ["127.0.0.1:15053"]);
+}
+
+#[test]
+fn only_a_socket_that_hears_everybody_is_one_for_datagrams() {
+    let pod = Pod::new();
+    crate::support::run(&pod.fence, &pod.netns, "ip link set lo up");
+    let to = SocketAddr::from(([127, 0, 0, 1], 53));
+    let connected = pod.fence.run(&pod.netns, move || dial_udp(to, None)).unwrap().unwrap();
+    let unbound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+    let listener = pod.listen(PortUse::Alone).unwrap();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    for stranger in [connected.as_fd(), unbound.as_fd(), listener.as_fd(), file.as_fd()] {
+        assert!(inspect_datagrams(&stranger).is_err());
     }
 }

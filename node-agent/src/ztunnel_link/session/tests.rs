@@ -1,3 +1,5 @@
+use zds::{Lookups, WorkloadInfo};
+
 use super::*;
 
 const HELLO: &[u8] = b"\x08\x01";
@@ -14,7 +16,7 @@ fn uid(name: &str) -> PodUid {
 }
 
 fn keep(name: &str) -> Command {
-    Command::keep(&uid(name), Reclaim::NotAsked).unwrap()
+    Command::keep(&uid(name), GiveBack::NotAsked).unwrap()
 }
 
 fn packet(bytes: &[u8]) -> Event {
@@ -26,6 +28,7 @@ fn line(action: &Action) -> String {
     match action {
         Action::TakeSnapshot(Takes::Netns) => "snapshot?".into(),
         Action::TakeSnapshot(Takes::Listeners) => "snapshot with listeners?".into(),
+        Action::TakeSnapshot(Takes::Lookups) => "snapshot with lookups?".into(),
         Action::Send(command) => format!("send {:02x?}", command.bytes),
         Action::Answered(ticket, subject, result) => {
             let given = |returned: &Returned| format!("{} listeners", returned.listeners.len());
@@ -76,7 +79,9 @@ fn an_add_carries_its_namespace_and_its_owner() {
     let netns = PodNetns::current().unwrap();
     let info =
         WorkloadInfo { name: "n".into(), namespace: "s".into(), service_account: "a".into() };
-    let add = Command::add(&uid("u"), info, netns.clone()).unwrap();
+    let workload = Workload { info, lookups: Lookups::Unspecified };
+    let (uid, none) = (uid("u"), GiveBack::NotAsked);
+    let add = Command::add(&uid, workload, netns.clone(), Vec::new(), none).unwrap();
     assert_eq!(add.bytes, b"\x0a\x0e\x0a\x01u\x12\x09\x0a\x01n\x12\x01s\x1a\x01a");
     assert_eq!(add.netns.unwrap().id(), netns.id());
 }
@@ -153,11 +158,14 @@ fn given(count: usize) -> Event {
 fn a_ztunnel_that_takes_listeners_says_so() {
     let (_, lines) = play(Session::default(), vec![packet(b"\x08\x01\xc0\x3e\x01")]);
     assert_eq!(lines, ["snapshot with listeners?"]);
+    let (_, lines) = play(Session::default(), vec![packet(b"\x08\x01\xc0\x3e\x03")]);
+    assert_eq!(lines, ["snapshot with lookups?"]);
+    assert!(Takes::Netns < Takes::Listeners && Takes::Listeners < Takes::Lookups);
 }
 
 #[test]
 fn listeners_come_back_to_who_asks() {
-    let keep = Command::keep(&uid("a"), Reclaim::Asked).unwrap();
+    let keep = Command::keep(&uid("a"), GiveBack::Proxy).unwrap();
     assert_eq!(keep.bytes, [KEEP_A, b"\xc0\x3e\x01"].concat());
     let (session, _) = play(live(), vec![Event::Order(Ticket(1), keep)]);
     let (_, lines) = play(session, vec![given(2)]);
@@ -165,13 +173,34 @@ fn listeners_come_back_to_who_asks() {
 }
 
 #[test]
-fn an_add_without_listeners_asks_for_them() {
-    let netns = PodNetns::current().unwrap();
-    let info = WorkloadInfo { name: "n".into(), ..WorkloadInfo::default() };
-    let add = Command::add_with(&uid("u"), info.clone(), netns.clone(), vec![]).unwrap();
-    assert_eq!(add.reclaim, Reclaim::Asked);
-    let plain = Command::add(&uid("u"), info, netns).unwrap();
-    assert_eq!(add.bytes, [&plain.bytes[..], b"\xc0\x3e\x01"].concat());
+fn an_add_asks_for_what_is_lacking() {
+    let add = |lookups, lacking| {
+        let info = WorkloadInfo { name: "n".into(), ..WorkloadInfo::default() };
+        let (workload, netns) = (Workload { info, lookups }, PodNetns::current().unwrap());
+        Command::add(&uid("u"), workload, netns, vec![], lacking).unwrap()
+    };
+    let plain = add(Lookups::Unspecified, GiveBack::NotAsked);
+    for (asks, features) in [(GiveBack::Proxy, 1), (GiveBack::Lookups, 2), (GiveBack::All, 3)] {
+        let asking = add(Lookups::Unspecified, asks);
+        assert_eq!(asking.asks, asks);
+        assert_eq!(asking.bytes, [&plain.bytes[..], &[0xc0, 0x3e, features]].concat());
+    }
+    // All but the lengths of what is around it.
+    let direct = add(Lookups::Direct, GiveBack::NotAsked);
+    assert_eq!(direct.bytes[2..], [&plain.bytes[2..], b"\xc8\x3e\x01"].concat());
+}
+
+#[test]
+fn sockets_of_a_name_server_that_nobody_asked_for_end_the_session() {
+    let keep = Command::keep(&uid("a"), GiveBack::Proxy).unwrap();
+    let (session, _) = play(live(), vec![Event::Order(Ticket(1), keep)]);
+    let listeners = vec![zds::ListenAt::LOOKUPS[0].entry()];
+    let ack = zds::Ack { listeners, ..zds::Ack::default() };
+    let payload = Some(zds::workload_response::Payload::Ack(ack));
+    let bytes = zds::encode(&zds::WorkloadResponse { payload }).unwrap();
+    let socket = std::fs::File::open("/dev/null").unwrap().into();
+    let (_, lines) = play(session, vec![Event::Packet(bytes, vec![socket])]);
+    assert_eq!(lines, ["end: ztunnel gave 1 listeners back that nobody asked for"]);
 }
 
 #[test]
@@ -179,7 +208,7 @@ fn listeners_that_nobody_asked_for_end_the_session() {
     let (_, lines) = play(waiting(), vec![given(2)]);
     assert_eq!(lines, ["end: ztunnel gave 1 listeners back that nobody asked for"]);
     for count in [0, 1, 3] {
-        let keep = Command::keep(&uid("a"), Reclaim::Asked).unwrap();
+        let keep = Command::keep(&uid("a"), GiveBack::Proxy).unwrap();
         let (session, _) = play(live(), vec![Event::Order(Ticket(1), keep)]);
         let (_, lines) = play(session, vec![given(count)]);
         assert!(lines[0].starts_with("end: ack carried"), "{lines:?}");

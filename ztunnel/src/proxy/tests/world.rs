@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh::proto::security::{Action, Authorization, Match, Rule, Scope, StringMatch};
 use mesh::proto::security::{Clause, string_match::MatchType};
@@ -22,7 +22,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::identity::{Certificates, Issuer};
-use crate::proxy::{Claim, Listeners, Pod, PodProxy, ProxyContext, ProxyError, Settings};
+use crate::proxy::{
+    Claim, Listeners, NameServer, Pod, PodProxy, ProxyContext, ProxyError, Settings,
+};
 use crate::source::{ViewWriter, channel};
 use crate::telemetry::Telemetry;
 use crate::tls::Terms;
@@ -128,6 +130,7 @@ impl TestPod {
         self.run("ip", &["address", "add", &format!("{}/24", self.v4), "dev", "eth0"]);
         self.run("ip", &["address", "add", &format!("{}/64", self.v6), "dev", "eth0", "nodad"]);
         self.run("ip", &["link", "set", "eth0", "up"]);
+        is_deliverable(&self.fence, &self.netns, self.v6);
     }
 
     /// An application of the pod listens.
@@ -186,6 +189,7 @@ impl TestPod {
             },
             netns: self.netns.clone().into(),
             listeners: Listeners::ToBind(Claim::Shared),
+            name_server: NameServer::AsConfigured,
         }
     }
 }
@@ -283,6 +287,26 @@ pub(super) fn counted(registry: &Registry, name: &str, with: &str) -> BTreeMap<S
             value.parse::<u64>().unwrap();
     }
     sums
+}
+
+/// Waits until what is sent to an IPv6 address of this namespace stays here. The kernel lets
+/// it be used before: until its own work queue has made the address' route, an answer to it
+/// is looked for on the wire, and lost.
+pub(super) fn is_deliverable(fence: &Fence, netns: &PodNetns, address: IpAddr) {
+    let IpAddr::V6(v6) = address else { return };
+    let route = format!("{:032x} 80 ", u128::from(v6));
+    let deadline = Instant::now() + PATIENCE;
+    let job = move || {
+        while Instant::now() < deadline {
+            let routes = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
+            if routes.lines().any(|line| line.starts_with(&route)) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        false
+    };
+    assert!(fence.run(netns, job).unwrap(), "{address} never became deliverable");
 }
 
 /// Puts the pods on one switch, which lives as long as its namespace.

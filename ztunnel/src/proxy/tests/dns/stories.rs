@@ -25,7 +25,7 @@ fn question(name: &str, kind: u16) -> Vec<u8> {
     bytes
 }
 
-fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
+pub(super) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
     let mut bytes = id.to_be_bytes().to_vec();
     bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     bytes.extend(question(name, kind));
@@ -33,7 +33,7 @@ fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
 }
 
 /// The query as its own answer, and behind it a record whose data is the question.
-fn echo(query: &[u8], _: Over) -> Option<Vec<u8>> {
+pub(super) fn echo(query: &[u8], _: Over) -> Option<Vec<u8>> {
     let mut answer = query.to_vec();
     answer[2] |= 0x80;
     Some([answer, query[12..].to_vec()].concat())
@@ -48,30 +48,19 @@ fn world(upstreams: &[&str]) -> World {
     World::new(ViewHandle::fixed(View::default()), |settings| settings.dns.upstreams = upstreams)
 }
 
-async fn exchange(socket: &UdpSocket, query: &[u8]) -> Vec<u8> {
+pub(super) async fn exchange(socket: &UdpSocket, query: &[u8]) -> Vec<u8> {
     socket.send(query).await.unwrap();
     receive(socket).await
 }
 
-/// Asks again after a while, as resolvers of applications do: a datagram is lost when the
-/// wire comes up just then.
-async fn exchange_again(socket: &UdpSocket, query: &[u8]) -> Vec<u8> {
-    loop {
-        let again = Duration::from_secs(2);
-        if let Ok(answer) = tokio::time::timeout(again, exchange(socket, query)).await {
-            return answer;
-        }
-    }
-}
-
-async fn receive(socket: &UdpSocket) -> Vec<u8> {
+pub(super) async fn receive(socket: &UdpSocket) -> Vec<u8> {
     let mut answer = vec![0; 65_535];
     let length = soon(socket.recv(&mut answer)).await.unwrap();
     answer.truncate(length);
     answer
 }
 
-fn code(answer: &[u8]) -> u8 {
+pub(super) fn code(answer: &[u8]) -> u8 {
     answer[3] & 0x0f
 }
 
@@ -342,7 +331,7 @@ async fn hostnames_are_looked_up_at_our_own_resolvers() {
     assert_eq!(resolver.heard.lock().unwrap().len(), 5, "one of them twice, one not at all");
 }
 
-fn view_with_a_service() -> View {
+pub(super) fn view_with_a_service() -> View {
     let mut view = View::default();
     let address = |text: &str| ServiceAddress { network: "".into(), net: text.parse().unwrap() };
     view.insert_service(Service {
@@ -360,7 +349,7 @@ async fn services_are_answered_for_as_by_the_resolver_that_was_asked() {
     for address in RESOLVERS {
         for (kind, octets) in [(1, &[10, 1, 0, 1][..]), (28, &[0xfd, 1])] {
             let asked = query(3, "till.bank.shop.svc.cluster.local", kind);
-            let answer = soon(exchange_again(&world.ask(at(address)), &asked)).await;
+            let answer = exchange(&world.ask(at(address)), &asked).await;
             assert_eq!(answer[6..8], [0, 2], "a CNAME and an address");
             let at_end = &answer[answer.len() - if kind == 1 { 4 } else { 16 }..];
             assert!(at_end.starts_with(octets), "{answer:?}");

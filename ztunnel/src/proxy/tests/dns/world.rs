@@ -7,15 +7,20 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use netns::{Dial, Fence, Listen, PodNetns, dial_socket, dial_udp, listen_tcp, listen_udp};
+use netns::{
+    Dial, Families, Fence, Listen, PodNetns, dial_socket, dial_udp, listen_loopback, listen_tcp,
+    listen_udp,
+};
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
-use super::super::world::soon;
+use super::super::world::{is_deliverable, soon};
 use crate::dns::Upstreams;
 use crate::identity::{Certificates, Issuer};
-use crate::proxy::{Claim, Listeners, Pod, PodProxy, ProxyContext, Settings};
+use crate::proxy::{
+    Claim, GivenListener, Listeners, NameServer, Pod, PodProxy, ProxyContext, Settings,
+};
 use crate::source::ViewHandle;
 use crate::telemetry::Telemetry;
 use crate::tls::test_ca::TestCa;
@@ -83,12 +88,20 @@ impl World {
             let (length, flags) = if address.contains(':') { (64, " nodad") } else { (24, "") };
             run(self, &self.outside, &format!("ip address add {address}/{length} dev eth0{flags}"));
         }
+        for (netns, addresses) in [(&self.pod, &POD[..]), (&self.outside, &RESOLVERS)] {
+            addresses.iter().for_each(|it| is_deliverable(&self.fence, netns, it.parse().unwrap()));
+        }
         let load = ["nft", RULES].map(str::to_owned);
         run_words(self, &self.pod, load.to_vec());
     }
 
     /// The pod's proxy.
     pub(super) async fn start(&self) -> PodProxy {
+        self.start_on(NameServer::AsConfigured).await
+    }
+
+    /// The same, with a name server as the agent wants it.
+    pub(super) async fn start_on(&self, name_server: NameServer) -> PodProxy {
         let info = zds::WorkloadInfo {
             name: "client".to_owned(),
             namespace: "shop".to_owned(),
@@ -99,8 +112,19 @@ impl World {
             info,
             netns: self.pod.clone().into(),
             listeners: Listeners::ToBind(Claim::Shared),
+            name_server,
         };
         soon(PodProxy::start(&self.context, pod)).await.unwrap()
+    }
+
+    /// Sockets for a name server, as the agent opens and holds them.
+    pub(super) fn held(&self) -> Vec<GivenListener> {
+        let job = || listen_loopback(zds::port::DNS, Families::All, Some(zds::PACKET_MARK.value));
+        let sockets = self.fence.run(&self.pod, job).unwrap().unwrap();
+        let sockets = sockets.into_iter().flat_map(|it| [it.udp.into(), it.tcp.into()]);
+        let given = zds::ListenAt::LOOKUPS.into_iter().zip(sockets);
+        let given = given.map(|(at, fd)| zds::GivenListener { at, fd }).collect();
+        GivenListener::check_lookups(given, &self.pod).unwrap()
     }
 
     /// A resolver outside, on UDP and TCP of `address`.
@@ -146,6 +170,7 @@ impl World {
     /// A resolver on an address that means something on the wire only, as the pod sees it.
     pub(super) fn link_local_resolver(&self, reply: Reply) -> (SocketAddr, Resolver) {
         run(self, &self.outside, "ip address add fe80::53/64 dev eth0 nodad");
+        is_deliverable(&self.fence, &self.outside, "fe80::53".parse().unwrap());
         let seen_by = |netns| {
             let ip = "fe80::53".parse().unwrap();
             SocketAddr::from(SocketAddrV6::new(ip, 53, 0, self.wire_of(netns)))
