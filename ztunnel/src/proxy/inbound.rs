@@ -19,8 +19,8 @@ use super::pod::{Life, PodShared};
 use super::refusal::Refusal;
 use super::report::{canonical, failure, inbound, refused, stranger};
 use super::{HANDSHAKE_DEADLINE, KNOWLEDGE_WAIT};
-use crate::hbone::{Flow, Incoming, PumpError, ServerTunnel, pump};
-use crate::telemetry::{Failure, ResponseFlags, Step};
+use crate::hbone::{Flow, Incoming, ServerTunnel, pump};
+use crate::telemetry::{ResponseFlags, Step};
 use crate::tls::{self, Watched};
 use begin::{Open, begin};
 
@@ -122,32 +122,42 @@ async fn requests(pod: Arc<PodShared>, life: Life, worker: usize, mut tunnel: Tu
 }
 
 /// One request, to the end of its stream.
-pub(super) async fn stream(
+pub(super) fn stream(
     pod: Arc<PodShared>,
     worker: usize,
     peer: Arc<Peer>,
     incoming: Incoming,
-) {
+) -> impl Future<Output = ()> + Send + 'static {
     // Boxed: what is needed to begin must not be kept while bytes are carried.
-    let Some(open) = Box::pin(begin(&pod, worker, &peer, incoming)).await else { return };
-    drop(peer);
-    let Open { app, stream, guard, place, seat, mut offence } = open;
-    let moved = |flow, bytes| match flow {
-        Flow::IntoTunnel => guard.add_sent(bytes),
-        Flow::OutOfTunnel => guard.add_received(bytes),
-    };
-    let result = tokio::select! {
-        result = pump(&app, stream, moved) => result.map_err(|error| torn(&error)),
-        error = app.broken() => Err(torn(&PumpError::Application(error))),
-        refusal = offence.committed() => Err(refusal.failure()),
-    };
-    if result.is_ok() {
-        app.finished();
+    let begun = Box::pin(begin(pod, worker, peer, incoming));
+    async move {
+        if let Some(open) = begun.await {
+            carry(open).await;
+        }
     }
-    guard.close(result);
-    drop((seat, place));
 }
 
-fn torn(error: &PumpError) -> Failure {
-    failure(ResponseFlags::None, error)
+/// Not an `async fn`, and nothing is taken out of `open` before the end: either would
+/// keep room for two of it.
+fn carry(mut open: Open) -> impl Future<Output = ()> + Send + 'static {
+    async move {
+        let guard = &open.guard;
+        let moved = |flow, bytes| match flow {
+            Flow::IntoTunnel => guard.add_sent(bytes),
+            Flow::OutOfTunnel => guard.add_received(bytes),
+        };
+        let result = tokio::select! {
+            result = pump(&open.app, &mut open.stream, moved) => {
+                result.map_err(|error| failure(ResponseFlags::None, &error))
+            }
+            refusal = open.offence.committed() => Err(refusal.failure()),
+        };
+        let Open { app, stream, guard, place, seat, .. } = open;
+        if result.is_ok() {
+            app.finished();
+        }
+        drop(stream);
+        guard.close(result);
+        drop((seat, place));
+    }
 }

@@ -18,36 +18,32 @@ use super::refusal::Refusal;
 use super::report::{canonical, failure, refused, stranger};
 use super::roster::Seat;
 use super::splice::splice;
-use crate::hbone::{Flow, PumpError, TunnelStream, pump};
+use crate::hbone::{Flow, TunnelStream, pump};
 use crate::route::{Passthrough, PassthroughReason, Request, Sample};
 use crate::telemetry::{
-    ConnectionGuard, ConnectionOpen, Direction, Endpoint, Failure, Reporter, ResponseFlags,
-    Security,
+    ConnectionGuard, ConnectionOpen, Direction, Endpoint, Reporter, ResponseFlags, Security,
 };
 
 pub(super) use tunnel::PeerError;
 use way::{Way, way};
 
 /// One accepted connection, to its end.
-pub(super) async fn serve(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) {
-    let (app, client) = (AppSocket::new(tcp), canonical(peer));
+pub(super) fn serve(
+    pod: Arc<PodShared>,
+    arrival: Arrival,
+) -> impl Future<Output = ()> + Send + 'static {
     // Boxed: what is needed to begin must not be kept while bytes are carried.
-    let Some(open) = Box::pin(begin(&pod, &app, client, worker)).await else { return };
-    let Open { far, guard, place, seat } = open;
-    let result = match far {
-        Far::Tunnel(stream) => carry_tunnelled(&app, stream, &guard).await,
-        Far::Clear(remote) => carry_clear(&app, remote, &guard).await,
-    };
-    // What did not end well is reset as it is dropped.
-    if result.is_ok() {
-        app.finished();
+    let begun = Box::pin(begin(pod, arrival));
+    async move {
+        if let Some(open) = begun.await {
+            carry(open).await;
+        }
     }
-    guard.close(result);
-    drop((seat, place));
 }
 
 /// A connection, while it is open.
 struct Open {
+    app: AppSocket,
     far: Far,
     guard: ConnectionGuard,
     place: limits::Place,
@@ -60,17 +56,22 @@ enum Far {
     Clear(AppSocket),
 }
 
-async fn begin(
-    pod: &Arc<PodShared>,
-    app: &AppSocket,
-    client: SocketAddr,
-    worker: usize,
-) -> Option<Open> {
-    let (place, dst) = match take(pod, app) {
+impl Far {
+    fn finished(self) {
+        match self {
+            Self::Tunnel(_) => {}
+            Self::Clear(remote) => remote.finished(),
+        }
+    }
+}
+
+async fn begin(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) -> Option<Open> {
+    let (app, client) = (AppSocket::new(tcp), canonical(peer));
+    let (place, dst) = match take(&pod, &app) {
         Ok(taken) => taken,
         Err(refusal) => {
             let local = app.local_addr().map_or(client, canonical);
-            refused(pod, facts(pod, None, client, stranger(local)), &refusal);
+            refused(&pod, facts(&pod, None, client, stranger(local)), &refusal);
             return None;
         }
     };
@@ -81,7 +82,7 @@ async fn begin(
     let known = match known {
         Ok(known) => known,
         Err(refusal) => {
-            refused(pod, facts(pod, None, client, stranger(dst.0)), &refusal);
+            refused(&pod, facts(&pod, None, client, stranger(dst.0)), &refusal);
             return None;
         }
     };
@@ -92,16 +93,16 @@ async fn begin(
         view: &known.0,
         sample: Sample::draw(|| fastrand::u64(..)),
     };
-    let facts = facts(pod, Some(&known.1), client, stranger(dst.0));
-    let opened = match way(pod, &request).await {
-        Ok(Way::Tunnel(to, addr)) => tunnel::open(pod, worker, &known, facts, to, addr).await,
-        Ok(Way::Passthrough(to, addr)) => passthrough(pod, facts, to, addr).await,
+    let facts = facts(&pod, Some(&known.1), client, stranger(dst.0));
+    let opened = match way(&pod, &request).await {
+        Ok(Way::Tunnel(to, addr)) => tunnel::open(&pod, worker, &known, facts, to, addr).await,
+        Ok(Way::Passthrough(to, addr)) => passthrough(&pod, facts, to, addr).await,
         Err(refusal) => {
-            refused(pod, facts, &refusal);
+            refused(&pod, facts, &refusal);
             None
         }
     };
-    opened.map(|(far, guard)| Open { far, guard, place, seat })
+    opened.map(|(far, guard)| Open { app, far, guard, place, seat })
 }
 
 /// May it be looked at, and where was it going to?
@@ -163,34 +164,33 @@ async fn passthrough(
     }
 }
 
-async fn carry_tunnelled(
-    app: &AppSocket,
-    stream: TunnelStream,
-    guard: &ConnectionGuard,
-) -> Result<(), Failure> {
-    let moved = |flow, bytes| match flow {
-        Flow::IntoTunnel => guard.add_received(bytes),
-        Flow::OutOfTunnel => guard.add_sent(bytes),
-    };
-    let result = tokio::select! {
-        result = pump(app, stream, moved) => result,
-        error = app.broken() => Err(PumpError::Application(error)),
-    };
-    result.map_err(|error| failure(ResponseFlags::None, &error))
-}
-
-async fn carry_clear(
-    app: &AppSocket,
-    remote: AppSocket,
-    guard: &ConnectionGuard,
-) -> Result<(), Failure> {
-    let (received, sent) = (|n| guard.add_received(n), |n| guard.add_sent(n));
-    let result = tokio::select! {
-        result = splice(app, &remote, received, sent) => result,
-        error = app.broken() => Err(error),
-        error = remote.broken() => Err(error),
-    };
-    result.map_err(|error| failure(ResponseFlags::None, &error))?;
-    remote.finished();
-    Ok(())
+/// Not an `async fn`, and nothing is taken out of `open` before the end: either would
+/// keep room for two of it.
+fn carry(mut open: Open) -> impl Future<Output = ()> + Send + 'static {
+    async move {
+        let (app, guard) = (&open.app, &open.guard);
+        let result = match &mut open.far {
+            Far::Tunnel(stream) => {
+                let moved = |flow, bytes| match flow {
+                    Flow::IntoTunnel => guard.add_received(bytes),
+                    Flow::OutOfTunnel => guard.add_sent(bytes),
+                };
+                let pumped = pump(app, stream, moved).await;
+                pumped.map_err(|error| failure(ResponseFlags::None, &error))
+            }
+            Far::Clear(remote) => {
+                let (received, sent) = (|n| guard.add_received(n), |n| guard.add_sent(n));
+                let spliced = splice(app, remote, received, sent).await;
+                spliced.map_err(|error| failure(ResponseFlags::None, &error))
+            }
+        };
+        let Open { app, far, guard, place, seat } = open;
+        // What did not end well is reset as it is dropped.
+        if result.is_ok() {
+            app.finished();
+            far.finished();
+        }
+        guard.close(result);
+        drop((seat, place));
+    }
 }

@@ -7,6 +7,7 @@ use mesh::Identity;
 use netns::PodNetns;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
+use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -245,11 +246,9 @@ impl Life {
         worker: &Worker,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        let cut = self.cut.clone();
-        worker.spawn(tracker, async move {
-            // Cut or finished: either way the task is over.
-            let _ = cut.run_until_cancelled_owned(task).await;
-        });
+        // Cut or finished: either way the task is over. No `async` block here: it would keep
+        // room for two of the task.
+        worker.spawn(tracker, task.with_cancellation_token_owned(self.cut.clone()));
     }
 }
 

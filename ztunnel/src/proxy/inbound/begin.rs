@@ -1,6 +1,7 @@
 //! What happens to a request before its bytes are carried.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::StatusCode;
 use mesh::{Network, View};
@@ -33,11 +34,12 @@ pub(super) struct Open {
 }
 
 pub(super) async fn begin(
-    pod: &PodShared,
+    pod: Arc<PodShared>,
     worker: usize,
-    peer: &Peer,
+    peer: Arc<Peer>,
     incoming: Incoming,
 ) -> Option<Open> {
+    let (pod, peer) = (&*pod, &*peer);
     let admitted = match admit(pod, worker, peer, &incoming).await {
         Ok(admitted) => admitted,
         Err((dst, refusal)) => {
