@@ -160,6 +160,8 @@ async fn pods(alone: &Alone, plan: &Plan, idle: Holds, report: &mut Report) -> a
     let pods = number(plan.pods);
     let more = count(full.rss.saturating_sub(idle.rss)) / pods;
     report.add(&format!("a pod ({} of them), resident", plan.pods), more, "KiB");
+    let more = count(full.anonymous.saturating_sub(idle.anonymous)) / pods;
+    report.add("a pod, anonymous", more, "KiB");
     let more = count(full.descriptors.saturating_sub(idle.descriptors)) / pods;
     report.add("a pod, descriptors", more, "");
     report.add("a pod, add to acknowledged, p50", median(&mut took), "ms");
