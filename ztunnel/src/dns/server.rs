@@ -81,13 +81,15 @@ impl Server {
                 received = receive(socket), if open => {
                     let Ok((query, client)) = received else {
                         // Not of this datagram alone, or it would not be told here.
-                        sleep(PAUSE).await;
+                        Box::pin(sleep(PAUSE)).await;
                         continue;
                     };
                     if unanswered.len() < UNANSWERED {
                         unanswered.push(self.on_datagram(socket, query, client, listener));
                     } else {
-                        send(socket, failure(&query, code::SERVER_FAILURE), client).await;
+                        // Boxed, as the rest above: an idle name server keeps no room for it.
+                        let reply = failure(&query, code::SERVER_FAILURE);
+                        Box::pin(send(socket, reply, client)).await;
                     }
                 }
             }

@@ -1,8 +1,11 @@
 //! Taking connections from a listener.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -25,38 +28,53 @@ pub(super) struct Arrival {
 /// Gives each connection a task of its own, on the worker that accepts or on one that is
 /// clearly less busy, until the pod is closing. Ours is the last handle of the listener
 /// that lasts: it is closed, for us, with the end of this future.
-pub(super) async fn accept_loop<Served>(
+pub(super) fn accept_loop<Served>(
     listener: Arc<TcpListener>,
     pod: Arc<PodShared>,
     life: Life,
     accepting: Worker,
     serve: impl Fn(Arrival) -> Served + Clone + Send + 'static,
-) where
+) -> impl Future<Output = ()> + Send + 'static
+where
     Served: Future<Output = ()> + Send + 'static,
 {
     let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
-    loop {
-        let Some(accepted) = life.closing.run_until_cancelled(listener.accept()).await else {
-            return;
-        };
-        match accepted {
-            Ok((tcp, peer)) => {
-                backoff.reset();
-                // Fails only for a connection that is gone, which its task finds out.
-                let _ = pod.context.settings.tcp.apply(&tcp);
-                place(&pod, &life, &accepting, (tcp, peer), serve.clone());
-            }
-            Err(error) if concerns_one(&error) => {}
-            Err(error) => {
-                // Most often out of descriptors: the connection stays in the queue, so
-                // the same error would come again at once.
-                let wait = backoff.wait();
-                tracing::warn!(pod = %pod.name(), %error, retry_in = ?wait,
-                    "cannot accept connections");
-                sleep(wait).await;
+    // Every pod has several of these: polled, because an async call keeps more.
+    async move {
+        let mut closing = pin!(life.closing.cancelled());
+        loop {
+            let accepted = poll_fn(|cx| match closing.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => listener.poll_accept(cx).map(Some),
+            });
+            let rest = match accepted.await {
+                None => return,
+                Some(Ok((tcp, peer))) => {
+                    backoff.reset();
+                    // Fails only for a connection that is gone, which its task finds out.
+                    let _ = pod.context.settings.tcp.apply(&tcp);
+                    place(&pod, &life, &accepting, (tcp, peer), serve.clone());
+                    None
+                }
+                Some(Err(error)) => rest_after(&error, &pod, &mut backoff),
+            };
+            if let Some(rest) = rest {
+                Box::pin(sleep(rest)).await;
             }
         }
     }
+}
+
+/// How long to leave the listener alone.
+fn rest_after(error: &io::Error, pod: &PodShared, backoff: &mut Backoff) -> Option<Duration> {
+    if concerns_one(error) {
+        return None;
+    }
+    // Most often out of descriptors: the connection stays in the queue, so the same error
+    // would come again at once.
+    let wait = backoff.wait();
+    tracing::warn!(pod = %pod.name(), %error, retry_in = ?wait, "cannot accept connections");
+    Some(wait)
 }
 
 fn place<Served>(

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt;
+use futures_util::future::OptionFuture;
 use mesh::Identity;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -130,11 +132,7 @@ pub(super) fn stream(
 ) -> impl Future<Output = ()> + Send + 'static {
     // Boxed: what is needed to begin must not be kept while bytes are carried.
     let begun = Box::pin(begin(pod, worker, peer, incoming));
-    async move {
-        if let Some(open) = begun.await {
-            carry(open).await;
-        }
-    }
+    begun.then(|open| OptionFuture::from(open.map(carry))).map(drop)
 }
 
 /// Not an `async fn`, and nothing is taken out of `open` before the end: either would
@@ -150,9 +148,9 @@ fn carry(mut open: Open) -> impl Future<Output = ()> + Send + 'static {
             result = pump(&open.app, &mut open.stream, moved) => {
                 result.map_err(|error| failure(ResponseFlags::None, &error))
             }
-            refusal = open.offence.committed() => Err(refusal.failure()),
+            refusal = open.seat.offence() => Err(refusal.failure()),
         };
-        let Open { app, stream, guard, place, seat, .. } = open;
+        let Open { app, stream, guard, place, seat } = open;
         if result.is_ok() {
             app.finished();
         }

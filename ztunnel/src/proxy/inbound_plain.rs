@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::OptionFuture;
 use netns::original_dst;
 
 use super::accept::Arrival;
@@ -12,7 +14,7 @@ use super::limits::Place;
 use super::pod::PodShared;
 use super::refusal::Refusal;
 use super::report::{canonical, client, failure, inbound, refused, stranger};
-use super::roster::{Offence, Seat};
+use super::roster::Seat;
 use super::splice::splice;
 use super::target::own_port;
 use crate::telemetry::{ConnectionGuard, ResponseFlags};
@@ -24,16 +26,12 @@ pub(super) fn serve(
 ) -> impl Future<Output = ()> + Send + 'static {
     // Boxed: what is needed to begin must not be kept while bytes are carried.
     let begun = Box::pin(begin(pod, arrival));
-    async move {
-        if let Some(open) = begun.await {
-            carry(open).await;
-        }
-    }
+    begun.then(|open| OptionFuture::from(open.map(carry))).map(drop)
 }
 
 /// Not an `async fn`, and nothing is taken out of `open` before the end: either would
 /// keep room for two of it.
-fn carry(mut open: Open) -> impl Future<Output = ()> + Send + 'static {
+fn carry(open: Open) -> impl Future<Output = ()> + Send + 'static {
     async move {
         let guard = &open.guard;
         let (received, sent) = (|n| guard.add_received(n), |n| guard.add_sent(n));
@@ -41,9 +39,9 @@ fn carry(mut open: Open) -> impl Future<Output = ()> + Send + 'static {
             result = splice(&open.remote, &open.app, received, sent) => {
                 result.map_err(|error| failure(ResponseFlags::None, &error))
             }
-            refusal = open.offence.committed() => Err(refusal.failure()),
+            refusal = open.seat.offence() => Err(refusal.failure()),
         };
-        let Open { remote, app, guard, place, seat, .. } = open;
+        let Open { remote, app, guard, place, seat } = open;
         if result.is_ok() {
             remote.finished();
             app.finished();
@@ -60,7 +58,6 @@ struct Open {
     guard: ConnectionGuard,
     place: Place,
     seat: Seat,
-    offence: Offence,
 }
 
 async fn begin(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) -> Option<Open> {
@@ -74,7 +71,7 @@ async fn begin(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) -> O
         }
     };
     let connection = mesh::Connection { source, identity: None, destination };
-    let (seat, offence) = pod.roster.inbound(worker, connection.clone());
+    let seat = pod.roster.enter(worker, connection.clone());
     let admitted = pod.admit(&connection).await;
     let admitted =
         admitted.and_then(|k| if remote.abandoned() { Err(Refusal::Abandoned) } else { Ok(k) });
@@ -91,7 +88,7 @@ async fn begin(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) -> O
     let src = client(Some(&known.0), &known.1.network, source, None);
     let guard = pod.context.telemetry.open(inbound(pod, Some(&known), src, destination));
     match pod.dialer.dial_app(Some(source.ip()), destination).await {
-        Ok(app) => Some(Open { remote, app, guard, place, seat, offence }),
+        Ok(app) => Some(Open { remote, app, guard, place, seat }),
         Err(error) => {
             guard.close(Err(failure(ResponseFlags::Connect, &error)));
             None

@@ -6,6 +6,8 @@ mod way;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::OptionFuture;
 use mesh::Workload;
 use netns::{OrigDst, original_dst};
 use tokio::net::TcpStream;
@@ -16,7 +18,6 @@ use super::limits;
 use super::pod::PodShared;
 use super::refusal::Refusal;
 use super::report::{canonical, failure, refused, stranger};
-use super::roster::Seat;
 use super::splice::splice;
 use crate::hbone::{Flow, TunnelStream, pump};
 use crate::route::{Passthrough, PassthroughReason, Request, Sample};
@@ -34,11 +35,7 @@ pub(super) fn serve(
 ) -> impl Future<Output = ()> + Send + 'static {
     // Boxed: what is needed to begin must not be kept while bytes are carried.
     let begun = Box::pin(begin(pod, arrival));
-    async move {
-        if let Some(open) = begun.await {
-            carry(open).await;
-        }
-    }
+    begun.then(|open| OptionFuture::from(open.map(carry))).map(drop)
 }
 
 /// A connection, while it is open.
@@ -47,7 +44,6 @@ struct Open {
     far: Far,
     guard: ConnectionGuard,
     place: limits::Place,
-    seat: Seat,
 }
 
 /// What an application's connection was connected with.
@@ -75,7 +71,6 @@ async fn begin(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) -> O
             return None;
         }
     };
-    let seat = pod.roster.outbound(worker, client, dst.0);
     let known = pod.known_toward(dst).await;
     let known =
         known.and_then(|known| if app.abandoned() { Err(Refusal::Abandoned) } else { Ok(known) });
@@ -102,7 +97,7 @@ async fn begin(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) -> O
             None
         }
     };
-    opened.map(|(far, guard)| Open { app, far, guard, place, seat })
+    opened.map(|(far, guard)| Open { app, far, guard, place })
 }
 
 /// May it be looked at, and where was it going to?
@@ -184,13 +179,13 @@ fn carry(mut open: Open) -> impl Future<Output = ()> + Send + 'static {
                 spliced.map_err(|error| failure(ResponseFlags::None, &error))
             }
         };
-        let Open { app, far, guard, place, seat } = open;
+        let Open { app, far, guard, place } = open;
         // What did not end well is reset as it is dropped.
         if result.is_ok() {
             app.finished();
             far.finished();
         }
         guard.close(result);
-        drop((seat, place));
+        drop(place);
     }
 }

@@ -3,13 +3,16 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::join;
 use mesh::Identity;
 use netns::PodNetns;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_util::future::FutureExt;
+use tokio_util::future::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use zds::WorkloadInfo;
 
 use super::accept::{Arrival, accept_loop};
 use super::context::ProxyContext;
@@ -35,7 +38,7 @@ pub struct Pod {
     /// The pod's UID.
     pub uid: String,
     /// Its names.
-    pub info: zds::WorkloadInfo,
+    pub info: WorkloadInfo,
     /// Where its listeners and sockets live.
     pub netns: PodNetns,
     /// Its listeners.
@@ -106,8 +109,8 @@ impl PodProxy {
         listeners: impl IntoIterator<Item = OpenListener>,
     ) -> Self {
         let (shared, life, served) = (Arc::new(shared), Life::default(), Served::default());
-        life.spawn_watcher(&home, roster::watch(Arc::clone(&shared)));
-        life.spawn_watcher(&home, renewals(Arc::clone(&shared)));
+        let watching = join(roster::watch(Arc::clone(&shared)), renewals(Arc::clone(&shared)));
+        life.spawn_watcher(&home, watching.map(drop));
         let mut proxy = Self { shared, life, home, netns, served };
         listeners.into_iter().for_each(|listener| proxy.serve(listener));
         proxy
@@ -258,7 +261,7 @@ pub(super) struct PodShared {
     pub(super) context: Arc<ProxyContext>,
     pub(super) dialer: Dialer,
     pub(super) lease: Lease,
-    pub(super) info: zds::WorkloadInfo,
+    pub(super) info: WorkloadInfo,
     pub(super) roster: Arc<Roster>,
     pub(super) inbound: Arc<Places>,
     pub(super) outbound: Arc<Places>,
@@ -274,7 +277,7 @@ impl PodShared {
     pub(super) fn new(
         context: &Arc<ProxyContext>,
         identity: &Identity,
-        info: zds::WorkloadInfo,
+        info: WorkloadInfo,
         dialer: Dialer,
         resolver: Resolver,
     ) -> Self {
@@ -311,11 +314,13 @@ impl PodShared {
 
     fn report_survivors(&self, deadline: Duration) {
         let pod = self.name();
-        let (named, count) = self.roster.list(NAMED_SURVIVORS);
+        let WorkloadInfo { namespace, name, .. } = &self.info;
+        let named = self.context.telemetry.open_connections_of(namespace, name, NAMED_SURVIVORS);
+        let count = self.inbound.taken() + self.outbound.taken();
         for connection in &named {
             tracing::warn!(%pod, %connection, "connection outlived the drain and is cut");
         }
-        let unnamed = count - named.len();
+        let unnamed = count.saturating_sub(named.len());
         tracing::warn!(%pod, count, unnamed, ?deadline, "the drain is over");
     }
 }
