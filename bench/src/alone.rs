@@ -18,6 +18,8 @@ use crate::report::{Report, median, quantile};
 
 /// The longest that a ztunnel with a large mesh may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What the starts of pods needed has been given back by then.
+const AFTER_STARTS: Duration = Duration::from_secs(4);
 /// Memory that was needed at the start only has been given back by then.
 const SETTLED: Duration = Duration::from_secs(12);
 
@@ -156,10 +158,13 @@ async fn pods(alone: &Alone, plan: &Plan, idle: Holds, report: &mut Report) -> a
         took.push(add.as_secs_f64() * 1e3);
         namespaces.push(netns);
     }
+    tokio::time::sleep(AFTER_STARTS).await;
     let full = alone.holds()?;
     let pods = number(plan.pods);
     let more = count(full.rss.saturating_sub(idle.rss)) / pods;
     report.add(&format!("a pod ({} of them), resident", plan.pods), more, "KiB");
+    let more = count(full.anonymous.saturating_sub(idle.anonymous)) / pods;
+    report.add("a pod, anonymous", more, "KiB");
     let more = count(full.descriptors.saturating_sub(idle.descriptors)) / pods;
     report.add("a pod, descriptors", more, "");
     report.add("a pod, add to acknowledged, p50", median(&mut took), "ms");

@@ -44,6 +44,9 @@ enum Command {
         /// About a minute in all, with fewer and shorter rounds.
         #[arg(long)]
         quick: bool,
+        /// Only what it holds: no traffic.
+        #[arg(long)]
+        memory: bool,
         /// Also write the figures there, as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
@@ -113,12 +116,14 @@ async fn run(command: Command) -> anyhow::Result<()> {
 
 async fn perform(command: Command, town: &mut Option<Town>) -> anyhow::Result<()> {
     match command {
-        Command::Measure { quick, json, subject } => {
+        Command::Measure { quick, memory, json, subject } => {
             let plan = if quick { QUICK } else { FULL };
             let mut report = Report::default();
             alone::measure(&subject.ztunnel, &plan, &mut report).await?;
             let town = town.insert(Town::start(subject.subject()).await?);
-            traffic::measure(town, &plan, &mut report).await?;
+            if !memory {
+                traffic::measure(town, &plan, &mut report).await?;
+            }
             idle::measure(town, &plan, &mut report).await?;
             match json {
                 Some(path) => std::fs::write(&path, report.json())

@@ -244,9 +244,9 @@ fn tunnel(count: usize) -> World<TcpStream, TcpStream> {
         };
         let mut pairs = Vec::new();
         for _ in 0..count {
-            let stream = pool.open(&key, &request, dial).await.unwrap().0;
+            let mut stream = pool.open(&key, &request, dial).await.unwrap().0;
             let (near, captured) = sockets().await;
-            tokio::spawn(async move { pump(&captured, stream, |_, _| ()).await });
+            tokio::spawn(async move { pump(&captured, &mut stream, |_, _| ()).await });
             pairs.push((near, apps.accept().await.unwrap().0));
         }
         pairs
@@ -265,8 +265,8 @@ async fn serve(listener: TcpListener, credentials: Credentials, apps: String) {
         tokio::spawn(async move {
             let app = TcpStream::connect(apps).await.unwrap();
             app.set_nodelay(true).unwrap();
-            let stream = incoming.accept(HeaderMap::new()).unwrap();
-            pump(&app, stream, |_, _| ()).await
+            let mut stream = incoming.accept(HeaderMap::new()).unwrap();
+            pump(&app, &mut stream, |_, _| ()).await
         });
     }
 }

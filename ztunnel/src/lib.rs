@@ -14,6 +14,7 @@
 pub mod admin;
 pub mod app;
 pub mod backoff;
+mod broken;
 mod buffers;
 pub mod config;
 pub mod dns;

@@ -41,7 +41,7 @@ struct Shared {
 pub struct Worker {
     index: usize,
     handle: Handle,
-    tasks: Arc<AtomicUsize>,
+    tasks: TaskTracker,
 }
 
 impl Workers {
@@ -57,7 +57,7 @@ impl Workers {
         let mut threads = Vec::with_capacity(count.get());
         for index in 0..count.get() {
             let (handle, thread) = start_thread(index, stop.clone())?;
-            all.push(Worker { index, handle, tasks: Arc::default() });
+            all.push(Worker { index, handle, tasks: TaskTracker::new() });
             threads.push(thread);
         }
         unfinished.disarm();
@@ -137,34 +137,16 @@ impl Worker {
 
     /// Runs `task` on this worker, as one of the tasks of `tracker`. A panic ends only the
     /// task. Dropped with the worker if it has not ended by then.
-    pub fn spawn(&self, tracker: &TaskTracker, task: impl Future<Output = ()> + Send + 'static) {
-        let busy = Busy::new(&self.tasks);
-        let task = async move {
-            let _busy = busy;
-            task.await;
-        };
-        drop(tracker.spawn_on(task, &self.handle));
+    pub fn spawn<Task>(&self, tracker: &TaskTracker, task: Task)
+    where
+        Task: Future<Output: Send> + Send + 'static,
+    {
+        drop(tracker.spawn_on(self.tasks.track_future(task), &self.handle));
     }
 
     /// How many tasks it has.
     fn busy(&self) -> usize {
-        self.tasks.load(Ordering::Relaxed)
-    }
-}
-
-/// Counts a task while it lives.
-struct Busy(Arc<AtomicUsize>);
-
-impl Busy {
-    fn new(tasks: &Arc<AtomicUsize>) -> Self {
-        tasks.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(tasks))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.tasks.len()
     }
 }
 
@@ -236,11 +218,11 @@ mod tests {
         let [first, second] = workers.all() else { panic!("two") };
         let tracker = TaskTracker::new();
         for _ in 0..CLEARLY_BUSIER {
-            first.spawn(&tracker, std::future::pending());
+            first.spawn(&tracker, std::future::pending::<()>());
         }
         assert_eq!(workers.place(first).index(), first.index());
         assert_eq!(workers.least_busy().index(), second.index());
-        first.spawn(&tracker, std::future::pending());
+        first.spawn(&tracker, std::future::pending::<()>());
         assert_eq!(workers.place(first).index(), second.index());
         assert_eq!(workers.place(second).index(), second.index());
     }
@@ -256,7 +238,7 @@ mod tests {
         let workers = workers(2);
         let tracker = TaskTracker::new();
         for worker in workers.all() {
-            worker.spawn(&tracker, std::future::pending());
+            worker.spawn(&tracker, std::future::pending::<()>());
         }
         workers.shutdown(PATIENCE);
         assert!(tracker.is_empty());

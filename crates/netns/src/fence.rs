@@ -5,7 +5,8 @@ use std::any::Any;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -53,7 +54,9 @@ enum WorkerState {
 /// thread. Cloning shares the workers; they end with the last clone.
 #[derive(Clone)]
 pub struct Fence {
-    queue: SyncSender<Task>,
+    queue: Sender<Task>,
+    /// Tasks in the queue. The library's bounded one takes memory for all places at once.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for Fence {
@@ -69,19 +72,19 @@ impl Fence {
     /// [`FenceError::Spawn`] when out of threads or descriptors.
     pub fn new(workers: usize) -> Result<Self, FenceError> {
         let home = Arc::new(own_netns().map_err(FenceError::Spawn)?);
-        let (queue, tasks) = sync_channel(QUEUE);
+        let (queue, tasks) = channel();
         let tasks = Arc::new(Mutex::new(tasks));
         for _ in 0..workers.max(1) {
             spawn_worker(Arc::clone(&home), Arc::clone(&tasks)).map_err(FenceError::Spawn)?;
         }
-        Ok(Self { queue })
+        Ok(Self { queue, waiting: Arc::default() })
     }
 
     /// A fence that enters nothing and answers [`FenceError::Closed`] to every job. For a
     /// process that stays in its own namespace, and may lack the privilege to leave it.
     #[must_use]
     pub fn closed() -> Self {
-        Self { queue: sync_channel(0).0 }
+        Self { queue: channel().0, waiting: Arc::default() }
     }
 
     /// Runs `job` in `netns` and waits for it. For threads that may block.
@@ -112,17 +115,19 @@ impl Fence {
         F: FnOnce() -> T + Send + 'static,
         D: FnOnce(Result<T, FenceError>) + Send + 'static,
     {
-        let netns = netns.clone();
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(FenceError::Busy);
+        }
+        let (netns, waiting) = (netns.clone(), Arc::clone(&self.waiting));
         let task: Task = Box::new(move |home| {
+            waiting.fetch_sub(1, Ordering::Relaxed);
             let (result, state) = run_between(&netns, home, job);
             drop(netns);
             done(result);
             state
         });
-        self.queue.try_send(task).map_err(|error| match error {
-            TrySendError::Full(_) => FenceError::Busy,
-            TrySendError::Disconnected(_) => FenceError::Closed,
-        })
+        self.queue.send(task).map_err(|_| FenceError::Closed)
     }
 }
 

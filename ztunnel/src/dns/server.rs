@@ -93,12 +93,16 @@ impl Server {
                             let lookup = self.on_datagram(socket, query, client, listener);
                             unanswered.push(within(room, lookup));
                         }
-                        _ => self.send(socket, failure(&query, code::SERVER_FAILURE), client).await,
+                        _ => {
+                            let reply = failure(&query, code::SERVER_FAILURE);
+                            Box::pin(self.send(socket, reply, client)).await;
+                        }
                     },
                     Err(error) => {
                         // Not of this datagram alone, or it would not be told here.
                         tracing::warn!(pod = %self.name(), %error, "cannot read name lookups");
-                        sleep(PAUSE).await;
+                        // Boxed: an idle name server keeps no room for it.
+                        Box::pin(sleep(PAUSE)).await;
                     }
                 }
             }

@@ -30,8 +30,8 @@ pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
 }
 
 /// As a proxy does it: a connection that was torn is reset.
-async fn carry(tcp: TcpStream, stream: TunnelStream) -> Result<(), PumpError> {
-    let result = pump(&tcp, stream, |_, _| ()).await;
+async fn carry(tcp: TcpStream, mut stream: TunnelStream) -> Result<(), PumpError> {
+    let result = pump(&tcp, &mut stream, |_, _| ()).await;
     if result.is_err() {
         let _ = tcp.set_zero_linger();
     }

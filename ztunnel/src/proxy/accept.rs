@@ -1,8 +1,11 @@
 //! Taking connections from a listener.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -33,45 +36,43 @@ pub(super) struct Arrival {
 ///
 /// What there is no descriptor for is shed here and at once, so that a crowd of it never
 /// holds those that are kept back. `direction` is that of the connections.
-pub(super) async fn accept_loop<Served>(
+pub(super) fn accept_loop<Served>(
     listener: Arc<TcpListener>,
     pod: Arc<PodShared>,
     (life, direction): (Life, Direction),
     accepting: Worker,
     serve: impl Fn(Arrival) -> Served + Clone + Send + 'static,
-) where
+) -> impl Future<Output = ()> + Send + 'static
+where
     Served: Future<Output = ()> + Send + 'static,
 {
     let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
-    loop {
-        let Some(accepted) = life.closing.run_until_cancelled(listener.accept()).await else {
-            return;
-        };
-        match accepted {
-            Ok((tcp, peer)) => {
-                backoff.reset();
-                if !pod.may_keep(&tcp) {
-                    shed(&pod, direction, tcp, peer);
-                    continue;
+    // Every pod has several of these: polled, because an async call keeps more.
+    async move {
+        let mut closing = pin!(life.closing.cancelled());
+        loop {
+            let accepted = poll_fn(|cx| match closing.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => listener.poll_accept(cx).map(Some),
+            });
+            let rest = match accepted.await {
+                None => return,
+                Some(Ok((tcp, peer))) => {
+                    backoff.reset();
+                    if !pod.may_keep(&tcp) {
+                        shed(&pod, direction, tcp, peer);
+                        continue;
+                    }
+                    // Fails only for a connection that is gone, which its task finds out.
+                    let _ = pod.context.settings.tcp.apply(&tcp);
+                    place(&pod, &life, &accepting, (tcp, peer), serve.clone());
+                    None
                 }
-                // Fails only for a connection that is gone, which its task finds out.
-                let _ = pod.context.settings.tcp.apply(&tcp);
-                place(&pod, &life, &accepting, (tcp, peer), serve.clone());
-            }
-            Err(error) if concerns_one(&error) => {}
-            Err(error) => {
-                // Most often out of descriptors: the connection stays in the queue, so
-                // the same error would come again at once.
-                pod.context.telemetry.accept_failed();
-                if exhausted(&error) {
-                    pod.short_of_descriptors();
-                } else if backoff.worth_telling() {
-                    tracing::warn!(pod = %pod.name(), %error, "cannot accept connections");
-                }
-                let wait = backoff.wait();
-                if life.closing.run_until_cancelled(sleep(wait)).await.is_none() {
-                    return;
-                }
+                Some(Err(error)) => rest_after(&error, &pod, &mut backoff),
+            };
+            let Some(rest) = rest else { continue };
+            if Box::pin(life.closing.run_until_cancelled(sleep(rest))).await.is_none() {
+                return;
             }
         }
     }
@@ -83,6 +84,22 @@ fn shed(pod: &PodShared, direction: Direction, tcp: TcpStream, peer: SocketAddr)
     report::refused(pod, report::shed(pod, direction, &tcp, peer), &Refusal::Descriptors);
     // Reset, so that nothing of it stays behind.
     drop(AppSocket::new(tcp));
+}
+
+/// How long to leave the listener alone.
+fn rest_after(error: &io::Error, pod: &PodShared, backoff: &mut Backoff) -> Option<Duration> {
+    if concerns_one(error) {
+        return None;
+    }
+    // Most often out of descriptors: the connection stays in the queue, so the same error
+    // would come again at once.
+    pod.context.telemetry.accept_failed();
+    if exhausted(error) {
+        pod.short_of_descriptors();
+    } else if backoff.worth_telling() {
+        tracing::warn!(pod = %pod.name(), %error, "cannot accept connections");
+    }
+    Some(backoff.wait())
 }
 
 fn place<Served>(

@@ -5,7 +5,6 @@ use std::mem::MaybeUninit;
 use std::ops::Deref;
 
 use socket2::SockRef;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Closed before [`AppSocket::finished`], also because ztunnel was killed, the connection
@@ -19,19 +18,6 @@ impl AppSocket {
         // Fails only for a connection that is gone already.
         let _ = tcp.set_zero_linger();
         Self(tcp)
-    }
-
-    /// Waits for the other end to reset the connection. Who moves bytes may be waiting
-    /// for somebody else and would not notice.
-    pub(super) async fn broken(&self) -> io::Error {
-        match self.0.ready(Interest::ERROR).await {
-            Ok(_) => match self.0.take_error() {
-                Ok(Some(error)) | Err(error) => error,
-                // Somebody has reported it already, or will.
-                Ok(None) => std::future::pending().await,
-            },
-            Err(error) => error,
-        }
     }
 
     /// Has the other end gone for sure? A FIN does not say so, not even where nothing was
@@ -64,7 +50,7 @@ impl Deref for AppSocket {
 mod tests {
     use std::time::Duration;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
     use tokio::net::TcpListener;
 
     use super::*;

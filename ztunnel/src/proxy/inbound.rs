@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use futures_util::FutureExt;
+use futures_util::future::OptionFuture;
 use mesh::Identity;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -20,7 +22,7 @@ use super::pod::{Life, PodShared};
 use super::refusal::Refusal;
 use super::report::{canonical, inbound, refused, stranger, torn};
 use super::{HANDSHAKE_DEADLINE, KNOWLEDGE_WAIT};
-use crate::hbone::{Flow, Incoming, PumpError, ServerTunnel, pump};
+use crate::hbone::{Flow, Incoming, ServerTunnel, pump};
 use crate::telemetry::Step;
 use crate::tls::{self, Watched};
 use begin::{Open, begin};
@@ -143,28 +145,38 @@ async fn requests(
 }
 
 /// One request, to the end of its stream.
-pub(super) async fn stream(
+pub(super) fn stream(
     pod: Arc<PodShared>,
     worker: usize,
     peer: Arc<Peer>,
     incoming: Incoming,
-) {
+) -> impl Future<Output = ()> + Send + 'static {
     // Boxed: what is needed to begin must not be kept while bytes are carried.
-    let Some(open) = Box::pin(begin(&pod, worker, &peer, incoming)).await else { return };
-    drop(peer);
-    let Open { app, stream, guard, place, seat, mut offence } = open;
-    let moved = |flow, bytes| match flow {
-        Flow::IntoTunnel => guard.add_sent(bytes),
-        Flow::OutOfTunnel => guard.add_received(bytes),
-    };
-    let result = tokio::select! {
-        result = pump(&app, stream, moved) => result.map_err(|error| torn(&error)),
-        error = app.broken() => Err(torn(&PumpError::Application(error))),
-        refusal = offence.committed() => Err(refusal.failure()),
-    };
-    if result.is_ok() {
-        app.finished();
+    let begun = Box::pin(begin(pod, worker, peer, incoming));
+    begun.then(|open| OptionFuture::from(open.map(carry))).map(drop)
+}
+
+/// Nothing is taken out of `open` before the end: that would keep room for two of it.
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps room for two of its arguments")]
+fn carry(mut open: Open) -> impl Future<Output = ()> + Send + 'static {
+    async move {
+        let guard = &open.guard;
+        let moved = |flow, bytes| match flow {
+            Flow::IntoTunnel => guard.add_sent(bytes),
+            Flow::OutOfTunnel => guard.add_received(bytes),
+        };
+        let result = tokio::select! {
+            result = pump(&open.app, &mut open.stream, moved) => {
+                result.map_err(|error| torn(&error))
+            }
+            refusal = open.seat.offence() => Err(refusal.failure()),
+        };
+        let Open { app, stream, guard, place, seat } = open;
+        if result.is_ok() {
+            app.finished();
+        }
+        drop(stream);
+        guard.close(result);
+        drop((seat, place));
     }
-    guard.close(result);
-    drop((seat, place));
 }

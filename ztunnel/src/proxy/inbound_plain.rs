@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::OptionFuture;
 use netns::original_dst;
 
 use super::accept::Arrival;
@@ -12,48 +14,55 @@ use super::limits::Place;
 use super::pod::PodShared;
 use super::refusal::Refusal;
 use super::report::{canonical, client, failure, inbound, refused, stranger};
-use super::roster::{Offence, Seat};
+use super::roster::Seat;
 use super::splice::splice;
 use super::target::own_port;
-use crate::telemetry::{ConnectionGuard, Failure, ResponseFlags};
+use crate::telemetry::{ConnectionGuard, ResponseFlags};
 
 /// One accepted connection, to its end.
-pub(super) async fn serve(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) {
-    let (remote, source) = (AppSocket::new(tcp), canonical(peer));
+pub(super) fn serve(
+    pod: Arc<PodShared>,
+    arrival: Arrival,
+) -> impl Future<Output = ()> + Send + 'static {
     // Boxed: what is needed to begin must not be kept while bytes are carried.
-    let Some(open) = Box::pin(begin(&pod, &remote, source, worker)).await else { return };
-    let Open { app, guard, place, seat, mut offence } = open;
-    let (received, sent) = (|n| guard.add_received(n), |n| guard.add_sent(n));
-    let result = tokio::select! {
-        result = splice(&remote, &app, received, sent) => result.map_err(|error| torn(&error)),
-        error = remote.broken() => Err(torn(&error)),
-        error = app.broken() => Err(torn(&error)),
-        refusal = offence.committed() => Err(refusal.failure()),
-    };
-    if result.is_ok() {
-        remote.finished();
-        app.finished();
+    let begun = Box::pin(begin(pod, arrival));
+    begun.then(|open| OptionFuture::from(open.map(carry))).map(drop)
+}
+
+/// Nothing is taken out of `open` before the end: that would keep room for two of it.
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps room for two of its arguments")]
+fn carry(open: Open) -> impl Future<Output = ()> + Send + 'static {
+    async move {
+        let guard = &open.guard;
+        let (received, sent) = (|n| guard.add_received(n), |n| guard.add_sent(n));
+        let result = tokio::select! {
+            result = splice(&open.remote, &open.app, received, sent) => {
+                result.map_err(|error| failure(ResponseFlags::None, &error))
+            }
+            refusal = open.seat.offence() => Err(refusal.failure()),
+        };
+        let Open { remote, app, guard, place, seat } = open;
+        if result.is_ok() {
+            remote.finished();
+            app.finished();
+        }
+        guard.close(result);
+        drop((seat, place));
     }
-    guard.close(result);
-    drop((seat, place));
 }
 
 /// An admitted connection, while it is open.
 struct Open {
+    remote: AppSocket,
     app: AppSocket,
     guard: ConnectionGuard,
     place: Place,
     seat: Seat,
-    offence: Offence,
 }
 
-async fn begin(
-    pod: &PodShared,
-    remote: &AppSocket,
-    source: SocketAddr,
-    worker: usize,
-) -> Option<Open> {
-    let (place, destination) = match take(pod, remote) {
+async fn begin(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) -> Option<Open> {
+    let (pod, remote, source) = (&*pod, AppSocket::new(tcp), canonical(peer));
+    let (place, destination) = match take(pod, &remote) {
         Ok(taken) => taken,
         Err(refusal) => {
             let local = remote.local_addr().map_or(source, canonical);
@@ -62,7 +71,7 @@ async fn begin(
         }
     };
     let connection = mesh::Connection { source, identity: None, destination };
-    let (seat, offence) = pod.roster.inbound(worker, connection.clone());
+    let seat = pod.roster.enter(worker, connection.clone());
     let admitted = pod.admit(&connection).await;
     let admitted =
         admitted.and_then(|k| if remote.abandoned() { Err(Refusal::Abandoned) } else { Ok(k) });
@@ -79,7 +88,7 @@ async fn begin(
     let src = client(Some(&known.0), &known.1.network, source, None);
     let guard = pod.context.telemetry.open(inbound(pod, Some(&known), src, destination));
     match pod.dial_app(Some(source.ip()), destination).await {
-        Ok(app) => Some(Open { app, guard, place, seat, offence }),
+        Ok(app) => Some(Open { remote, app, guard, place, seat }),
         Err(error) => {
             guard.close(Err(failure(ResponseFlags::Connect, &error)));
             None
@@ -97,8 +106,4 @@ fn take(pod: &PodShared, tcp: &AppSocket) -> Result<(Place, SocketAddr), Refusal
     }
     own_port(dst.0.port())?;
     Ok((place, dst.0))
-}
-
-fn torn(error: &std::io::Error) -> Failure {
-    failure(ResponseFlags::None, error)
 }

@@ -6,6 +6,8 @@ mod way;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::OptionFuture;
 use netns::{OrigDst, original_dst};
 use tokio::net::TcpStream;
 
@@ -15,39 +17,30 @@ use super::limits;
 use super::pod::PodShared;
 use super::refusal::Refusal;
 use super::report::{self, canonical, failure, refused, stranger, torn};
-use super::roster::Seat;
 use super::splice::splice;
-use crate::hbone::{Flow, PumpError, TunnelStream, pump};
+use crate::hbone::{Flow, TunnelStream, pump};
 use crate::route::{Passthrough, PassthroughReason, Request, Sample};
-use crate::telemetry::{ConnectionGuard, ConnectionOpen, Endpoint, Failure, ResponseFlags};
+use crate::telemetry::{ConnectionGuard, ConnectionOpen, Endpoint, ResponseFlags};
 
 pub(super) use tunnel::PeerError;
 use way::{Way, way};
 
 /// One accepted connection, to its end.
-pub(super) async fn serve(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) {
-    let (app, client) = (AppSocket::new(tcp), canonical(peer));
+pub(super) fn serve(
+    pod: Arc<PodShared>,
+    arrival: Arrival,
+) -> impl Future<Output = ()> + Send + 'static {
     // Boxed: what is needed to begin must not be kept while bytes are carried.
-    let Some(open) = Box::pin(begin(&pod, &app, client, worker)).await else { return };
-    let Open { far, guard, place, seat } = open;
-    let result = match far {
-        Far::Tunnel(stream) => carry_tunnelled(&app, stream, &guard).await,
-        Far::Clear(remote) => carry_clear(&app, remote, &guard).await,
-    };
-    // What did not end well is reset as it is dropped.
-    if result.is_ok() {
-        app.finished();
-    }
-    guard.close(result);
-    drop((seat, place));
+    let begun = Box::pin(begin(pod, arrival));
+    begun.then(|open| OptionFuture::from(open.map(carry))).map(drop)
 }
 
 /// A connection, while it is open.
 struct Open {
+    app: AppSocket,
     far: Far,
     guard: ConnectionGuard,
     place: limits::Place,
-    seat: Seat,
 }
 
 /// What an application's connection was connected with.
@@ -56,28 +49,32 @@ enum Far {
     Clear(AppSocket),
 }
 
-async fn begin(
-    pod: &Arc<PodShared>,
-    app: &AppSocket,
-    client: SocketAddr,
-    worker: usize,
-) -> Option<Open> {
-    let (place, dst) = match take(pod, app) {
+impl Far {
+    fn finished(self) {
+        match self {
+            Self::Tunnel(_) => {}
+            Self::Clear(remote) => remote.finished(),
+        }
+    }
+}
+
+async fn begin(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) -> Option<Open> {
+    let (app, client) = (AppSocket::new(tcp), canonical(peer));
+    let (place, dst) = match take(&pod, &app) {
         Ok(taken) => taken,
         Err(refusal) => {
             let local = app.local_addr().map_or(client, canonical);
-            refused(pod, report::outbound(pod, None, client, stranger(local)), &refusal);
+            refused(&pod, report::outbound(&pod, None, client, stranger(local)), &refusal);
             return None;
         }
     };
-    let seat = pod.roster.outbound(worker, client, dst.0);
     let known = pod.known_toward(dst).await;
     let known =
         known.and_then(|known| if app.abandoned() { Err(Refusal::Abandoned) } else { Ok(known) });
     let known = match known {
         Ok(known) => known,
         Err(refusal) => {
-            refused(pod, report::outbound(pod, None, client, stranger(dst.0)), &refusal);
+            refused(&pod, report::outbound(&pod, None, client, stranger(dst.0)), &refusal);
             return None;
         }
     };
@@ -88,16 +85,16 @@ async fn begin(
         view: &known.0,
         sample: Sample::draw(|| fastrand::u64(..)),
     };
-    let facts = report::outbound(pod, Some(&known.1), client, stranger(dst.0));
-    let opened = match way(pod, &request).await {
-        Ok(Way::Tunnel(to, addr)) => tunnel::open(pod, worker, &known, facts, to, addr).await,
-        Ok(Way::Passthrough(to, addr)) => passthrough(pod, facts, to, addr).await,
+    let facts = report::outbound(&pod, Some(&known.1), client, stranger(dst.0));
+    let opened = match way(&pod, &request).await {
+        Ok(Way::Tunnel(to, addr)) => tunnel::open(&pod, worker, &known, facts, to, addr).await,
+        Ok(Way::Passthrough(to, addr)) => passthrough(&pod, facts, to, addr).await,
         Err(refusal) => {
-            refused(pod, facts, &refusal);
+            refused(&pod, facts, &refusal);
             None
         }
     };
-    opened.map(|(far, guard)| Open { far, guard, place, seat })
+    opened.map(|(far, guard)| Open { app, far, guard, place })
 }
 
 /// May it be looked at, and where was it going to?
@@ -134,34 +131,33 @@ async fn passthrough(
     }
 }
 
-async fn carry_tunnelled(
-    app: &AppSocket,
-    stream: TunnelStream,
-    guard: &ConnectionGuard,
-) -> Result<(), Failure> {
-    let moved = |flow, bytes| match flow {
-        Flow::IntoTunnel => guard.add_received(bytes),
-        Flow::OutOfTunnel => guard.add_sent(bytes),
-    };
-    let result = tokio::select! {
-        result = pump(app, stream, moved) => result,
-        error = app.broken() => Err(PumpError::Application(error)),
-    };
-    result.map_err(|error| torn(&error))
-}
-
-async fn carry_clear(
-    app: &AppSocket,
-    remote: AppSocket,
-    guard: &ConnectionGuard,
-) -> Result<(), Failure> {
-    let (received, sent) = (|n| guard.add_received(n), |n| guard.add_sent(n));
-    let result = tokio::select! {
-        result = splice(app, &remote, received, sent) => result,
-        error = app.broken() => Err(error),
-        error = remote.broken() => Err(error),
-    };
-    result.map_err(|error| failure(ResponseFlags::None, &error))?;
-    remote.finished();
-    Ok(())
+/// Nothing is taken out of `open` before the end: that would keep room for two of it.
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps room for two of its arguments")]
+fn carry(mut open: Open) -> impl Future<Output = ()> + Send + 'static {
+    async move {
+        let (app, guard) = (&open.app, &open.guard);
+        let result = match &mut open.far {
+            Far::Tunnel(stream) => {
+                let moved = |flow, bytes| match flow {
+                    Flow::IntoTunnel => guard.add_received(bytes),
+                    Flow::OutOfTunnel => guard.add_sent(bytes),
+                };
+                let pumped = pump(app, stream, moved).await;
+                pumped.map_err(|error| torn(&error))
+            }
+            Far::Clear(remote) => {
+                let (received, sent) = (|n| guard.add_received(n), |n| guard.add_sent(n));
+                let spliced = splice(app, remote, received, sent).await;
+                spliced.map_err(|error| failure(ResponseFlags::None, &error))
+            }
+        };
+        let Open { app, far, guard, place } = open;
+        // What did not end well is reset as it is dropped.
+        if result.is_ok() {
+            app.finished();
+            far.finished();
+        }
+        guard.close(result);
+        drop(place);
+    }
 }

@@ -4,12 +4,16 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::join;
 use mesh::Identity;
 use netns::{PodNetns, Workplace};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
+use tokio_util::future::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use zds::WorkloadInfo;
 
 use super::accept::{Arrival, accept_loop};
 use super::context::{ProxyContext, Role};
@@ -37,7 +41,7 @@ pub struct Pod {
     /// The pod's UID.
     pub uid: String,
     /// Its names.
-    pub info: zds::WorkloadInfo,
+    pub info: WorkloadInfo,
     /// Where its listeners and sockets live.
     pub netns: Workplace,
     /// Its listeners.
@@ -118,8 +122,8 @@ impl PodProxy {
         listeners: impl IntoIterator<Item = OpenListener>,
     ) -> Self {
         let (shared, life, served) = (Arc::new(shared), Life::default(), Served::default());
-        life.spawn_watcher(&home, roster::watch(Arc::clone(&shared)));
-        life.spawn_watcher(&home, renewals(Arc::clone(&shared)));
+        let watching = join(roster::watch(Arc::clone(&shared)), renewals(Arc::clone(&shared)));
+        life.spawn_watcher(&home, watching.map(drop));
         let mut proxy = Self { shared, life, home, netns, served, dns: None };
         listeners.into_iter().for_each(|listener| proxy.serve(listener));
         proxy
@@ -268,11 +272,9 @@ impl Life {
         worker: &Worker,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        let cut = self.cut.clone();
-        worker.spawn(tracker, async move {
-            // Cut or finished: either way the task is over.
-            let _ = cut.run_until_cancelled_owned(task).await;
-        });
+        // Cut or finished: either way the task is over. No `async` block here: it would keep
+        // room for two of the task.
+        worker.spawn(tracker, task.with_cancellation_token_owned(self.cut.clone()));
     }
 }
 
@@ -282,7 +284,7 @@ pub(super) struct PodShared {
     pub(super) context: Arc<ProxyContext>,
     pub(super) dialer: Dialer,
     pub(super) lease: Lease,
-    pub(super) info: zds::WorkloadInfo,
+    pub(super) info: WorkloadInfo,
     pub(super) roster: Arc<Roster>,
     pub(super) inbound: Arc<Places>,
     pub(super) outbound: Arc<Places>,
@@ -300,7 +302,7 @@ impl PodShared {
     pub(super) fn new(
         context: &Arc<ProxyContext>,
         identity: &Identity,
-        info: zds::WorkloadInfo,
+        info: WorkloadInfo,
         dialer: Dialer,
         resolver: Resolver,
     ) -> Self {
@@ -354,11 +356,13 @@ impl PodShared {
 
     fn report_survivors(&self, deadline: Duration) {
         let pod = self.name();
-        let (named, count) = self.roster.list(NAMED_SURVIVORS);
+        let WorkloadInfo { namespace, name, .. } = &self.info;
+        let named = self.context.telemetry.open_connections_of(namespace, name, NAMED_SURVIVORS);
+        let count = self.inbound.taken() + self.outbound.taken();
         for connection in &named {
             tracing::warn!(%pod, %connection, "connection outlived the drain and is cut");
         }
-        let unnamed = count - named.len();
+        let unnamed = count.saturating_sub(named.len());
         tracing::warn!(%pod, count, unnamed, ?deadline, "the drain is over");
     }
 }

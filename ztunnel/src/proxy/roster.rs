@@ -1,17 +1,13 @@
-//! The open connections of a pod: to be judged again when the view changes, and to be
-//! named when they outlive a drain.
+//! The open connections toward a pod, to be judged again when the view changes.
 //!
 //! One watcher per pod walks them after each change and speaks only to those that it
 //! cuts; the others sleep on.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::SocketAddr;
-use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 
+use futures_util::task::AtomicWaker;
 use mesh::{Connection, Decision, Denial};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::KNOWLEDGE_WAIT;
@@ -27,64 +23,56 @@ pub(super) struct Roster {
     shards: Box<[Mutex<Shard>]>,
 }
 
+/// Places of connections that have gone are given out again, the last one first.
 #[derive(Debug, Default)]
 struct Shard {
-    next: u64,
-    open: BTreeMap<u64, Entry>,
+    places: Vec<Slot>,
+    free: Option<usize>,
+    taken: usize,
 }
 
 #[derive(Debug)]
-struct Entry {
-    connection: Connection,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    /// Judged by policies.
-    Inbound {
+enum Slot {
+    Free {
+        next: Option<usize>,
+    },
+    Taken {
+        line: Arc<Line>,
         /// Since when the answer depends on a policy that has not arrived.
         doubtful_since: Option<Instant>,
-        /// Taken when it is cut.
-        cut: Option<oneshot::Sender<Refusal>>,
     },
-    /// Only listed.
-    Outbound,
 }
 
-/// A connection's line in the roster, gone when dropped.
+/// One connection, and what it is told.
+#[derive(Debug)]
+struct Line {
+    connection: Connection,
+    cut: OnceLock<Refusal>,
+    waker: AtomicWaker,
+}
+
+/// A connection's place in the roster, free again when dropped.
 #[derive(Debug)]
 pub(super) struct Seat {
     roster: Arc<Roster>,
+    line: Arc<Line>,
     shard: usize,
-    key: u64,
+    place: usize,
 }
 
-/// Says why an inbound connection must end.
-#[derive(Debug)]
-pub(super) struct Offence(oneshot::Receiver<Refusal>);
-
-impl Offence {
-    /// Returns when the connection is no longer allowed; else never.
-    pub(super) async fn committed(&mut self) -> Refusal {
-        match (&mut self.0).await {
-            Ok(refusal) => refusal,
-            Err(_) => std::future::pending().await,
-        }
+impl Seat {
+    /// Returns when the connection is no longer allowed; else never. For one task.
+    pub(super) fn offence(&self) -> impl Future<Output = Refusal> {
+        std::future::poll_fn(|cx| self.line.poll_cut(cx))
     }
 }
 
-/// An open connection, for the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) direction: &'static str,
-    pub(super) source: SocketAddr,
-    pub(super) destination: SocketAddr,
-}
-
-impl fmt::Display for Listed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} -> {}", self.direction, self.source, self.destination)
+impl Line {
+    fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<Refusal> {
+        if self.cut.get().is_none() {
+            self.waker.register(cx.waker());
+        }
+        self.cut.get().cloned().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -93,99 +81,90 @@ impl Roster {
         Arc::new(Self { shards: (0..workers).map(|_| Mutex::default()).collect() })
     }
 
-    /// Lists an inbound connection. To be called before it is admitted: a change of the
-    /// view after the admission then finds it here.
-    pub(super) fn inbound(
-        self: &Arc<Self>,
-        worker: usize,
-        connection: Connection,
-    ) -> (Seat, Offence) {
-        let (sender, receiver) = oneshot::channel();
-        let kind = Kind::Inbound { doubtful_since: None, cut: Some(sender) };
-        (self.enter(worker, Entry { connection, kind }), Offence(receiver))
-    }
-
-    /// Lists an outbound connection.
-    pub(super) fn outbound(
-        self: &Arc<Self>,
-        worker: usize,
-        source: SocketAddr,
-        destination: SocketAddr,
-    ) -> Seat {
-        let connection = Connection { source, identity: None, destination };
-        self.enter(worker, Entry { connection, kind: Kind::Outbound })
-    }
-
-    fn enter(self: &Arc<Self>, worker: usize, entry: Entry) -> Seat {
-        let mut shard = self.shard(worker);
-        let key = shard.next;
-        shard.next += 1;
-        shard.open.insert(key, entry);
-        Seat { roster: Arc::clone(self), shard: worker, key }
+    /// Lists a connection. To be called before it is admitted: a change of the view after
+    /// the admission then finds it here.
+    pub(super) fn enter(self: &Arc<Self>, worker: usize, connection: Connection) -> Seat {
+        let (cut, waker) = (OnceLock::new(), AtomicWaker::new());
+        let line = Arc::new(Line { connection, cut, waker });
+        let place = self.shard(worker).take(Arc::clone(&line));
+        Seat { roster: Arc::clone(self), line, shard: worker, place }
     }
 
     fn shard(&self, worker: usize) -> MutexGuard<'_, Shard> {
         self.shards[worker].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first `most` open connections, and how many there are in all.
-    pub(super) fn list(&self, most: usize) -> (Vec<Listed>, usize) {
-        let (mut listed, mut count) = (Vec::new(), 0);
-        for worker in 0..self.shards.len() {
-            let shard = self.shard(worker);
-            count += shard.open.len();
-            let wanted = most - listed.len();
-            listed.extend(shard.open.values().take(wanted).map(Entry::listed));
-        }
-        (listed, count)
-    }
-
-    /// Judges the inbound connections again and cuts the offenders. Returns when to ask
-    /// again, because answers depend on policies that have not arrived.
+    /// Judges all connections again and cuts the offenders. Returns when to ask again,
+    /// because answers depend on policies that have not arrived.
     async fn judge(
         &self,
         now: Instant,
         judge: impl Fn(&Connection) -> Decision,
     ) -> Option<Instant> {
-        let judge = |entry: &mut Entry| entry.judge(now, &judge);
         let mut again: Option<Instant> = None;
         for worker in 0..self.shards.len() {
-            let mut from = Bound::Unbounded;
-            while let Some(last) = self.step(worker, from, judge, &mut again) {
-                from = Bound::Excluded(last);
+            let mut from = 0;
+            while let Some(next) = self.step(worker, from, (now, &judge), &mut again) {
+                from = next;
                 tokio::task::yield_now().await;
             }
         }
         again
     }
 
-    /// Judges the next few, and returns the last of them.
+    /// Judges the next few, and returns where to go on.
     fn step(
         &self,
         worker: usize,
-        from: Bound<u64>,
-        judge: impl Fn(&mut Entry) -> Option<Instant>,
+        from: usize,
+        (now, judge): (Instant, &impl Fn(&Connection) -> Decision),
         again: &mut Option<Instant>,
-    ) -> Option<u64> {
-        let mut last = None;
-        for (key, entry) in self.shard(worker).open.range_mut((from, Bound::Unbounded)).take(STEP) {
-            last = Some(*key);
-            if let Some(deadline) = judge(entry) {
+    ) -> Option<usize> {
+        let mut shard = self.shard(worker);
+        let most = shard.places.len();
+        for place in shard.places.iter_mut().skip(from).take(STEP) {
+            if let Some(deadline) = place.judge(now, judge) {
                 *again = Some(again.map_or(deadline, |other| other.min(deadline)));
             }
         }
-        last
+        Some(from + STEP).filter(|next| *next < most)
     }
 }
 
-impl Entry {
+impl Shard {
+    fn take(&mut self, line: Arc<Line>) -> usize {
+        self.taken += 1;
+        let taken = Slot::Taken { line, doubtful_since: None };
+        let Some(free) = self.free else {
+            self.places.push(taken);
+            return self.places.len() - 1;
+        };
+        if let Slot::Free { next } = std::mem::replace(&mut self.places[free], taken) {
+            self.free = next;
+        }
+        free
+    }
+
+    fn give_back(&mut self, place: usize) {
+        self.taken -= 1;
+        if self.taken == 0 {
+            // Nothing is held while there is nobody.
+            *self = Self::default();
+            return;
+        }
+        self.places[place] = Slot::Free { next: self.free };
+        self.free = Some(place);
+    }
+}
+
+impl Slot {
     /// Returns until when the answer may wait.
     fn judge(&mut self, now: Instant, judge: impl Fn(&Connection) -> Decision) -> Option<Instant> {
-        let Kind::Inbound { doubtful_since, cut } = &mut self.kind else { return None };
-        if cut.is_none() {
+        let Self::Taken { line, doubtful_since } = self else { return None };
+        if line.cut.get().is_some() {
             return None;
         }
-        let Decision::Deny(denial) = judge(&self.connection) else {
+        let Decision::Deny(denial) = judge(&line.connection) else {
             *doubtful_since = None;
             return None;
         };
@@ -195,26 +174,16 @@ impl Entry {
                 return Some(deadline);
             }
         }
-        if let Some(cut) = cut.take() {
-            // A connection that ends just now does not listen any more.
-            let _ = cut.send(Refusal::Denied(denial));
-        }
+        // Only the watcher speaks, and once.
+        let _ = line.cut.set(Refusal::Denied(denial));
+        line.waker.wake();
         None
-    }
-
-    fn listed(&self) -> Listed {
-        let direction = match self.kind {
-            Kind::Inbound { .. } => "inbound",
-            Kind::Outbound => "outbound",
-        };
-        let Connection { source, destination, .. } = self.connection;
-        Listed { direction, source, destination }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.roster.shard(self.shard).open.remove(&self.key);
+        self.roster.shard(self.shard).give_back(self.place);
     }
 }
 
@@ -251,6 +220,8 @@ async fn until(deadline: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use mesh::PolicyKey;
 
     use super::*;
@@ -268,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_policy_is_waited_for_before_anything_is_cut() {
         let roster = Roster::new(2);
-        let (_seat, mut offence) = roster.inbound(1, connection(1));
+        let seat = roster.enter(1, connection(1));
         let begin = Instant::now();
         let again = roster.judge(begin, unknown).await;
         assert_eq!(again, Some(begin + KNOWLEDGE_WAIT));
@@ -279,9 +250,9 @@ mod tests {
         assert_eq!(roster.judge(later, |_| Decision::Allow).await, None);
         let again = roster.judge(later, unknown).await.unwrap();
         assert_eq!(again, later + KNOWLEDGE_WAIT);
-        assert!(offence.0.try_recv().is_err(), "it was cut too early");
+        assert!(seat.line.cut.get().is_none(), "it was cut too early");
         assert_eq!(roster.judge(again, unknown).await, None);
-        assert_eq!(offence.committed().await.name(), "policy_unknown");
+        assert_eq!(seat.offence().await.name(), "policy_unknown");
     }
 
     #[tokio::test]
@@ -289,28 +260,28 @@ mod tests {
         let roster = Roster::new(3);
         let mut all = Vec::new();
         for port in 0..2000_u16 {
-            all.push((port, roster.inbound(usize::from(port % 3), connection(port))));
+            all.push((port, roster.enter(usize::from(port % 3), connection(port))));
         }
         let deny = |connection: &Connection| match connection.source.port() % 7 {
             0 => Decision::Deny(Denial::Rejected(PolicyKey::parse("shop/broken").unwrap())),
             _ => Decision::Allow,
         };
         assert_eq!(roster.judge(Instant::now(), deny).await, None);
-        for (port, (_seat, offence)) in &mut all {
-            assert_eq!(offence.0.try_recv().is_ok(), *port % 7 == 0, "{port}");
+        for (port, seat) in &all {
+            assert_eq!(seat.line.cut.get().is_some(), *port % 7 == 0, "{port}");
         }
     }
 
     #[test]
-    fn the_list_is_short_and_its_count_is_whole() {
-        let roster = Roster::new(2);
-        let out = roster.outbound(0, connection(7).source, connection(7).destination);
-        let seats: Vec<_> =
-            (0..5).map(|port| roster.inbound(usize::from(port % 2), connection(port))).collect();
-        let (listed, count) = roster.list(4);
-        assert_eq!((listed.len(), count), (4, 6));
-        assert_eq!(listed[0].to_string(), "outbound 10.0.0.1:7 -> 10.0.0.2:80");
-        drop((out, seats));
-        assert_eq!(roster.list(4), (Vec::new(), 0));
+    fn places_are_given_out_again_and_an_empty_roster_holds_nothing() {
+        let roster = Roster::new(1);
+        let seats: Vec<_> = (0..4).map(|port| roster.enter(0, connection(port))).collect();
+        let mut seats = seats.into_iter();
+        drop((seats.next(), seats.next()));
+        let again = [roster.enter(0, connection(5)), roster.enter(0, connection(6))];
+        assert_eq!([again[0].place, again[1].place], [1, 0]);
+        assert_eq!(roster.shard(0).places.len(), 4);
+        drop((seats, again));
+        assert_eq!(roster.shard(0).places.capacity(), 0);
     }
 }

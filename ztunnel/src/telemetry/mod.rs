@@ -129,6 +129,17 @@ impl Telemetry {
     pub fn open_connections(&self) -> HashMap<(Arc<str>, Arc<str>), Vec<OpenConnection>> {
         self.metrics.open.list()
     }
+
+    /// Those of one pod, by its namespace and name; the first `most` of them.
+    #[must_use]
+    pub fn open_connections_of(
+        &self,
+        namespace: &str,
+        name: &str,
+        most: usize,
+    ) -> Vec<OpenConnection> {
+        self.metrics.open.list_of(namespace, name, most)
+    }
 }
 
 #[cfg(test)]

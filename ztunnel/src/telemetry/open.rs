@@ -1,6 +1,7 @@
 //! The connections that are open right now.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mesh::ServiceKey;
 
 use super::connection::Record;
-use super::{Direction, Security};
+use super::{ConnectionOpen, Direction, Security};
 
 /// Enough that workers rarely meet.
 const SHARDS: u64 = 16;
@@ -30,6 +31,26 @@ pub struct OpenConnection {
     pub hbone_addr: Option<SocketAddr>,
     /// How the bytes travel.
     pub security: Security,
+}
+
+impl OpenConnection {
+    fn of(facts: &ConnectionOpen) -> Self {
+        Self {
+            direction: facts.direction,
+            src: facts.src.addr,
+            dst: facts.dst.addr,
+            service: facts.service.as_ref().map(|service| service.key.clone()),
+            dialled: facts.dialled,
+            hbone_addr: facts.hop.as_ref().map(|hop| hop.peer),
+            security: facts.security,
+        }
+    }
+}
+
+impl fmt::Display for OpenConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} -> {}", self.direction.as_str(), self.src, self.dst)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -63,17 +84,22 @@ impl OpenConnections {
             let facts = &record.facts;
             let Some(own) = &facts.own().workload else { return };
             let pod = (Arc::clone(&own.namespace), Arc::from(own.name()));
-            all.entry(pod).or_default().push(OpenConnection {
-                direction: facts.direction,
-                src: facts.src.addr,
-                dst: facts.dst.addr,
-                service: facts.service.as_ref().map(|service| service.key.clone()),
-                dialled: facts.dialled,
-                hbone_addr: facts.hop.as_ref().map(|hop| hop.peer),
-                security: facts.security,
-            });
+            all.entry(pod).or_default().push(OpenConnection::of(facts));
         });
         all
+    }
+
+    /// Those of one pod, at most so many.
+    pub(super) fn list_of(&self, namespace: &str, name: &str, most: usize) -> Vec<OpenConnection> {
+        let mut listed = Vec::new();
+        self.for_each(|record| {
+            let own = record.facts.own().workload.as_ref();
+            let of_pod = own.is_some_and(|own| *own.namespace == *namespace && own.name() == name);
+            if of_pod && listed.len() < most {
+                listed.push(OpenConnection::of(&record.facts));
+            }
+        });
+        listed
     }
 
     fn shard(&self, number: u64) -> MutexGuard<'_, HashMap<u64, Arc<Record>>> {

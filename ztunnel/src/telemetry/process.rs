@@ -184,8 +184,8 @@ mod tests {
         let (first, second) = (&workers.all()[0], &workers.all()[1]);
         let tracker = TaskTracker::new();
         let (end, ended) = oneshot::channel::<()>();
-        first.spawn(&tracker, std::future::pending());
-        second.spawn(&tracker, std::future::pending());
+        first.spawn(&tracker, std::future::pending::<()>());
+        second.spawn(&tracker, std::future::pending::<()>());
         second.spawn(&tracker, async move { drop(ended.await) });
         assert_eq!(value_in(&text_of(&registry), "tokio_alive_tasks"), 3.0);
         drop(end);

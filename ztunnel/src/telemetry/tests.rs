@@ -267,6 +267,10 @@ fn open_connections_are_counted_and_listed_by_pod() {
     let [connection] = &open[&pod][..] else { panic!("{open:?}") };
     assert_eq!(connection.src, "10.0.0.1:40000".parse().unwrap());
     assert_eq!(connection.hbone_addr, Some("10.0.0.2:15008".parse().unwrap()));
+    let named = |name, most| telemetry.open_connections_of("shop", name, most);
+    let text = named("web-1", 1)[0].to_string();
+    assert!(text.starts_with("outbound 10.0.0.1:40000 -> 10.0.0.2:"), "{text}");
+    assert!(named("web-1", 0).is_empty() && named("web-2", 1).is_empty());
     guard.close(Ok(()));
     assert!(telemetry.open_connections().is_empty());
 }

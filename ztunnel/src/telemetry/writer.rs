@@ -1,7 +1,9 @@
 //! Writing log lines without ever making the data path wait.
 
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -22,8 +24,31 @@ enum Message {
 /// counted.
 #[derive(Clone, Debug)]
 pub(super) struct LineWriter {
-    queue: SyncSender<Message>,
+    queue: Sender<Message>,
+    places: Places,
     dropped: Counter,
+}
+
+/// The bound of the queue. The library's bounded one takes memory for all its places at
+/// once.
+#[derive(Clone, Debug)]
+struct Places {
+    taken: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Places {
+    fn take(&self) -> bool {
+        let taken = self.taken.fetch_add(1, Ordering::Relaxed) < self.most;
+        if !taken {
+            self.give_back();
+        }
+        taken
+    }
+
+    fn give_back(&self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl LineWriter {
@@ -33,9 +58,18 @@ impl LineWriter {
     }
 
     fn with_queue(output: impl Write + Send + 'static, length: usize) -> io::Result<Self> {
-        let (queue, lines) = sync_channel(length);
-        thread::Builder::new().name("log".into()).spawn(move || write_all(output, &lines))?;
-        Ok(Self { queue, dropped: Counter::default() })
+        let (queue, lines) = channel();
+        let places = Places { taken: Arc::default(), most: length };
+        let writer = Self { queue, places: places.clone(), dropped: Counter::default() };
+        thread::Builder::new()
+            .name("log".into())
+            .spawn(move || write_all(output, &lines, &places))?;
+        Ok(writer)
+    }
+
+    /// Puts it into the queue, if there is a place.
+    fn hand_over(&self, message: Message) -> bool {
+        self.places.take() && self.queue.send(message).is_ok()
     }
 
     /// Lines dropped so far.
@@ -47,7 +81,7 @@ impl LineWriter {
     /// our output may have stopped reading.
     pub(super) fn flush(&self, wait: Duration) {
         let (done, written) = sync_channel(1);
-        if self.queue.try_send(Message::Flush(done)).is_ok() {
+        if self.hand_over(Message::Flush(done)) {
             let _ = written.recv_timeout(wait);
         }
     }
@@ -55,11 +89,8 @@ impl LineWriter {
 
 impl Write for LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match self.queue.try_send(Message::Line(line.to_vec())) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.dropped.inc();
-            }
+        if !self.hand_over(Message::Line(line.to_vec())) {
+            self.dropped.inc();
         }
         Ok(line.len())
     }
@@ -77,8 +108,9 @@ impl<'a> MakeWriter<'a> for LineWriter {
     }
 }
 
-fn write_all(mut output: impl Write, lines: &Receiver<Message>) {
+fn write_all(mut output: impl Write, lines: &Receiver<Message>, places: &Places) {
     for message in lines {
+        places.give_back();
         match message {
             // An output that cannot be written to is no reason to stop carrying traffic.
             Message::Line(line) => {
@@ -94,8 +126,6 @@ fn write_all(mut output: impl Write, lines: &Receiver<Message>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Sender, channel};
-
     use super::*;
 
     /// An output that waits for permission before each write.

@@ -99,16 +99,16 @@ impl Story {
     }
 
     /// `alive` is kept as long as bytes are carried.
-    async fn carried(peer: TcpStream, stream: TunnelStream, alive: impl Send + 'static) -> Self {
+    async fn carried(peer: TcpStream, mut stream: TunnelStream, alive: impl Send + 'static) -> Self {
         let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
         let app = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let far = listener.accept().await.unwrap().0;
         let pumped = tokio::spawn(async move {
-            let result = pump(&far, stream, |_, _| ()).await;
+            let result = pump(&far, &mut stream, |_, _| ()).await;
             if result.is_err() {
                 far.set_zero_linger().unwrap();
             }
-            drop(alive);
+            drop((stream, alive));
             result
         });
         Self { peer, app, pumped }

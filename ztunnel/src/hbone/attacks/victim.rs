@@ -158,12 +158,12 @@ async fn open(pool: &Pool<TlsError>, ca: &TestCa, addr: SocketAddr) -> TunnelStr
 }
 
 /// An application whose connection goes through the stream.
-pub(super) async fn behind(stream: TunnelStream) -> (TcpStream, JoinSet<()>) {
+pub(super) async fn behind(mut stream: TunnelStream) -> (TcpStream, JoinSet<()>) {
     let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let far = listener.accept().await.unwrap().0;
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { drop(pump(&far, stream, |_, _| ()).await) });
+    tasks.spawn(async move { drop(pump(&far, &mut stream, |_, _| ()).await) });
     (near, tasks)
 }
 

@@ -1,6 +1,7 @@
 //! What happens to a request before its bytes are carried.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::StatusCode;
 use mesh::{Network, View};
@@ -12,7 +13,7 @@ use super::super::limits::Place;
 use super::super::pod::PodShared;
 use super::super::refusal::Refusal;
 use super::super::report::{claimed, client, failure, inbound, refused, stranger};
-use super::super::roster::{Offence, Seat};
+use super::super::roster::Seat;
 use super::super::splice::write_all;
 use super::super::target::{Asked, asked};
 use super::super::{CONNECT_DEADLINE, headers};
@@ -29,15 +30,15 @@ pub(super) struct Open {
     pub(super) guard: ConnectionGuard,
     pub(super) place: Place,
     pub(super) seat: Seat,
-    pub(super) offence: Offence,
 }
 
 pub(super) async fn begin(
-    pod: &PodShared,
+    pod: Arc<PodShared>,
     worker: usize,
-    peer: &Peer,
+    peer: Arc<Peer>,
     incoming: Incoming,
 ) -> Option<Open> {
+    let (pod, peer) = (&*pod, &*peer);
     let admitted = match admit(pod, worker, peer, &incoming).await {
         Ok(admitted) => admitted,
         Err((dst, refusal)) => {
@@ -49,7 +50,7 @@ pub(super) async fn begin(
             return None;
         }
     };
-    let Admitted { place, seat, offence, known, to } = admitted;
+    let Admitted { place, seat, known, to } = admitted;
     let (view, own) = &known;
     let src = source(view, &own.network, peer, &incoming);
     let said = headers::service_named(incoming.headers());
@@ -57,7 +58,7 @@ pub(super) async fn begin(
     let facts = facts(pod, Some(&known), src, to.app, peer, &incoming);
     let guard = pod.context.telemetry.open(ConnectionOpen { service, ..facts });
     match connect(pod, peer, &to, &known, incoming).await {
-        Ok((app, stream)) => Some(Open { app, stream, guard, place, seat, offence }),
+        Ok((app, stream)) => Some(Open { app, stream, guard, place, seat }),
         Err(failure) => {
             guard.close(Err(failure));
             None
@@ -99,7 +100,6 @@ fn source(view: &View, network: &Network, peer: &Peer, incoming: &Incoming) -> E
 struct Admitted {
     place: Place,
     seat: Seat,
-    offence: Offence,
     known: Known,
     to: Destination,
 }
@@ -123,9 +123,9 @@ async fn admit(
     let to = destination(pod, peer, &known, &asked).map_err(|refusal| (dst, refusal))?;
     let identity = Some(peer.identity.clone());
     let connection = mesh::Connection { source: peer.addr, identity, destination: to.app };
-    let (seat, offence) = pod.roster.inbound(worker, connection.clone());
+    let seat = pod.roster.enter(worker, connection.clone());
     let known = pod.admit(&connection).await.map_err(|refusal| (to.app, refusal))?;
-    Ok(Admitted { place, seat, offence, known, to })
+    Ok(Admitted { place, seat, known, to })
 }
 
 fn destination(

@@ -15,9 +15,9 @@ fn the_tasks_of_connections_stay_small() {
     let tunnel = |pod, (life, arrival): (Life, Arrival)| inbound::serve(pod, life, arrival);
     let stream = |pod, (worker, peer, incoming)| inbound::stream(pod, worker, peer, incoming);
     let sizes = [
-        ("outbound", size(outbound::serve), 2176),
-        ("inbound in clear", size(inbound_plain::serve), 2176),
-        ("inbound stream", size(stream), 2176),
+        ("outbound", size(outbound::serve), 304),
+        ("inbound in clear", size(inbound_plain::serve), 368),
+        ("inbound stream", size(stream), 320),
         ("inbound tunnel", size(tunnel), 2944),
     ];
     let above: Vec<_> = sizes.iter().filter(|(_, bytes, most)| bytes > most).collect();
