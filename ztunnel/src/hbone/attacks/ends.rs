@@ -99,7 +99,11 @@ impl Story {
     }
 
     /// `alive` is kept as long as bytes are carried.
-    async fn carried(peer: TcpStream, mut stream: TunnelStream, alive: impl Send + 'static) -> Self {
+    async fn carried(
+        peer: TcpStream,
+        mut stream: TunnelStream,
+        alive: impl Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
         let app = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let far = listener.accept().await.unwrap().0;

@@ -27,9 +27,13 @@ async fn a_connection_that_arrives_wakes_one_worker() {
     let server = world.start(&world.server).await.unwrap();
     assert!(world.context.workers.all().len() > 1);
     let listeners = server.listeners();
-    assert_eq!(listeners.len(), 3);
+    assert_eq!(listeners.len(), 3 + zds::ListenAt::LOOKUPS.len());
     for listener in &listeners {
-        let inode = netns::inspect_listener(listener).unwrap().inode;
+        let facts = match listener.at.carries() {
+            zds::Carries::Connections => netns::inspect_listener(listener),
+            zds::Carries::Datagrams => netns::inspect_datagrams(listener),
+        };
+        let inode = facts.unwrap().inode;
         let places = watched_at(inode);
         assert_eq!(places.len(), 1, "{}: {places:?}", listener.at);
     }
