@@ -20,6 +20,7 @@ pub mod config;
 pub mod dns;
 pub mod hbone;
 pub mod identity;
+mod per_address;
 pub mod proxy;
 pub mod route;
 pub mod source;

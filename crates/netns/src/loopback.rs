@@ -4,6 +4,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
+use nix::errno::Errno;
+
 use crate::datagram::listen_udp;
 use crate::listener::Families;
 use crate::socket::{Listen, listen_tcp};
@@ -14,9 +16,8 @@ const BACKLOG: i32 = 4096;
 /// Bytes of datagrams that may wait to be read; some hundred lookups.
 const DATAGRAMS: usize = 1 << 20;
 
-/// Linux' "address family not supported by protocol" and "cannot assign requested
-/// address": no IPv6 in this kernel, or not in this namespace.
-const NO_IPV6: [i32; 2] = [97, 99];
+/// No IPv6 in this kernel, or not in this namespace.
+const NO_IPV6: [Errno; 2] = [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL];
 
 /// What listens on one loopback address.
 #[derive(Debug)]
@@ -71,5 +72,5 @@ fn on(addr: SocketAddr, mark: Option<u32>) -> io::Result<LoopbackSockets> {
 }
 
 fn is_no_ipv6(error: &io::Error) -> bool {
-    error.raw_os_error().is_some_and(|code| NO_IPV6.contains(&code))
+    error.raw_os_error().is_some_and(|code| NO_IPV6.contains(&Errno::from_raw(code)))
 }

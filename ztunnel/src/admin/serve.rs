@@ -1,9 +1,8 @@
 //! The three servers: short answers to few askers.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
@@ -23,6 +22,7 @@ use tracing::{debug, warn};
 use super::routes::{Port, Routes};
 use super::{Dump, Readiness};
 use crate::backoff::Backoff;
+use crate::per_address::PerAddress;
 use crate::telemetry::log::Levels;
 
 /// Askers at a time, per port; more wait in the accept queue.
@@ -98,7 +98,7 @@ impl Port {
 
 async fn accept(listener: TcpListener, port: Port, routes: &Arc<Routes>, stop: &CancellationToken) {
     let slots = Arc::new(Semaphore::new(CONCURRENT));
-    let askers = Arc::<Askers>::default();
+    let askers = PerAddress::new(PER_ADDRESS);
     // Dropped at the end, and with it what is still open.
     let mut connections = JoinSet::new();
     let mut backoff = Backoff::new(ACCEPT_PAUSE, ACCEPT_PAUSE_MOST);
@@ -112,7 +112,7 @@ async fn accept(listener: TcpListener, port: Port, routes: &Arc<Routes>, stop: &
             Ok((stream, ip, slot)) => {
                 backoff.reset();
                 // One too many is closed.
-                let Some(asker) = askers.admit(ip) else { continue };
+                let Some(asker) = askers.take(ip) else { continue };
                 let routes = Arc::clone(routes);
                 connections.spawn(async move {
                     serve(stream, port, &routes).await;
@@ -123,7 +123,10 @@ async fn accept(listener: TcpListener, port: Port, routes: &Arc<Routes>, stop: &
                 if backoff.worth_telling() {
                     warn!(%error, ?port, "administration socket does not accept");
                 }
-                tokio::time::sleep(backoff.wait()).await;
+                let pause = tokio::time::sleep(backoff.wait());
+                if stop.run_until_cancelled(pause).await.is_none() {
+                    return;
+                }
             }
         }
     }
@@ -139,40 +142,6 @@ async fn accept_one(
         .map_err(|_| std::io::Error::other("the semaphore is never closed"))?;
     let (stream, peer) = listener.accept().await?;
     Ok((stream, peer.ip(), slot))
-}
-
-/// How many connections each address has.
-#[derive(Debug, Default)]
-struct Askers(Mutex<HashMap<IpAddr, usize>>);
-
-/// One of them, until it is dropped.
-struct Asker {
-    all: Arc<Askers>,
-    ip: IpAddr,
-}
-
-impl Askers {
-    fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Asker> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(ip).or_default();
-        if *count >= PER_ADDRESS {
-            return None;
-        }
-        *count += 1;
-        Some(Asker { all: Arc::clone(self), ip })
-    }
-}
-
-impl Drop for Asker {
-    fn drop(&mut self) {
-        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.ip);
-            }
-        }
-    }
 }
 
 /// Answers the one request of a connection.

@@ -110,7 +110,7 @@ impl Config {
         let proxy = crate::proxy::Settings { drain_deadline, ..proxy::proxy(&mut reader, &mode) };
         let config = Self {
             node: node::node(&mut reader, &mode),
-            own_pod: node::own_pod(&mut reader, &proxy.trust_domain, &mode),
+            own_pod: node::own_pod(&mut reader, proxy.trust_domain.as_deref(), &mode),
             source: source::source(&mut reader, |reader| {
                 control(reader, ["XDS_ADDRESS", "XDS_ROOT_CA", "ALT_XDS_HOSTNAME"])
             }),

@@ -48,14 +48,18 @@ pub(super) fn node(reader: &mut Reader<'_>, mode: &Mode) -> NodeInfo {
 }
 
 /// Needs all three names. A machine's port 15008 is for the machine.
-pub(super) fn own_pod(reader: &mut Reader<'_>, trust_domain: &str, mode: &Mode) -> Option<OwnPod> {
+pub(super) fn own_pod(
+    reader: &mut Reader<'_>,
+    trust_domain: Option<&str>,
+    mode: &Mode,
+) -> Option<OwnPod> {
     let names = ["POD_NAME", "POD_NAMESPACE", "SERVICE_ACCOUNT"].map(|name| reader.text(name));
     if let Some(machine) = mode.machine() {
         contradiction(reader, machine, &names);
         return None;
     }
     let [Some(name), Some(namespace), Some(account)] = names else { return None };
-    match Identity::new(trust_domain, &namespace, &account) {
+    match Identity::new(trust_domain.unwrap_or_default(), &namespace, &account) {
         Ok(identity) => Some(OwnPod { identity, name }),
         Err(error) => {
             reader.mistake("SERVICE_ACCOUNT", &error.to_string());

@@ -33,7 +33,7 @@ pub(super) fn proxy(reader: &mut Reader<'_>, mode: &Mode) -> Settings {
         role: super::mode::role(reader),
         network: reader.text("NETWORK").unwrap_or_default().into(),
         trust_domain: reader.value("TRUST_DOMAIN", default.trust_domain, |text| {
-            Identity::new(text, "x", "x").map(|_| text.to_owned()).map_err(|e| e.to_string())
+            Identity::new(text, "x", "x").map(|_| Some(text.to_owned())).map_err(|e| e.to_string())
         }),
         packet_mark: mode.packet_mark(reader),
         ipv6: match reader.flag("IPV6_ENABLED", Flag::On) {

@@ -22,7 +22,7 @@ fn the_node_name_is_all_that_must_be_set() {
     assert_eq!(config.node.cluster, "Kubernetes");
     assert_eq!(config.source.xds.as_ref().unwrap().address.to_string(), "https://localhost:15012/");
     assert_eq!(config.mode.socket(), Some(Path::new(zds::DEFAULT_SOCKET)));
-    assert_eq!(config.proxy.trust_domain, "cluster.local");
+    assert_eq!(config.proxy.trust_domain, None);
     assert_eq!(config.proxy.packet_mark, Some(0x539));
     assert_eq!(config.certificate_ttl, Duration::from_secs(86_400));
     assert_eq!(config.termination_deadline, Duration::from_secs(5));
@@ -66,7 +66,7 @@ fn settings_of_a_lab_node_are_understood() {
     );
     assert_eq!(config.node.cluster, "c2");
     assert_eq!((&*config.proxy.home.cluster, &*config.proxy.home.node), ("c2", "n1"));
-    assert_eq!(config.proxy.trust_domain, "example.org");
+    assert_eq!(config.proxy.trust_domain.as_deref(), Some("example.org"));
     assert_eq!(config.proxy.ipv6, crate::proxy::Ipv6::Disabled);
     assert_eq!(config.admin.metrics.to_string(), "0.0.0.0:15020");
     assert_eq!(config.admin.admin.to_string(), "127.0.0.1:16000");

@@ -114,8 +114,10 @@ impl<Moved> std::fmt::Debug for Pump<'_, Moved> {
 enum Waits {
     /// Bytes of the application, or its end.
     Application,
-    /// Something of the tunnel, or its next turn.
-    Else,
+    /// Its next turn, which comes by itself and soon.
+    Turn,
+    /// Something of the tunnel.
+    Tunnel,
     /// Nothing: it has finished.
     Finished,
 }
@@ -129,12 +131,13 @@ impl<Moved: Fn(Flow, u64) + Unpin> Future for Pump<'_, Moved> {
         let out = out_of_tunnel.poll(&mut tunnel.recv, tcp, |n| moved(Flow::OutOfTunnel, n), cx)?;
         match into {
             Waits::Application => broken.rest(),
+            Waits::Turn => {}
             Waits::Finished if out.is_ready() => {
                 let sent = into_tunnel.sent();
                 tunnel.ended = sent.is_ok();
                 return Poll::Ready(sent);
             }
-            Waits::Finished | Waits::Else => {
+            Waits::Finished | Waits::Tunnel => {
                 let error = ready!(broken.poll(tcp, cx));
                 return Poll::Ready(Err(PumpError::Application(error)));
             }

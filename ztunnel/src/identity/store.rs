@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use mesh::Identity;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -65,6 +66,8 @@ pub struct Certificates {
 struct Shared {
     office: Arc<Office>,
     entries: Mutex<HashMap<Identity, Entry>>,
+    /// Where certificates are kept: not where somebody happens to ask for one.
+    runtime: Handle,
 }
 
 #[derive(Debug)]
@@ -76,7 +79,8 @@ struct Entry {
 }
 
 impl Certificates {
-    /// A store that has certificates signed by `ca`, with the default terms.
+    /// A store that has certificates signed by `ca`, with the default terms. Needs a
+    /// runtime, which keeps them.
     #[must_use]
     pub fn new(ca: CaClient) -> Self {
         Self::with_terms(ca, &Terms::default())
@@ -103,7 +107,8 @@ impl Certificates {
             changes: watch::Sender::new(0),
             renewals: watch::Sender::new(Duration::ZERO),
         };
-        Self { shared: Arc::new(Shared { office: Arc::new(office), entries: Mutex::default() }) }
+        let (office, entries) = (Arc::new(office), Mutex::default());
+        Self { shared: Arc::new(Shared { office, entries, runtime: Handle::current() }) }
     }
 
     /// Registers gauges of their number and of the first one's end, and a counter of
@@ -119,8 +124,7 @@ impl Certificates {
         entries.values().map(end).collect()
     }
 
-    /// Has the identity's certificate fetched and kept while the lease lives. Needs a
-    /// runtime.
+    /// Has the identity's certificate fetched and kept while the lease lives.
     #[must_use]
     pub fn lease(&self, identity: &Identity) -> Lease {
         let mut entries = self.shared.entries();
@@ -198,7 +202,7 @@ impl Shared {
             state: sender,
             demand: Arc::clone(&demand),
         };
-        Entry { leases: 0, state, demand, keeper: tokio::spawn(keeper.run()) }
+        Entry { leases: 0, state, demand, keeper: self.runtime.spawn(keeper.run()) }
     }
 }
 

@@ -82,7 +82,7 @@ impl PodShared {
         let pod = LocalWorkload {
             name: &self.info.name,
             namespace: &self.info.namespace,
-            service_account: self.lease.identity().service_account(),
+            service_account: &self.info.service_account,
         };
         let home = &self.context.settings.home;
         let workload = view.local(pod, home).cloned().ok_or(Refusal::UnknownWorkload)?;

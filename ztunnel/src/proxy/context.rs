@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use mesh::{Home, Network, UnknownPolicy};
 use netns::{Fence, PortUse};
 
@@ -70,8 +71,9 @@ pub struct Settings {
     pub role: Role,
     /// The network whose addresses the pods have.
     pub network: Network,
-    /// Trust domain of the pods, and of the peers we believe.
-    pub trust_domain: String,
+    /// In which trust domain pods are looked upon until the control plane has said it; none
+    /// is guessed.
+    pub trust_domain: Option<String>,
     /// Packet mark of all sockets of proxies, by which the rules that capture tell them from
     /// those of applications. None where the rules tell them by ztunnel's user.
     pub packet_mark: Option<u32>,
@@ -107,7 +109,7 @@ impl Default for Settings {
             home: Home::default(),
             role: Role::Proxy,
             network: "".into(),
-            trust_domain: "cluster.local".to_owned(),
+            trust_domain: None,
             packet_mark: Some(zds::PACKET_MARK.value),
             ipv6: Ipv6::Enabled,
             port_use: PortUse::Shared,
@@ -134,6 +136,9 @@ pub struct ProxyContext {
     pub(super) fence: Fence,
     pub(super) workers: Workers,
     pub(super) descriptors: Descriptors,
+    /// Of the pod that was told last. Pods of one mesh have the same, so that a new pod's
+    /// certificate need not wait for the control plane.
+    pub(super) trust_domain: ArcSwapOption<String>,
     pub(super) settings: Settings,
 }
 
@@ -149,7 +154,17 @@ impl ProxyContext {
         settings: Settings,
     ) -> Arc<Self> {
         let descriptors = Descriptors::of_this_process();
-        Arc::new(Self { view, certificates, telemetry, fence, workers, descriptors, settings })
+        let trust_domain = ArcSwapOption::from_pointee(settings.trust_domain.clone());
+        Arc::new(Self {
+            view,
+            certificates,
+            telemetry,
+            fence,
+            workers,
+            descriptors,
+            trust_domain,
+            settings,
+        })
     }
 
     /// Whether pods have name servers.

@@ -9,8 +9,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use futures_util::FutureExt;
-use futures_util::future::OptionFuture;
 use mesh::Identity;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,6 +19,7 @@ use super::limits::Place;
 use super::pod::{Life, PodShared};
 use super::refusal::Refusal;
 use super::report::{canonical, inbound, refused, stranger, torn};
+use super::stages::begin_then;
 use super::{HANDSHAKE_DEADLINE, KNOWLEDGE_WAIT};
 use crate::hbone::{Flow, Incoming, ServerTunnel, pump};
 use crate::telemetry::Step;
@@ -76,9 +75,9 @@ async fn handshake(
             return Err(full.into());
         }
     };
-    let certified = timeout(KNOWLEDGE_WAIT, pod.lease.certificate())
+    let certified = timeout(KNOWLEDGE_WAIT, pod.identity.certificate())
         .await
-        .map_err(|_| Refusal::NoCertificate("the CA did not answer in time".to_owned()))?
+        .map_err(|_| Refusal::NoCertificate(pod.no_certificate()))?
         .map_err(|error| Refusal::NoCertificate(error.to_string()))?;
     let begun = Instant::now();
     let unproved = |error: &dyn std::fmt::Display| Refusal::Handshake(error.to_string());
@@ -151,9 +150,7 @@ pub(super) fn stream(
     peer: Arc<Peer>,
     incoming: Incoming,
 ) -> impl Future<Output = ()> + Send + 'static {
-    // Boxed: what is needed to begin must not be kept while bytes are carried.
-    let begun = Box::pin(begin(pod, worker, peer, incoming));
-    begun.then(|open| OptionFuture::from(open.map(carry))).map(drop)
+    begin_then(begin(pod, worker, peer, incoming), carry)
 }
 
 /// Nothing is taken out of `open` before the end: that would keep room for two of it.

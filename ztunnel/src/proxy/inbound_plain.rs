@@ -4,8 +4,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
-use futures_util::future::OptionFuture;
 use netns::original_dst;
 
 use super::accept::Arrival;
@@ -16,6 +14,7 @@ use super::refusal::Refusal;
 use super::report::{canonical, client, failure, inbound, refused, stranger};
 use super::roster::Seat;
 use super::splice::splice;
+use super::stages::begin_then;
 use super::target::own_port;
 use crate::telemetry::{ConnectionGuard, ResponseFlags};
 
@@ -24,9 +23,7 @@ pub(super) fn serve(
     pod: Arc<PodShared>,
     arrival: Arrival,
 ) -> impl Future<Output = ()> + Send + 'static {
-    // Boxed: what is needed to begin must not be kept while bytes are carried.
-    let begun = Box::pin(begin(pod, arrival));
-    begun.then(|open| OptionFuture::from(open.map(carry))).map(drop)
+    begin_then(begin(pod, arrival), carry)
 }
 
 /// Nothing is taken out of `open` before the end: that would keep room for two of it.

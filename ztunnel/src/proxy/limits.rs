@@ -1,10 +1,10 @@
 //! What one pod, and one neighbour of it, may use up.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::per_address::{PerAddress, Share};
 
 /// Limits of each pod. What is above is refused, with a reason of its own in the log and
 /// in the counter of refusals.
@@ -108,55 +108,27 @@ impl Drop for Place {
 #[derive(Debug)]
 pub(super) struct Handshakes {
     all: Arc<Places>,
-    per_peer: usize,
-    /// Only peers with handshakes are in here.
-    peers: Mutex<HashMap<IpAddr, usize>>,
+    per_peer: Arc<PerAddress>,
 }
 
 /// A place among the [`Handshakes`], free again when dropped.
-#[derive(Debug)]
-pub(super) struct HandshakePlace {
-    _place: Place,
-    handshakes: Arc<Handshakes>,
-    peer: IpAddr,
-}
+pub(super) type HandshakePlace = (Place, Share);
 
 impl Handshakes {
-    pub(super) fn new(limits: &Limits) -> Arc<Self> {
-        Arc::new(Self {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
             all: Places::new(limits.handshakes, Full::Handshakes),
-            per_peer: limits.handshakes_per_peer,
-            peers: Mutex::default(),
-        })
+            per_peer: PerAddress::new(limits.handshakes_per_peer),
+        }
     }
 
-    pub(super) fn take(self: &Arc<Self>, peer: IpAddr) -> Result<HandshakePlace, Full> {
-        let mut peers = self.peers();
-        if peers.get(&peer).is_some_and(|count| *count >= self.per_peer) {
-            return Err(Full::PeerHandshakes);
-        }
-        let place = self.all.take()?;
-        *peers.entry(peer).or_default() += 1;
-        Ok(HandshakePlace { _place: place, handshakes: Arc::clone(self), peer })
+    pub(super) fn take(&self, peer: IpAddr) -> Result<HandshakePlace, Full> {
+        let share = self.per_peer.take(peer).ok_or(Full::PeerHandshakes)?;
+        Ok((self.all.take()?, share))
     }
 
     pub(super) fn taken(&self) -> usize {
         self.all.taken()
-    }
-
-    fn peers(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for HandshakePlace {
-    fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.handshakes.peers().entry(self.peer) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
     }
 }
 
@@ -188,6 +160,6 @@ mod tests {
         drop(first);
         handshakes.take(modest).unwrap();
         drop((second, third));
-        assert!(handshakes.peers().is_empty(), "nothing is remembered of who has gone");
+        assert_eq!(handshakes.taken(), 0);
     }
 }

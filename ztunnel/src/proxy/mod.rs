@@ -29,11 +29,13 @@ mod limits;
 mod listen;
 mod outbound;
 mod own;
+mod own_identity;
 mod pod;
 mod refusal;
 mod report;
 mod roster;
 mod splice;
+mod stages;
 mod target;
 #[cfg(test)]
 mod tests;

@@ -6,8 +6,6 @@ mod way;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
-use futures_util::future::OptionFuture;
 use netns::{OrigDst, original_dst};
 use tokio::net::TcpStream;
 
@@ -18,6 +16,7 @@ use super::pod::PodShared;
 use super::refusal::Refusal;
 use super::report::{self, canonical, failure, refused, stranger, torn};
 use super::splice::splice;
+use super::stages::begin_then;
 use crate::hbone::{Flow, TunnelStream, pump};
 use crate::route::{Passthrough, PassthroughReason, Request, Sample};
 use crate::telemetry::{ConnectionGuard, ConnectionOpen, Endpoint, ResponseFlags};
@@ -30,9 +29,7 @@ pub(super) fn serve(
     pod: Arc<PodShared>,
     arrival: Arrival,
 ) -> impl Future<Output = ()> + Send + 'static {
-    // Boxed: what is needed to begin must not be kept while bytes are carried.
-    let begun = Box::pin(begin(pod, arrival));
-    begun.then(|open| OptionFuture::from(open.map(carry))).map(drop)
+    begin_then(begin(pod, arrival), carry)
 }
 
 /// A connection, while it is open.

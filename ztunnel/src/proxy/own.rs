@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use mesh::Identity;
 use netns::Workplace;
 
 use super::context::{ProxyContext, SourceAddress};
@@ -48,9 +47,8 @@ impl PodProxy {
     ) -> Result<Self, ProxyError> {
         let settings = &context.settings;
         let name = format!("{}/{}", info.namespace, info.name);
-        let identity =
-            Identity::new(&settings.trust_domain, &info.namespace, &info.service_account)
-                .map_err(|source| ProxyError::Identity { pod: name.clone(), source })?;
+        let identity = PodShared::identity(context, &info)
+            .map_err(|source| ProxyError::Identity { pod: name.clone(), source })?;
         let home = context.workers.least_busy().clone();
         let listener = listen::open_for_tunnels(context, &netns, &home).await;
         let listener = listener.map_err(|error| error.of(&name))?;
@@ -58,9 +56,9 @@ impl PodProxy {
         let forwarder = Forwarder::new(sockets, settings.dns.upstreams.clone());
         let resolver = Resolver::new(Arc::new(forwarder), context.telemetry.dns().clone());
         let dialer = Dialer { netns: netns.clone(), source_address: SourceAddress::Pod };
-        let mut shared = PodShared::new(context, &identity, info, dialer, resolver);
+        let mut shared = PodShared::new(context, identity, info, dialer, resolver);
         shared.open_ports = OpenPorts::Only(port);
-        tracing::info!(pod = %name, %identity, port, "ztunnel's own metrics are served by tunnel");
+        tracing::info!(pod = %name, port, "ztunnel's own metrics are served by tunnel");
         Ok(Self::of(shared, home, netns, listener))
     }
 }

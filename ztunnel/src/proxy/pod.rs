@@ -23,11 +23,11 @@ use super::limits::{Full, Handshakes, Places};
 use super::listen::{self, Listeners, NameServer, OpenListener, Served, Socket};
 use super::outbound::PeerError;
 use super::own::OpenPorts;
+use super::own_identity::OwnIdentity;
 use super::roster::{self, Roster};
 use super::{ProxyError, inbound, inbound_plain, outbound};
 use crate::dns::Resolver;
 use crate::hbone::Pool;
-use crate::identity::Lease;
 use crate::source::KeptPod;
 use crate::telemetry::Direction;
 use crate::worker::Worker;
@@ -89,12 +89,8 @@ impl PodProxy {
     /// [`ProxyError`], naming the pod and, where it is about one, the port.
     pub async fn start(context: &Arc<ProxyContext>, pod: Pod) -> Result<Self, ProxyError> {
         let name = format!("{}/{}", pod.info.namespace, pod.info.name);
-        let identity = Identity::new(
-            &context.settings.trust_domain,
-            &pod.info.namespace,
-            &pod.info.service_account,
-        )
-        .map_err(|source| ProxyError::Identity { pod: name.clone(), source })?;
+        let identity = PodShared::identity(context, &pod.info)
+            .map_err(|source| ProxyError::Identity { pod: name.clone(), source })?;
         let home = context.workers.least_busy().clone();
         let listeners = match context.settings.role {
             Role::Proxy => listen::open(context, &pod.netns, &pod.listeners, &home).await,
@@ -106,8 +102,8 @@ impl PodProxy {
         let Pod { uid, info, netns, .. } = pod;
         let source_address = context.settings.source_address;
         let dialer = Dialer { netns: netns.clone(), source_address };
-        let shared = PodShared::new(context, &identity, info, dialer, dns.resolver());
-        tracing::debug!(pod = %name, %uid, %identity, "begins to serve");
+        let shared = PodShared::new(context, identity, info, dialer, dns.resolver());
+        tracing::debug!(pod = %name, %uid, "begins to serve");
         let mut proxy = Self::of(shared, home, netns, listeners);
         proxy.dns = Some(Box::new(dns));
         lookups.into_iter().for_each(|listener| proxy.serve(listener));
@@ -122,7 +118,8 @@ impl PodProxy {
         listeners: impl IntoIterator<Item = OpenListener>,
     ) -> Self {
         let (shared, life, served) = (Arc::new(shared), Life::default(), Served::default());
-        let watching = join(roster::watch(Arc::clone(&shared)), renewals(Arc::clone(&shared)));
+        let watching =
+            join(roster::watch(Arc::clone(&shared)), retire_tunnels(Arc::clone(&shared)));
         life.spawn_watcher(&home, watching.map(drop));
         let mut proxy = Self { shared, life, home, netns, served, dns: None };
         listeners.into_iter().for_each(|listener| proxy.serve(listener));
@@ -222,17 +219,10 @@ impl PodProxy {
     }
 }
 
-/// After a renewal, connections begin anew with the new certificate; what is open goes on.
-async fn renewals(pod: Arc<PodShared>) {
-    let mut generation = pod.lease.generation();
-    loop {
-        pod.lease.renewed(generation).await;
-        let before = std::mem::replace(&mut generation, pod.lease.generation());
-        // Who waited for the first certificate connects with that.
-        if before > 0 {
-            pod.pools.iter().filter_map(OnceLock::get).for_each(Pool::retire_all);
-        }
-    }
+/// After a renewal, and as somebody else, the pod makes its connections anew.
+async fn retire_tunnels(pod: Arc<PodShared>) {
+    let pools = || pod.pools.iter().filter_map(OnceLock::get).for_each(Pool::retire_all);
+    pod.identity.retire_tunnels(pools).await;
 }
 
 impl Drop for PodProxy {
@@ -283,13 +273,13 @@ impl Life {
 pub(super) struct PodShared {
     pub(super) context: Arc<ProxyContext>,
     pub(super) dialer: Dialer,
-    pub(super) lease: Lease,
+    pub(super) identity: OwnIdentity,
     pub(super) info: WorkloadInfo,
     pub(super) roster: Arc<Roster>,
     pub(super) inbound: Arc<Places>,
     pub(super) outbound: Arc<Places>,
     pub(super) tunnels: Arc<Places>,
-    pub(super) handshakes: Arc<Handshakes>,
+    pub(super) handshakes: Handshakes,
     pub(super) resolver: Resolver,
     pub(super) open_ports: OpenPorts,
     /// Its workload stays in the view: policies are judged by it.
@@ -301,7 +291,7 @@ pub(super) struct PodShared {
 impl PodShared {
     pub(super) fn new(
         context: &Arc<ProxyContext>,
-        identity: &Identity,
+        identity: OwnIdentity,
         info: WorkloadInfo,
         dialer: Dialer,
         resolver: Resolver,
@@ -309,7 +299,7 @@ impl PodShared {
         let (limits, workers) = (&context.settings.limits, context.workers.all().len());
         Self {
             dialer,
-            lease: context.certificates.lease(identity),
+            identity,
             _kept: context.view.keep_pod(&info.namespace, &info.name),
             info,
             roster: Roster::new(workers),
@@ -321,6 +311,36 @@ impl PodShared {
             open_ports: OpenPorts::All,
             pools: (0..workers).map(|_| OnceLock::new()).collect(),
             context: Arc::clone(context),
+        }
+    }
+
+    /// The names must make an identity, in whatever trust domain.
+    pub(super) fn identity(
+        context: &ProxyContext,
+        info: &WorkloadInfo,
+    ) -> Result<OwnIdentity, mesh::IdentityError> {
+        let named = |domain: &str| Identity::new(domain, &info.namespace, &info.service_account);
+        let guess = match &*context.trust_domain.load() {
+            Some(domain) => Some(named(domain)?),
+            None => named("").map(|_| None)?,
+        };
+        Ok(OwnIdentity::new(&context.certificates, guess.as_ref()))
+    }
+
+    /// Who the pod is, as the control plane says.
+    pub(super) fn confirm(&self, identity: &Identity) {
+        if self.identity.confirm(identity) {
+            tracing::debug!(pod = %self.name(), %identity, "the pod's identity");
+            let domain = identity.trust_domain().to_owned();
+            self.context.trust_domain.store(Some(Arc::new(domain)));
+        }
+    }
+
+    /// Why there was no certificate in time.
+    pub(super) fn no_certificate(&self) -> String {
+        match self.identity.known() {
+            Some(identity) => format!("the CA did not answer in time for {identity}"),
+            None => "the control plane has not said the pod's trust domain in time".to_owned(),
         }
     }
 

@@ -75,11 +75,7 @@ pub(super) fn outbound(
     ConnectionOpen {
         reporter: Reporter::Source,
         direction: Direction::Outbound,
-        src: Endpoint {
-            addr: client,
-            workload: source.cloned(),
-            identity: Some(pod.lease.identity().clone()),
-        },
+        src: Endpoint { addr: client, workload: source.cloned(), identity: pod.identity.known() },
         dialled: dst.addr,
         dst,
         service: None,
@@ -103,7 +99,7 @@ pub(super) fn inbound(
         dst: Endpoint {
             addr: dst,
             workload: known.map(|(_, workload)| Arc::clone(workload)),
-            identity: Some(pod.lease.identity().clone()),
+            identity: pod.identity.known(),
         },
         service: None,
         dialled: dst,

@@ -187,27 +187,27 @@ impl Drop for Seat {
     }
 }
 
-/// Judges the pod's inbound connections again at every change of the view. Changes that
-/// come while it does are judged together.
+/// Learns from the view who the pod is, and judges its inbound connections again at every
+/// change. Changes that come while it does are judged together.
 pub(super) async fn watch(pod: Arc<PodShared>) {
     let mut changes = pod.context.view.changes();
     let unknown = pod.context.settings.unknown_policy;
-    let mut again = None;
     loop {
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
-            () = until(again) => {}
-        }
         // Only a policy cuts what was allowed. That the workload is missing for a moment,
         // or for good because the pod is ending, does not.
-        again = match pod.lookup() {
+        let again = match pod.lookup() {
             Ok((view, workload)) => {
+                pod.confirm(&workload.identity);
                 let judge =
                     |connection: &Connection| view.authorize_with(unknown, &workload, connection);
                 pod.roster.judge(Instant::now(), judge).await
             }
             Err(_) => None,
         };
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = until(again) => {}
+        }
     }
 }
 

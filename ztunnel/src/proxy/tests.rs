@@ -16,5 +16,6 @@ mod services;
 mod sizes;
 mod stories;
 mod strangers;
+mod trust_domains;
 mod waypoints;
 mod world;

@@ -79,12 +79,16 @@ impl<'a, 'r> Search<'a, 'r> {
         let members = self.request.view.members(&self.service.key);
         match members.all().len() {
             0..=MANY => self.weigh(members.all(), sample),
-            _ => self.among_many(members, Chance(sample)),
+            _ => self.among_many(members, fastrand::Rng::with_seed(sample)),
         }
     }
 
     /// The same without a look at each, where that is possible.
-    fn among_many(&mut self, members: Members<'a>, mut chance: Chance) -> Option<Candidate<'a>> {
+    fn among_many(
+        &mut self,
+        members: Members<'a>,
+        mut chance: fastrand::Rng,
+    ) -> Option<Candidate<'a>> {
         let mut highest = match members.kinds() {
             // No member can match more than its kind, and none of a kind that does not fit.
             Some(kinds) => kinds.iter().filter_map(|it| self.fit(it)).map(|it| it.matched).max()?,
@@ -95,15 +99,15 @@ impl<'a, 'r> Search<'a, 'r> {
             // before it.
             let near = members.on_node(&self.request.source.node);
             if self.best(near).is_some_and(|(best, _)| best > of_node) {
-                return self.weigh(near, chance.next());
+                return self.weigh(near, chance.u64(..));
             }
             if self.service.load_balancing.mode == Mode::Strict {
                 return None;
             }
             highest = highest.min(of_node);
         }
-        let drawn = (0..DRAWS).find_map(|_| self.draw(members, highest, chance.next()));
-        drawn.or_else(|| self.weigh(members.all(), chance.next()))
+        let drawn = (0..DRAWS).find_map(|_| self.draw(members, highest, chance.u64(..)));
+        drawn.or_else(|| self.weigh(members.all(), chance.u64(..)))
     }
 
     /// One of all, with the chance of its capacity, if it can be chosen and no other can
@@ -180,19 +184,5 @@ impl<'a, 'r> Search<'a, 'r> {
     fn rank_of_node(&self) -> Option<usize> {
         let wanted = &self.service.load_balancing.preferences[..self.highest_rank()];
         wanted.iter().position(|it| *it == Preference::Node)
-    }
-}
-
-/// Random numbers made of one.
-#[derive(Debug)]
-struct Chance(u64);
-
-impl Chance {
-    /// The generator SplitMix64.
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }

@@ -69,7 +69,7 @@ impl Drop for Folder {
 }
 
 /// Looks again and again until `observed` holds.
-pub fn eventually(what: &str, observed: impl Fn() -> bool) {
+pub fn eventually(what: &str, mut observed: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !observed() {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");

@@ -58,11 +58,11 @@ impl IntoTunnel {
                 Poll::Ready(ready) => ready.map_err(PumpError::Application)?,
             }
             match self.drain_readable(tcp, tunnel, &moved, cx) {
-                Poll::Pending => return Ok(Waits::Else),
+                Poll::Pending => return Ok(Waits::Tunnel),
                 Poll::Ready(turn) => match turn? {
                     Turn::Over => {
                         give_way(cx);
-                        return Ok(Waits::Else);
+                        return Ok(Waits::Turn);
                     }
                     Turn::Idle => {
                         tunnel.reserve_capacity(0);

@@ -139,7 +139,9 @@ async fn shared(
     accepted: Vec<Identity>,
     connect: &Connect,
 ) -> Result<TunnelStream, OpenError<PeerError>> {
-    let key = PoolKey { source: pod.lease.identity().clone(), accepted, destination };
+    let source = timeout(KNOWLEDGE_WAIT, pod.identity.identity()).await;
+    let source = source.map_err(|_| OpenError::Dial(Arc::new(PeerError::IdentityDeadline)))?;
+    let key = PoolKey { source, accepted, destination };
     let opened = pod.pool(worker).open(&key, connect, || dial_peer(pod, &key)).await?;
     Ok(opened.0)
 }
@@ -161,7 +163,7 @@ fn dial_peer(
 async fn certificate(
     pod: &PodShared,
 ) -> Result<Arc<crate::identity::CertifiedIdentity>, PeerError> {
-    timeout(KNOWLEDGE_WAIT, pod.lease.certificate())
+    timeout(KNOWLEDGE_WAIT, pod.identity.certificate())
         .await
         .map_err(|_| PeerError::IdentityDeadline)?
         .map_err(PeerError::Identity)
