@@ -7,6 +7,7 @@ use zds::{Lookups, WorkloadInfo};
 
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::{KubeApi, KubeError};
+use crate::observe::Observer;
 use crate::pod_netns::{LocateError, Locator, Store, StoreError};
 use crate::rules::{Drift, Rules, RulesError};
 use crate::ztunnel_link::{Ack, LinkError, Workload, ZtunnelLink};
@@ -50,6 +51,8 @@ pub struct Effects {
     pub rules: Rules,
     /// ztunnel.
     pub link: ZtunnelLink,
+    /// What the kernel says about captured pods.
+    pub observer: Observer,
     /// Finding namespaces.
     pub locator: Locator,
     /// What the plugin told.
