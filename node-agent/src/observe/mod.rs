@@ -85,7 +85,7 @@ impl Observer {
         let Some(watch) = self.known(uid) else { return std::future::pending().await };
         if let Err(error) = watch.noticed().await {
             tracing::warn!(%uid, %error, "news about a pod are not heard, it is looked at in turns");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -106,6 +106,8 @@ impl Watch {
     /// [`ObserveError::Socket`]; [`ObserveError::NoAnswer`] when news took all the room, which
     /// they no longer do when it is asked again.
     pub fn look(&self) -> Result<Sight, ObserveError> {
+        // Held meanwhile, or somebody else would hear our answers.
+        let mut book = self.lock();
         self.rulesets.ask(&get_generation(0)).map_err(ObserveError::Socket)?;
         let questions = [(STRANGERS[0], zds::CONNMARK.value), (STRANGERS[1], zds::CONNMARK.value)];
         let questions = questions.into_iter().chain([(IpAddr::V6(Ipv6Addr::LOCALHOST), 0)]);
@@ -113,7 +115,8 @@ impl Watch {
         self.routes.ask(&questions).map_err(ObserveError::Socket)?;
         let rulesets = self.rulesets.hear().map_err(ObserveError::Socket)?;
         let routes = self.routes.hear().map_err(ObserveError::Socket)?;
-        self.lock().note(&rulesets, &routes);
+        book.note(&rulesets, &routes);
+        drop(book);
         let way = |sequence| way(&routes.answers, sequence).ok_or(ObserveError::NoAnswer);
         Ok(Sight {
             generation: generation(&rulesets.answers).ok_or(ObserveError::NoAnswer)?,
@@ -141,6 +144,13 @@ impl Watch {
                 && accepted.at.elapsed() < spread(longest, self.id.ino)
         };
         !book.touched && book.accepted.as_ref().is_some_and(stands)
+    }
+
+    /// Whether the ruleset is the one that was last found right, whatever else has changed.
+    #[must_use]
+    pub fn has_accepted_rules(&self, sight: &Sight) -> bool {
+        let generation = |accepted: &Accepted| accepted.sight.generation == sight.generation;
+        self.lock().accepted.as_ref().is_some_and(generation)
     }
 
     /// Whether IPv6 was off when the pod was last found right.

@@ -41,6 +41,7 @@ pub const PACE: Pace = Pace {
     withdraw_wait: Duration::from_secs(1),
     drain_deadline: Duration::from_secs(2),
     verify_interval: Duration::from_millis(500),
+    compare_interval: Duration::from_secs(2),
 };
 
 /// How long connections wait for a ztunnel.
