@@ -15,6 +15,7 @@ use crate::admin::{Admin, Condition, Readiness};
 use crate::config::Config;
 use crate::kube::KubeApi;
 use crate::listeners::{self, Doorman, Opener};
+use crate::observe::Observer;
 use crate::pod_netns::{Locator, Store};
 use crate::reconcile::{Effects, Fact, Reconciler};
 use crate::rules::Rules;
@@ -137,6 +138,7 @@ async fn build_effects(
     Ok(Effects {
         rules,
         link,
+        observer: Observer::new(fence.clone()),
         locator: Locator::new(fence)?,
         store: Store::open(&config.run_dir.pods()).await?,
         api: KubeApi::new(config.kubeconfig.as_deref(), config.node.clone()).await?,

@@ -19,6 +19,7 @@ use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, Told, eventually, option
 use crate::enrollment::Settings;
 use crate::facts::PodUid;
 use crate::listeners::{self, Doorman, Opener};
+use crate::observe::Observer;
 use crate::pod_netns::{Locator, Store};
 use crate::reconcile::{self, Effects, Pace, Reconciler, State};
 use crate::rules::Rules;
@@ -40,6 +41,7 @@ pub const PACE: Pace = Pace {
     withdraw_wait: Duration::from_secs(1),
     drain_deadline: Duration::from_secs(2),
     verify_interval: Duration::from_millis(500),
+    compare_interval: Duration::from_secs(2),
 };
 
 /// How long connections wait for a ztunnel.
@@ -62,6 +64,7 @@ impl Node {
         let effects = Effects {
             rules: Rules::new(programs(), fence.clone(), Handle::current()),
             link: link.clone(),
+            observer: Observer::new(fence.clone()),
             locator: Locator::new(fence).unwrap(),
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
             api: api.client(),
