@@ -80,6 +80,8 @@ pub enum EventReason {
     Released,
     /// Something in the pod differed from what it should be.
     Drifted,
+    /// An option of the pod means nothing.
+    BadOption,
 }
 
 impl EventReason {
@@ -89,6 +91,7 @@ impl EventReason {
             Self::CaptureFailed => ("CaptureFailed", "Warning"),
             Self::Released => ("Released", "Normal"),
             Self::Drifted => ("Drifted", "Warning"),
+            Self::BadOption => ("BadOption", "Warning"),
         }
     }
 }

@@ -6,7 +6,6 @@ use super::effects::EffectError;
 use super::plan::Action;
 use super::pod::State;
 use super::run::Reconciler;
-use crate::enrollment;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
 
@@ -89,13 +88,13 @@ impl Reconciler {
 
     async fn look(&self, uid: &PodUid, held: &mut Option<PodNetns>) -> Result<(), EffectError> {
         let (facts, netns) = self.subject(uid, held).await?;
-        let wanted = enrollment::options(&facts, &self.inner.settings);
+        let wanted = self.options(uid);
         let captured = self.inner.effects.look(&facts, &netns, &wanted).await?;
         *held = captured.then_some(netns);
-        let options = self.inner.settings.options.clone();
         self.enter(uid, |pod| {
             pod.state = if captured { State::Captured } else { State::Outside };
-            pod.applied = captured.then_some(options);
+            // Whether these are the rules is seen by the look that is due.
+            pod.applied = captured.then_some(wanted);
             pod.due = captured;
         });
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use capture::{Dns, Inbound, Options, Ports, Probes};
+use capture::{Dns, Inbound, Options, Ports, Probes, Uncaptured};
 
 /// The rules of every captured pod, as far as the contract with ztunnel decides them.
 /// Name lookups stay direct: whether ztunnel answers them is a setting.
@@ -29,5 +29,7 @@ pub fn contract_options() -> Options {
         out_skip: BTreeSet::new(),
         out_skip_cidrs: BTreeSet::new(),
         inbound: Inbound::Capture,
+        guests: BTreeSet::new(),
+        uncaptured: Uncaptured::Pass,
     }
 }
