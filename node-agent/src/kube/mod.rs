@@ -82,6 +82,8 @@ pub enum EventReason {
     Drifted,
     /// Somebody in the pod undoes what is repaired, again and again.
     Flapping,
+    /// An option of the pod means nothing.
+    BadOption,
 }
 
 impl EventReason {
@@ -92,6 +94,7 @@ impl EventReason {
             Self::Released => ("Released", "Normal"),
             Self::Drifted => ("Drifted", "Warning"),
             Self::Flapping => ("Flapping", "Warning"),
+            Self::BadOption => ("BadOption", "Warning"),
         }
     }
 }
