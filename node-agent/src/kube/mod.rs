@@ -80,6 +80,8 @@ pub enum EventReason {
     Released,
     /// Something in the pod differed from what it should be.
     Drifted,
+    /// The pod was found running outside the mesh, and nobody had told of its start.
+    StartedUnseen,
 }
 
 impl EventReason {
@@ -89,6 +91,7 @@ impl EventReason {
             Self::CaptureFailed => ("CaptureFailed", "Warning"),
             Self::Released => ("Released", "Normal"),
             Self::Drifted => ("Drifted", "Warning"),
+            Self::StartedUnseen => ("StartedUnseen", "Warning"),
         }
     }
 }
