@@ -20,7 +20,7 @@ use crate::enrollment::{Older, Settings};
 use crate::facts::PodUid;
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
-use crate::pod_netns::{Locator, Store};
+use crate::pod_netns::{Finder, Places, Store};
 use crate::reconcile::{self, Effects, Pace, Reconciler, State};
 use crate::rules::Rules;
 use crate::{plugin_server, ztunnel_link};
@@ -61,11 +61,17 @@ impl Node {
         metrics.2.register(&mut registry);
         let fence = Fence::new(4).unwrap();
         let link = ztunnel_link::ZtunnelLink::new(metrics.0, Opener::new(fence.clone()));
+        let places = Places {
+            runtime_sockets: vec![folder.join("cri.sock")],
+            processes: folder.join("proc"),
+        };
+        let finder = Finder::new(fence.clone(), &places).unwrap();
         let effects = Effects {
             rules: Rules::new(programs(), fence.clone(), Handle::current()),
             link: link.clone(),
             observer: Observer::new(fence.clone()),
-            locator: Locator::new(fence).unwrap(),
+            locator: finder.locator().clone(),
+            finder,
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
             api: api.client(),
         };
