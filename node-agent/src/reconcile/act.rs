@@ -4,7 +4,7 @@ use netns::PodNetns;
 
 use super::effects::EffectError;
 use super::plan::Action;
-use super::pod::{Attachment, State};
+use super::pod::{Attachment, Outcome};
 use super::run::Reconciler;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
@@ -53,7 +53,11 @@ impl Reconciler {
             Action::Look => self.look(uid, held).await,
             Action::Capture(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
-                effects.capture(&facts, &netns, options).await?;
+                let captured = effects.capture(&facts, &netns, options).await;
+                if let Err(EffectError::LeftBehind(_)) = captured {
+                    self.becomes(uid, Outcome::LeftBehind);
+                }
+                captured?;
                 self.captured(&facts, held, netns, options);
                 Ok(())
             }
@@ -67,12 +71,12 @@ impl Reconciler {
             Action::Annotate(said) => self.annotate(uid, said).await,
             Action::Withdraw => {
                 self.annotate(uid, &Annotations::default()).await?;
-                self.enter(uid, |pod| pod.state = State::Withdrawn);
+                self.becomes(uid, Outcome::Withdrawn);
                 Ok(())
             }
             Action::Drain(options) => {
                 effects.rules.drain(&self.netns(uid, held).await?, options).await?;
-                self.enter(uid, |pod| pod.state = State::Draining);
+                self.becomes(uid, Outcome::Draining);
                 Ok(())
             }
             Action::Remove => self.remove(uid, held).await,
@@ -96,13 +100,11 @@ impl Reconciler {
         let found = self.inner.effects.look(&facts, &netns, &wanted).await?;
         let captured = found != Found::Nothing;
         *held = captured.then_some(netns);
-        self.enter(uid, |pod| {
-            pod.state = if captured { State::Captured } else { State::Outside };
-            // What is neither nothing nor as wanted is unknown: it is replaced, without a
-            // gap, or removed.
-            pod.applied = (found == Found::AsWanted).then_some(wanted);
-            pod.due = captured;
-        });
+        let outcome = match found {
+            Found::Nothing => Outcome::FoundNothing,
+            found => Outcome::FoundCaptured((found == Found::AsWanted).then_some(wanted)),
+        };
+        self.becomes(uid, outcome);
         if unseen && !captured {
             tracing::warn!(pod = %facts.name, %uid, "pod started unseen by the plugin");
             let message = "the pod started without the node agent's knowledge and has not been \
@@ -120,11 +122,7 @@ impl Reconciler {
         options: &capture::Options,
     ) {
         *held = Some(netns);
-        self.enter(&facts.uid, |pod| {
-            pod.state = State::Captured;
-            pod.applied = Some(options.clone());
-            pod.due = false;
-        });
+        self.becomes(&facts.uid, Outcome::InPlace(options.clone()));
         tracing::info!(pod = %facts.name, uid = %facts.uid, "captured");
         self.tell(facts, EventReason::Captured, "traffic goes through ztunnel".into());
     }
@@ -151,10 +149,7 @@ impl Reconciler {
         let netns = self.netns(uid, held).await?;
         self.inner.effects.remove(uid, &netns).await?;
         *held = None;
-        self.enter(uid, |pod| {
-            pod.state = State::Outside;
-            pod.applied = None;
-        });
+        self.becomes(uid, Outcome::Removed);
         if let Some(facts) = self.facts(uid) {
             tracing::info!(pod = %facts.name, %uid, "released");
             self.tell(&facts, EventReason::Released, "traffic is direct again".into());

@@ -27,10 +27,12 @@ pub use check::{CheckError, Checked};
 pub use effects::{EffectError, Effects};
 pub use metrics::Metrics;
 pub use plan::{Action, plan};
-pub use pod::{Attachment, Pod, State, captured_annotations};
+pub use pod::{Attachment, Outcome, Pod, State, captured_annotations};
 pub use run::{Pace, Reconciler};
 pub use table::{Fact, Table};
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod options_tests;
 #[cfg(test)]
