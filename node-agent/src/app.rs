@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::kube::KubeApi;
 use crate::listeners::{self, Doorman, Opener};
 use crate::pod_netns::{Locator, Store};
-use crate::reconcile::{Effects, Fact, Reconciler};
+use crate::reconcile::{Effects, Fact, Memory, Reconciler};
 use crate::rules::Rules;
 use crate::ztunnel_link::ZtunnelLink;
 use crate::{plugin_server, reconcile, run_dir, ztunnel_link};
@@ -139,6 +139,7 @@ async fn build_effects(
         link,
         locator: Locator::new(fence)?,
         store: Store::open(&config.run_dir.pods()).await?,
+        memory: Memory::open(&config.run_dir.memory()).await,
         api: KubeApi::new(config.kubeconfig.as_deref(), config.node.clone()).await?,
     })
 }

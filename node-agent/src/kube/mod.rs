@@ -82,6 +82,10 @@ pub enum EventReason {
     Drifted,
     /// An option of the pod means nothing.
     BadOption,
+    /// What the pod wants was changed, and counts.
+    OptionsApplied,
+    /// Connections older than the capture were ended.
+    OlderConnectionsEnded,
 }
 
 impl EventReason {
@@ -92,6 +96,8 @@ impl EventReason {
             Self::Released => ("Released", "Normal"),
             Self::Drifted => ("Drifted", "Warning"),
             Self::BadOption => ("BadOption", "Warning"),
+            Self::OptionsApplied => ("OptionsApplied", "Normal"),
+            Self::OlderConnectionsEnded => ("OlderConnectionsEnded", "Normal"),
         }
     }
 }

@@ -47,19 +47,28 @@ impl Reconciler {
                 let (facts, netns) = self.subject(uid, held).await?;
                 effects.capture(&facts, &netns, options).await?;
                 self.captured(&facts, held, netns, options);
+                self.age(uid);
                 Ok(())
             }
             Action::Repair(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
                 effects.repair(&facts, &netns, options).await?;
-                self.captured(&facts, held, netns, options);
-                Ok(())
+                self.repaired(&facts, held, netns, options).await
             }
             Action::Verify(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
                 let drifts = effects.verify(&facts, &netns, options).await?;
                 self.verified(&facts, &drifts);
+                if !drifts.is_empty() {
+                    // What was opened meanwhile may have been direct.
+                    self.age(uid);
+                    effects.rules.forget_lookups(&netns).await?;
+                }
                 Ok(())
+            }
+            Action::EndOlder(options) => {
+                let netns = self.netns(uid, held).await?;
+                self.end_older(uid, &netns, options).await
             }
             Action::Annotate(said) => self.annotate(uid, said).await,
             Action::Withdraw => {
@@ -96,11 +105,48 @@ impl Reconciler {
             // Whether these are the rules is seen by the look that is due.
             pod.applied = captured.then_some(wanted);
             pod.due = captured;
+            pod.aging = pod.aging.filter(|_| captured);
         });
         Ok(())
     }
 
+    /// Its rules are in place, which may be others than before.
+    async fn repaired(
+        &self,
+        facts: &PodFacts,
+        held: &mut Option<PodNetns>,
+        netns: PodNetns,
+        options: &capture::Options,
+    ) -> Result<(), EffectError> {
+        let before = self.table().get(&facts.uid).and_then(|pod| pod.applied.clone());
+        let Some(before) = before.filter(|before| before != options) else {
+            self.captured(facts, held, netns, options);
+            return Ok(());
+        };
+        if before.dns != options.dns {
+            self.inner.effects.rules.forget_lookups(&netns).await?;
+        }
+        self.in_place(facts, held, netns, options);
+        self.age(&facts.uid);
+        tracing::info!(pod = %facts.name, uid = %facts.uid, ?options, "options were changed");
+        self.tell(facts, EventReason::OptionsApplied, "the pod's options count now".into());
+        Ok(())
+    }
+
     pub(super) fn captured(
+        &self,
+        facts: &PodFacts,
+        held: &mut Option<PodNetns>,
+        netns: PodNetns,
+        options: &capture::Options,
+    ) {
+        self.in_place(facts, held, netns, options);
+        tracing::info!(pod = %facts.name, uid = %facts.uid, "captured");
+        self.tell(facts, EventReason::Captured, "traffic goes through ztunnel".into());
+        self.tell_mistakes(&facts.uid);
+    }
+
+    fn in_place(
         &self,
         facts: &PodFacts,
         held: &mut Option<PodNetns>,
@@ -113,8 +159,6 @@ impl Reconciler {
             pod.applied = Some(options.clone());
             pod.due = false;
         });
-        tracing::info!(pod = %facts.name, uid = %facts.uid, "captured");
-        self.tell(facts, EventReason::Captured, "traffic goes through ztunnel".into());
     }
 
     fn verified(&self, facts: &PodFacts, drifts: &[crate::rules::Drift]) {
@@ -147,6 +191,7 @@ impl Reconciler {
         self.enter(uid, |pod| {
             pod.state = State::Outside;
             pod.applied = None;
+            pod.aging = None;
         });
         if let Some(facts) = self.facts(uid) {
             tracing::info!(pod = %facts.name, %uid, "released");

@@ -5,6 +5,7 @@ use capture::{Dns, Options};
 use netns::PodNetns;
 use zds::{Lookups, WorkloadInfo};
 
+use super::memory::Memory;
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::{KubeApi, KubeError};
 use crate::pod_netns::{LocateError, Locator, Store, StoreError};
@@ -54,6 +55,8 @@ pub struct Effects {
     pub locator: Locator,
     /// What the plugin told.
     pub store: Store,
+    /// What a life of the agent leaves to the next.
+    pub memory: Memory,
     /// The API.
     pub api: KubeApi,
 }

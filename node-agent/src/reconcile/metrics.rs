@@ -26,6 +26,7 @@ pub struct Metrics {
     actions: Family<TypeLabel, Counter>,
     failures: Family<TypeLabel, Counter>,
     repairs: Counter,
+    older_ended: Counter,
     pods: Family<StateLabel, Gauge>,
 }
 
@@ -38,6 +39,9 @@ impl Metrics {
         registry.register("sluice_agent_reconcile_failures", failures, self.failures.clone());
         let repairs = "captured pods found different from what they should be, and repaired";
         registry.register("sluice_agent_drift_repairs", repairs, self.repairs.clone());
+        let older = "connections older than their pod's capture that were ended, as configured";
+        let name = "sluice_agent_older_connections_ended";
+        registry.register(name, older, self.older_ended.clone());
         registry.register("sluice_agent_pods", "pods of this node, by state", self.pods.clone());
     }
 
@@ -47,6 +51,10 @@ impl Metrics {
 
     pub(super) fn failed(&self, action: &Action) {
         self.failures.get_or_create(&TypeLabel { r#type: action.name() }).inc();
+    }
+
+    pub(super) fn ended_older(&self, connections: usize) {
+        self.older_ended.inc_by(connections as u64);
     }
 
     pub(super) fn repaired(&self) {

@@ -1,6 +1,7 @@
 //! PURE. What the agent believes about one pod.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use capture::Options;
 
@@ -70,6 +71,15 @@ pub struct Attachment {
     pub ips: Vec<IpAddr>,
 }
 
+/// How far the connections older than a capture are from their end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aging {
+    /// When the pod was captured.
+    pub since: SystemTime,
+    /// How often older connections were looked for and ended since.
+    pub passes: u8,
+}
+
 /// What is believed about one pod.
 #[derive(Clone, Debug)]
 pub struct Pod {
@@ -89,6 +99,10 @@ pub struct Pod {
     pub applied: Option<Options>,
     /// It is time to look again.
     pub due: bool,
+    /// There may be connections that are older than the capture and not ended.
+    pub aging: Option<Aging>,
+    /// It is time to end them.
+    pub older_due: bool,
     /// It ends: its sandbox goes away, or the API has forgotten it.
     pub ending: bool,
     /// The last failure, until something succeeds.
@@ -110,6 +124,8 @@ impl Pod {
             state: State::Unknown,
             applied: None,
             due: false,
+            aging: None,
+            older_due: false,
             ending: false,
             trouble: None,
             listed: false,

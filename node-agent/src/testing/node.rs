@@ -20,7 +20,7 @@ use crate::enrollment::{Older, Settings};
 use crate::facts::PodUid;
 use crate::listeners::{self, Doorman, Opener};
 use crate::pod_netns::{Locator, Store};
-use crate::reconcile::{self, Effects, Pace, Reconciler, State};
+use crate::reconcile::{self, Effects, Memory, Pace, Reconciler, State};
 use crate::rules::Rules;
 use crate::{plugin_server, ztunnel_link};
 
@@ -64,6 +64,7 @@ impl Node {
             link: link.clone(),
             locator: Locator::new(fence).unwrap(),
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
+            memory: Memory::open(&folder.join("memory.json")).await,
             api: api.client(),
         };
         let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
