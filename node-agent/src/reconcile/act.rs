@@ -4,10 +4,12 @@ use netns::PodNetns;
 
 use super::effects::EffectError;
 use super::plan::Action;
-use super::pod::State;
+use super::pod::{Attachment, State};
 use super::run::Reconciler;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
+use crate::pod_netns;
+use crate::rules::Found;
 
 impl Reconciler {
     pub(super) async fn netns(
@@ -15,21 +17,27 @@ impl Reconciler {
         uid: &PodUid,
         held: &mut Option<PodNetns>,
     ) -> Result<PodNetns, EffectError> {
-        match held {
-            Some(netns) => Ok(netns.clone()),
-            None => match self.inner.effects.open(uid).await {
-                Ok(netns) => Ok(netns),
-                Err(error) => self.returned_netns(uid).await.ok_or(error),
-            },
+        if let Some(netns) = held {
+            return Ok(netns.clone());
         }
+        let found = self.inner.effects.find(uid, self.facts(uid).as_ref()).await?;
+        self.found(uid, &found);
+        Ok(found.netns)
     }
 
-    /// The namespace that a ztunnel has given back, if it has the pod's addresses.
-    async fn returned_netns(&self, uid: &PodUid) -> Option<PodNetns> {
-        let netns = self.inner.effects.link.netns(uid)?;
-        let ips = self.facts(uid)?.ips;
-        let checked = self.inner.effects.locator.check(&netns, &ips).await;
-        (checked.is_ok() && !ips.is_empty()).then_some(netns)
+    /// From now on the pod has a namespace to act on, whoever told of it.
+    fn found(&self, uid: &PodUid, found: &pod_netns::Found) {
+        let news = found.news.as_ref();
+        let attachment = Attachment {
+            container_id: news.map(|record| record.container_id.clone()).unwrap_or_default(),
+            ips: news.map(|record| record.ips.clone()).unwrap_or_default(),
+        };
+        self.change(|table| match table.get_mut(uid) {
+            Some(pod) if news.is_some() || pod.attachment.is_none() => {
+                pod.attachment = Some(attachment);
+            }
+            _ => {}
+        });
     }
 
     /// Carries one action out and writes down what came of it.
@@ -53,23 +61,13 @@ impl Reconciler {
             Action::Repair(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
                 effects.repair(&facts, &netns, options).await?;
-                self.repaired(&facts, held, netns, options).await
-            }
-            Action::Verify(options) => {
-                let (facts, netns) = self.subject(uid, held).await?;
-                let drifts = effects.verify(&facts, &netns, options).await?;
-                self.verified(&facts, &drifts);
-                if !drifts.is_empty() {
-                    // What was opened meanwhile may have been direct.
-                    self.age(uid);
-                    effects.rules.forget_lookups(&netns).await?;
-                }
-                Ok(())
+                self.replaced(&facts, held, netns, options).await
             }
             Action::EndOlder(options) => {
                 let netns = self.netns(uid, held).await?;
                 self.end_older(uid, &netns, options).await
             }
+            Action::Verify(options) => self.verify(uid, held, options).await,
             Action::Annotate(said) => self.annotate(uid, said).await,
             Action::Withdraw => {
                 self.annotate(uid, &Annotations::default()).await?;
@@ -86,7 +84,7 @@ impl Reconciler {
         }
     }
 
-    async fn subject(
+    pub(super) async fn subject(
         &self,
         uid: &PodUid,
         held: &mut Option<PodNetns>,
@@ -96,22 +94,31 @@ impl Reconciler {
     }
 
     async fn look(&self, uid: &PodUid, held: &mut Option<PodNetns>) -> Result<(), EffectError> {
+        let unseen = self.table().get(uid).is_some_and(|pod| pod.attachment.is_none());
         let (facts, netns) = self.subject(uid, held).await?;
         let wanted = self.options(uid);
-        let captured = self.inner.effects.look(&facts, &netns, &wanted).await?;
+        let found = self.inner.effects.look(&facts, &netns, &wanted).await?;
+        let captured = found != Found::Nothing;
         *held = captured.then_some(netns);
         self.enter(uid, |pod| {
             pod.state = if captured { State::Captured } else { State::Outside };
-            // Whether these are the rules is seen by the look that is due.
-            pod.applied = captured.then_some(wanted);
+            // What is neither nothing nor as wanted is unknown: it is replaced, without a
+            // gap, or removed.
+            pod.applied = (found == Found::AsWanted).then_some(wanted);
             pod.due = captured;
             pod.aging = pod.aging.filter(|_| captured);
         });
+        if unseen && !captured {
+            tracing::warn!(pod = %facts.name, %uid, "pod started unseen by the plugin");
+            let message = "the pod started without the node agent's knowledge and has not been \
+                           captured so far; it is captured now if it belongs to the mesh";
+            self.tell(&facts, EventReason::StartedUnseen, message.into());
+        }
         Ok(())
     }
 
     /// Its rules are in place, which may be others than before.
-    async fn repaired(
+    async fn replaced(
         &self,
         facts: &PodFacts,
         held: &mut Option<PodNetns>,
@@ -161,19 +168,14 @@ impl Reconciler {
         });
     }
 
-    fn verified(&self, facts: &PodFacts, drifts: &[crate::rules::Drift]) {
-        self.enter(&facts.uid, |pod| pod.due = false);
-        if drifts.is_empty() {
-            return;
-        }
-        self.inner.metrics.repaired();
-        let drifts = crate::rules::list(drifts);
-        tracing::warn!(pod = %facts.name, uid = %facts.uid, %drifts, "pod had drifted, repaired");
-        self.tell(facts, EventReason::Drifted, format!("repaired: {drifts}"));
-    }
-
     async fn annotate(&self, uid: &PodUid, said: &Annotations) -> Result<(), EffectError> {
         let facts = self.facts(uid).ok_or(EffectError::NoFacts)?;
+        // What was said before must not be heard after it.
+        let telling = self.slot(uid).telling().take();
+        if let Some(telling) = telling {
+            // Fails only when the runtime ends.
+            let _ = telling.await;
+        }
         self.inner.effects.api.annotate(&facts, said).await?;
         // The watch will show it too; until then it need not be written again.
         self.change(|table| {

@@ -11,7 +11,7 @@
 //! before any rule, and forgets.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use capture::{Inbound, Options};
 
@@ -79,7 +79,7 @@ fn excluded(ends: &Ends, accepted: bool, options: &Options) -> bool {
             || options.out_skip_cidrs.iter().any(|network| network.contains(peer.ip()));
     }
     let probes = &options.probes;
-    let probe = peer.ip() == IpAddr::from(probes.v4) || peer.ip() == IpAddr::from(probes.v6);
+    let probe = probes.sources.contains(&peer.ip());
     options.inbound == Inbound::Bypass
         || options.in_skip.iter().any(|range| range.contains(local.port()))
         || probe && probes.ports.contains(&local.port())

@@ -21,8 +21,11 @@ pub fn contract_options() -> Options {
         connmark: mark(zds::CONNMARK),
         dns: Dns::Off,
         probes: Probes {
-            v4: Ipv4Addr::new(169, 254, 7, 127),
-            v6: Ipv6Addr::new(0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff),
+            sources: BTreeSet::from([
+                Ipv4Addr::new(169, 254, 7, 127).into(),
+                Ipv6Addr::new(0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff)
+                    .into(),
+            ]),
             ports: BTreeSet::new(),
         },
         in_skip: BTreeSet::new(),

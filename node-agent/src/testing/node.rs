@@ -19,7 +19,8 @@ use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, Told, eventually, option
 use crate::enrollment::{Older, Settings};
 use crate::facts::PodUid;
 use crate::listeners::{self, Doorman, Opener};
-use crate::pod_netns::{Locator, Store};
+use crate::observe::Observer;
+use crate::pod_netns::{Finder, Places, Store};
 use crate::reconcile::{self, Effects, Memory, Pace, Reconciler, State};
 use crate::rules::Rules;
 use crate::{plugin_server, ztunnel_link};
@@ -40,6 +41,7 @@ pub const PACE: Pace = Pace {
     withdraw_wait: Duration::from_secs(1),
     drain_deadline: Duration::from_secs(2),
     verify_interval: Duration::from_millis(500),
+    compare_interval: Duration::from_secs(2),
 };
 
 /// How long connections wait for a ztunnel.
@@ -59,10 +61,17 @@ impl Node {
         metrics.2.register(&mut registry);
         let fence = Fence::new(4).unwrap();
         let link = ztunnel_link::ZtunnelLink::new(metrics.0, Opener::new(fence.clone()));
+        let places = Places {
+            runtime_sockets: vec![folder.join("cri.sock")],
+            processes: folder.join("proc"),
+        };
+        let finder = Finder::new(fence.clone(), &places).unwrap();
         let effects = Effects {
             rules: Rules::new(programs(), fence.clone(), Handle::current()),
             link: link.clone(),
-            locator: Locator::new(fence).unwrap(),
+            observer: Observer::new(fence.clone()),
+            locator: finder.locator().clone(),
+            finder,
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
             memory: Memory::open(&folder.join("memory.json")).await,
             api: api.client(),
@@ -191,11 +200,12 @@ impl Node {
         eventually(&what, || async { self.state(name) == Some(state) }).await;
     }
 
-    /// Waits until every pod was verified once more than now.
-    pub async fn looks_again(&self) {
+    /// Has a captured pod compared once more with what it should be, and waits for it.
+    pub async fn looks_again(&self, name: &str) {
         let looks = || self.metric_value("nodeagent_reconcile_events_total{type=\"verify\"}");
         let before = looks();
-        eventually("pods are looked at", || async { looks() >= before + 2.0 }).await;
+        self.api.annotate(name, "looks", &before.to_string());
+        eventually("the pod is looked at", || async { looks() > before }).await;
     }
 
     /// The value of one metric; 0 where it was never counted.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside test functions")]
 
 mod blocked;
+mod host;
 mod listing;
 mod net;
 #[path = "../support/mod.rs"]
