@@ -97,7 +97,7 @@ impl Reconciler {
         stop: CancellationToken,
     ) -> Self {
         let (changed, _) = watch::channel(0);
-        let table = Table::recalling(effects.memory.found().clone());
+        let table = Table::recalling(effects.memory.found().clone(), settings.label_keys());
         let inner = Inner {
             settings,
             effects,

@@ -7,7 +7,7 @@ use capture::Options;
 use super::memory::Remembered;
 use super::plan::{Action, plan};
 use super::pod::{Attachment, Pod, State};
-use crate::enrollment::{Enrollment, Mistake, Reason, Settings, enrollment};
+use crate::enrollment::{Enrollment, Labels, Mistake, Reason, Settings, enrollment};
 use crate::facts::{NamespaceFacts, PodFacts, PodUid};
 use crate::ztunnel_link::Ack;
 
@@ -38,13 +38,15 @@ pub struct Table {
     /// Left by an earlier life of the agent, of pods that are not seen yet.
     recalled: BTreeMap<PodUid, Remembered>,
     worth_remembering: bool,
+    label_keys: BTreeSet<String>,
 }
 
 impl Table {
-    /// Empty, but for what an earlier life of the agent has left.
+    /// Empty, but for what an earlier life of the agent has left. Of labels only those
+    /// with these keys are kept.
     #[must_use]
-    pub fn recalling(recalled: BTreeMap<PodUid, Remembered>) -> Self {
-        Self { recalled, ..Self::default() }
+    pub fn recalling(recalled: BTreeMap<PodUid, Remembered>, label_keys: BTreeSet<String>) -> Self {
+        Self { recalled, label_keys, ..Self::default() }
     }
 
     /// Something that the next life of the agent must know has changed.
@@ -67,6 +69,10 @@ impl Table {
         recalled.chain(self.pods.iter().filter_map(own)).collect()
     }
 
+    fn slim(&self, labels: &mut Labels) {
+        labels.retain(|key, _| self.label_keys.contains(key));
+    }
+
     fn entry(&mut self, uid: &PodUid) -> &mut Pod {
         let recalled = &mut self.recalled;
         let begin = || recalled.remove(uid).map(Remembered::pod).unwrap_or_default();
@@ -79,12 +85,14 @@ impl Table {
             Fact::Pods(all) => self.all_pods(all),
             Fact::Pod(facts) => self.pod_seen(facts).into_iter().collect(),
             Fact::PodGone(uid) => self.pod_gone(&uid).into_iter().collect(),
-            Fact::Namespaces(all) => {
+            Fact::Namespaces(mut all) => {
                 self.namespaces_listed = true;
+                all.iter_mut().for_each(|namespace| self.slim(&mut namespace.labels));
                 self.namespaces = all.into_iter().map(|ns| (ns.name.clone(), ns)).collect();
                 self.pods.keys().cloned().collect()
             }
-            Fact::Namespace(namespace) => {
+            Fact::Namespace(mut namespace) => {
+                self.slim(&mut namespace.labels);
                 let name = namespace.name.clone();
                 let before = self.namespaces.insert(name.clone(), namespace);
                 if before == self.namespaces.get(&name).cloned() {
@@ -130,7 +138,8 @@ impl Table {
     /// The plugin has told where a pod's namespace is. A sandbox that was not known is
     /// new, and nothing of ours is in it. Facts that the plugin's caller had to fetch
     /// stand until the watch shows the pod.
-    pub fn attach(&mut self, uid: &PodUid, facts: PodFacts, attachment: Attachment) {
+    pub fn attach(&mut self, uid: &PodUid, mut facts: PodFacts, attachment: Attachment) {
+        self.slim(&mut facts.labels);
         let pod = self.entry(uid);
         let known = pod.attachment.as_ref().map(|a| &a.container_id);
         if known != Some(&attachment.container_id) {
@@ -232,7 +241,8 @@ impl Table {
         absent.iter().filter_map(|uid| self.pod_gone(uid)).chain(changed).collect()
     }
 
-    fn pod_seen(&mut self, facts: PodFacts) -> Option<PodUid> {
+    fn pod_seen(&mut self, mut facts: PodFacts) -> Option<PodUid> {
+        self.slim(&mut facts.labels);
         let uid = facts.uid.clone();
         let pod = self.entry(&uid);
         pod.listed = true;

@@ -77,7 +77,12 @@ impl Node {
             api: api.client(),
         };
         let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
-        let settings = Settings { excluded_namespaces, options: options(), older: Older::Keep };
+        let settings = Settings {
+            excluded_namespaces,
+            selectors: None,
+            options: options(),
+            older: Older::Keep,
+        };
         let stop = CancellationToken::new();
         let reconciler = Reconciler::new(settings, PACE, effects, metrics.1, stop.clone());
         let node = Self {
