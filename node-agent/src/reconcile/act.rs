@@ -59,13 +59,17 @@ impl Reconciler {
                 }
                 captured?;
                 self.captured(&facts, held, netns, options);
+                self.age(uid);
                 Ok(())
             }
             Action::Repair(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
                 effects.repair(&facts, &netns, options).await?;
-                self.captured(&facts, held, netns, options);
-                Ok(())
+                self.replaced(&facts, held, netns, options).await
+            }
+            Action::EndOlder(options) => {
+                let netns = self.netns(uid, held).await?;
+                self.end_older(uid, &netns, options).await
             }
             Action::Verify(options) => self.verify(uid, held, options).await,
             Action::Annotate(said) => self.annotate(uid, said).await,
@@ -114,7 +118,43 @@ impl Reconciler {
         Ok(())
     }
 
+    /// Its rules are in place, which may be others than before.
+    async fn replaced(
+        &self,
+        facts: &PodFacts,
+        held: &mut Option<PodNetns>,
+        netns: PodNetns,
+        options: &capture::Options,
+    ) -> Result<(), EffectError> {
+        let before = self.table().get(&facts.uid).and_then(|pod| pod.applied.clone());
+        let Some(before) = before.filter(|before| before != options) else {
+            self.captured(facts, held, netns, options);
+            return Ok(());
+        };
+        if before.dns != options.dns {
+            self.inner.effects.rules.forget_lookups(&netns).await?;
+        }
+        self.in_place(facts, held, netns, options);
+        self.age(&facts.uid);
+        tracing::info!(pod = %facts.name, uid = %facts.uid, ?options, "options were changed");
+        self.tell(facts, EventReason::OptionsApplied, "the pod's options count now".into());
+        Ok(())
+    }
+
     pub(super) fn captured(
+        &self,
+        facts: &PodFacts,
+        held: &mut Option<PodNetns>,
+        netns: PodNetns,
+        options: &capture::Options,
+    ) {
+        self.in_place(facts, held, netns, options);
+        tracing::info!(pod = %facts.name, uid = %facts.uid, "captured");
+        self.tell(facts, EventReason::Captured, "traffic goes through ztunnel".into());
+        self.tell_mistakes(&facts.uid);
+    }
+
+    fn in_place(
         &self,
         facts: &PodFacts,
         held: &mut Option<PodNetns>,
@@ -123,8 +163,6 @@ impl Reconciler {
     ) {
         *held = Some(netns);
         self.becomes(&facts.uid, Outcome::InPlace(options.clone()));
-        tracing::info!(pod = %facts.name, uid = %facts.uid, "captured");
-        self.tell(facts, EventReason::Captured, "traffic goes through ztunnel".into());
     }
 
     async fn annotate(&self, uid: &PodUid, said: &Annotations) -> Result<(), EffectError> {

@@ -266,7 +266,11 @@ impl Reconciler {
 /// not let a pod out that belongs in.
 pub(super) fn may_start_outside(reason: &Reason) -> bool {
     match reason {
-        Reason::NotLabelled | Reason::OptedOut | Reason::HostNetwork | Reason::Sidecar => true,
+        Reason::NotLabelled
+        | Reason::NotSelected
+        | Reason::OptedOut
+        | Reason::HostNetwork
+        | Reason::Sidecar => true,
         Reason::ExcludedNamespace | Reason::Ended | Reason::BadLabel { .. } => true,
         Reason::Terminating | Reason::NoAddress | Reason::NamespaceUnknown => false,
     }

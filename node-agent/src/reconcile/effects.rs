@@ -5,6 +5,7 @@ use capture::{Dns, Options};
 use netns::PodNetns;
 use zds::{ListenAt, Lookups, WorkloadInfo};
 
+use super::memory::Memory;
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::{KubeApi, KubeError};
 use crate::observe::Observer;
@@ -64,6 +65,8 @@ pub struct Effects {
     pub finder: Finder,
     /// What the plugin told.
     pub store: Store,
+    /// What a life of the agent leaves to the next.
+    pub memory: Memory,
     /// The API.
     pub api: KubeApi,
 }

@@ -1,6 +1,7 @@
 //! PURE. What the agent believes about one pod.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use capture::Options;
 
@@ -70,6 +71,15 @@ pub struct Attachment {
     pub ips: Vec<IpAddr>,
 }
 
+/// How far the connections older than a capture are from their end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aging {
+    /// When the pod was captured.
+    pub since: SystemTime,
+    /// How often older connections were looked for and ended since.
+    pub passes: u8,
+}
+
 /// What is believed about one pod.
 #[derive(Clone, Debug)]
 pub struct Pod {
@@ -89,6 +99,10 @@ pub struct Pod {
     pub applied: Option<Options>,
     /// It is time to look again.
     pub due: bool,
+    /// There may be connections that are older than the capture and not ended.
+    pub aging: Option<Aging>,
+    /// It is time to end them.
+    pub older_due: bool,
     /// It ends: its sandbox goes away, or the API has forgotten it.
     pub ending: bool,
     /// The last failure, until something succeeds.
@@ -112,6 +126,8 @@ impl Pod {
             state: State::Unknown,
             applied: None,
             due: false,
+            aging: None,
+            older_due: false,
             ending: false,
             trouble: None,
             listed: false,
@@ -125,6 +141,9 @@ impl Pod {
         self.facts = Some(facts);
     }
 }
+
+/// Looks after which no connection older than the capture can be left.
+const PASSES: u8 = 2;
 
 /// What came of an action that succeeded, as far as beliefs go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,6 +165,8 @@ pub enum Outcome {
     Drained,
     /// Nothing of ours is left in the pod.
     Removed,
+    /// Connections that are older than the capture were ended, once more.
+    OlderEnded,
     /// A capture has failed and left something in the pod, which is to be completed or
     /// removed.
     LeftBehind,
@@ -155,18 +176,35 @@ impl Pod {
     /// Takes in what came of an action.
     pub fn becomes(&mut self, outcome: Outcome) {
         self.trouble = None;
-        (self.state, self.applied, self.due) = match outcome {
-            Outcome::FoundNothing => (State::Outside, None, false),
-            Outcome::FoundCaptured(applied) => (State::Captured, applied, true),
-            Outcome::InPlace(options) => (State::Captured, Some(options), false),
-            Outcome::Withdrawn => (State::Withdrawn, self.applied.take(), self.due),
-            Outcome::PeersKnow => (State::PeersKnow, self.applied.take(), self.due),
-            Outcome::Draining => (State::Draining, self.applied.take(), self.due),
-            Outcome::Drained | Outcome::LeftBehind => {
-                (State::Drained, self.applied.take(), self.due)
+        match outcome {
+            Outcome::FoundNothing | Outcome::Removed => {
+                self.state = State::Outside;
+                self.applied = None;
+                self.due = false;
+                self.aging = None;
             }
-            Outcome::Removed => (State::Outside, None, self.due),
-        };
+            Outcome::FoundCaptured(applied) => {
+                self.state = State::Captured;
+                self.applied = applied;
+                self.due = true;
+            }
+            Outcome::InPlace(options) => {
+                self.state = State::Captured;
+                self.applied = Some(options);
+                self.due = false;
+            }
+            Outcome::Withdrawn => self.state = State::Withdrawn,
+            Outcome::PeersKnow => self.state = State::PeersKnow,
+            Outcome::Draining => self.state = State::Draining,
+            Outcome::Drained | Outcome::LeftBehind => self.state = State::Drained,
+            Outcome::OlderEnded => self.older_ended(),
+        }
+    }
+
+    fn older_ended(&mut self) {
+        self.older_due = false;
+        let passed = self.aging.map(|aging| Aging { passes: aging.passes + 1, ..aging });
+        self.aging = passed.filter(|aging| aging.passes < PASSES);
     }
 }
 

@@ -64,6 +64,11 @@ impl Reconciler {
             }
             effects.mend(&facts, &netns, options, &findings).await?;
             self.repaired(&facts, &findings, tell, began.elapsed());
+            if findings.harm() == Harm::Opens {
+                // What was opened meanwhile may be direct.
+                self.age(uid);
+                effects.rules.forget_lookups(&netns).await?;
+            }
         }
         // What ztunnel has to say about it must not keep the rules from being looked at.
         self.becomes(uid, Outcome::InPlace(options.clone()));

@@ -97,12 +97,13 @@ impl Reconciler {
         stop: CancellationToken,
     ) -> Self {
         let (changed, _) = watch::channel(0);
+        let table = Table::recalling(effects.memory.found().clone(), settings.label_keys());
         let inner = Inner {
             settings,
             effects,
             pace,
             metrics,
-            table: Mutex::default(),
+            table: Mutex::new(table),
             slots: Mutex::default(),
             changed,
             limit: Semaphore::new(AT_ONCE),

@@ -88,10 +88,17 @@ impl Reconciler {
             tending.looked = Instant::now();
             self.glance(uid);
         }
+        let older = self.mark_older(uid);
+        self.write_memory().await;
         tending.note(self.state(uid));
         let action = self.plan(uid);
         match &action {
-            Action::Idle => return Next::After(interval.saturating_sub(tending.looked.elapsed())),
+            Action::Idle => {
+                let look = interval.saturating_sub(tending.looked.elapsed());
+                return Next::After(
+                    older.filter(|older| !older.is_zero()).map_or(look, |older| look.min(older)),
+                );
+            }
             Action::AwaitPeers => {
                 let left = tending.left(self.inner.pace.withdraw_wait);
                 return self.wait_or_enter(uid, left, left, Outcome::PeersKnow);

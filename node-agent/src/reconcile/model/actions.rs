@@ -120,6 +120,7 @@ impl World {
                 self.write(&container, Rules::None)?;
                 self.becomes(uid, Outcome::Removed)
             }
+            Action::EndOlder(_) => self.becomes(uid, Outcome::OlderEnded),
             Action::Forget => self.forget(uid),
         }
     }

@@ -88,11 +88,20 @@ impl World {
         let older = Older::Keep;
         let mut world = Self {
             rng: Rng::with_seed(seed),
-            settings: Settings { excluded_namespaces: [].into(), options: options(), older },
+            settings: Settings {
+                excluded_namespaces: [].into(),
+                selectors: None,
+                options: options(),
+                older,
+            },
             chaos: true,
             serial: 0,
             pods: BTreeMap::new(),
-            namespace: NamespaceFacts { name: "shop".into(), dataplane_mode: None },
+            namespace: NamespaceFacts {
+                name: "shop".into(),
+                dataplane_mode: None,
+                labels: Default::default(),
+            },
             news: VecDeque::new(),
             sandboxes: BTreeMap::new(),
             records: BTreeMap::new(),
