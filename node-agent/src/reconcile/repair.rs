@@ -95,3 +95,6 @@ impl Reconciler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

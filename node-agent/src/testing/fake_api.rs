@@ -27,6 +27,7 @@ pub struct FakeApi {
     versions: Arc<Mutex<u64>>,
     watchers: broadcast::Sender<(String, Value)>,
     down: Arc<Mutex<bool>>,
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 impl FakeApi {
@@ -39,6 +40,7 @@ impl FakeApi {
             versions: Arc::default(),
             watchers,
             down: Arc::default(),
+            said: Arc::default(),
         };
         api.put("/api/v1/namespaces/shop", json!({"metadata": {"name": "shop"}}));
         api
@@ -109,6 +111,11 @@ impl FakeApi {
     /// Reasons of the Events so far.
     pub fn events(&self) -> Vec<String> {
         self.events.lock().unwrap().clone()
+    }
+
+    /// What the agent wrote into `sluice.dev/observed` so far.
+    pub fn said(&self) -> Vec<String> {
+        self.said.lock().unwrap().clone()
     }
 
     fn put(&self, path: &str, mut object: Value) -> Value {
@@ -189,6 +196,8 @@ impl FakeApi {
         if patch["metadata"]["uid"] != object["metadata"]["uid"] {
             return status(StatusCode::CONFLICT, "Conflict");
         }
+        let observed = &patch["metadata"]["annotations"]["sluice.dev/observed"];
+        self.said.lock().unwrap().extend(observed.as_str().map(str::to_owned));
         full(StatusCode::OK, &self.patch(path, &patch))
     }
 }

@@ -31,6 +31,7 @@ pub struct Node {
     pub reconciler: Reconciler,
     pub link: ztunnel_link::ZtunnelLink,
     pub registry: Registry,
+    observer: Observer,
     folder: PathBuf,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -50,6 +51,11 @@ pub const HOLD: Duration = Duration::from_secs(1);
 impl Node {
     /// Starts an agent whose run directory is `folder`.
     pub async fn start(folder: &std::path::Path, api: &FakeApi) -> Self {
+        Self::start_at(folder, api, PACE).await
+    }
+
+    /// Like [`Node::start`], at another pace.
+    pub async fn start_at(folder: &std::path::Path, api: &FakeApi, pace: Pace) -> Self {
         let metrics = (
             ztunnel_link::Metrics::default(),
             reconcile::Metrics::default(),
@@ -61,10 +67,11 @@ impl Node {
         metrics.2.register(&mut registry);
         let fence = Fence::new(4).unwrap();
         let link = ztunnel_link::ZtunnelLink::new(metrics.0, Opener::new(fence.clone()));
+        let observer = Observer::new(fence.clone());
         let effects = Effects {
             rules: Rules::new(programs(), fence.clone(), Handle::current()),
             link: link.clone(),
-            observer: Observer::new(fence.clone()),
+            observer: observer.clone(),
             locator: Locator::new(fence).unwrap(),
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
             api: api.client(),
@@ -72,12 +79,13 @@ impl Node {
         let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
         let settings = Settings { excluded_namespaces, options: options() };
         let stop = CancellationToken::new();
-        let reconciler = Reconciler::new(settings, PACE, effects, metrics.1, stop.clone());
+        let reconciler = Reconciler::new(settings, pace, effects, metrics.1, stop.clone());
         let node = Self {
             api: api.clone(),
             reconciler,
             link,
             registry,
+            observer,
             folder: folder.to_owned(),
             stop,
             tasks: TaskTracker::new(),
@@ -177,6 +185,11 @@ impl Node {
     /// The reply to what was sent over `stream`.
     pub async fn read_reply(&self, stream: UnixStream) -> Outcome {
         blocking(move || read_reply(stream)).await
+    }
+
+    /// The watches over its captured pods.
+    pub fn observer(&self) -> &Observer {
+        &self.observer
     }
 
     pub fn plugin_socket(&self) -> PathBuf {
