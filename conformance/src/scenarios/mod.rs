@@ -12,6 +12,7 @@ mod leaving;
 mod lookups;
 mod odd_pods;
 mod policy;
+mod repairs;
 mod restarts;
 mod services;
 
@@ -36,6 +37,7 @@ pub(crate) fn stages() -> Vec<Stage> {
     let mut v4 = basic();
     v4.extend(cni::scenarios());
     v4.extend(faults::scenarios());
+    v4.extend(repairs::scenarios());
     v4.extend(restarts::scenarios());
     v4.extend(handover::scenarios());
     v4.extend(drain::scenarios());
