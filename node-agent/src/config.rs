@@ -26,6 +26,13 @@ pub struct Raw {
     /// Where ztunnel connects.
     #[arg(long, env = "INPOD_UDS", default_value = zds::DEFAULT_SOCKET)]
     pub inpod_uds: PathBuf,
+    /// Sockets of the container runtime, separated by commas: the first one that knows a
+    /// pod tells where its namespace is. By default the usual places of containerd and CRI-O.
+    #[arg(long, env = "CRI_SOCKET", default_value = "")]
+    pub cri_socket: String,
+    /// The node's `/proc`, where the runtime's process numbers mean something.
+    #[arg(long, env = "HOST_PROC", default_value = "/proc")]
+    pub host_proc: PathBuf,
     /// Readiness, metrics and state.
     #[arg(long, env = "ADMIN_ADDR", default_value = "[::]:8000")]
     pub admin_addr: String,
@@ -103,6 +110,8 @@ pub struct Config {
     pub run_dir: RunDir,
     /// Where ztunnel connects.
     pub zds_socket: PathBuf,
+    /// Where pods are looked for.
+    pub places: crate::pod_netns::Places,
     /// Readiness, metrics and state.
     pub admin: SocketAddr,
     /// Who is in the mesh.
@@ -141,9 +150,14 @@ impl Raw {
             kubeconfig: self.kubeconfig.filter(|path| !path.as_os_str().is_empty()),
             run_dir: RunDir(reader.absolute("RUN_DIR", &self.run_dir)),
             zds_socket: reader.absolute("INPOD_UDS", &self.inpod_uds),
+            places: crate::pod_netns::Places {
+                runtime_sockets: reader.sockets("CRI_SOCKET", &self.cri_socket),
+                processes: reader.absolute("HOST_PROC", &self.host_proc),
+            },
             admin: reader.address("ADMIN_ADDR", &self.admin_addr),
             enrollment: crate::enrollment::Settings {
                 excluded_namespaces: names(&self.exclude_namespaces),
+                older: crate::enrollment::Older::Keep,
                 options: capture::Options {
                     dns: reader.dns(&self.dns_capture),
                     ..crate::rules::contract_options()
@@ -199,6 +213,16 @@ impl Reader {
         path.to_owned()
     }
 
+    /// As the kubelet writes them, `unix:///run/x.sock`, or paths.
+    fn sockets(&mut self, name: &str, value: &str) -> Vec<PathBuf> {
+        let given: Vec<&str> = value.split(',').map(str::trim).filter(|v| !v.is_empty()).collect();
+        if given.is_empty() {
+            return crate::pod_netns::USUAL_SOCKETS.map(PathBuf::from).into();
+        }
+        let path = |text: &&str| PathBuf::from(text.strip_prefix("unix://").unwrap_or(text));
+        given.iter().map(path).map(|path| self.absolute(name, &path)).collect()
+    }
+
     fn address(&mut self, name: &str, value: &str) -> SocketAddr {
         let unused = SocketAddr::from(([0, 0, 0, 0], 0));
         value.parse().unwrap_or_else(|_| {
@@ -234,9 +258,16 @@ impl Reader {
     }
 
     fn dns(&mut self, value: &str) -> capture::Dns {
-        crate::enrollment::dns_capture(value).unwrap_or_else(|| {
-            self.wrong("AMBIENT_DNS_CAPTURE", value, "true or false is expected", capture::Dns::Off)
-        })
+        match value {
+            "true" => capture::Dns::On,
+            "false" => capture::Dns::Off,
+            _ => self.wrong(
+                "AMBIENT_DNS_CAPTURE",
+                value,
+                "true or false is expected",
+                capture::Dns::Off,
+            ),
+        }
     }
 
     /// The given path, or the first program of that name in the search path.
@@ -310,6 +341,17 @@ mod tests {
     }
 
     #[test]
+    fn sockets_of_the_runtime_are_the_given_or_the_usual_ones() {
+        let sockets = |given: &[&str]| {
+            let all: Vec<&str> = given.iter().copied().chain(["--node-name=n1"]).collect();
+            raw(&all).understand().unwrap().places.runtime_sockets
+        };
+        assert_eq!(sockets(&[]).len(), crate::pod_netns::USUAL_SOCKETS.len());
+        let given = sockets(&["--cri-socket=unix:///run/a.sock, /run/b.sock"]);
+        assert_eq!(given, ["/run/a.sock", "/run/b.sock"].map(PathBuf::from));
+    }
+
+    #[test]
     fn all_mistakes_are_reported_at_once() {
         let bad = raw(&[
             "--node-name=",
@@ -320,14 +362,18 @@ mod tests {
             "--listener-hold=long",
             "--log-format=xml",
             "--dns-capture=perhaps",
+            "--cri-socket=http://runtime",
+            "--host-proc=proc",
         ]);
         let Mistakes(mistakes) = bad.understand().unwrap_err();
         let named = ["NODE_NAME", "RUN_DIR", "ADMIN_ADDR", "WITHDRAW_WAIT", "VERIFY_INTERVAL"];
-        for name in named.iter().chain(&["LISTENER_HOLD", "LOG_FORMAT", "AMBIENT_DNS_CAPTURE"]) {
+        let more =
+            ["LISTENER_HOLD", "LOG_FORMAT", "AMBIENT_DNS_CAPTURE", "CRI_SOCKET", "HOST_PROC"];
+        for name in named.iter().chain(&more) {
             let hits = mistakes.iter().filter(|mistake| mistake.contains(name)).count();
             assert_eq!(hits, 1, "{name} in {mistakes:?}");
         }
-        assert_eq!(mistakes.len(), 8);
+        assert_eq!(mistakes.len(), 10);
     }
 
     #[test]

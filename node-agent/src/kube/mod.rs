@@ -82,6 +82,10 @@ pub enum EventReason {
     Drifted,
     /// Somebody in the pod undoes what is repaired, again and again.
     Flapping,
+    /// An option of the pod means nothing.
+    BadOption,
+    /// The pod was found running outside the mesh, and nobody had told of its start.
+    StartedUnseen,
 }
 
 impl EventReason {
@@ -92,6 +96,8 @@ impl EventReason {
             Self::Released => ("Released", "Normal"),
             Self::Drifted => ("Drifted", "Warning"),
             Self::Flapping => ("Flapping", "Warning"),
+            Self::BadOption => ("BadOption", "Warning"),
+            Self::StartedUnseen => ("StartedUnseen", "Warning"),
         }
     }
 }

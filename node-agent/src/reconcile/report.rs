@@ -26,7 +26,7 @@ impl Reconciler {
         tracing::warn!(pod, %uid, step = action.name(), %error, "step failed, trying again");
         let Some(facts) = facts else { return };
         match action {
-            Action::Look if matches!(error, EffectError::NoRecord) => {
+            Action::Look if matches!(error, EffectError::NotFound(_)) => {
                 self.tell(&facts, EventReason::CaptureFailed, text);
             }
             Action::Capture(_) => self.tell(&facts, EventReason::CaptureFailed, text),
@@ -34,6 +34,20 @@ impl Reconciler {
                 self.tell_repairing(&facts, &text);
             }
             _ => {}
+        }
+    }
+
+    /// What a pod's annotations say that means nothing, once per change.
+    pub(super) fn tell_mistakes(&self, uid: &PodUid) {
+        let (mistakes, facts) = {
+            let mut table = self.table();
+            let mistakes = table.untold(uid, &self.inner.settings);
+            (mistakes, table.get(uid).and_then(|pod| pod.facts.clone()))
+        };
+        let Some(facts) = facts else { return };
+        for mistake in mistakes {
+            tracing::warn!(pod = %facts.name, %uid, %mistake, "option of the pod means nothing");
+            self.tell(&facts, EventReason::BadOption, mistake.to_string());
         }
     }
 

@@ -16,11 +16,11 @@ use tokio_util::task::TaskTracker;
 
 use super::plugin_call::{plugin_call, read_reply};
 use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, Told, eventually, options, programs};
-use crate::enrollment::Settings;
+use crate::enrollment::{Older, Settings};
 use crate::facts::PodUid;
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
-use crate::pod_netns::{Locator, Store};
+use crate::pod_netns::{Finder, Places, Store};
 use crate::reconcile::{self, Effects, Pace, Reconciler, State};
 use crate::rules::Rules;
 use crate::{plugin_server, ztunnel_link};
@@ -67,17 +67,23 @@ impl Node {
         metrics.2.register(&mut registry);
         let fence = Fence::new(4).unwrap();
         let link = ztunnel_link::ZtunnelLink::new(metrics.0, Opener::new(fence.clone()));
+        let places = Places {
+            runtime_sockets: vec![folder.join("cri.sock")],
+            processes: folder.join("proc"),
+        };
+        let finder = Finder::new(fence.clone(), &places).unwrap();
         let observer = Observer::new(fence.clone());
         let effects = Effects {
             rules: Rules::new(programs(), fence.clone(), Handle::current()),
             link: link.clone(),
             observer: observer.clone(),
-            locator: Locator::new(fence).unwrap(),
+            locator: finder.locator().clone(),
+            finder,
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
             api: api.client(),
         };
         let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
-        let settings = Settings { excluded_namespaces, options: options() };
+        let settings = Settings { excluded_namespaces, options: options(), older: Older::Keep };
         let stop = CancellationToken::new();
         let reconciler = Reconciler::new(settings, pace, effects, metrics.1, stop.clone());
         let node = Self {
@@ -204,6 +210,21 @@ impl Node {
     pub async fn reaches(&self, name: &str, state: State) {
         let what = format!("pod {name} is {}", state.name());
         eventually(&what, || async { self.state(name) == Some(state) }).await;
+    }
+
+    /// Waits until every pod was verified once more than now.
+    pub async fn looks_again(&self) {
+        let looks = || self.metric_value("nodeagent_reconcile_events_total{type=\"verify\"}");
+        let before = looks();
+        eventually("pods are looked at", || async { looks() >= before + 2.0 }).await;
+    }
+
+    /// The value of one metric; 0 where it was never counted.
+    pub fn metric_value(&self, name: &str) -> f64 {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &self.registry).unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix(name));
+        value.map_or(0.0, |value| value.trim().parse().unwrap())
     }
 
     /// One line of the metrics page.
