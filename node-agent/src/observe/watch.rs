@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::ObserveError;
 use super::message::{Author, Message, Received, STRANGERS, Way, get_generation, get_route};
-use super::socket::{Heard, NetlinkSocket, make};
+use super::socket::{Heard, NetlinkSocket, Noticed, make};
 use crate::inside::inside;
 
 /// `NFNLGRP_NFTABLES`, 7.
@@ -93,11 +93,14 @@ impl Watch {
     /// # Errors
     /// [`ObserveError::Socket`].
     pub async fn noticed(&self) -> Result<(), ObserveError> {
-        tokio::select! {
+        let noticed = tokio::select! {
             noticed = self.rulesets.noticed() => noticed,
             noticed = self.routes.noticed() => noticed,
+        };
+        if noticed.map_err(ObserveError::Socket)? == Noticed::Overrun {
+            self.lock().touched = true;
         }
-        .map_err(ObserveError::Socket)
+        Ok(())
     }
 
     /// Looks: some ten system calls, no process, no other thread. Takes in all news.

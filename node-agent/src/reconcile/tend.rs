@@ -6,6 +6,7 @@ use std::time::Duration;
 use netns::PodNetns;
 use tokio::time::Instant;
 
+use super::effects::EffectError;
 use super::flaps::Harm;
 use super::plan::Action;
 use super::pod::State;
@@ -113,10 +114,8 @@ impl Reconciler {
             }
             _ => {}
         }
-        // The semaphore is never closed.
-        let _turn = self.inner.limit.acquire().await;
         self.inner.metrics.acted(&action);
-        match self.act(uid, &mut held, &action).await {
+        match self.act_in_turn(uid, &mut held, &action).await {
             Ok(()) => {
                 tending.failures = 0;
                 Next::Now
@@ -129,6 +128,28 @@ impl Reconciler {
                 let pause = first.saturating_mul(1 << tending.failures.min(10));
                 tending.failures += 1;
                 Next::After(pause.min(longest))
+            }
+        }
+    }
+
+    /// What waits for the API is put off when the pod needs to be repaired, and takes nobody's
+    /// turn.
+    async fn act_in_turn(
+        &self,
+        uid: &PodUid,
+        held: &mut Option<PodNetns>,
+        action: &Action,
+    ) -> Result<(), EffectError> {
+        match action {
+            Action::Annotate(_) | Action::Withdraw => tokio::select! {
+                acted = self.act(uid, held, action) => acted,
+                () = self.alarmed(uid) => Ok(()),
+            },
+            Action::Verify(_) => self.act(uid, held, action).await,
+            _ => {
+                // The semaphore is never closed.
+                let _turn = self.inner.limit.acquire().await;
+                self.act(uid, held, action).await
             }
         }
     }

@@ -96,6 +96,7 @@ fn captured_pods() -> Vec<Case> {
     let silent_and_due: fn(&mut Pod) = |pod| (silent(pod), due(pod)).1;
     vec![
         captured_and("time to look", due, wanted(), verify.clone()),
+        captured_and("un-labelled, time to look", due, SKIP, verify.clone()),
         captured_and("other rules", same, others_wanted, Action::Repair(others())),
         captured_and("told peers nothing yet", silent, wanted(), annotate),
         captured_and("looks before it tells", silent_and_due, wanted(), verify),

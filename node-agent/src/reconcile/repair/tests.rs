@@ -57,6 +57,7 @@ impl Captured {
         );
     }
 
+    #[must_use]
     fn count(&self, event: &str) -> usize {
         self.api.events().iter().filter(|found| *found == event).count()
     }
@@ -202,6 +203,25 @@ async fn a_ztunnel_that_refuses_the_pod_does_not_keep_its_rules_from_being_repai
         web.repaired("rules", times).await;
     }
     assert!(web.is_whole());
+    web.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_is_away_keeps_no_rules_from_being_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    let web = captured(folder.path(), DEAF).await;
+    web.api.label("web", None);
+    web.api.set_down(true);
+    for _ in 0..2 {
+        web.pod.run("nft flush ruleset");
+        eventually("it is repaired, or was released just before", || async {
+            is_redirected(&web.pod) || web.node.state("web") != Some(State::Captured)
+        })
+        .await;
+    }
+    web.api.set_down(false);
+    web.node.reaches("web", State::Outside).await;
+    assert_eq!(web.pod.traces(), "");
     web.node.stop().await;
 }
 
