@@ -15,8 +15,9 @@ use crate::admin::{Admin, Condition, Readiness};
 use crate::config::Config;
 use crate::kube::KubeApi;
 use crate::listeners::{self, Doorman, Opener};
-use crate::pod_netns::{Locator, Store};
-use crate::reconcile::{Effects, Fact, Reconciler};
+use crate::observe::Observer;
+use crate::pod_netns::{Finder, Store};
+use crate::reconcile::{Effects, Fact, Memory, Reconciler};
 use crate::rules::Rules;
 use crate::ztunnel_link::ZtunnelLink;
 use crate::{plugin_server, reconcile, run_dir, ztunnel_link};
@@ -134,11 +135,15 @@ async fn build_effects(
     let rules = Rules::new(config.programs.clone(), fence.clone(), Handle::current());
     let proof = rules.self_test(&config.enrollment.options).await;
     proof.context("this node cannot carry the rules (CAP_NET_ADMIN and CAP_SYS_ADMIN needed)")?;
+    let finder = Finder::new(fence.clone(), &config.places)?;
     Ok(Effects {
         rules,
         link,
-        locator: Locator::new(fence)?,
+        observer: Observer::new(fence),
+        locator: finder.locator().clone(),
+        finder,
         store: Store::open(&config.run_dir.pods()).await?,
+        memory: Memory::open(&config.run_dir.memory()).await,
         api: KubeApi::new(config.kubeconfig.as_deref(), config.node.clone()).await?,
     })
 }

@@ -1,5 +1,7 @@
 //! Settings: text in [`Raw`], types in [`Config`]. The only room that reads the environment.
 
+mod pods;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,6 +11,8 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::run_dir::RunDir;
+
+pub use pods::RawPods;
 
 /// The settings as they were given.
 #[derive(Clone, Debug, Parser)]
@@ -26,25 +30,33 @@ pub struct Raw {
     /// Where ztunnel connects.
     #[arg(long, env = "INPOD_UDS", default_value = zds::DEFAULT_SOCKET)]
     pub inpod_uds: PathBuf,
+    /// Sockets of the container runtime, separated by commas: the first one that knows a
+    /// pod tells where its namespace is. By default the usual places of containerd and CRI-O.
+    #[arg(long, env = "CRI_SOCKET", default_value = "")]
+    pub cri_socket: String,
+    /// The node's `/proc`, where the runtime's process numbers mean something.
+    #[arg(long, env = "HOST_PROC", default_value = "/proc")]
+    pub host_proc: PathBuf,
     /// Readiness, metrics and state.
     #[arg(long, env = "ADMIN_ADDR", default_value = "[::]:8000")]
     pub admin_addr: String,
-    /// Namespaces whose pods are never captured, separated by commas.
-    #[arg(long, env = "EXCLUDE_NAMESPACES", default_value = "kube-system,sluice-system")]
-    pub exclude_namespaces: String,
-    /// Whether the lookups of captured pods go to ztunnel, `true` or `false`. A pod's
-    /// annotation `ambient.istio.io/dns-capture` overrules it.
-    #[arg(long, env = "AMBIENT_DNS_CAPTURE", default_value = "false")]
-    pub dns_capture: String,
+    /// Who belongs to the mesh, and how.
+    #[command(flatten)]
+    pub pods: RawPods,
     /// How long peers are given to learn that a pod leaves the mesh.
     #[arg(long, env = "WITHDRAW_WAIT", default_value = "5s")]
     pub withdraw_wait: String,
     /// How long the connections of a leaving pod may take to end.
     #[arg(long, env = "DRAIN_DEADLINE", default_value = "10s")]
     pub drain_deadline: String,
-    /// How often every captured pod is looked at.
-    #[arg(long, env = "VERIFY_INTERVAL", default_value = "30s")]
+    /// How often every captured pod is looked at, though the kernel told nothing of it. A look
+    /// costs some ten system calls.
+    #[arg(long, env = "VERIFY_INTERVAL", default_value = "3s")]
     pub verify_interval: String,
+    /// How often every captured pod is compared fully with what it should be, though a look
+    /// showed nothing. A comparison starts `nft`.
+    #[arg(long, env = "COMPARE_INTERVAL", default_value = "5m")]
+    pub compare_interval: String,
     /// How long connections wait for a ztunnel to come before they are reset.
     #[arg(long, env = "LISTENER_HOLD", default_value = "10s")]
     pub listener_hold: String,
@@ -98,6 +110,8 @@ pub struct Config {
     pub run_dir: RunDir,
     /// Where ztunnel connects.
     pub zds_socket: PathBuf,
+    /// Where pods are looked for.
+    pub places: crate::pod_netns::Places,
     /// Readiness, metrics and state.
     pub admin: SocketAddr,
     /// Who is in the mesh.
@@ -136,18 +150,17 @@ impl Raw {
             kubeconfig: self.kubeconfig.filter(|path| !path.as_os_str().is_empty()),
             run_dir: RunDir(reader.absolute("RUN_DIR", &self.run_dir)),
             zds_socket: reader.absolute("INPOD_UDS", &self.inpod_uds),
-            admin: reader.address("ADMIN_ADDR", &self.admin_addr),
-            enrollment: crate::enrollment::Settings {
-                excluded_namespaces: names(&self.exclude_namespaces),
-                options: capture::Options {
-                    dns: reader.dns(&self.dns_capture),
-                    ..crate::rules::contract_options()
-                },
+            places: crate::pod_netns::Places {
+                runtime_sockets: reader.sockets("CRI_SOCKET", &self.cri_socket),
+                processes: reader.absolute("HOST_PROC", &self.host_proc),
             },
+            admin: reader.address("ADMIN_ADDR", &self.admin_addr),
+            enrollment: self.pods.understand(&crate::rules::contract_options(), &mut reader),
             pace: crate::reconcile::Pace {
                 withdraw_wait: reader.duration("WITHDRAW_WAIT", &self.withdraw_wait),
                 drain_deadline: reader.duration("DRAIN_DEADLINE", &self.drain_deadline),
                 verify_interval: reader.interval("VERIFY_INTERVAL", &self.verify_interval),
+                compare_interval: reader.interval("COMPARE_INTERVAL", &self.compare_interval),
             },
             listener_hold: reader.duration("LISTENER_HOLD", &self.listener_hold),
             programs: crate::rules::Programs {
@@ -193,6 +206,16 @@ impl Reader {
         path.to_owned()
     }
 
+    /// As the kubelet writes them, `unix:///run/x.sock`, or paths.
+    fn sockets(&mut self, name: &str, value: &str) -> Vec<PathBuf> {
+        let given: Vec<&str> = value.split(',').map(str::trim).filter(|v| !v.is_empty()).collect();
+        if given.is_empty() {
+            return crate::pod_netns::USUAL_SOCKETS.map(PathBuf::from).into();
+        }
+        let path = |text: &&str| PathBuf::from(text.strip_prefix("unix://").unwrap_or(text));
+        given.iter().map(path).map(|path| self.absolute(name, &path)).collect()
+    }
+
     fn address(&mut self, name: &str, value: &str) -> SocketAddr {
         let unused = SocketAddr::from(([0, 0, 0, 0], 0));
         value.parse().unwrap_or_else(|_| {
@@ -225,12 +248,6 @@ impl Reader {
             "json" => LogFormat::Json,
             _ => self.wrong("LOG_FORMAT", value, "plain or json is expected", LogFormat::Plain),
         }
-    }
-
-    fn dns(&mut self, value: &str) -> capture::Dns {
-        crate::enrollment::dns_capture(value).unwrap_or_else(|| {
-            self.wrong("AMBIENT_DNS_CAPTURE", value, "true or false is expected", capture::Dns::Off)
-        })
     }
 
     /// The given path, or the first program of that name in the search path.
@@ -304,6 +321,17 @@ mod tests {
     }
 
     #[test]
+    fn sockets_of_the_runtime_are_the_given_or_the_usual_ones() {
+        let sockets = |given: &[&str]| {
+            let all: Vec<&str> = given.iter().copied().chain(["--node-name=n1"]).collect();
+            raw(&all).understand().unwrap().places.runtime_sockets
+        };
+        assert_eq!(sockets(&[]).len(), crate::pod_netns::USUAL_SOCKETS.len());
+        let given = sockets(&["--cri-socket=unix:///run/a.sock, /run/b.sock"]);
+        assert_eq!(given, ["/run/a.sock", "/run/b.sock"].map(PathBuf::from));
+    }
+
+    #[test]
     fn all_mistakes_are_reported_at_once() {
         let bad = raw(&[
             "--node-name=",
@@ -314,14 +342,18 @@ mod tests {
             "--listener-hold=long",
             "--log-format=xml",
             "--dns-capture=perhaps",
+            "--cri-socket=http://runtime",
+            "--host-proc=proc",
         ]);
         let Mistakes(mistakes) = bad.understand().unwrap_err();
         let named = ["NODE_NAME", "RUN_DIR", "ADMIN_ADDR", "WITHDRAW_WAIT", "VERIFY_INTERVAL"];
-        for name in named.iter().chain(&["LISTENER_HOLD", "LOG_FORMAT", "AMBIENT_DNS_CAPTURE"]) {
+        let more =
+            ["LISTENER_HOLD", "LOG_FORMAT", "AMBIENT_DNS_CAPTURE", "CRI_SOCKET", "HOST_PROC"];
+        for name in named.iter().chain(&more) {
             let hits = mistakes.iter().filter(|mistake| mistake.contains(name)).count();
             assert_eq!(hits, 1, "{name} in {mistakes:?}");
         }
-        assert_eq!(mistakes.len(), 8);
+        assert_eq!(mistakes.len(), 10);
     }
 
     #[test]

@@ -7,11 +7,14 @@ mod control_plane;
 mod drain;
 mod faults;
 mod handover;
+mod kill_points;
 mod kubectl;
 mod leaving;
 mod lookups;
 mod odd_pods;
+mod pod_options;
 mod policy;
+mod repairs;
 mod restarts;
 mod services;
 
@@ -36,7 +39,9 @@ pub(crate) fn stages() -> Vec<Stage> {
     let mut v4 = basic();
     v4.extend(cni::scenarios());
     v4.extend(faults::scenarios());
+    v4.extend(repairs::scenarios());
     v4.extend(restarts::scenarios());
+    v4.extend(kill_points::scenarios());
     v4.extend(handover::scenarios());
     v4.extend(drain::scenarios());
     v4.extend(control_plane::scenarios());
@@ -59,11 +64,12 @@ fn basic() -> Vec<Scenario> {
     let mut all = capture::scenarios();
     all.extend(policy::scenarios());
     all.extend(services::scenarios());
+    all.extend(pod_options::scenarios());
     all
 }
 
 fn dual() -> Vec<Scenario> {
-    vec![
+    let mut all = vec![
         scenario!(
             "both-families-are-captured",
             "a dual-stack pod's connections go through the tunnel in both families",
@@ -84,5 +90,7 @@ fn dual() -> Vec<Scenario> {
             "without the label traffic is plain again and the pod is as before",
             capture::release
         ),
-    ]
+    ];
+    all.extend(pod_options::scenarios());
+    all
 }

@@ -9,13 +9,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
+use crate::enrollment::Key;
 use crate::facts::{Annotations, NamespaceFacts, Network, Phase, PodFacts, PodName, PodUid};
 
 /// The label that puts pods and namespaces into the mesh.
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 /// Set by whoever injected a sidecar.
 const SIDECAR: &str = "sidecar.istio.io/status";
-const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
 /// Peers use the tunnel to a pod that has this.
 pub(super) const REDIRECTION: &str = "ambient.istio.io/redirection";
 /// What [`REDIRECTION`] says then.
@@ -98,15 +98,17 @@ impl SlimPod {
     /// stores.
     pub(super) fn facts(self) -> Option<PodFacts> {
         let Self { metadata, spec, status } = self;
-        let (labels, annotations) = (metadata.labels, metadata.annotations.unwrap_or_default());
+        let annotations = metadata.annotations.unwrap_or_default();
+        let labels = metadata.labels.unwrap_or_default();
         Some(PodFacts {
             uid: PodUid(metadata.uid?),
             name: PodName { namespace: metadata.namespace?, name: metadata.name? },
             // The API server fills this in; an old mirror pod may lack it.
             service_account: spec.service_account_name.unwrap_or_else(|| "default".into()),
-            dataplane_mode: take(labels, DATAPLANE_MODE),
+            dataplane_mode: labels.get(DATAPLANE_MODE).cloned(),
+            labels,
             sidecar: annotations.contains_key(SIDECAR),
-            dns_capture: annotations.get(DNS_CAPTURE).cloned(),
+            options: options(&annotations),
             network: if spec.host_network == Some(true) { Network::Host } else { Network::Own },
             phase: match status.phase.as_deref() {
                 Some("Succeeded" | "Failed") => Phase::Ended,
@@ -137,13 +139,16 @@ impl SlimPodStatus {
 impl SlimNamespace {
     /// What this object says; `None` for one without a name.
     pub(super) fn facts(self) -> Option<NamespaceFacts> {
-        let dataplane_mode = take(self.metadata.labels, DATAPLANE_MODE);
-        Some(NamespaceFacts { name: self.metadata.name?, dataplane_mode })
+        let labels = self.metadata.labels.unwrap_or_default();
+        let dataplane_mode = labels.get(DATAPLANE_MODE).cloned();
+        Some(NamespaceFacts { name: self.metadata.name?, dataplane_mode, labels })
     }
 }
 
-fn take(labels: Option<BTreeMap<String, String>>, key: &str) -> Option<String> {
-    labels?.remove(key)
+/// What the pod's owner wants for it.
+fn options(annotations: &BTreeMap<String, String>) -> BTreeMap<Key, String> {
+    let said = |key: Key| Some((key, annotations.get(key.annotation())?.clone()));
+    Key::ALL.into_iter().filter_map(said).collect()
 }
 
 #[cfg(test)]
@@ -177,7 +182,7 @@ mod tests {
         assert_eq!(facts.service_account, "clerk");
         assert_eq!(facts.dataplane_mode.as_deref(), Some("ambient"));
         assert!(facts.sidecar && facts.terminating);
-        assert_eq!(facts.dns_capture.as_deref(), Some("true"));
+        assert_eq!(facts.options, [(Key::DnsCapture, "true".to_owned())].into());
         assert_eq!((facts.network, facts.phase), (Network::Host, Phase::Ended));
         let ips: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         assert_eq!(facts.ips, ips);

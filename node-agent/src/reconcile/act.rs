@@ -4,11 +4,12 @@ use netns::PodNetns;
 
 use super::effects::EffectError;
 use super::plan::Action;
-use super::pod::State;
+use super::pod::{Attachment, Outcome};
 use super::run::Reconciler;
-use crate::enrollment;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
+use crate::pod_netns;
+use crate::rules::Found;
 
 impl Reconciler {
     pub(super) async fn netns(
@@ -16,21 +17,27 @@ impl Reconciler {
         uid: &PodUid,
         held: &mut Option<PodNetns>,
     ) -> Result<PodNetns, EffectError> {
-        match held {
-            Some(netns) => Ok(netns.clone()),
-            None => match self.inner.effects.open(uid).await {
-                Ok(netns) => Ok(netns),
-                Err(error) => self.returned_netns(uid).await.ok_or(error),
-            },
+        if let Some(netns) = held {
+            return Ok(netns.clone());
         }
+        let found = self.inner.effects.find(uid, self.facts(uid).as_ref()).await?;
+        self.found(uid, &found);
+        Ok(found.netns)
     }
 
-    /// The namespace that a ztunnel has given back, if it has the pod's addresses.
-    async fn returned_netns(&self, uid: &PodUid) -> Option<PodNetns> {
-        let netns = self.inner.effects.link.netns(uid)?;
-        let ips = self.facts(uid)?.ips;
-        let checked = self.inner.effects.locator.check(&netns, &ips).await;
-        (checked.is_ok() && !ips.is_empty()).then_some(netns)
+    /// From now on the pod has a namespace to act on, whoever told of it.
+    fn found(&self, uid: &PodUid, found: &pod_netns::Found) {
+        let news = found.news.as_ref();
+        let attachment = Attachment {
+            container_id: news.map(|record| record.container_id.clone()).unwrap_or_default(),
+            ips: news.map(|record| record.ips.clone()).unwrap_or_default(),
+        };
+        self.change(|table| match table.get_mut(uid) {
+            Some(pod) if news.is_some() || pod.attachment.is_none() => {
+                pod.attachment = Some(attachment);
+            }
+            _ => {}
+        });
     }
 
     /// Carries one action out and writes down what came of it.
@@ -46,31 +53,34 @@ impl Reconciler {
             Action::Look => self.look(uid, held).await,
             Action::Capture(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
-                effects.capture(&facts, &netns, options).await?;
+                let captured = effects.capture(&facts, &netns, options).await;
+                if let Err(EffectError::LeftBehind(_)) = captured {
+                    self.becomes(uid, Outcome::LeftBehind);
+                }
+                captured?;
                 self.captured(&facts, held, netns, options);
+                self.age(uid);
                 Ok(())
             }
             Action::Repair(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
                 effects.repair(&facts, &netns, options).await?;
-                self.captured(&facts, held, netns, options);
-                Ok(())
+                self.replaced(&facts, held, netns, options).await
             }
-            Action::Verify(options) => {
-                let (facts, netns) = self.subject(uid, held).await?;
-                let drifts = effects.verify(&facts, &netns, options).await?;
-                self.verified(&facts, &drifts);
-                Ok(())
+            Action::EndOlder(options) => {
+                let netns = self.netns(uid, held).await?;
+                self.end_older(uid, &netns, options).await
             }
+            Action::Verify(options) => self.verify(uid, held, options).await,
             Action::Annotate(said) => self.annotate(uid, said).await,
             Action::Withdraw => {
                 self.annotate(uid, &Annotations::default()).await?;
-                self.enter(uid, |pod| pod.state = State::Withdrawn);
+                self.becomes(uid, Outcome::Withdrawn);
                 Ok(())
             }
             Action::Drain(options) => {
                 effects.rules.drain(&self.netns(uid, held).await?, options).await?;
-                self.enter(uid, |pod| pod.state = State::Draining);
+                self.becomes(uid, Outcome::Draining);
                 Ok(())
             }
             Action::Remove => self.remove(uid, held).await,
@@ -78,7 +88,7 @@ impl Reconciler {
         }
     }
 
-    async fn subject(
+    pub(super) async fn subject(
         &self,
         uid: &PodUid,
         held: &mut Option<PodNetns>,
@@ -88,16 +98,46 @@ impl Reconciler {
     }
 
     async fn look(&self, uid: &PodUid, held: &mut Option<PodNetns>) -> Result<(), EffectError> {
+        let unseen = self.table().get(uid).is_some_and(|pod| pod.attachment.is_none());
         let (facts, netns) = self.subject(uid, held).await?;
-        let wanted = enrollment::options(&facts, &self.inner.settings);
-        let captured = self.inner.effects.look(&facts, &netns, &wanted).await?;
+        let wanted = self.options(uid);
+        let found = self.inner.effects.look(&facts, &netns, &wanted).await?;
+        let captured = found != Found::Nothing;
         *held = captured.then_some(netns);
-        let options = self.inner.settings.options.clone();
-        self.enter(uid, |pod| {
-            pod.state = if captured { State::Captured } else { State::Outside };
-            pod.applied = captured.then_some(options);
-            pod.due = captured;
-        });
+        let outcome = match found {
+            Found::Nothing => Outcome::FoundNothing,
+            found => Outcome::FoundCaptured((found == Found::AsWanted).then_some(wanted)),
+        };
+        self.becomes(uid, outcome);
+        if unseen && !captured {
+            tracing::warn!(pod = %facts.name, %uid, "pod started unseen by the plugin");
+            let message = "the pod started without the node agent's knowledge and has not been \
+                           captured so far; it is captured now if it belongs to the mesh";
+            self.tell(&facts, EventReason::StartedUnseen, message.into());
+        }
+        Ok(())
+    }
+
+    /// Its rules are in place, which may be others than before.
+    async fn replaced(
+        &self,
+        facts: &PodFacts,
+        held: &mut Option<PodNetns>,
+        netns: PodNetns,
+        options: &capture::Options,
+    ) -> Result<(), EffectError> {
+        let before = self.table().get(&facts.uid).and_then(|pod| pod.applied.clone());
+        let Some(before) = before.filter(|before| before != options) else {
+            self.captured(facts, held, netns, options);
+            return Ok(());
+        };
+        if before.dns != options.dns {
+            self.inner.effects.rules.forget_lookups(&netns).await?;
+        }
+        self.in_place(facts, held, netns, options);
+        self.age(&facts.uid);
+        tracing::info!(pod = %facts.name, uid = %facts.uid, ?options, "options were changed");
+        self.tell(facts, EventReason::OptionsApplied, "the pod's options count now".into());
         Ok(())
     }
 
@@ -108,29 +148,27 @@ impl Reconciler {
         netns: PodNetns,
         options: &capture::Options,
     ) {
-        *held = Some(netns);
-        self.enter(&facts.uid, |pod| {
-            pod.state = State::Captured;
-            pod.applied = Some(options.clone());
-            pod.due = false;
-        });
+        self.in_place(facts, held, netns, options);
         tracing::info!(pod = %facts.name, uid = %facts.uid, "captured");
         self.tell(facts, EventReason::Captured, "traffic goes through ztunnel".into());
+        self.tell_mistakes(&facts.uid);
     }
 
-    fn verified(&self, facts: &PodFacts, drifts: &[crate::rules::Drift]) {
-        self.enter(&facts.uid, |pod| pod.due = false);
-        if drifts.is_empty() {
-            return;
-        }
-        self.inner.metrics.repaired();
-        let drifts = crate::rules::list(drifts);
-        tracing::warn!(pod = %facts.name, uid = %facts.uid, %drifts, "pod had drifted, repaired");
-        self.tell(facts, EventReason::Drifted, format!("repaired: {drifts}"));
+    fn in_place(
+        &self,
+        facts: &PodFacts,
+        held: &mut Option<PodNetns>,
+        netns: PodNetns,
+        options: &capture::Options,
+    ) {
+        *held = Some(netns);
+        self.becomes(&facts.uid, Outcome::InPlace(options.clone()));
     }
 
     async fn annotate(&self, uid: &PodUid, said: &Annotations) -> Result<(), EffectError> {
         let facts = self.facts(uid).ok_or(EffectError::NoFacts)?;
+        // What was said before must not be heard after it.
+        self.slot(uid).told().cancelled().await;
         self.inner.effects.api.annotate(&facts, said).await?;
         // The watch will show it too; until then it need not be written again.
         self.change(|table| {
@@ -145,10 +183,7 @@ impl Reconciler {
         let netns = self.netns(uid, held).await?;
         self.inner.effects.remove(uid, &netns).await?;
         *held = None;
-        self.enter(uid, |pod| {
-            pod.state = State::Outside;
-            pod.applied = None;
-        });
+        self.becomes(uid, Outcome::Removed);
         if let Some(facts) = self.facts(uid) {
             tracing::info!(pod = %facts.name, %uid, "released");
             self.tell(&facts, EventReason::Released, "traffic is direct again".into());

@@ -193,6 +193,7 @@ impl Reconciler {
     ) -> Result<(), EffectError> {
         let outside = self.table().get(uid).is_some_and(|pod| pod.state == State::Outside);
         if outside && held.take().is_some() {
+            self.inner.effects.observer.forget(uid);
             self.inner.effects.link.del(uid).await?;
         }
         Ok(())
@@ -263,9 +264,13 @@ impl Reconciler {
 
 /// Whether a pod may start outside the mesh for this reason. A gap in what is known must
 /// not let a pod out that belongs in.
-fn may_start_outside(reason: &Reason) -> bool {
+pub(super) fn may_start_outside(reason: &Reason) -> bool {
     match reason {
-        Reason::NotLabelled | Reason::OptedOut | Reason::HostNetwork | Reason::Sidecar => true,
+        Reason::NotLabelled
+        | Reason::NotSelected
+        | Reason::OptedOut
+        | Reason::HostNetwork
+        | Reason::Sidecar => true,
         Reason::ExcludedNamespace | Reason::Ended | Reason::BadLabel { .. } => true,
         Reason::Terminating | Reason::NoAddress | Reason::NamespaceUnknown => false,
     }

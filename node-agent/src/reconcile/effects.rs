@@ -3,26 +3,22 @@
 
 use capture::{Dns, Options};
 use netns::PodNetns;
-use zds::{Lookups, WorkloadInfo};
+use zds::{ListenAt, Lookups, WorkloadInfo};
 
+use super::memory::Memory;
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::{KubeApi, KubeError};
-use crate::pod_netns::{LocateError, Locator, Store, StoreError};
-use crate::rules::{Drift, Rules, RulesError};
+use crate::observe::Observer;
+use crate::pod_netns::{Finder, Found, Locator, NotFound, Sought, Store, StoreError};
+use crate::rules::{Rules, RulesError};
 use crate::ztunnel_link::{Ack, LinkError, Workload, ZtunnelLink};
 
 /// Which step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EffectError {
-    /// The pod's namespace is not there or not the pod's.
-    #[error("find the pod's network namespace: {0}")]
-    Locate(#[from] LocateError),
-    /// Nobody has told where the namespace is.
-    #[error(
-        "find the pod's network namespace: the plugin has not told about this pod, which \
-         started before the plugin was in place or has lost its record; restart the pod"
-    )]
-    NoRecord,
+    /// No way leads to the pod's namespace.
+    #[error(transparent)]
+    NotFound(#[from] Box<NotFound>),
     /// The API does not show the pod (yet).
     #[error("the Kubernetes API does not show the pod")]
     NoFacts,
@@ -38,6 +34,17 @@ pub enum EffectError {
     /// The record on disk.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A listener that was ended cannot be opened again.
+    #[error("open listener {at} of the pod again: {source}")]
+    Listener {
+        /// Which one.
+        at: ListenAt,
+        /// The system's answer: somebody else may listen there.
+        source: std::io::Error,
+    },
+    /// A capture failed, and the rules that it had made are still there.
+    #[error("{0}; and the rules could not be taken back, which is tried again")]
+    LeftBehind(#[source] Box<EffectError>),
     /// Whoever asked for it has hung up, or the agent stops.
     #[error("given up while it was under way: the runtime hung up, or the agent stops")]
     Abandoned,
@@ -50,19 +57,46 @@ pub struct Effects {
     pub rules: Rules,
     /// ztunnel.
     pub link: ZtunnelLink,
-    /// Finding namespaces.
+    /// What the kernel says about captured pods.
+    pub observer: Observer,
+    /// Checking namespaces.
     pub locator: Locator,
+    /// Finding namespaces.
+    pub finder: Finder,
     /// What the plugin told.
     pub store: Store,
+    /// What a life of the agent leaves to the next.
+    pub memory: Memory,
     /// The API.
     pub api: KubeApi,
 }
 
+/// Whether a failed capture has left rules behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Undone {
+    /// It has not.
+    Wholly,
+    /// It has.
+    Partly,
+}
+
 impl Effects {
-    /// The namespace of a pod of which only the record is known.
-    pub(super) async fn open(&self, uid: &PodUid) -> Result<PodNetns, EffectError> {
-        let record = self.store.get(uid).await.ok_or(EffectError::NoRecord)?;
-        Ok(self.locator.open(&record).await?)
+    /// The namespace of a pod that is not held open. What was found out besides is written
+    /// down, as if the plugin had told it.
+    pub(super) async fn find(
+        &self,
+        uid: &PodUid,
+        facts: Option<&PodFacts>,
+    ) -> Result<Found, EffectError> {
+        let (known, given) = (self.store.known(uid).await, self.link.netns(uid));
+        let name = facts.map(|facts| &facts.name);
+        let ips = facts.map(|facts| facts.ips.as_slice()).unwrap_or_default();
+        let found = self.finder.find(Sought { uid, name, ips, known, given }).await;
+        let found = found.map_err(Box::new)?;
+        if let Some(record) = found.news.clone() {
+            self.store.remember(record).await?;
+        }
+        Ok(found)
     }
 
     /// Listen, redirect, observe. Leaves nothing behind when it fails.
@@ -75,14 +109,14 @@ impl Effects {
         let outcome = async {
             // Also when ztunnel serves the pod already: that may be in an earlier sandbox.
             self.link.add(&facts.uid, workload(facts, options), netns.clone()).await?;
-            self.apply_and_observe(netns, options).await
+            self.apply_and_observe(&facts.uid, netns, options).await
         };
         match outcome.await {
             Ok(()) => Ok(()),
-            Err(error) => {
-                self.undo(&facts.uid, netns).await;
-                Err(error)
-            }
+            Err(error) => match self.undo(&facts.uid, netns).await {
+                Undone::Wholly => Err(error),
+                Undone::Partly => Err(EffectError::LeftBehind(Box::new(error))),
+            },
         }
     }
 
@@ -98,7 +132,7 @@ impl Effects {
         if self.link.ack(&facts.uid) != Ack::Serving || self.joins(facts, &workload) {
             self.link.add(&facts.uid, workload.clone(), netns.clone()).await?;
         }
-        self.apply_and_observe(netns, options).await?;
+        self.apply_and_observe(&facts.uid, netns, options).await?;
         self.close_name_server(facts, workload, netns).await
     }
 
@@ -122,75 +156,43 @@ impl Effects {
         Ok(())
     }
 
-    async fn apply_and_observe(
-        &self,
-        netns: &PodNetns,
-        options: &Options,
-    ) -> Result<(), EffectError> {
-        self.rules.apply(netns, options).await?;
-        let drifts = self.rules.verify(netns, options).await?;
-        if drifts.is_empty() {
-            return Ok(());
-        }
-        Err(RulesError::NotAsIntended { step: "applying the rules", drifts }.into())
-    }
-
     /// Takes back a capture, in reverse order. What cannot be taken back is logged: the
     /// caller has an error to report already.
-    pub(super) async fn undo(&self, uid: &PodUid, netns: &PodNetns) {
+    pub(super) async fn undo(&self, uid: &PodUid, netns: &PodNetns) -> Undone {
+        let mut undone = Undone::Wholly;
+        self.observer.forget(uid);
         // Connections that were redirected meanwhile would go on in clear text.
         if let Err(error) = self.rules.end_connections(netns).await {
             tracing::error!(%uid, %error, "cannot end the connections of a failed capture");
         }
         if let Err(error) = self.rules.remove(netns).await {
             tracing::error!(%uid, %error, "cannot undo the rules of a failed capture");
+            undone = Undone::Partly;
         }
         if let Err(error) = self.link.del(uid).await {
             tracing::error!(%uid, %error, "cannot make ztunnel let go of a failed capture");
         }
+        undone
     }
 
-    /// Compares a pod with what it should be and repairs it in place. Returns what had
-    /// been wrong.
-    pub(super) async fn verify(
+    /// Has ztunnel serve a captured pod as it should.
+    pub(super) async fn keep_served(
         &self,
         facts: &PodFacts,
         netns: &PodNetns,
         options: &Options,
-    ) -> Result<Vec<Drift>, EffectError> {
+    ) -> Result<(), EffectError> {
         let workload = workload(facts, options);
         let lacks = self.link.lacks_listeners(&facts.uid, netns, workload.lookups);
         if lacks || self.joins(facts, &workload) {
             self.link.add(&facts.uid, workload.clone(), netns.clone()).await?;
         }
-        let drifts = self.rules.verify(netns, options).await?;
-        if !drifts.is_empty() {
-            self.apply_and_observe(netns, options).await?;
-        }
-        self.close_name_server(facts, workload, netns).await?;
-        Ok(drifts)
-    }
-
-    /// Whether a pod of an earlier life of the agent is captured. If so, ztunnel is told:
-    /// it may have been restarted as well.
-    pub(super) async fn look(
-        &self,
-        facts: &PodFacts,
-        netns: &PodNetns,
-        options: &Options,
-    ) -> Result<bool, EffectError> {
-        if !self.rules.present(netns).await? {
-            return Ok(false);
-        }
-        match self.link.add(&facts.uid, workload(facts, options), netns.clone()).await {
-            // It is on the roster now: the next ztunnel finds it in its snapshot.
-            Ok(()) | Err(LinkError::NoZtunnel) => Ok(true),
-            Err(error) => Err(error.into()),
-        }
+        self.close_name_server(facts, workload, netns).await
     }
 
     /// The last step out: end what is left while NAT stands, then nothing of ours stays.
     pub(super) async fn remove(&self, uid: &PodUid, netns: &PodNetns) -> Result<(), EffectError> {
+        self.observer.forget(uid);
         // ztunnel closes its ends by itself; what it leaves is ended after it.
         self.link.del(uid).await?;
         self.rules.end_connections(netns).await?;
@@ -203,6 +205,8 @@ impl Effects {
         uid: &PodUid,
         container_id: Option<&str>,
     ) -> Result<(), EffectError> {
+        // Its sockets would keep the namespace alive.
+        self.observer.forget(uid);
         let stored = match container_id {
             Some(container_id) => self.store.forget(uid, container_id).await,
             None => Ok(()),

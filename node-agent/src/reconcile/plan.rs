@@ -23,6 +23,8 @@ pub enum Action {
     /// Like [`Action::Capture`], but of a pod that must not fall back to clear text: a
     /// failure leaves in place what is there.
     Repair(Options),
+    /// End connections that are older than the capture: their time is over.
+    EndOlder(Options),
     /// Tell peers and people.
     Annotate(Annotations),
     /// Tell peers not to use the tunnel any more.
@@ -49,6 +51,7 @@ impl Action {
             Self::Capture(_) => "capture",
             Self::Verify(_) => "verify",
             Self::Repair(_) => "repair",
+            Self::EndOlder(_) => "end_older",
             Self::Annotate(_) => "annotate",
             Self::Withdraw => "withdraw",
             Self::AwaitPeers => "await_peers",
@@ -67,7 +70,7 @@ pub fn plan(pod: &Pod, wanted: &Enrollment, ack: &Ack) -> Action {
         return Action::Forget;
     }
     if pod.attachment.is_none() {
-        return unseen(wanted);
+        return unseen(pod, wanted);
     }
     if *wanted == Enrollment::Skip(Reason::Ended) && pod.state != State::Outside {
         return Action::Forget;
@@ -87,11 +90,13 @@ pub fn plan(pod: &Pod, wanted: &Enrollment, ack: &Ack) -> Action {
     }
 }
 
-/// Without a namespace there is nothing to act on. A pod that belongs in and has an address
-/// got it unseen by the plugin: looking for it finds that out, and people are told.
-fn unseen(wanted: &Enrollment) -> Action {
+/// Without a namespace there is nothing to act on: it is looked for. So is that of a pod
+/// which says that it is captured and should not be.
+fn unseen(pod: &Pod, wanted: &Enrollment) -> Action {
+    let said = pod.facts.as_ref().is_some_and(|facts| facts.annotations.redirection);
     match wanted {
         Enrollment::Capture(_) => Action::Look,
+        Enrollment::Skip(reason) if said && reason.releases() => Action::Look,
         Enrollment::Skip(_) => Action::Idle,
     }
 }
@@ -106,12 +111,23 @@ fn outside(pod: &Pod, reason: &Reason) -> Action {
 }
 
 fn captured(pod: &Pod, options: &Options, ack: &Ack) -> Action {
-    if pod.applied.as_ref() != Some(options) || matches!(ack, Ack::Refused(_)) {
-        return Action::Repair(options.clone());
+    match &pod.applied {
+        Some(applied) if applied != options => return Action::Repair(options.clone()),
+        Some(_) => {}
+        // Found so after a restart, damaged or of other options. To close it, ztunnel is not
+        // needed.
+        None => return Action::Verify(options.clone()),
     }
-    // Looking comes before telling: what is told was observed.
+    // Looking comes before telling: what is told was observed. And before what ztunnel has
+    // to say: whether clear text may pass does not depend on it.
     if pod.due {
         return Action::Verify(options.clone());
+    }
+    if pod.older_due {
+        return Action::EndOlder(options.clone());
+    }
+    if matches!(ack, Ack::Refused(_)) {
+        return Action::Repair(options.clone());
     }
     match &pod.facts {
         Some(facts) if facts.annotations != captured_annotations() => {
@@ -125,10 +141,11 @@ fn captured(pod: &Pod, options: &Options, ack: &Ack) -> Action {
 /// of the mesh first: its last words stay encrypted.
 fn unwanted(pod: &Pod, reason: &Reason, ack: &Ack) -> Action {
     let terminating = pod.facts.as_ref().is_some_and(|facts| facts.terminating);
-    if reason.releases() && !terminating {
-        return Action::Withdraw;
-    }
+    let leaves = reason.releases() && !terminating;
     match &pod.applied {
+        // To withdraw takes as long as the API is away, and the pod is captured meanwhile.
+        Some(options) if leaves && pod.due => Action::Verify(options.clone()),
+        _ if leaves => Action::Withdraw,
         Some(options) => captured(pod, options, ack),
         None => Action::Idle,
     }

@@ -26,14 +26,28 @@ impl Reconciler {
         tracing::warn!(pod, %uid, step = action.name(), %error, "step failed, trying again");
         let Some(facts) = facts else { return };
         match action {
-            Action::Look if matches!(error, EffectError::NoRecord) => {
+            Action::Look if matches!(error, EffectError::NotFound(_)) => {
                 self.tell(&facts, EventReason::CaptureFailed, text);
             }
             Action::Capture(_) => self.tell(&facts, EventReason::CaptureFailed, text),
             Action::Verify(_) | Action::Repair(_) if state == State::Captured => {
-                self.tell_repairing(facts, text);
+                self.tell_repairing(&facts, &text);
             }
             _ => {}
+        }
+    }
+
+    /// What a pod's annotations say that means nothing, once per change.
+    pub(super) fn tell_mistakes(&self, uid: &PodUid) {
+        let (mistakes, facts) = {
+            let mut table = self.table();
+            let mistakes = table.untold(uid, &self.inner.settings);
+            (mistakes, table.get(uid).and_then(|pod| pod.facts.clone()))
+        };
+        let Some(facts) = facts else { return };
+        for mistake in mistakes {
+            tracing::warn!(pod = %facts.name, %uid, %mistake, "option of the pod means nothing");
+            self.tell(&facts, EventReason::BadOption, mistake.to_string());
         }
     }
 
@@ -49,10 +63,19 @@ impl Reconciler {
 
     /// The pod stays captured; what it says to peers is not touched, for this may be written
     /// after a release has begun. People learn what is wrong.
-    fn tell_repairing(&self, facts: PodFacts, text: String) {
-        let this = self.clone();
+    pub(super) fn tell_repairing(&self, facts: &PodFacts, reason: &str) {
+        let text = format!("repairing: {reason}");
+        // Believed at once, so that "captured" is written again when it is.
+        self.change(|table| {
+            if let Some(facts) = table.get_mut(&facts.uid).and_then(|pod| pod.facts.as_mut()) {
+                facts.annotations.observed = Some(text.clone());
+            }
+        });
+        let (before, done) = self.slot(&facts.uid).tell_next();
+        let (this, facts) = (self.clone(), facts.clone());
         self.inner.tasks.spawn(async move {
-            let text = format!("repairing: {text}");
+            let _done = done.drop_guard();
+            before.cancelled().await;
             if let Err(error) = this.inner.effects.api.observed(&facts, &text).await {
                 tracing::debug!(pod = %facts.name, %error, "repair is not written on the pod");
             }

@@ -11,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::effects::{Effects, workload};
+use super::flaps::Flaps;
 use super::metrics::Metrics;
 use super::plan::Action;
-use super::pod::{Attachment, Pod};
+use super::pod::{Attachment, Outcome, Pod};
 use super::table::{Fact, Table};
-use crate::enrollment::{self, Settings};
+use crate::enrollment::Settings;
 use crate::facts::{PodFacts, PodUid};
 use crate::pod_netns::Record;
 
@@ -29,16 +30,50 @@ pub struct Pace {
     pub withdraw_wait: Duration,
     /// How long the connections of a leaving pod may take to end.
     pub drain_deadline: Duration,
-    /// How often every captured pod is looked at.
+    /// How often every captured pod is looked at, though nothing was heard of it.
     pub verify_interval: Duration,
+    /// How often it is compared fully, though nothing was seen.
+    pub compare_interval: Duration,
 }
 
 /// One pod's turn: whoever acts on the pod holds `held`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slot {
     pub(super) wake: Notify,
     /// The namespace of a pod that is in the mesh, kept open for as long as it is.
     pub(super) held: Arc<tokio::sync::Mutex<Option<PodNetns>>>,
+    flaps: Mutex<Flaps>,
+    /// Cancelled once people have been told what they are being told about the pod; the next
+    /// thing is told after it.
+    told: Mutex<CancellationToken>,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        let told = CancellationToken::new();
+        told.cancel();
+        let (wake, held, flaps) = (Notify::new(), Arc::default(), Mutex::default());
+        Self { wake, held, flaps, told: Mutex::new(told) }
+    }
+}
+
+impl Slot {
+    /// How often the pod was repaired lately.
+    pub(super) fn flaps(&self) -> MutexGuard<'_, Flaps> {
+        self.flaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What ends when everything has been told that was to be told before.
+    pub(super) fn told(&self) -> CancellationToken {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Queues up behind what is being told: what to wait for, and what to cancel afterwards.
+    pub(super) fn tell_next(&self) -> (CancellationToken, CancellationToken) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = CancellationToken::new();
+        (std::mem::replace(&mut *told, next.clone()), next)
+    }
 }
 
 /// Keeps every pod of the node where it belongs.
@@ -57,6 +92,9 @@ pub(super) struct Inner {
     slots: Mutex<Slots>,
     changed: watch::Sender<u64>,
     pub(super) limit: Semaphore,
+    /// Comparing and repairing waits for nobody's answer but the kernel's, and must not wait
+    /// behind what does.
+    pub(super) repairs: Semaphore,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
@@ -79,15 +117,17 @@ impl Reconciler {
         stop: CancellationToken,
     ) -> Self {
         let (changed, _) = watch::channel(0);
+        let table = Table::recalling(effects.memory.found().clone(), settings.label_keys());
         let inner = Inner {
             settings,
             effects,
             pace,
             metrics,
-            table: Mutex::default(),
+            table: Mutex::new(table),
             slots: Mutex::default(),
             changed,
             limit: Semaphore::new(AT_ONCE),
+            repairs: Semaphore::new(AT_ONCE),
             tasks: TaskTracker::new(),
             stop,
         };
@@ -98,6 +138,7 @@ impl Reconciler {
     pub fn observe(&self, fact: Fact) {
         let pods = self.change(|table| table.observe(fact));
         for uid in pods {
+            self.tell_mistakes(&uid);
             self.wake(&uid);
         }
     }
@@ -116,7 +157,11 @@ impl Reconciler {
             () = self.inner.stop.cancelled() => return false,
             () = synced => {}
         }
-        let known = |(uid, pod): (&PodUid, &Pod)| pod.attachment.is_some().then(|| uid.clone());
+        let known = |(uid, pod): (&PodUid, &Pod)| {
+            // One whose record was lost, but that says it is captured, is in ztunnel as well.
+            let said = pod.facts.as_ref().is_some_and(|facts| facts.annotations.redirection);
+            (pod.attachment.is_some() || said).then(|| uid.clone())
+        };
         let known: Vec<_> = self.table().pods().filter_map(known).collect();
         let looks = known.iter().map(|uid| self.look_first(uid));
         futures_util::future::join_all(looks).await;
@@ -239,7 +284,7 @@ impl Reconciler {
         let facts = self.facts(uid);
         if let Some(facts) = facts.filter(|facts| facts.annotations.redirection) {
             tracing::warn!(pod = %facts.name, %uid, %error, "captured pod is not found again yet");
-            let workload = workload(&facts, &enrollment::options(&facts, &self.inner.settings));
+            let workload = workload(&facts, &self.options(uid));
             self.inner.effects.link.restore(uid, workload, None);
         }
     }
@@ -249,15 +294,18 @@ impl Reconciler {
         self.table().plan(uid, &self.inner.settings, &ack)
     }
 
+    pub(super) fn options(&self, uid: &PodUid) -> capture::Options {
+        self.table().options(uid, &self.inner.settings)
+    }
+
     pub(super) fn facts(&self, uid: &PodUid) -> Option<PodFacts> {
         self.table().get(uid).and_then(|pod| pod.facts.clone())
     }
 
-    pub(super) fn enter(&self, uid: &PodUid, change: impl FnOnce(&mut Pod)) {
+    pub(super) fn becomes(&self, uid: &PodUid, outcome: Outcome) {
         self.change(|table| {
             if let Some(pod) = table.get_mut(uid) {
-                pod.trouble = None;
-                change(pod);
+                pod.becomes(outcome);
             }
         });
     }

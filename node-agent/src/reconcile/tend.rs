@@ -6,13 +6,19 @@ use std::time::Duration;
 use netns::PodNetns;
 use tokio::time::Instant;
 
+use super::effects::EffectError;
+use super::flaps::Harm;
 use super::plan::Action;
-use super::pod::State;
+use super::pod::{Outcome, State};
 use super::run::{Reconciler, Slot};
 use crate::facts::PodUid;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// After steps that fail: the first, the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// The same while clear text may pass: somebody may have undone a repair half-way through.
+const OPEN_PAUSES: (Duration, Duration) = (Duration::from_millis(125), Duration::from_secs(1));
+/// How often news of a pod are listened to that has a crowd of them.
+const BETWEEN_GLANCES: Duration = Duration::from_millis(20);
 /// How often the connections of a leaving pod are counted.
 const DRAIN_LOOK: Duration = Duration::from_millis(250);
 
@@ -60,7 +66,19 @@ impl Reconciler {
                 () = self.inner.stop.cancelled() => return,
                 () = slot.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
+                () = self.alarmed(uid) => {}
             }
+        }
+    }
+
+    /// Until the kernel has news about the pod that are not good. Others do not end a pause.
+    async fn alarmed(&self, uid: &PodUid) {
+        loop {
+            self.inner.effects.observer.noticed(uid).await;
+            if self.glance(uid).is_some() {
+                return;
+            }
+            tokio::time::sleep(BETWEEN_GLANCES).await;
         }
     }
 
@@ -72,37 +90,73 @@ impl Reconciler {
         let interval = self.inner.pace.verify_interval;
         if tending.looked.elapsed() >= interval {
             tending.looked = Instant::now();
-            self.mark_due(uid);
+            self.glance(uid);
         }
+        let older = self.mark_older(uid);
+        self.write_memory().await;
         tending.note(self.state(uid));
         let action = self.plan(uid);
         match &action {
-            Action::Idle => return Next::After(interval.saturating_sub(tending.looked.elapsed())),
+            Action::Idle => {
+                let look = interval.saturating_sub(tending.looked.elapsed());
+                return Next::After(
+                    older.filter(|older| !older.is_zero()).map_or(look, |older| look.min(older)),
+                );
+            }
             Action::AwaitPeers => {
                 let left = tending.left(self.inner.pace.withdraw_wait);
-                return self.wait_or_enter(uid, left, left, State::PeersKnow);
+                return self.wait_or_enter(uid, left, left, Outcome::PeersKnow);
             }
             Action::AwaitDrained => {
                 let left = tending.left(self.inner.pace.drain_deadline);
                 let left =
                     if self.is_drained(uid, &mut held).await { Duration::ZERO } else { left };
-                return self.wait_or_enter(uid, left, left.min(DRAIN_LOOK), State::Drained);
+                return self.wait_or_enter(uid, left, left.min(DRAIN_LOOK), Outcome::Drained);
+            }
+            Action::Verify(_) => {
+                let rest = self.rest_before_repair(uid, slot);
+                if !rest.is_zero() {
+                    return Next::After(rest);
+                }
             }
             _ => {}
         }
-        // The semaphore is never closed.
-        let _turn = self.inner.limit.acquire().await;
         self.inner.metrics.acted(&action);
-        match self.act(uid, &mut held, &action).await {
+        match self.act_in_turn(uid, &mut held, &action).await {
             Ok(()) => {
                 tending.failures = 0;
                 Next::Now
             }
             Err(error) => {
                 self.failed(uid, &action, &error);
-                let pause = FIRST_PAUSE.saturating_mul(1 << tending.failures.min(10));
+                let open =
+                    matches!(action, Action::Verify(_)) && self.glance(uid) == Some(Harm::Opens);
+                let (first, longest) = if open { OPEN_PAUSES } else { PAUSES };
+                let pause = first.saturating_mul(1 << tending.failures.min(10));
                 tending.failures += 1;
-                Next::After(pause.min(LONGEST_PAUSE))
+                Next::After(pause.min(longest))
+            }
+        }
+    }
+
+    /// What waits for the API is put off when the pod needs to be repaired, and takes nobody's
+    /// turn.
+    async fn act_in_turn(
+        &self,
+        uid: &PodUid,
+        held: &mut Option<PodNetns>,
+        action: &Action,
+    ) -> Result<(), EffectError> {
+        match action {
+            Action::Annotate(_) | Action::Withdraw => tokio::select! {
+                acted = self.act(uid, held, action) => acted,
+                () = self.alarmed(uid) => Ok(()),
+            },
+            Action::Verify(_) => self.act(uid, held, action).await,
+            _ => {
+                // The semaphore is never closed.
+                let _turn = self.inner.limit.acquire().await;
+                self.act(uid, held, action).await
             }
         }
     }
@@ -118,22 +172,16 @@ impl Reconciler {
         !known
     }
 
-    fn mark_due(&self, uid: &PodUid) {
-        if let Some(pod) = self.table().get_mut(uid) {
-            pod.due = true;
-        }
-    }
-
     fn state(&self, uid: &PodUid) -> State {
         let table = self.table();
         table.get(uid).map_or(State::Unknown, |pod| pod.state)
     }
 
-    fn wait_or_enter(&self, uid: &PodUid, left: Duration, pause: Duration, next: State) -> Next {
+    fn wait_or_enter(&self, uid: &PodUid, left: Duration, pause: Duration, next: Outcome) -> Next {
         if !left.is_zero() {
             return Next::After(pause);
         }
-        self.enter(uid, |pod| pod.state = next);
+        self.becomes(uid, next);
         Next::Now
     }
 

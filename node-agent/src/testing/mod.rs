@@ -2,17 +2,20 @@
 //! and an API that do as they are told.
 
 mod fake_api;
+mod fake_runtime;
 mod fake_ztunnel;
 mod node;
 mod plugin_call;
 mod scratch_pod;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use capture::Options;
 
 pub use fake_api::FakeApi;
+pub use fake_runtime::{FakeRuntime, Manner};
 pub use fake_ztunnel::{FakeZtunnel, Told};
 pub use node::{Node, PACE};
 pub use plugin_call::{send_fd, send_frame};
@@ -37,7 +40,8 @@ pub fn pod(name: &str) -> PodFacts {
         service_account: "clerk".into(),
         dataplane_mode: None,
         sidecar: false,
-        dns_capture: None,
+        labels: BTreeMap::new(),
+        options: BTreeMap::new(),
         network: Network::Own,
         phase: Phase::Alive,
         terminating: false,

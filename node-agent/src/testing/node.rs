@@ -16,11 +16,12 @@ use tokio_util::task::TaskTracker;
 
 use super::plugin_call::{plugin_call, read_reply};
 use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, Told, eventually, options, programs};
-use crate::enrollment::Settings;
+use crate::enrollment::{Older, Settings};
 use crate::facts::PodUid;
 use crate::listeners::{self, Doorman, Opener};
-use crate::pod_netns::{Locator, Store};
-use crate::reconcile::{self, Effects, Pace, Reconciler, State};
+use crate::observe::Observer;
+use crate::pod_netns::{Finder, Places, Store};
+use crate::reconcile::{self, Effects, Memory, Pace, Reconciler, State};
 use crate::rules::Rules;
 use crate::{plugin_server, ztunnel_link};
 
@@ -30,6 +31,7 @@ pub struct Node {
     pub reconciler: Reconciler,
     pub link: ztunnel_link::ZtunnelLink,
     pub registry: Registry,
+    observer: Observer,
     folder: PathBuf,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -40,6 +42,7 @@ pub const PACE: Pace = Pace {
     withdraw_wait: Duration::from_secs(1),
     drain_deadline: Duration::from_secs(2),
     verify_interval: Duration::from_millis(500),
+    compare_interval: Duration::from_secs(2),
 };
 
 /// How long connections wait for a ztunnel.
@@ -48,6 +51,11 @@ pub const HOLD: Duration = Duration::from_secs(1);
 impl Node {
     /// Starts an agent whose run directory is `folder`.
     pub async fn start(folder: &std::path::Path, api: &FakeApi) -> Self {
+        Self::start_at(folder, api, PACE).await
+    }
+
+    /// Like [`Node::start`], at another pace.
+    pub async fn start_at(folder: &std::path::Path, api: &FakeApi, pace: Pace) -> Self {
         let metrics = (
             ztunnel_link::Metrics::default(),
             reconcile::Metrics::default(),
@@ -59,22 +67,37 @@ impl Node {
         metrics.2.register(&mut registry);
         let fence = Fence::new(4).unwrap();
         let link = ztunnel_link::ZtunnelLink::new(metrics.0, Opener::new(fence.clone()));
+        let places = Places {
+            runtime_sockets: vec![folder.join("cri.sock")],
+            processes: folder.join("proc"),
+        };
+        let finder = Finder::new(fence.clone(), &places).unwrap();
+        let observer = Observer::new(fence.clone());
         let effects = Effects {
             rules: Rules::new(programs(), fence.clone(), Handle::current()),
             link: link.clone(),
-            locator: Locator::new(fence).unwrap(),
+            observer: observer.clone(),
+            locator: finder.locator().clone(),
+            finder,
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
+            memory: Memory::open(&folder.join("memory.json")).await,
             api: api.client(),
         };
         let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
-        let settings = Settings { excluded_namespaces, options: options() };
+        let settings = Settings {
+            excluded_namespaces,
+            selectors: None,
+            options: options(),
+            older: Older::Keep,
+        };
         let stop = CancellationToken::new();
-        let reconciler = Reconciler::new(settings, PACE, effects, metrics.1, stop.clone());
+        let reconciler = Reconciler::new(settings, pace, effects, metrics.1, stop.clone());
         let node = Self {
             api: api.clone(),
             reconciler,
             link,
             registry,
+            observer,
             folder: folder.to_owned(),
             stop,
             tasks: TaskTracker::new(),
@@ -176,6 +199,11 @@ impl Node {
         blocking(move || read_reply(stream)).await
     }
 
+    /// The watches over its captured pods.
+    pub fn observer(&self) -> &Observer {
+        &self.observer
+    }
+
     pub fn plugin_socket(&self) -> PathBuf {
         self.folder.join("plugin.sock")
     }
@@ -188,6 +216,22 @@ impl Node {
     pub async fn reaches(&self, name: &str, state: State) {
         let what = format!("pod {name} is {}", state.name());
         eventually(&what, || async { self.state(name) == Some(state) }).await;
+    }
+
+    /// Has a captured pod compared once more with what it should be, and waits for it.
+    pub async fn looks_again(&self, name: &str) {
+        let looks = || self.metric_value("nodeagent_reconcile_events_total{type=\"verify\"}");
+        let before = looks();
+        self.api.annotate(name, "looks", &before.to_string());
+        eventually("the pod is looked at", || async { looks() > before }).await;
+    }
+
+    /// The value of one metric; 0 where it was never counted.
+    pub fn metric_value(&self, name: &str) -> f64 {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &self.registry).unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix(name));
+        value.map_or(0.0, |value| value.trim().parse().unwrap())
     }
 
     /// One line of the metrics page.

@@ -193,6 +193,12 @@ impl ZtunnelLink {
         self.lock().lacking(uid, netns, lookups) != GiveBack::NotAsked
     }
 
+    /// The listeners that we hold of a pod.
+    #[must_use]
+    pub fn listeners(&self, uid: &PodUid) -> Vec<HeldListener> {
+        self.lock().listeners(uid)
+    }
+
     /// What ztunnels were last told about a pod's lookups; `None` of a pod that was not
     /// entered.
     #[must_use]
@@ -240,7 +246,7 @@ impl ZtunnelLink {
 async fn order(connection: &mpsc::Sender<Order>, command: Command) -> Result<(), LinkError> {
     let (reply, answer) = oneshot::channel();
     let exchange = async {
-        let order = Order { command, reply: Some(reply) };
+        let order = Order { command, reply };
         connection.send(order).await.map_err(|_| LinkError::Lost)?;
         answer.await.map_err(|_| LinkError::Lost)?.map_err(LinkError::Refused)
     };

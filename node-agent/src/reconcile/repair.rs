@@ -1,0 +1,118 @@
+//! What one pod's task does about a pod that may not be as it should be.
+
+use std::time::Duration;
+
+use capture::Options;
+use netns::PodNetns;
+use tokio::time::Instant;
+
+use super::effects::EffectError;
+use super::flaps::{Harm, Tell};
+use super::inspect::Findings;
+use super::pod::{Outcome, State};
+use super::run::{Reconciler, Slot};
+use crate::facts::{PodFacts, PodUid};
+use crate::kube::EventReason;
+
+impl Reconciler {
+    /// A light look at a pod that should be captured; one that shows anything unusual makes a
+    /// comparison due.
+    pub(super) fn glance(&self, uid: &PodUid) -> Option<Harm> {
+        let captured =
+            |pod: &super::Pod| pod.applied.clone().filter(|_| pod.state == State::Captured);
+        let options = self.table().get(uid).and_then(captured);
+        let Some(options) = options else {
+            // The news of a pod on its way are heard and forgotten.
+            if let Some(watch) = self.inner.effects.observer.known(uid) {
+                drop(watch.look());
+            }
+            return None;
+        };
+        let longest = self.inner.pace.compare_interval;
+        let suspicion = self.inner.effects.suspicion(uid, &options, longest);
+        if suspicion.is_some()
+            && let Some(pod) = self.table().get_mut(uid)
+        {
+            pod.due = true;
+        }
+        suspicion
+    }
+
+    /// How long a pod that flaps has to wait before it is repaired again.
+    pub(super) fn rest_before_repair(&self, uid: &PodUid, slot: &Slot) -> Duration {
+        // What is due for another reason than what a light look shows is no repair.
+        let Some(harm) = self.glance(uid) else { return Duration::ZERO };
+        slot.flaps().rest(harm, Instant::now())
+    }
+
+    /// Compares a captured pod with what it should be and repairs it in place.
+    pub(super) async fn verify(
+        &self,
+        uid: &PodUid,
+        held: &mut Option<PodNetns>,
+        options: &Options,
+    ) -> Result<(), EffectError> {
+        let (facts, netns) = self.subject(uid, held).await?;
+        self.put_right(&facts, &netns, options).await?;
+        // What ztunnel has to say about it must not keep the rules from being looked at.
+        self.becomes(uid, Outcome::InPlace(options.clone()));
+        self.inner.effects.keep_served(&facts, &netns, options).await
+    }
+
+    async fn put_right(
+        &self,
+        facts: &PodFacts,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<(), EffectError> {
+        // The semaphore is never closed.
+        let _turn = self.inner.repairs.acquire().await;
+        let (effects, began) = (&self.inner.effects, Instant::now());
+        let longest = self.inner.pace.compare_interval;
+        let findings = effects.inspect(facts, netns, options, longest).await?;
+        if findings.drifts.is_empty() {
+            return Ok(());
+        }
+        let tell = self.slot(&facts.uid).flaps().repair(findings.harm(), Instant::now());
+        if tell != Tell::Nothing {
+            self.tell_repairing(facts, &findings.text());
+        }
+        if let Tell::Flapping(times) = tell {
+            self.flaps(facts, &findings, times);
+        }
+        effects.mend(facts, netns, options, &findings).await?;
+        self.inner.metrics.repaired(&findings.kinds(), began.elapsed());
+        self.repaired(facts, &findings, tell, began.elapsed());
+        if findings.harm() == Harm::Opens {
+            // What was opened meanwhile may be direct.
+            self.age(&facts.uid);
+            effects.rules.forget_lookups(netns).await?;
+        }
+        Ok(())
+    }
+
+    /// Told before the repair, which somebody may undo half-way through.
+    fn flaps(&self, facts: &PodFacts, findings: &Findings, times: u32) {
+        let (pod, uid, drifts) = (&facts.name, &facts.uid, findings.text());
+        tracing::warn!(%pod, %uid, %drifts, times, "pod flaps");
+        let text = format!(
+            "had to be repaired {times} times without a calm minute in between, which from now \
+             on is told less often; last: {drifts}"
+        );
+        self.tell(facts, EventReason::Flapping, text);
+    }
+
+    fn repaired(&self, facts: &PodFacts, findings: &Findings, tell: Tell, took: Duration) {
+        let (pod, uid, drifts) = (&facts.name, &facts.uid, findings.text());
+        if tell != Tell::Repair {
+            tracing::debug!(%pod, %uid, %drifts, ?took, "repaired again");
+            return;
+        }
+        tracing::warn!(%pod, %uid, %drifts, ?took, "pod had drifted, repaired");
+        let text = format!("repaired within {} ms: {drifts}", took.as_millis());
+        self.tell(facts, EventReason::Drifted, text);
+    }
+}
+
+#[cfg(test)]
+mod tests;
