@@ -264,7 +264,7 @@ impl Reconciler {
 
 /// Whether a pod may start outside the mesh for this reason. A gap in what is known must
 /// not let a pod out that belongs in.
-fn may_start_outside(reason: &Reason) -> bool {
+pub(super) fn may_start_outside(reason: &Reason) -> bool {
     match reason {
         Reason::NotLabelled
         | Reason::NotSelected

@@ -30,10 +30,12 @@ pub use effects::{EffectError, Effects};
 pub use memory::{Memory, Remembered};
 pub use metrics::Metrics;
 pub use plan::{Action, plan};
-pub use pod::{Aging, Attachment, Pod, State, captured_annotations};
+pub use pod::{Aging, Attachment, Outcome, Pod, State, captured_annotations};
 pub use run::{Pace, Reconciler};
 pub use table::{Fact, Table};
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod options_tests;
 #[cfg(test)]

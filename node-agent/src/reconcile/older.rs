@@ -16,8 +16,6 @@ use crate::kube::EventReason;
 
 /// How long an open may be under way.
 const SETTLE: Duration = Duration::from_secs(3);
-/// Looks after which nothing older can be left.
-const PASSES: u8 = 2;
 
 /// How long until the next look; `None` is never.
 fn left(aging: Aging, older: Older, now: SystemTime) -> Option<Duration> {
@@ -56,12 +54,12 @@ impl Reconciler {
         options: &capture::Options,
     ) -> Result<(), EffectError> {
         let ended = self.inner.effects.rules.end_older(netns, options).await?;
-        self.enter(uid, |pod| {
-            pod.older_due = false;
-            let passed = pod.aging.map(|aging| Aging { passes: aging.passes + 1, ..aging });
-            pod.aging = passed.filter(|aging| aging.passes < PASSES);
+        self.change(|table| {
+            if let Some(pod) = table.get_mut(uid) {
+                pod.passed();
+            }
+            table.worth_remembering();
         });
-        self.change(|table| table.worth_remembering());
         if ended == 0 {
             return Ok(());
         }

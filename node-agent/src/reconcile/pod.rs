@@ -71,6 +71,9 @@ pub struct Attachment {
     pub ips: Vec<IpAddr>,
 }
 
+/// Looks for older connections after which none can be left.
+const PASSES: u8 = 2;
+
 /// How far the connections older than a capture are from their end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Aging {
@@ -109,6 +112,8 @@ pub struct Pod {
     pub trouble: Option<String>,
     /// A list or a watch of this process has shown it, so its absence means something.
     pub listed: bool,
+    /// A list of this process lacked it since it was last attached.
+    pub missed: bool,
 }
 
 impl Pod {
@@ -129,6 +134,7 @@ impl Pod {
             ending: false,
             trouble: None,
             listed: false,
+            missed: false,
         }
     }
 
@@ -136,6 +142,61 @@ impl Pod {
     pub fn learn(&mut self, facts: PodFacts) {
         (self.wishes, self.mistakes) = self.wishes.hear(&facts.options);
         self.facts = Some(facts);
+    }
+}
+
+/// What came of an action that succeeded, as far as beliefs go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A look found nothing of ours in the pod.
+    FoundNothing,
+    /// A look found it captured: by these rules, or by others, which are then replaced
+    /// without a gap, or removed.
+    FoundCaptured(Option<Options>),
+    /// These rules are in place, and were observed.
+    InPlace(Options),
+    /// Peers were told not to use the tunnel any more.
+    Withdrawn,
+    /// They have had their time.
+    PeersKnow,
+    /// New connections are direct.
+    Draining,
+    /// Old connections have ended, or their time has.
+    Drained,
+    /// Nothing of ours is left in the pod.
+    Removed,
+    /// A capture has failed and left something in the pod, which is to be completed or
+    /// removed.
+    LeftBehind,
+}
+
+impl Pod {
+    /// Older connections were looked for and ended, once more.
+    pub fn passed(&mut self) {
+        self.trouble = None;
+        self.older_due = false;
+        let passed = self.aging.map(|aging| Aging { passes: aging.passes + 1, ..aging });
+        self.aging = passed.filter(|aging| aging.passes < PASSES);
+    }
+
+    /// Takes in what came of an action.
+    pub fn becomes(&mut self, outcome: Outcome) {
+        self.trouble = None;
+        (self.state, self.applied, self.due) = match outcome {
+            Outcome::FoundNothing => (State::Outside, None, false),
+            Outcome::FoundCaptured(applied) => (State::Captured, applied, true),
+            Outcome::InPlace(options) => (State::Captured, Some(options), false),
+            Outcome::Withdrawn => (State::Withdrawn, self.applied.take(), self.due),
+            Outcome::PeersKnow => (State::PeersKnow, self.applied.take(), self.due),
+            Outcome::Draining => (State::Draining, self.applied.take(), self.due),
+            Outcome::Drained | Outcome::LeftBehind => {
+                (State::Drained, self.applied.take(), self.due)
+            }
+            Outcome::Removed => (State::Outside, None, self.due),
+        };
+        if self.state == State::Outside {
+            self.aging = None;
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::effects::{Effects, workload};
 use super::flaps::Flaps;
 use super::metrics::Metrics;
 use super::plan::Action;
-use super::pod::{Attachment, Pod};
+use super::pod::{Attachment, Outcome, Pod};
 use super::table::{Fact, Table};
 use crate::enrollment::Settings;
 use crate::facts::{PodFacts, PodUid};
@@ -281,11 +281,10 @@ impl Reconciler {
         self.table().get(uid).and_then(|pod| pod.facts.clone())
     }
 
-    pub(super) fn enter(&self, uid: &PodUid, change: impl FnOnce(&mut Pod)) {
+    pub(super) fn becomes(&self, uid: &PodUid, outcome: Outcome) {
         self.change(|table| {
             if let Some(pod) = table.get_mut(uid) {
-                pod.trouble = None;
-                change(pod);
+                pod.becomes(outcome);
             }
         });
     }

@@ -150,6 +150,7 @@ impl Table {
         }
         pod.attachment = Some(attachment);
         pod.ending = false;
+        pod.missed = false;
         if !pod.listed || pod.facts.is_none() {
             pod.learn(facts);
         }
@@ -232,11 +233,15 @@ impl Table {
         // What an earlier life of the agent knew is either in the first list or gone.
         let first = !self.pods_listed;
         self.pods_listed = true;
-        let absent = |(uid, pod): (&PodUid, &Pod)| {
-            let expected = pod.listed || (first && pod.facts.is_none());
-            (expected && !seen.contains(uid)).then(|| uid.clone())
-        };
-        let absent: Vec<PodUid> = self.pods.iter().filter_map(absent).collect();
+        let mut absent = Vec::new();
+        for (uid, pod) in self.pods.iter_mut().filter(|(uid, _)| !seen.contains(*uid)) {
+            // A list may be older than what the plugin made us look up; the next one is not.
+            let expected = pod.listed || pod.missed || (first && pod.facts.is_none());
+            pod.missed = true;
+            if expected {
+                absent.push(uid.clone());
+            }
+        }
         let changed: Vec<PodUid> = all.into_iter().filter_map(|f| self.pod_seen(f)).collect();
         absent.iter().filter_map(|uid| self.pod_gone(uid)).chain(changed).collect()
     }
