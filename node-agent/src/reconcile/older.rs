@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use netns::PodNetns;
 
 use super::effects::EffectError;
-use super::pod::Aging;
+use super::pod::{Aging, Outcome};
 use super::run::Reconciler;
 use crate::enrollment::Older;
 use crate::facts::PodUid;
@@ -54,12 +54,8 @@ impl Reconciler {
         options: &capture::Options,
     ) -> Result<(), EffectError> {
         let ended = self.inner.effects.rules.end_older(netns, options).await?;
-        self.change(|table| {
-            if let Some(pod) = table.get_mut(uid) {
-                pod.passed();
-            }
-            table.worth_remembering();
-        });
+        self.becomes(uid, Outcome::OlderEnded);
+        self.change(|table| table.worth_remembering());
         if ended == 0 {
             return Ok(());
         }

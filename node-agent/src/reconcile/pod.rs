@@ -71,9 +71,6 @@ pub struct Attachment {
     pub ips: Vec<IpAddr>,
 }
 
-/// Looks for older connections after which none can be left.
-const PASSES: u8 = 2;
-
 /// How far the connections older than a capture are from their end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Aging {
@@ -145,6 +142,9 @@ impl Pod {
     }
 }
 
+/// Looks after which no connection older than the capture can be left.
+const PASSES: u8 = 2;
+
 /// What came of an action that succeeded, as far as beliefs go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -165,38 +165,46 @@ pub enum Outcome {
     Drained,
     /// Nothing of ours is left in the pod.
     Removed,
+    /// Connections that are older than the capture were ended, once more.
+    OlderEnded,
     /// A capture has failed and left something in the pod, which is to be completed or
     /// removed.
     LeftBehind,
 }
 
 impl Pod {
-    /// Older connections were looked for and ended, once more.
-    pub fn passed(&mut self) {
-        self.trouble = None;
-        self.older_due = false;
-        let passed = self.aging.map(|aging| Aging { passes: aging.passes + 1, ..aging });
-        self.aging = passed.filter(|aging| aging.passes < PASSES);
-    }
-
     /// Takes in what came of an action.
     pub fn becomes(&mut self, outcome: Outcome) {
         self.trouble = None;
-        (self.state, self.applied, self.due) = match outcome {
-            Outcome::FoundNothing => (State::Outside, None, false),
-            Outcome::FoundCaptured(applied) => (State::Captured, applied, true),
-            Outcome::InPlace(options) => (State::Captured, Some(options), false),
-            Outcome::Withdrawn => (State::Withdrawn, self.applied.take(), self.due),
-            Outcome::PeersKnow => (State::PeersKnow, self.applied.take(), self.due),
-            Outcome::Draining => (State::Draining, self.applied.take(), self.due),
-            Outcome::Drained | Outcome::LeftBehind => {
-                (State::Drained, self.applied.take(), self.due)
+        match outcome {
+            Outcome::FoundNothing | Outcome::Removed => {
+                self.state = State::Outside;
+                self.applied = None;
+                self.due = false;
+                self.aging = None;
             }
-            Outcome::Removed => (State::Outside, None, self.due),
-        };
-        if self.state == State::Outside {
-            self.aging = None;
+            Outcome::FoundCaptured(applied) => {
+                self.state = State::Captured;
+                self.applied = applied;
+                self.due = true;
+            }
+            Outcome::InPlace(options) => {
+                self.state = State::Captured;
+                self.applied = Some(options);
+                self.due = false;
+            }
+            Outcome::Withdrawn => self.state = State::Withdrawn,
+            Outcome::PeersKnow => self.state = State::PeersKnow,
+            Outcome::Draining => self.state = State::Draining,
+            Outcome::Drained | Outcome::LeftBehind => self.state = State::Drained,
+            Outcome::OlderEnded => self.older_ended(),
         }
+    }
+
+    fn older_ended(&mut self) {
+        self.older_due = false;
+        let passed = self.aging.map(|aging| Aging { passes: aging.passes + 1, ..aging });
+        self.aging = passed.filter(|aging| aging.passes < PASSES);
     }
 }
 

@@ -102,8 +102,6 @@ impl World {
                 self.becomes(uid, Outcome::InPlace(options))
             }
             Action::Verify(options) => self.verify(uid, &options),
-            // Connections are none of the model's matter.
-            Action::EndOlder(_) => Ok(()),
             Action::Annotate(said) => self.annotate(uid, &said),
             Action::Withdraw => {
                 self.annotate(uid, &Annotations::default())?;
@@ -122,6 +120,7 @@ impl World {
                 self.write(&container, Rules::None)?;
                 self.becomes(uid, Outcome::Removed)
             }
+            Action::EndOlder(_) => self.becomes(uid, Outcome::OlderEnded),
             Action::Forget => self.forget(uid),
         }
     }

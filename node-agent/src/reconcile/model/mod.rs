@@ -90,9 +90,9 @@ impl World {
             rng: Rng::with_seed(seed),
             settings: Settings {
                 excluded_namespaces: [].into(),
+                selectors: None,
                 options: options(),
                 older,
-                selectors: None,
             },
             chaos: true,
             serial: 0,
@@ -100,7 +100,7 @@ impl World {
             namespace: NamespaceFacts {
                 name: "shop".into(),
                 dataplane_mode: None,
-                labels: [].into(),
+                labels: Default::default(),
             },
             news: VecDeque::new(),
             sandboxes: BTreeMap::new(),
