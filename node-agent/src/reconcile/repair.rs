@@ -59,7 +59,13 @@ impl Reconciler {
             pod.applied = Some(options.clone());
             pod.due = false;
         });
-        self.inner.effects.keep_served(&facts, &netns, options).await
+        let served = self.inner.effects.keep_served(&facts, &netns, options).await;
+        if served.is_err()
+            && let Some(pod) = self.table().get_mut(uid)
+        {
+            pod.due = true;
+        }
+        served
     }
 
     async fn put_right(
