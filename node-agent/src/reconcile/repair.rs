@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::effects::EffectError;
 use super::flaps::{Harm, Tell};
 use super::inspect::Findings;
-use super::pod::State;
+use super::pod::{Outcome, State};
 use super::run::{Reconciler, Slot};
+use crate::enrollment::Enrollment;
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::EventReason;
 
@@ -55,17 +56,21 @@ impl Reconciler {
         let (facts, netns) = self.subject(uid, held).await?;
         self.put_right(&facts, &netns, options).await?;
         // What ztunnel has to say about it must not keep the rules from being looked at.
-        self.enter(uid, |pod| {
-            pod.applied = Some(options.clone());
-            pod.due = false;
-        });
+        self.becomes(uid, Outcome::InPlace(options.clone()));
         let served = self.inner.effects.keep_served(&facts, &netns, options).await;
-        if served.is_err()
-            && let Some(pod) = self.table().get_mut(uid)
-        {
-            pod.due = true;
+        // One that leaves is not kept for what ztunnel cannot do.
+        if served.is_err() && self.is_wanted(uid) {
+            if let Some(pod) = self.table().get_mut(uid) {
+                pod.due = true;
+            }
+            return served;
         }
-        served
+        Ok(())
+    }
+
+    fn is_wanted(&self, uid: &PodUid) -> bool {
+        let wanted = self.table().wanted(uid, &self.inner.settings);
+        matches!(wanted, Some(Enrollment::Capture(_)))
     }
 
     async fn put_right(
@@ -90,6 +95,11 @@ impl Reconciler {
             self.flaps(facts, &findings, times);
         }
         effects.mend(facts, netns, options, &findings).await?;
+        if findings.harm() == Harm::Opens {
+            // What was opened meanwhile may be direct.
+            self.age(&facts.uid);
+            effects.rules.forget_lookups(netns).await?;
+        }
         self.inner.metrics.repaired(&findings.kinds(), began.elapsed());
         self.repaired(facts, &findings, tell, began.elapsed());
         Ok(())
