@@ -96,13 +96,13 @@ impl Reconciler {
             self.flaps(facts, &findings, times);
         }
         effects.mend(facts, netns, options, &findings).await?;
+        self.inner.metrics.repaired(&findings.kinds(), began.elapsed());
+        self.repaired(facts, &findings, tell, began.elapsed());
         if findings.harm() == Harm::Opens {
             // What was opened meanwhile may be direct.
             self.age(&facts.uid);
             effects.rules.forget_lookups(netns).await?;
         }
-        self.inner.metrics.repaired(&findings.kinds(), began.elapsed());
-        self.repaired(facts, &findings, tell, began.elapsed());
         Ok(())
     }
 
