@@ -19,7 +19,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "without ztunnel a labelled pod does not start, and heals by itself",
             ztunnel_absent
         ),
-        scenario!("check", "CHECK succeeds on a captured pod and fails while nobody serves it", check),
+        scenario!(
+            "check",
+            "CHECK succeeds on a captured pod and fails while nobody serves it",
+            check
+        ),
         scenario!(
             "result-untouched",
             "the primary plugin's result reaches the runtime unchanged",
