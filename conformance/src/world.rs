@@ -58,6 +58,17 @@ impl World {
         Ok(couple)
     }
 
+    /// The server of [`World::couple`] alone, captured.
+    pub(crate) async fn captured_server(
+        &self,
+        namespace: &str,
+    ) -> anyhow::Result<(Arc<Pod>, Server)> {
+        let server = self.pod(in_namespace(namespace, "server", 2)).await?;
+        let app = server.serve(APP_PORT).await?;
+        self.enrol(&server).await?;
+        Ok((server, app))
+    }
+
     /// Labels a running pod into the mesh and waits until it says that it is captured.
     pub(crate) async fn enrol(&self, pod: &Pod) -> anyhow::Result<()> {
         let kube = self.lab.kube();

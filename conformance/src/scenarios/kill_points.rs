@@ -5,7 +5,7 @@ use lab::{Part, eventually};
 use super::faults::part;
 use crate::observe::{self, exchange};
 use crate::scenario::{Scenario, expect, scenario};
-use crate::world::{APP_PORT, MODE_LABEL, REDIRECTION, World, in_namespace};
+use crate::world::{MODE_LABEL, REDIRECTION, World, in_namespace};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -76,9 +76,7 @@ fn died(steps: usize) -> anyhow::Result<()> {
 }
 
 async fn of_add(world: &World) -> anyhow::Result<()> {
-    let server = world.pod(in_namespace("kill-add", "server", 2)).await?;
-    let _app = server.serve(APP_PORT).await?;
-    world.enrol(&server).await?;
+    let (server, _app) = world.captured_server("kill-add").await?;
     let agent = part(world.lab.node(1).agent())?;
     let mut steps = 0;
     for number in MESSAGES {
@@ -110,9 +108,7 @@ async fn of_add(world: &World) -> anyhow::Result<()> {
 }
 
 async fn of_capture(world: &World) -> anyhow::Result<()> {
-    let server = world.pod(in_namespace("kill-capture", "server", 2)).await?;
-    let _app = server.serve(APP_PORT).await?;
-    world.enrol(&server).await?;
+    let (server, _app) = world.captured_server("kill-capture").await?;
     let kube = world.lab.kube();
     let mut steps = 0;
     for number in MESSAGES {
