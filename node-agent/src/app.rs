@@ -15,6 +15,7 @@ use crate::admin::{Admin, Condition, Readiness};
 use crate::config::Config;
 use crate::kube::KubeApi;
 use crate::listeners::{self, Doorman, Opener};
+use crate::observe::Observer;
 use crate::pod_netns::{Finder, Store};
 use crate::reconcile::{Effects, Fact, Reconciler};
 use crate::rules::Rules;
@@ -134,12 +135,13 @@ async fn build_effects(
     let rules = Rules::new(config.programs.clone(), fence.clone(), Handle::current());
     let proof = rules.self_test(&config.enrollment.options).await;
     proof.context("this node cannot carry the rules (CAP_NET_ADMIN and CAP_SYS_ADMIN needed)")?;
-    let finder = Finder::new(fence, &config.places)?;
+    let finder = Finder::new(fence.clone(), &config.places)?;
     Ok(Effects {
         rules,
         link,
         locator: finder.locator().clone(),
         finder,
+        observer: Observer::new(fence),
         store: Store::open(&config.run_dir.pods()).await?,
         api: KubeApi::new(config.kubeconfig.as_deref(), config.node.clone()).await?,
     })

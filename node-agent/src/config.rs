@@ -49,9 +49,14 @@ pub struct Raw {
     /// How long the connections of a leaving pod may take to end.
     #[arg(long, env = "DRAIN_DEADLINE", default_value = "10s")]
     pub drain_deadline: String,
-    /// How often every captured pod is looked at.
-    #[arg(long, env = "VERIFY_INTERVAL", default_value = "30s")]
+    /// How often every captured pod is looked at, though the kernel told nothing of it. A look
+    /// costs some ten system calls.
+    #[arg(long, env = "VERIFY_INTERVAL", default_value = "3s")]
     pub verify_interval: String,
+    /// How often every captured pod is compared fully with what it should be, though a look
+    /// showed nothing. A comparison starts `nft`.
+    #[arg(long, env = "COMPARE_INTERVAL", default_value = "5m")]
+    pub compare_interval: String,
     /// How long connections wait for a ztunnel to come before they are reset.
     #[arg(long, env = "LISTENER_HOLD", default_value = "10s")]
     pub listener_hold: String,
@@ -161,6 +166,7 @@ impl Raw {
                 withdraw_wait: reader.duration("WITHDRAW_WAIT", &self.withdraw_wait),
                 drain_deadline: reader.duration("DRAIN_DEADLINE", &self.drain_deadline),
                 verify_interval: reader.interval("VERIFY_INTERVAL", &self.verify_interval),
+                compare_interval: reader.interval("COMPARE_INTERVAL", &self.compare_interval),
             },
             listener_hold: reader.duration("LISTENER_HOLD", &self.listener_hold),
             programs: crate::rules::Programs {

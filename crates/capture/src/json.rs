@@ -1,6 +1,6 @@
 //! The ruleset as nft's JSON.
 
-mod expr;
+pub(crate) mod expr;
 
 use std::collections::HashSet;
 
@@ -64,7 +64,7 @@ fn removal_batch() -> Batch<'static> {
     batch
 }
 
-fn print(batch: Batch<'static>) -> String {
+pub(crate) fn print(batch: Batch<'static>) -> String {
     let document: Nftables<'static> = batch.to_nftables();
     serde_json::to_string(&document).expect("the schema's keys are all strings")
 }

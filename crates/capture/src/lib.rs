@@ -8,6 +8,9 @@
 //!      the same from a scratch namespace ─────┴─► compare() ─► Vec<Drift>
 //! ```
 //!
+//! The host has a table of its own, and a far simpler one: [`HostRules`] gives the probes of
+//! the node a source by which the pods' rules know them.
+//!
 //! A rule is a value with its reason (`rules.rs` holds the whole table); renderers only
 //! print. Nothing here does IO, reads a clock or knows a pod: ports and marks arrive as
 //! plain numbers in [`Options`].
@@ -17,6 +20,7 @@
 
 mod compare;
 mod drift;
+mod host;
 mod json;
 mod listing;
 mod model;
@@ -27,6 +31,7 @@ mod text;
 
 pub use compare::compare;
 pub use drift::{Deviation, Drift, Place};
+pub use host::{Exemption, HOST_TABLE, HostDrift, HostListing, HostRules};
 pub use json::{removal, replace};
 pub use listing::{Listing, ListingError};
 pub use model::{Action, AddrType, Chain, ChainName, Element, Match, Rule, Ruleset, Set, SetName};

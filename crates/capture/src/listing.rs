@@ -66,18 +66,23 @@ impl Listing {
     /// # Errors
     /// Any [`ListingError`].
     pub fn parse(json: &str) -> Result<Self, ListingError> {
+        Self::of_table(json, "inet", TABLE)
+    }
+
+    /// The same about another table.
+    pub(crate) fn of_table(json: &str, family: &str, name: &str) -> Result<Self, ListingError> {
         let mut document: Value = serde_json::from_str(json)?;
         let Some(Value::Array(objects)) = document.get_mut("nftables").map(Value::take) else {
             return Err(ListingError::Shape("nftables array"));
         };
         let mut listing = Self::default();
         for object in objects {
-            listing.add(object)?;
+            listing.add(object, family, name)?;
         }
         Ok(listing)
     }
 
-    fn add(&mut self, object: Value) -> Result<(), ListingError> {
+    fn add(&mut self, object: Value, family: &str, table: &str) -> Result<(), ListingError> {
         let Value::Object(object) = object else {
             return Err(ListingError::Shape("object"));
         };
@@ -85,7 +90,7 @@ impl Listing {
             let Value::Object(body) = body else {
                 return Err(ListingError::Shape("body"));
             };
-            if kind == "metainfo" || !is_ours(&kind, &body) {
+            if kind == "metainfo" || !belongs(&kind, &body, family, table) {
                 continue;
             }
             let table = self.table.get_or_insert_default();
@@ -136,10 +141,10 @@ impl SetListing {
     }
 }
 
-fn is_ours(kind: &str, body: &Map<String, Value>) -> bool {
-    let table = if kind == "table" { "name" } else { "table" };
+fn belongs(kind: &str, body: &Map<String, Value>, family: &str, table: &str) -> bool {
+    let name = if kind == "table" { "name" } else { "table" };
     let is = |key, value| body.get(key).and_then(Value::as_str) == Some(value);
-    is("family", "inet") && is(table, TABLE)
+    is("family", family) && is(name, table)
 }
 
 /// What is left of an object without its place.

@@ -1,7 +1,7 @@
 //! What distinguishes one pod's rules from another's.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
@@ -64,14 +64,12 @@ pub enum Dns {
     On,
 }
 
-/// Probes that the host sends from an address of its own, so that they are told from
-/// other traffic of the same node.
+/// Probes that the host sends, told from other traffic by their source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Probes {
-    /// The address that the host puts on IPv4 probes.
-    pub v4: Ipv4Addr,
-    /// The address that the host puts on IPv6 probes.
-    pub v6: Ipv6Addr,
+    /// Where probes come from, in either family: the addresses that the host puts on
+    /// them, or all of its own.
+    pub sources: BTreeSet<IpAddr>,
     /// The ports that the pod declares for probes; no other port is exempt.
     pub ports: BTreeSet<u16>,
 }

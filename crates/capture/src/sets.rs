@@ -11,14 +11,19 @@ use crate::options::Options;
 /// All sets, the empty ones too.
 pub(crate) fn sets(options: &Options) -> Vec<Set> {
     let probes = &options.probes;
-    let probe = |source: IpAddr| probes.ports.iter().map(move |&port| Element::Probe(source, port));
+    let (probes4, probes6): (Vec<IpAddr>, Vec<IpAddr>) =
+        probes.sources.iter().partition(|source| source.is_ipv4());
+    let probe = |sources: Vec<IpAddr>| -> Vec<Element> {
+        let ports = |source| probes.ports.iter().map(move |&port| Element::Probe(source, port));
+        sources.into_iter().flat_map(ports).collect()
+    };
     let ports = |ports: &BTreeSet<u16>| ports.iter().copied().map(Element::Port).collect();
     let (v4, v6): (Vec<_>, Vec<_>) =
         outermost(&options.out_skip_cidrs).into_iter().partition(IpNetwork::is_ipv4);
     let networks = |list: Vec<IpNetwork>| list.into_iter().map(Element::Network).collect();
     vec![
-        Set { name: SetName::Probe4, elements: probe(probes.v4.into()).collect() },
-        Set { name: SetName::Probe6, elements: probe(probes.v6.into()).collect() },
+        Set { name: SetName::Probe4, elements: probe(probes4) },
+        Set { name: SetName::Probe6, elements: probe(probes6) },
         Set { name: SetName::InSkip, elements: ports(&options.in_skip) },
         Set { name: SetName::OutSkip, elements: ports(&options.out_skip) },
         Set { name: SetName::OutSkip4, elements: networks(v4) },

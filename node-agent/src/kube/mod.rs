@@ -82,6 +82,8 @@ pub enum EventReason {
     Drifted,
     /// The pod was found running outside the mesh, and nobody had told of its start.
     StartedUnseen,
+    /// Somebody in the pod undoes what is repaired, again and again.
+    Flapping,
 }
 
 impl EventReason {
@@ -92,6 +94,7 @@ impl EventReason {
             Self::Released => ("Released", "Normal"),
             Self::Drifted => ("Drifted", "Warning"),
             Self::StartedUnseen => ("StartedUnseen", "Warning"),
+            Self::Flapping => ("Flapping", "Warning"),
         }
     }
 }

@@ -9,7 +9,8 @@ use super::run::Reconciler;
 use crate::enrollment;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
-use crate::pod_netns::Found;
+use crate::pod_netns::Located;
+use crate::rules::Found;
 
 impl Reconciler {
     pub(super) async fn netns(
@@ -26,7 +27,7 @@ impl Reconciler {
     }
 
     /// From now on the pod has a namespace to act on, whoever told of it.
-    fn found(&self, uid: &PodUid, found: &Found) {
+    fn found(&self, uid: &PodUid, found: &Located) {
         let news = found.news.as_ref();
         let attachment = Attachment {
             container_id: news.map(|record| record.container_id.clone()).unwrap_or_default(),
@@ -63,12 +64,7 @@ impl Reconciler {
                 self.captured(&facts, held, netns, options);
                 Ok(())
             }
-            Action::Verify(options) => {
-                let (facts, netns) = self.subject(uid, held).await?;
-                let drifts = effects.verify(&facts, &netns, options).await?;
-                self.verified(&facts, &drifts);
-                Ok(())
-            }
+            Action::Verify(options) => self.verify(uid, held, options).await,
             Action::Annotate(said) => self.annotate(uid, said).await,
             Action::Withdraw => {
                 self.annotate(uid, &Annotations::default()).await?;
@@ -85,7 +81,7 @@ impl Reconciler {
         }
     }
 
-    async fn subject(
+    pub(super) async fn subject(
         &self,
         uid: &PodUid,
         held: &mut Option<PodNetns>,
@@ -98,12 +94,14 @@ impl Reconciler {
         let unseen = self.table().get(uid).is_some_and(|pod| pod.attachment.is_none());
         let (facts, netns) = self.subject(uid, held).await?;
         let wanted = enrollment::options(&facts, &self.inner.settings);
-        let captured = self.inner.effects.look(&facts, &netns, &wanted).await?;
+        let found = self.inner.effects.look(&facts, &netns, &wanted).await?;
+        let captured = found != Found::Nothing;
         *held = captured.then_some(netns);
-        let options = self.inner.settings.options.clone();
         self.enter(uid, |pod| {
             pod.state = if captured { State::Captured } else { State::Outside };
-            pod.applied = captured.then_some(options);
+            // What is neither nothing nor as wanted is unknown: it is replaced, without a
+            // gap, or removed.
+            pod.applied = (found == Found::AsWanted).then_some(wanted);
             pod.due = captured;
         });
         if unseen && !captured {
@@ -132,19 +130,14 @@ impl Reconciler {
         self.tell(facts, EventReason::Captured, "traffic goes through ztunnel".into());
     }
 
-    fn verified(&self, facts: &PodFacts, drifts: &[crate::rules::Drift]) {
-        self.enter(&facts.uid, |pod| pod.due = false);
-        if drifts.is_empty() {
-            return;
-        }
-        self.inner.metrics.repaired();
-        let drifts = crate::rules::list(drifts);
-        tracing::warn!(pod = %facts.name, uid = %facts.uid, %drifts, "pod had drifted, repaired");
-        self.tell(facts, EventReason::Drifted, format!("repaired: {drifts}"));
-    }
-
     async fn annotate(&self, uid: &PodUid, said: &Annotations) -> Result<(), EffectError> {
         let facts = self.facts(uid).ok_or(EffectError::NoFacts)?;
+        // What was said before must not be heard after it.
+        let telling = self.slot(uid).telling().take();
+        if let Some(telling) = telling {
+            // Fails only when the runtime ends.
+            let _ = telling.await;
+        }
         self.inner.effects.api.annotate(&facts, said).await?;
         // The watch will show it too; until then it need not be written again.
         self.change(|table| {

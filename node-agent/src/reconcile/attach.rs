@@ -193,6 +193,7 @@ impl Reconciler {
     ) -> Result<(), EffectError> {
         let outside = self.table().get(uid).is_some_and(|pod| pod.state == State::Outside);
         if outside && held.take().is_some() {
+            self.inner.effects.observer.forget(uid);
             self.inner.effects.link.del(uid).await?;
         }
         Ok(())

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use netns::PodNetns;
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::effects::{Effects, workload};
+use super::flaps::Flaps;
 use super::metrics::Metrics;
 use super::plan::Action;
 use super::pod::{Attachment, Pod};
@@ -29,8 +31,10 @@ pub struct Pace {
     pub withdraw_wait: Duration,
     /// How long the connections of a leaving pod may take to end.
     pub drain_deadline: Duration,
-    /// How often every captured pod is looked at.
+    /// How often every captured pod is looked at, though nothing was heard of it.
     pub verify_interval: Duration,
+    /// How often it is compared fully, though nothing was seen.
+    pub compare_interval: Duration,
 }
 
 /// One pod's turn: whoever acts on the pod holds `held`.
@@ -39,6 +43,20 @@ pub(super) struct Slot {
     pub(super) wake: Notify,
     /// The namespace of a pod that is in the mesh, kept open for as long as it is.
     pub(super) held: Arc<tokio::sync::Mutex<Option<PodNetns>>>,
+    flaps: Mutex<Flaps>,
+    /// What people are being told about the pod; the next thing is told after it.
+    telling: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Slot {
+    /// How often the pod was repaired lately.
+    pub(super) fn flaps(&self) -> MutexGuard<'_, Flaps> {
+        self.flaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn telling(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Keeps every pod of the node where it belongs.

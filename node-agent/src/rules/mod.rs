@@ -27,7 +27,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 pub use command::CommandError;
-pub use drift::{Drift, list};
+pub use drift::{Drift, Kind, list};
 pub use options::contract_options;
 pub use policy_route::{Missing, PolicyRouteError};
 
@@ -77,6 +77,17 @@ pub enum RulesError {
     /// Something of ours is still there.
     #[error("rules, policy rule or route are still in the pod after their removal")]
     NotGone,
+}
+
+/// What is in a pod that nothing is known about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing of ours.
+    Nothing,
+    /// What [`Rules::apply`] makes of the options that were asked about.
+    AsWanted,
+    /// Something else of ours: other options, or damage.
+    Otherwise,
 }
 
 /// Works on the rules of pods. Clones share the reference listings.
@@ -136,6 +147,22 @@ impl Rules {
         let ruleset = capture::compare(&reference, &observed).into_iter().map(Drift::Ruleset);
         let missing = PolicyRoute::open(&self.runner, netns).await?.missing().await?;
         Ok(ruleset.chain(missing.into_iter().map(Drift::PolicyRoute)).collect())
+    }
+
+    /// Looks what is in a pod: the first look, at a pod of an earlier life of the agent.
+    ///
+    /// # Errors
+    /// Any [`RulesError`]; nothing is known then.
+    pub async fn find(&self, netns: &PodNetns, options: &Options) -> Result<Found, RulesError> {
+        let observed = self.listing(netns).await?;
+        let route = PolicyRoute::open(&self.runner, netns).await?;
+        if observed == Listing::default() {
+            let present = route.present().await?;
+            return Ok(if present { Found::Otherwise } else { Found::Nothing });
+        }
+        let differs = !capture::compare(&*self.reference(options).await?, &observed).is_empty();
+        let differs = differs || !route.missing().await?.is_empty();
+        Ok(if differs { Found::Otherwise } else { Found::AsWanted })
     }
 
     /// Whether anything of ours is in the pod.

@@ -19,6 +19,7 @@ use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, Told, eventually, option
 use crate::enrollment::Settings;
 use crate::facts::PodUid;
 use crate::listeners::{self, Doorman, Opener};
+use crate::observe::Observer;
 use crate::pod_netns::{Finder, Places, Store};
 use crate::reconcile::{self, Effects, Pace, Reconciler, State};
 use crate::rules::Rules;
@@ -40,6 +41,7 @@ pub const PACE: Pace = Pace {
     withdraw_wait: Duration::from_secs(1),
     drain_deadline: Duration::from_secs(2),
     verify_interval: Duration::from_millis(500),
+    compare_interval: Duration::from_secs(2),
 };
 
 /// How long connections wait for a ztunnel.
@@ -65,10 +67,11 @@ impl Node {
         };
         let finder = Finder::new(fence.clone(), &places).unwrap();
         let effects = Effects {
-            rules: Rules::new(programs(), fence, Handle::current()),
+            rules: Rules::new(programs(), fence.clone(), Handle::current()),
             link: link.clone(),
             locator: finder.locator().clone(),
             finder,
+            observer: Observer::new(fence.clone()),
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
             api: api.client(),
         };

@@ -13,22 +13,22 @@ use crate::model::SetName;
 
 /// The flags that tell an open from everything else. PSH, URG and the ECN bits may be set
 /// on either.
-pub(super) fn deciding_flags() -> Expression<'static> {
+pub(crate) fn deciding_flags() -> Expression<'static> {
     let flags = ["fin", "syn", "rst", "ack"].map(word).into();
     binary(BinaryOperation::AND(payload("tcp", "flags"), Expression::List(flags)))
 }
 
 /// Not `ct original proto-dst`, which nft 1.0.6 lists in a form that it cannot load.
-pub(super) fn dnat_bit() -> Expression<'static> {
+pub(crate) fn dnat_bit() -> Expression<'static> {
     binary(BinaryOperation::AND(ct("status"), word("dnat")))
 }
 
-pub(super) fn destination_type() -> Expression<'static> {
+pub(crate) fn destination_type() -> Expression<'static> {
     let fib = Fib { result: FibResult::Type, flags: HashSet::from([FibFlag::Daddr]) };
     Expression::Named(NamedExpression::Fib(fib))
 }
 
-pub(super) fn looked_up(set: SetName) -> Expression<'static> {
+pub(crate) fn looked_up(set: SetName) -> Expression<'static> {
     let with_port =
         |source| Expression::Named(NamedExpression::Concat(vec![source, payload("tcp", "dport")]));
     match set {
@@ -40,61 +40,61 @@ pub(super) fn looked_up(set: SetName) -> Expression<'static> {
     }
 }
 
-pub(super) fn reference(set: SetName) -> Expression<'static> {
+pub(crate) fn reference(set: SetName) -> Expression<'static> {
     Expression::String(format!("@{}", set.as_str()).into())
 }
 
-pub(super) fn one_of(ports: &[u16]) -> Expression<'static> {
+pub(crate) fn one_of(ports: &[u16]) -> Expression<'static> {
     let items = ports.iter().map(|&port| SetItem::Element(number(port))).collect();
     Expression::Named(NamedExpression::Set(items))
 }
 
-pub(super) fn payload(protocol: &'static str, field: &'static str) -> Expression<'static> {
+pub(crate) fn payload(protocol: &'static str, field: &'static str) -> Expression<'static> {
     let field = PayloadField { protocol: protocol.into(), field: field.into() };
     Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
 }
 
-pub(super) fn meta(key: MetaKey) -> Expression<'static> {
+pub(crate) fn meta(key: MetaKey) -> Expression<'static> {
     Expression::Named(NamedExpression::Meta(Meta { key }))
 }
 
-pub(super) fn ct(key: &'static str) -> Expression<'static> {
+pub(crate) fn ct(key: &'static str) -> Expression<'static> {
     Expression::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir: None }))
 }
 
 /// As it is looked up for packets in the direction of whoever opened the connection.
-pub(super) fn ct_of_opener(key: &'static str) -> Expression<'static> {
+pub(crate) fn ct_of_opener(key: &'static str) -> Expression<'static> {
     let dir = Some(CTDir::Original);
     Expression::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir }))
 }
 
-pub(super) fn and(left: Expression<'static>, mask: u32) -> Expression<'static> {
+pub(crate) fn and(left: Expression<'static>, mask: u32) -> Expression<'static> {
     binary(BinaryOperation::AND(left, Expression::Number(mask)))
 }
 
-pub(super) fn binary(operation: BinaryOperation<'static>) -> Expression<'static> {
+pub(crate) fn binary(operation: BinaryOperation<'static>) -> Expression<'static> {
     Expression::BinaryOperation(Box::new(operation))
 }
 
-pub(super) fn word(text: &'static str) -> Expression<'static> {
+pub(crate) fn word(text: &'static str) -> Expression<'static> {
     Expression::String(text.into())
 }
 
-pub(super) fn number(port: u16) -> Expression<'static> {
+pub(crate) fn number(port: u16) -> Expression<'static> {
     Expression::Number(port.into())
 }
 
-pub(super) fn address(addr: IpAddr) -> Expression<'static> {
+pub(crate) fn address(addr: IpAddr) -> Expression<'static> {
     Expression::String(addr.to_string().into())
 }
 
 /// `fe80::/10`.
-pub(super) fn link_local_6() -> Expression<'static> {
+pub(crate) fn link_local_6() -> Expression<'static> {
     let addr = Box::new(word("fe80::"));
     Expression::Named(NamedExpression::Prefix(Prefix { addr, len: 10 }))
 }
 
-pub(super) fn prefix(network: IpNetwork) -> Expression<'static> {
+pub(crate) fn prefix(network: IpNetwork) -> Expression<'static> {
     let (addr, len) = (Box::new(address(network.ip())), u32::from(network.prefix()));
     Expression::Named(NamedExpression::Prefix(Prefix { addr, len }))
 }

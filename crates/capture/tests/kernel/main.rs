@@ -2,6 +2,7 @@
 //! needs root and `nft`; without them the tests fail and say so.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside test functions")]
 
+mod host;
 mod listing;
 #[path = "../support/mod.rs"]
 mod support;

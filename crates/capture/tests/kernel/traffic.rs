@@ -275,10 +275,7 @@ fn probes_reach_declared_ports_only() {
         let _other = net.listen(&net.world.pod, at.any, 8081);
         let mut options = plain();
         options.probes.ports = [8080].into();
-        match at.peer {
-            IpAddr::V4(peer) => options.probes.v4 = peer,
-            IpAddr::V6(peer) => options.probes.v6 = peer,
-        }
+        options.probes.sources = [at.peer].into();
         net.world.apply(&Ruleset::capture(&options));
         let mut probe = net.open(&net.peer, (at.pod, 8080)).unwrap();
         talk(&mut probe, &mut app.accept().unwrap().0);

@@ -12,8 +12,9 @@ pub fn plain() -> Options {
         connmark: Mark { value: 0x111, mask: 0xfff },
         dns: Dns::Off,
         probes: Probes {
-            v4: "169.254.7.127".parse().unwrap(),
-            v6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff".parse().unwrap(),
+            sources: ["169.254.7.127", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"]
+                .map(|ip| ip.parse().unwrap())
+                .into(),
             ports: BTreeSet::new(),
         },
         in_skip: BTreeSet::new(),
