@@ -157,6 +157,7 @@ impl Raw {
             admin: reader.address("ADMIN_ADDR", &self.admin_addr),
             enrollment: crate::enrollment::Settings {
                 excluded_namespaces: names(&self.exclude_namespaces),
+                older: crate::enrollment::Older::Keep,
                 options: capture::Options {
                     dns: reader.dns(&self.dns_capture),
                     ..crate::rules::contract_options()
@@ -257,9 +258,16 @@ impl Reader {
     }
 
     fn dns(&mut self, value: &str) -> capture::Dns {
-        crate::enrollment::dns_capture(value).unwrap_or_else(|| {
-            self.wrong("AMBIENT_DNS_CAPTURE", value, "true or false is expected", capture::Dns::Off)
-        })
+        match value {
+            "true" => capture::Dns::On,
+            "false" => capture::Dns::Off,
+            _ => self.wrong(
+                "AMBIENT_DNS_CAPTURE",
+                value,
+                "true or false is expected",
+                capture::Dns::Off,
+            ),
+        }
     }
 
     /// The given path, or the first program of that name in the search path.

@@ -84,6 +84,8 @@ pub enum EventReason {
     StartedUnseen,
     /// Somebody in the pod undoes what is repaired, again and again.
     Flapping,
+    /// An option of the pod means nothing.
+    BadOption,
 }
 
 impl EventReason {
@@ -95,6 +97,7 @@ impl EventReason {
             Self::Drifted => ("Drifted", "Warning"),
             Self::StartedUnseen => ("StartedUnseen", "Warning"),
             Self::Flapping => ("Flapping", "Warning"),
+            Self::BadOption => ("BadOption", "Warning"),
         }
     }
 }

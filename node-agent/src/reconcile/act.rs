@@ -6,7 +6,6 @@ use super::effects::EffectError;
 use super::plan::Action;
 use super::pod::{Attachment, State};
 use super::run::Reconciler;
-use crate::enrollment;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
 use crate::pod_netns::Located;
@@ -93,7 +92,7 @@ impl Reconciler {
     async fn look(&self, uid: &PodUid, held: &mut Option<PodNetns>) -> Result<(), EffectError> {
         let unseen = self.table().get(uid).is_some_and(|pod| pod.attachment.is_none());
         let (facts, netns) = self.subject(uid, held).await?;
-        let wanted = enrollment::options(&facts, &self.inner.settings);
+        let wanted = self.options(uid);
         let found = self.inner.effects.look(&facts, &netns, &wanted).await?;
         let captured = found != Found::Nothing;
         *held = captured.then_some(netns);

@@ -32,4 +32,6 @@ pub use run::{Pace, Reconciler};
 pub use table::{Fact, Table};
 
 #[cfg(test)]
+mod options_tests;
+#[cfg(test)]
 mod tests;

@@ -37,6 +37,20 @@ impl Reconciler {
         }
     }
 
+    /// What a pod's annotations say that means nothing, once per change.
+    pub(super) fn tell_mistakes(&self, uid: &PodUid) {
+        let (mistakes, facts) = {
+            let mut table = self.table();
+            let mistakes = table.untold(uid, &self.inner.settings);
+            (mistakes, table.get(uid).and_then(|pod| pod.facts.clone()))
+        };
+        let Some(facts) = facts else { return };
+        for mistake in mistakes {
+            tracing::warn!(pod = %facts.name, %uid, %mistake, "option of the pod means nothing");
+            self.tell(&facts, EventReason::BadOption, mistake.to_string());
+        }
+    }
+
     pub(super) fn tell(&self, facts: &PodFacts, reason: EventReason, message: String) {
         let (this, facts) = (self.clone(), facts.clone());
         self.inner.tasks.spawn(async move {

@@ -17,7 +17,7 @@ use super::metrics::Metrics;
 use super::plan::Action;
 use super::pod::{Attachment, Pod};
 use super::table::{Fact, Table};
-use crate::enrollment::{self, Settings};
+use crate::enrollment::Settings;
 use crate::facts::{PodFacts, PodUid};
 use crate::pod_netns::Record;
 
@@ -116,6 +116,7 @@ impl Reconciler {
     pub fn observe(&self, fact: Fact) {
         let pods = self.change(|table| table.observe(fact));
         for uid in pods {
+            self.tell_mistakes(&uid);
             self.wake(&uid);
         }
     }
@@ -261,7 +262,7 @@ impl Reconciler {
         let facts = self.facts(uid);
         if let Some(facts) = facts.filter(|facts| facts.annotations.redirection) {
             tracing::warn!(pod = %facts.name, %uid, %error, "captured pod is not found again yet");
-            let workload = workload(&facts, &enrollment::options(&facts, &self.inner.settings));
+            let workload = workload(&facts, &self.options(uid));
             self.inner.effects.link.restore(uid, workload, None);
         }
     }
@@ -269,6 +270,10 @@ impl Reconciler {
     pub(super) fn plan(&self, uid: &PodUid) -> Action {
         let ack = self.inner.effects.link.ack(uid);
         self.table().plan(uid, &self.inner.settings, &ack)
+    }
+
+    pub(super) fn options(&self, uid: &PodUid) -> capture::Options {
+        self.table().options(uid, &self.inner.settings)
     }
 
     pub(super) fn facts(&self, uid: &PodUid) -> Option<PodFacts> {

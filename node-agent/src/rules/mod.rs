@@ -13,6 +13,7 @@
 mod command;
 mod drift;
 mod flows;
+mod older;
 mod options;
 mod policy_route;
 
@@ -200,6 +201,29 @@ impl Rules {
     /// [`RulesError::Command`].
     pub async fn end_connections(&self, netns: &PodNetns) -> Result<(), RulesError> {
         self.flows.end(netns).await.map_err(command("end the proxied connections"))
+    }
+
+    /// Ends connections that are older than the capture: they are direct, although these
+    /// rules would lead them to ztunnel. Connections within the pod are left alone.
+    /// Returns how many were ended.
+    ///
+    /// # Errors
+    /// [`RulesError::Command`].
+    pub async fn end_older(
+        &self,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<usize, RulesError> {
+        let ended = self.flows.end_older(netns, options).await;
+        ended.map_err(command("end connections older than the capture"))
+    }
+
+    /// Forgets lookups of the time before lookups were redirected, or no longer were.
+    ///
+    /// # Errors
+    /// [`RulesError::Command`].
+    pub async fn forget_lookups(&self, netns: &PodNetns) -> Result<(), RulesError> {
+        self.flows.forget_lookups(netns).await.map_err(command("forget earlier lookups"))
     }
 
     /// Removes everything of ours and looks that it is gone. Nothing there is fine.

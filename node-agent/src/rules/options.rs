@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use capture::{Dns, Inbound, Options, Ports, Probes};
+use capture::{Dns, Inbound, Options, Ports, Probes, Uncaptured};
 
 /// The rules of every captured pod, as far as the contract with ztunnel decides them.
 /// Name lookups stay direct: whether ztunnel answers them is a setting.
@@ -21,13 +21,18 @@ pub fn contract_options() -> Options {
         connmark: mark(zds::CONNMARK),
         dns: Dns::Off,
         probes: Probes {
-            v4: Ipv4Addr::new(169, 254, 7, 127),
-            v6: Ipv6Addr::new(0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff),
+            sources: BTreeSet::from([
+                Ipv4Addr::new(169, 254, 7, 127).into(),
+                Ipv6Addr::new(0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff)
+                    .into(),
+            ]),
             ports: BTreeSet::new(),
         },
         in_skip: BTreeSet::new(),
         out_skip: BTreeSet::new(),
         out_skip_cidrs: BTreeSet::new(),
         inbound: Inbound::Capture,
+        guests: BTreeSet::new(),
+        uncaptured: Uncaptured::Pass,
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::plugin_call::{plugin_call, read_reply};
 use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, Told, eventually, options, programs};
-use crate::enrollment::Settings;
+use crate::enrollment::{Older, Settings};
 use crate::facts::PodUid;
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
@@ -76,7 +76,7 @@ impl Node {
             api: api.client(),
         };
         let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
-        let settings = Settings { excluded_namespaces, options: options() };
+        let settings = Settings { excluded_namespaces, options: options(), older: Older::Keep };
         let stop = CancellationToken::new();
         let reconciler = Reconciler::new(settings, PACE, effects, metrics.1, stop.clone());
         let node = Self {
@@ -197,6 +197,21 @@ impl Node {
     pub async fn reaches(&self, name: &str, state: State) {
         let what = format!("pod {name} is {}", state.name());
         eventually(&what, || async { self.state(name) == Some(state) }).await;
+    }
+
+    /// Waits until every pod was verified once more than now.
+    pub async fn looks_again(&self) {
+        let looks = || self.metric_value("nodeagent_reconcile_events_total{type=\"verify\"}");
+        let before = looks();
+        eventually("pods are looked at", || async { looks() >= before + 2.0 }).await;
+    }
+
+    /// The value of one metric; 0 where it was never counted.
+    pub fn metric_value(&self, name: &str) -> f64 {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &self.registry).unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix(name));
+        value.map_or(0.0, |value| value.trim().parse().unwrap())
     }
 
     /// One line of the metrics page.
