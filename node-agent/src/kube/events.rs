@@ -21,7 +21,7 @@ use crate::facts::PodFacts;
 const COMPONENT: &str = "sluice-node-agent";
 /// While the API is away.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// What waits to be written.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl KubeApi {
     }
 
     /// `false`: the API is away, and asking for anything else would only fail as well.
-    async fn write_event(&self, write: &Write) -> bool {
+    pub(super) async fn write_event(&self, write: &Write) -> bool {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &write.topic.pod.namespace);
         let request = async {
             match write.kind {
@@ -123,7 +123,10 @@ impl KubeApi {
             // An answer that was lost: it had been written.
             (Some(409), Kind::Create) => self.events.book().written(write),
             (Some(400..=499), _) => self.events.book().refused(write),
-            _ => return false,
+            _ => {
+                self.events.book().postponed(write);
+                return false;
+            }
         }
         true
     }

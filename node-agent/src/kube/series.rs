@@ -164,6 +164,17 @@ impl Book {
         }
     }
 
+    /// Nobody took it: it is due as before, and has cost nothing.
+    pub(super) fn postponed(&mut self, write: &Write) {
+        self.node.refund(NODE);
+        if let Some(purse) = self.pods.get_mut(&write.topic.uid) {
+            purse.refund(POD);
+        }
+        if let Some(series) = self.series.get_mut(&write.series) {
+            series.written_at = None;
+        }
+    }
+
     /// The Event that was to be counted in is not there any more: it is written anew, with
     /// what was told since.
     pub(super) fn vanished(&mut self, write: &Write) {
@@ -265,6 +276,10 @@ impl Purse {
             self.at = now;
         }
         self.left = self.left.saturating_sub(1);
+    }
+
+    fn refund(&mut self, allowance: Allowance) {
+        self.left = self.left.saturating_add(1).min(allowance.most);
     }
 }
 

@@ -149,10 +149,12 @@ fn one_that_could_not_be_written_stays_due() {
     let mut story = Story::new();
     story.tell("web", "repaired");
     let Next::Write(write) = story.book.next(story.now.since) else { panic!("it is due") };
-    assert_eq!(write.kind, Kind::Create);
-    assert_eq!(story.book.next(story.now.since), Next::Wait(REPEAT_PAUSE));
-    story.passes(REPEAT_PAUSE);
-    assert_eq!(story.write(), [(Kind::Create, 1)]);
+    story.book.postponed(&write);
+    for _ in 0..100 {
+        let Next::Write(write) = story.book.next(story.now.since) else { panic!("it is due") };
+        story.book.postponed(&write);
+    }
+    assert_eq!(story.write(), [(Kind::Create, 1)], "trying has cost nothing");
     story.tell("db", "repaired");
     let Next::Write(write) = story.book.next(story.now.since) else { panic!("it is due") };
     story.book.refused(&write);
