@@ -17,7 +17,7 @@ use crate::kube::{KubeApi, Metrics as KubeMetrics};
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Store};
-use crate::reconcile::{Effects, Fact, Reconciler};
+use crate::reconcile::{Effects, Fact, Memory, Reconciler};
 use crate::rules::Rules;
 use crate::ztunnel_link::ZtunnelLink;
 use crate::{plugin_server, reconcile, run_dir, ztunnel_link};
@@ -145,10 +145,11 @@ async fn build_effects(
     Ok(Effects {
         rules,
         link,
+        observer: Observer::new(fence),
         locator: finder.locator().clone(),
         finder,
-        observer: Observer::new(fence),
         store: Store::open(&config.run_dir.pods()).await?,
+        memory: Memory::open(&config.run_dir.memory()).await,
         api: KubeApi::new(config.kubeconfig.as_deref(), config.node.clone(), metrics.kube.clone())
             .await?,
     })

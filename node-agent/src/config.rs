@@ -1,5 +1,7 @@
 //! Settings: text in [`Raw`], types in [`Config`]. The only room that reads the environment.
 
+mod pods;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,6 +11,8 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::run_dir::RunDir;
+
+pub use pods::RawPods;
 
 /// The settings as they were given.
 #[derive(Clone, Debug, Parser)]
@@ -40,13 +44,9 @@ pub struct Raw {
     /// Readiness, metrics and state.
     #[arg(long, env = "ADMIN_ADDR", default_value = "[::]:8000")]
     pub admin_addr: String,
-    /// Namespaces whose pods are never captured, separated by commas.
-    #[arg(long, env = "EXCLUDE_NAMESPACES", default_value = "kube-system,sluice-system")]
-    pub exclude_namespaces: String,
-    /// Whether the lookups of captured pods go to ztunnel, `true` or `false`. A pod's
-    /// annotation `ambient.istio.io/dns-capture` overrules it.
-    #[arg(long, env = "AMBIENT_DNS_CAPTURE", default_value = "false")]
-    pub dns_capture: String,
+    /// Who belongs to the mesh, and how.
+    #[command(flatten)]
+    pub pods: RawPods,
     /// How long peers are given to learn that a pod leaves the mesh.
     #[arg(long, env = "WITHDRAW_WAIT", default_value = "5s")]
     pub withdraw_wait: String,
@@ -162,14 +162,7 @@ impl Raw {
                 processes: reader.absolute("HOST_PROC", &self.host_proc),
             },
             admin: reader.address("ADMIN_ADDR", &self.admin_addr),
-            enrollment: crate::enrollment::Settings {
-                excluded_namespaces: names(&self.exclude_namespaces),
-                older: crate::enrollment::Older::Keep,
-                options: capture::Options {
-                    dns: reader.dns(&self.dns_capture),
-                    ..crate::rules::contract_options()
-                },
-            },
+            enrollment: self.pods.understand(&crate::rules::contract_options(), &mut reader),
             pace: crate::reconcile::Pace {
                 withdraw_wait: reader.duration("WITHDRAW_WAIT", &self.withdraw_wait),
                 drain_deadline: reader.duration("DRAIN_DEADLINE", &self.drain_deadline),
@@ -271,19 +264,6 @@ impl Reader {
             "plain" => LogFormat::Plain,
             "json" => LogFormat::Json,
             _ => self.wrong("LOG_FORMAT", value, "plain or json is expected", LogFormat::Plain),
-        }
-    }
-
-    fn dns(&mut self, value: &str) -> capture::Dns {
-        match value {
-            "true" => capture::Dns::On,
-            "false" => capture::Dns::Off,
-            _ => self.wrong(
-                "AMBIENT_DNS_CAPTURE",
-                value,
-                "true or false is expected",
-                capture::Dns::Off,
-            ),
         }
     }
 

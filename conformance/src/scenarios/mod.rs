@@ -12,6 +12,7 @@ mod kubectl;
 mod leaving;
 mod lookups;
 mod odd_pods;
+mod pod_options;
 mod policy;
 mod restarts;
 mod services;
@@ -61,11 +62,12 @@ fn basic() -> Vec<Scenario> {
     let mut all = capture::scenarios();
     all.extend(policy::scenarios());
     all.extend(services::scenarios());
+    all.extend(pod_options::scenarios());
     all
 }
 
 fn dual() -> Vec<Scenario> {
-    vec![
+    let mut all = vec![
         scenario!(
             "both-families-are-captured",
             "a dual-stack pod's connections go through the tunnel in both families",
@@ -86,5 +88,7 @@ fn dual() -> Vec<Scenario> {
             "without the label traffic is plain again and the pod is as before",
             capture::release
         ),
-    ]
+    ];
+    all.extend(pod_options::scenarios());
+    all
 }

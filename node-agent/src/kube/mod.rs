@@ -84,12 +84,16 @@ pub enum EventReason {
     Released,
     /// Something in the pod differed from what it should be.
     Drifted,
-    /// The pod was found running outside the mesh, and nobody had told of its start.
-    StartedUnseen,
     /// Somebody in the pod undoes what is repaired, again and again.
     Flapping,
     /// An option of the pod means nothing.
     BadOption,
+    /// What the pod wants was changed, and counts.
+    OptionsApplied,
+    /// Connections older than the capture were ended.
+    OlderConnectionsEnded,
+    /// The pod was found running outside the mesh, and nobody had told of its start.
+    StartedUnseen,
 }
 
 impl EventReason {
@@ -99,9 +103,11 @@ impl EventReason {
             Self::CaptureFailed => ("CaptureFailed", "Warning"),
             Self::Released => ("Released", "Normal"),
             Self::Drifted => ("Drifted", "Warning"),
-            Self::StartedUnseen => ("StartedUnseen", "Warning"),
             Self::Flapping => ("Flapping", "Warning"),
             Self::BadOption => ("BadOption", "Warning"),
+            Self::OptionsApplied => ("OptionsApplied", "Normal"),
+            Self::OlderConnectionsEnded => ("OlderConnectionsEnded", "Normal"),
+            Self::StartedUnseen => ("StartedUnseen", "Warning"),
         }
     }
 }

@@ -22,12 +22,13 @@ use crate::kube::{self, KubeApi};
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Places, Store};
-use crate::reconcile::{self, Effects, Pace, Reconciler, State};
+use crate::reconcile::{self, Effects, Memory, Pace, Reconciler, State};
 use crate::rules::Rules;
 use crate::{plugin_server, ztunnel_link};
 
 /// One life of an agent.
 pub struct Node {
+    pub api: FakeApi,
     pub reconciler: Reconciler,
     pub link: ztunnel_link::ZtunnelLink,
     pub registry: Registry,
@@ -73,17 +74,24 @@ impl Node {
         let effects = Effects {
             rules: Rules::new(programs(), fence.clone(), Handle::current()),
             link: link.clone(),
+            observer: Observer::new(fence.clone()),
             locator: finder.locator().clone(),
             finder,
-            observer: Observer::new(fence.clone()),
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
+            memory: Memory::open(&folder.join("memory.json")).await,
             api: client.clone(),
         };
         let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
-        let settings = Settings { excluded_namespaces, options: options(), older: Older::Keep };
+        let settings = Settings {
+            excluded_namespaces,
+            selectors: None,
+            options: options(),
+            older: Older::Keep,
+        };
         let stop = CancellationToken::new();
         let reconciler = Reconciler::new(settings, PACE, effects, metrics.1, stop.clone());
         let node = Self {
+            api: api.clone(),
             reconciler,
             link,
             registry,
@@ -205,11 +213,12 @@ impl Node {
         eventually(&what, || async { self.state(name) == Some(state) }).await;
     }
 
-    /// Waits until every pod was verified once more than now.
-    pub async fn looks_again(&self) {
+    /// Has a captured pod compared once more with what it should be, and waits for it.
+    pub async fn looks_again(&self, name: &str) {
         let looks = || self.metric_value("nodeagent_reconcile_events_total{type=\"verify\"}");
         let before = looks();
-        eventually("pods are looked at", || async { looks() >= before + 2.0 }).await;
+        self.api.annotate(name, "looks", &before.to_string());
+        eventually("the pod is looked at", || async { looks() > before }).await;
     }
 
     /// The value of one metric; 0 where it was never counted.
