@@ -35,10 +35,13 @@ fn orders<T: Clone>(all: &[T]) -> Vec<Vec<T>> {
     (0..all.len()).flat_map(begin_with).collect()
 }
 
+/// Something that happens to a table, with the pod as it is then.
+type Step = (&'static str, fn(&mut Table, PodFacts));
+
 #[test]
 fn facts_that_come_in_any_order_lead_to_the_same_plan() {
     let (uid, unseen) = (pod("web").uid, PodFacts { ips: Vec::new(), ..pod("web") });
-    let steps: [(&str, fn(&mut Table, PodFacts)); 5] = [
+    let steps: [Step; 5] = [
         ("no namespaces", |table, _| drop(table.observe(Fact::Namespaces(Vec::new())))),
         ("no pods", |table, _| drop(table.observe(Fact::Pods(Vec::new())))),
         ("the namespace", |table, _| {
