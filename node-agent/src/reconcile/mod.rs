@@ -39,4 +39,6 @@ mod model;
 #[cfg(test)]
 mod options_tests;
 #[cfg(test)]
+mod random_tests;
+#[cfg(test)]
 mod tests;

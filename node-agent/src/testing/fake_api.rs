@@ -31,6 +31,7 @@ pub struct FakeApi {
     down: Arc<watch::Sender<bool>>,
     requests: Arc<Mutex<Vec<String>>>,
     counts: Arc<Mutex<BTreeMap<String, u64>>>,
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 impl FakeApi {
@@ -46,6 +47,7 @@ impl FakeApi {
             down: Arc::new(watch::Sender::new(false)),
             requests: Arc::default(),
             counts: Arc::default(),
+            said: Arc::default(),
         };
         api.put("/api/v1/namespaces/shop", json!({"metadata": {"name": "shop"}}));
         api
@@ -158,6 +160,11 @@ impl FakeApi {
     pub fn messages(&self, reason: &str) -> Vec<String> {
         let events = self.events.lock().unwrap();
         events.iter().filter(|event| event.0 == reason).map(|event| event.1.clone()).collect()
+    }
+
+    /// What the agent wrote into `sluice.dev/observed` so far.
+    pub fn said(&self) -> Vec<String> {
+        self.said.lock().unwrap().clone()
     }
 
     fn put(&self, path: &str, mut object: Value) -> Value {
@@ -289,6 +296,8 @@ impl FakeApi {
         if !(names_the_pod && precondition("uid") && precondition("resourceVersion")) {
             return status(StatusCode::CONFLICT, "Conflict");
         }
+        let observed = &patch["metadata"]["annotations"]["sluice.dev/observed"];
+        self.said.lock().unwrap().extend(observed.as_str().map(str::to_owned));
         full(StatusCode::OK, &self.patch(path, &patch))
     }
 }
