@@ -21,6 +21,7 @@ mod pod;
 mod repair;
 mod report;
 mod run;
+mod slot;
 mod table;
 mod tend;
 
@@ -38,7 +39,5 @@ pub use table::{Fact, Table};
 mod model;
 #[cfg(test)]
 mod options_tests;
-#[cfg(test)]
-mod random_tests;
 #[cfg(test)]
 mod tests;
