@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Condition, Readiness};
 use crate::config::Config;
-use crate::kube::KubeApi;
+use crate::kube::{KubeApi, Metrics as KubeMetrics};
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Store};
@@ -32,6 +32,7 @@ const LAST_STEPS: Duration = Duration::from_secs(3);
 #[derive(Default)]
 struct Metrics {
     link: ztunnel_link::Metrics,
+    kube: KubeMetrics,
     listeners: listeners::Metrics,
     reconcile: reconcile::Metrics,
     plugin: plugin_server::Metrics,
@@ -41,6 +42,7 @@ impl Metrics {
     fn registry(&self) -> Registry {
         let mut registry = Registry::default();
         self.link.register(&mut registry);
+        self.kube.register(&mut registry);
         self.listeners.register(&mut registry);
         self.reconcile.register(&mut registry);
         self.plugin.register(&mut registry);
@@ -90,7 +92,7 @@ async fn act(
 ) -> anyhow::Result<()> {
     let fence = Fence::new(FENCE_WORKERS).context("start the fence")?;
     let link = ZtunnelLink::new(metrics.link.clone(), Opener::new(fence.clone()));
-    let effects = build_effects(config, fence, link.clone()).await?;
+    let effects = build_effects(config, metrics, fence, link.clone()).await?;
     let api = effects.api.clone();
     let reconciler = Reconciler::new(
         config.enrollment.clone(),
@@ -110,7 +112,10 @@ async fn act(
     )?;
     tasks.spawn(plugin.run(stop.clone()));
     admin.readiness.fulfil(Condition::PluginSocket);
-    spawn_watches(tasks, api, &reconciler, stop);
+    spawn_watches(tasks, &api, &reconciler, stop);
+    if let Some(taint) = config.startup_taint.clone() {
+        tasks.spawn(remove_taint(api, taint, admin.readiness.clone(), stop.clone()));
+    }
 
     // What ztunnel does not find in its snapshot it drops: the snapshot waits for the
     // first lists and for the pods that were captured before this process.
@@ -129,6 +134,7 @@ async fn act(
 
 async fn build_effects(
     config: &Config,
+    metrics: &Metrics,
     fence: Fence,
     link: ZtunnelLink,
 ) -> anyhow::Result<Effects> {
@@ -144,21 +150,24 @@ async fn build_effects(
         finder,
         store: Store::open(&config.run_dir.pods()).await?,
         memory: Memory::open(&config.run_dir.memory()).await,
-        api: KubeApi::new(config.kubeconfig.as_deref(), config.node.clone()).await?,
+        api: KubeApi::new(config.kubeconfig.as_deref(), config.node.clone(), metrics.kube.clone())
+            .await?,
     })
 }
 
 fn spawn_watches(
     tasks: &mut JoinSet<()>,
-    api: KubeApi,
+    api: &KubeApi,
     reconciler: &Reconciler,
     stop: &CancellationToken,
 ) {
     let (facts, mut seen) = mpsc::channel::<Fact>(FACTS);
     let (pods, pods_stop, pods_facts) = (api.clone(), stop.clone(), facts.clone());
     tasks.spawn(async move { pods.watch_pods(pods_facts, pods_stop).await });
-    let namespaces_stop = stop.clone();
-    tasks.spawn(async move { api.watch_namespaces(facts, namespaces_stop).await });
+    let (namespaces, namespaces_stop) = (api.clone(), stop.clone());
+    tasks.spawn(async move { namespaces.watch_namespaces(facts, namespaces_stop).await });
+    let (events, events_stop) = (api.clone(), stop.clone());
+    tasks.spawn(async move { events.write_events(events_stop).await });
     let reconciler = reconciler.clone();
     // Ends with the watches, which hold the other end.
     tasks.spawn(async move {
@@ -166,6 +175,13 @@ fn spawn_watches(
             reconciler.observe(fact);
         }
     });
+}
+
+/// From then on a pod that belongs to the mesh can be let in at once.
+async fn remove_taint(api: KubeApi, key: String, ready: Readiness, stop: CancellationToken) {
+    if stop.run_until_cancelled(ready.ready()).await.is_some() {
+        api.remove_taint(&key, stop).await;
+    }
 }
 
 async fn report_ztunnel(link: ZtunnelLink, readiness: Readiness, stop: CancellationToken) {

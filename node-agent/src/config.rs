@@ -37,6 +37,10 @@ pub struct Raw {
     /// The node's `/proc`, where the runtime's process numbers mean something.
     #[arg(long, env = "HOST_PROC", default_value = "/proc")]
     pub host_proc: PathBuf,
+    /// Key of a taint that our node may have when it joins, as `sluice.dev/agent-not-ready`:
+    /// removed once agent and ztunnel serve, never put back. Empty: taints are left alone.
+    #[arg(long, env = "STARTUP_TAINT", default_value = "")]
+    pub startup_taint: String,
     /// Readiness, metrics and state.
     #[arg(long, env = "ADMIN_ADDR", default_value = "[::]:8000")]
     pub admin_addr: String,
@@ -110,6 +114,8 @@ pub struct Config {
     pub run_dir: RunDir,
     /// Where ztunnel connects.
     pub zds_socket: PathBuf,
+    /// Key of the taint to remove from our node.
+    pub startup_taint: Option<String>,
     /// Where pods are looked for.
     pub places: crate::pod_netns::Places,
     /// Readiness, metrics and state.
@@ -150,6 +156,7 @@ impl Raw {
             kubeconfig: self.kubeconfig.filter(|path| !path.as_os_str().is_empty()),
             run_dir: RunDir(reader.absolute("RUN_DIR", &self.run_dir)),
             zds_socket: reader.absolute("INPOD_UDS", &self.inpod_uds),
+            startup_taint: reader.taint(&self.startup_taint),
             places: crate::pod_netns::Places {
                 runtime_sockets: reader.sockets("CRI_SOCKET", &self.cri_socket),
                 processes: reader.absolute("HOST_PROC", &self.host_proc),
@@ -204,6 +211,16 @@ impl Reader {
             return self.wrong(name, &shown, "an absolute path is expected", PathBuf::new());
         }
         path.to_owned()
+    }
+
+    /// A key alone: values and effects do not matter to whoever removes it.
+    fn taint(&mut self, key: &str) -> Option<String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+        if !key.chars().all(plain) {
+            let expected = "the key of a taint is expected, without value and effect";
+            return self.wrong("STARTUP_TAINT", key, expected, None);
+        }
+        (!key.is_empty()).then(|| key.to_owned())
     }
 
     /// As the kubelet writes them, `unix:///run/x.sock`, or paths.
@@ -344,16 +361,23 @@ mod tests {
             "--dns-capture=perhaps",
             "--cri-socket=http://runtime",
             "--host-proc=proc",
+            "--startup-taint=sluice.dev/agent-not-ready=:NoSchedule",
         ]);
         let Mistakes(mistakes) = bad.understand().unwrap_err();
         let named = ["NODE_NAME", "RUN_DIR", "ADMIN_ADDR", "WITHDRAW_WAIT", "VERIFY_INTERVAL"];
-        let more =
-            ["LISTENER_HOLD", "LOG_FORMAT", "AMBIENT_DNS_CAPTURE", "CRI_SOCKET", "HOST_PROC"];
+        let more = [
+            "LISTENER_HOLD",
+            "LOG_FORMAT",
+            "AMBIENT_DNS_CAPTURE",
+            "CRI_SOCKET",
+            "HOST_PROC",
+            "STARTUP_TAINT",
+        ];
         for name in named.iter().chain(&more) {
             let hits = mistakes.iter().filter(|mistake| mistake.contains(name)).count();
             assert_eq!(hits, 1, "{name} in {mistakes:?}");
         }
-        assert_eq!(mistakes.len(), 10);
+        assert_eq!(mistakes.len(), 11);
     }
 
     #[test]

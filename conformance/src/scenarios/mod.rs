@@ -1,5 +1,6 @@
 //! The scenarios, grouped by the lab they need.
 
+mod api_away;
 mod bad_input;
 mod capture;
 mod cni;
@@ -46,6 +47,7 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(handover::scenarios());
     v4.extend(drain::scenarios());
     v4.extend(control_plane::scenarios());
+    v4.extend(api_away::scenarios());
     v4.extend(lookups::scenarios());
     v4.extend(leaving::scenarios());
     v4.extend(under_load::scenarios());

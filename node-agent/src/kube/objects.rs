@@ -90,6 +90,8 @@ macro_rules! core_v1 {
     };
 }
 
+pub(super) use core_v1;
+
 core_v1!(SlimPod, k8s_openapi::api::core::v1::Pod, "Pod", "pods");
 core_v1!(SlimNamespace, k8s_openapi::api::core::v1::Namespace, "Namespace", "namespaces");
 

@@ -8,7 +8,7 @@ use super::pod::{Attachment, Outcome, State};
 use super::run::Reconciler;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
-use crate::pod_netns;
+use crate::pod_netns::Located;
 use crate::rules::Found;
 
 impl Reconciler {
@@ -26,7 +26,7 @@ impl Reconciler {
     }
 
     /// From now on the pod has a namespace to act on, whoever told of it.
-    fn found(&self, uid: &PodUid, found: &pod_netns::Found) {
+    fn found(&self, uid: &PodUid, found: &Located) {
         let news = found.news.as_ref();
         let attachment = Attachment {
             container_id: news.map(|record| record.container_id.clone()).unwrap_or_default(),

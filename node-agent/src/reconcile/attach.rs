@@ -13,7 +13,7 @@ use super::effects::EffectError;
 use super::plan::Action;
 use super::pod::{Attachment, State};
 use super::run::Reconciler;
-use super::table::Fact;
+use super::table::{Entered, Fact};
 use crate::enrollment::{Enrollment, Reason};
 use crate::facts::{PodFacts, PodName, PodUid};
 use crate::kube::KubeError;
@@ -107,7 +107,8 @@ impl Reconciler {
         let (container_id, ips) = (attach.container_id.clone(), attach.ips.clone());
         let attachment = Attachment { container_id, ips };
 
-        let mut held = self.turn(&uid, &facts, attachment).await;
+        let turn = self.turn(&uid, &facts, attachment).await;
+        let mut held = turn.ok_or(AttachError::NoSuchPod(attach.name.clone()))?;
         let result = self.let_in(&facts, &attach, &mut held, abandoned).await;
         if result.is_err() {
             *held = None;
@@ -120,15 +121,19 @@ impl Reconciler {
 
     /// Enters the sandbox in the table and waits for the pod's turn. Meanwhile the end of
     /// an earlier sandbox of the same pod may be carried out, which strikes the pod off
-    /// and may end its task: then it is entered again.
-    async fn turn(&self, uid: &PodUid, facts: &PodFacts, attachment: Attachment) -> Turn {
+    /// and may end its task: then it is entered again. `None` for a pod that is gone.
+    async fn turn(&self, uid: &PodUid, facts: &PodFacts, attachment: Attachment) -> Option<Turn> {
+        let enter = || {
+            let entered = self.change(|table| table.attach(uid, facts.clone(), attachment.clone()));
+            (entered == Entered::Known).then_some(())
+        };
         loop {
-            self.change(|table| table.attach(uid, facts.clone(), attachment.clone()));
+            enter()?;
             let slot = self.slot(uid);
             let turn = Arc::clone(&slot.held).lock_owned().await;
-            self.change(|table| table.attach(uid, facts.clone(), attachment.clone()));
+            enter()?;
             if self.is_current(uid, &slot) {
-                return turn;
+                return Some(turn);
             }
         }
     }

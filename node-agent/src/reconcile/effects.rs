@@ -9,7 +9,7 @@ use super::memory::Memory;
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::{KubeApi, KubeError};
 use crate::observe::Observer;
-use crate::pod_netns::{Finder, Found, Locator, NotFound, Sought, Store, StoreError};
+use crate::pod_netns::{Finder, Located, Locator, NotFound, Sought, Store, StoreError};
 use crate::rules::{Rules, RulesError};
 use crate::ztunnel_link::{Ack, LinkError, Workload, ZtunnelLink};
 
@@ -87,7 +87,7 @@ impl Effects {
         &self,
         uid: &PodUid,
         facts: Option<&PodFacts>,
-    ) -> Result<Found, EffectError> {
+    ) -> Result<Located, EffectError> {
         let (known, given) = (self.store.known(uid).await, self.link.netns(uid));
         let name = facts.map(|facts| &facts.name);
         let ips = facts.map(|facts| facts.ips.as_slice()).unwrap_or_default();

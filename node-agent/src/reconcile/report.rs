@@ -52,13 +52,7 @@ impl Reconciler {
     }
 
     pub(super) fn tell(&self, facts: &PodFacts, reason: EventReason, message: String) {
-        let (this, facts) = (self.clone(), facts.clone());
-        self.inner.tasks.spawn(async move {
-            tokio::select! {
-                () = this.inner.stop.cancelled() => {}
-                () = this.inner.effects.api.event(&facts, reason, message) => {}
-            }
-        });
+        self.inner.effects.api.tell(facts, reason, message);
     }
 
     /// The pod stays captured; what it says to peers is not touched, for this may be written

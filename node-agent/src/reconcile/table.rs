@@ -1,6 +1,6 @@
 //! PURE. What the agent believes about every pod of its node.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use capture::Options;
 
@@ -28,17 +28,31 @@ pub enum Fact {
     NamespaceGone(String),
 }
 
+/// Pods that are remembered to be gone: more than end while one ADD is under way.
+const GONE: usize = 4096;
+
 /// All pods of the node and all namespaces.
 #[derive(Debug, Default)]
 pub struct Table {
     pods: BTreeMap<PodUid, Pod>,
     namespaces: HashMap<String, NamespaceFacts>,
+    /// Those that the API has shown to be gone, the latest last. Their UIDs do not return.
+    gone: VecDeque<PodUid>,
     pods_listed: bool,
     namespaces_listed: bool,
     /// Left by an earlier life of the agent, of pods that are not seen yet.
     recalled: BTreeMap<PodUid, Remembered>,
     worth_remembering: bool,
     label_keys: BTreeSet<String>,
+}
+
+/// What became of a sandbox that the plugin told about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// The pod is known with it.
+    Known,
+    /// The pod is gone.
+    Gone,
 }
 
 impl Table {
@@ -137,8 +151,12 @@ impl Table {
 
     /// The plugin has told where a pod's namespace is. A sandbox that was not known is
     /// new, and nothing of ours is in it. Facts that the plugin's caller had to fetch
-    /// stand until the watch shows the pod.
-    pub fn attach(&mut self, uid: &PodUid, mut facts: PodFacts, attachment: Attachment) {
+    /// stand until the watch shows the pod. Not entered is a pod that the API has shown to
+    /// be gone: nobody would ever end it again.
+    pub fn attach(&mut self, uid: &PodUid, mut facts: PodFacts, attachment: Attachment) -> Entered {
+        if self.gone.contains(uid) {
+            return Entered::Gone;
+        }
         self.slim(&mut facts.labels);
         let pod = self.entry(uid);
         let known = pod.attachment.as_ref().map(|a| &a.container_id);
@@ -154,6 +172,7 @@ impl Table {
         if !pod.listed || pod.facts.is_none() {
             pod.learn(facts);
         }
+        Entered::Known
     }
 
     /// The plugin told this to an earlier life of the agent.
@@ -262,6 +281,10 @@ impl Table {
     }
 
     fn pod_gone(&mut self, uid: &PodUid) -> Option<PodUid> {
+        if self.gone.len() >= GONE {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(uid.clone());
         let pod = self.pods.get_mut(uid)?;
         pod.facts = None;
         pod.ending = true;

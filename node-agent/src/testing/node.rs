@@ -18,6 +18,7 @@ use super::plugin_call::{plugin_call, read_reply};
 use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, Told, eventually, options, programs};
 use crate::enrollment::{Older, Settings};
 use crate::facts::PodUid;
+use crate::kube::{self, KubeApi};
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Places, Store};
@@ -31,6 +32,7 @@ pub struct Node {
     pub reconciler: Reconciler,
     pub link: ztunnel_link::ZtunnelLink,
     pub registry: Registry,
+    client: KubeApi,
     observer: Observer,
     folder: PathBuf,
     stop: CancellationToken,
@@ -65,6 +67,9 @@ impl Node {
         metrics.0.register(&mut registry);
         metrics.1.register(&mut registry);
         metrics.2.register(&mut registry);
+        let kube = kube::Metrics::default();
+        kube.register(&mut registry);
+        let client = api.client(kube);
         let fence = Fence::new(4).unwrap();
         let link = ztunnel_link::ZtunnelLink::new(metrics.0, Opener::new(fence.clone()));
         let places = Places {
@@ -81,7 +86,7 @@ impl Node {
             finder,
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
             memory: Memory::open(&folder.join("memory.json")).await,
-            api: api.client(),
+            api: client.clone(),
         };
         let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
         let settings = Settings {
@@ -97,6 +102,7 @@ impl Node {
             reconciler,
             link,
             registry,
+            client,
             observer,
             folder: folder.to_owned(),
             stop,
@@ -111,10 +117,12 @@ impl Node {
         let plugin = plugin_server::Server::bind(&plugin, self.reconciler.clone(), metrics);
         self.tasks.spawn(plugin.unwrap().run(self.stop.clone()));
         let (facts, mut seen) = mpsc::channel(64);
-        let (client, stop, pods) = (self.api.client(), self.stop.clone(), facts.clone());
+        let (client, stop, pods) = (self.client.clone(), self.stop.clone(), facts.clone());
         self.tasks.spawn(async move { client.watch_pods(pods, stop).await });
-        let (client, stop) = (self.api.client(), self.stop.clone());
+        let (client, stop) = (self.client.clone(), self.stop.clone());
         self.tasks.spawn(async move { client.watch_namespaces(facts, stop).await });
+        let (client, stop) = (self.client.clone(), self.stop.clone());
+        self.tasks.spawn(async move { client.write_events(stop).await });
         let reconciler = self.reconciler.clone();
         self.tasks.spawn(async move {
             while let Some(fact) = seen.recv().await {
