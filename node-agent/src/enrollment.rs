@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use capture::{Dns, Options};
+use capture::{Dns, Options, Probes};
 
 use crate::facts::{NamespaceFacts, Network, Phase, PodFacts};
 
@@ -120,7 +120,12 @@ pub fn dns_capture(text: &str) -> Option<Dns> {
 #[must_use]
 pub fn options(pod: &PodFacts, settings: &Settings) -> Options {
     let own = pod.dns_capture.as_deref().and_then(dns_capture);
-    Options { dns: own.unwrap_or(settings.options.dns), ..settings.options.clone() }
+    let sources = settings.options.probes.sources.clone();
+    Options {
+        dns: own.unwrap_or(settings.options.dns),
+        probes: Probes { sources, ports: pod.probe_ports.clone() },
+        ..settings.options.clone()
+    }
 }
 
 /// What no label can overrule.

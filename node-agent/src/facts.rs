@@ -1,6 +1,7 @@
 //! What is known about pods and namespaces, in our own words. Whoever observes something
 //! (the API watch, the plugin) makes these; the pure rooms decide over them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -73,6 +74,8 @@ pub struct PodFacts {
     pub terminating: bool,
     /// Its addresses; empty until the kubelet has reported them.
     pub ips: Vec<IpAddr>,
+    /// The ports at which the kubelet dials it: probes, and hooks of its containers' lives.
+    pub probe_ports: BTreeSet<u16>,
     /// What it says about itself to peers and people.
     pub annotations: Annotations,
 }

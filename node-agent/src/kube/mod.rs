@@ -1,6 +1,7 @@
 //! The only room that talks to the Kubernetes API.
 
 mod objects;
+mod probes;
 mod watch;
 
 use std::path::Path;

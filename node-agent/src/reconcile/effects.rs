@@ -8,7 +8,7 @@ use zds::{Lookups, WorkloadInfo};
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::{KubeApi, KubeError};
 use crate::pod_netns::{LocateError, Locator, Store, StoreError};
-use crate::rules::{Drift, Rules, RulesError};
+use crate::rules::{Drift, HostProbes, Rules, RulesError};
 use crate::ztunnel_link::{Ack, LinkError, Workload, ZtunnelLink};
 
 /// Which step failed.
@@ -48,6 +48,8 @@ pub enum EffectError {
 pub struct Effects {
     /// Rules in pods.
     pub rules: Rules,
+    /// What the host does for probes.
+    pub host: HostProbes,
     /// ztunnel.
     pub link: ZtunnelLink,
     /// Finding namespaces.

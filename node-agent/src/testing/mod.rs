@@ -7,6 +7,7 @@ mod node;
 mod plugin_call;
 mod scratch_pod;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ pub fn pod(name: &str) -> PodFacts {
         phase: Phase::Alive,
         terminating: false,
         ips: vec!["10.9.0.5".parse().expect("an address")],
+        probe_ports: BTreeSet::new(),
         annotations: Annotations::default(),
     }
 }
