@@ -1,16 +1,20 @@
-//! Measures ztunnel, and looks for what grows, with real processes in network namespaces.
+//! Measures ztunnel and the node agent, and looks for what grows, with real processes in network namespaces.
 //!
 //! ```text
 //! measure ─► alone: one ztunnel, a mesh from a file, this program as its node agent
 //!         └► town:  a lab with two nodes; one pair of pods captured, one not
 //!                   ─► traffic (interleaved rounds over both pairs), idle connections
+//! capture ─► ward: a lab with one node, which pods fill that this program makes
 //! soak ────► town, and everything that changes in a mesh, over and over
 //! ```
 
 mod agent;
 mod alone;
+mod capture;
+mod crowd;
 mod idle;
 mod load;
+mod plugin;
 mod process;
 mod report;
 mod soak;
@@ -26,6 +30,7 @@ use clap::{Args, Parser, Subcommand};
 use lab::Subject;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::capture::Ward;
 use crate::report::Report;
 use crate::town::Town;
 
@@ -47,6 +52,14 @@ enum Command {
         /// Only what it holds: no traffic.
         #[arg(long)]
         memory: bool,
+        /// Also write the figures there, as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        #[command(flatten)]
+        subject: SubjectArgs,
+    },
+    /// Prints how fast pods are captured, and what looking after them costs.
+    Capture {
         /// Also write the figures there, as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
@@ -102,39 +115,65 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut town = None;
+    let mut stage = Stage::default();
     let done = tokio::select! {
-        done = Box::pin(perform(command, &mut town)) => done,
+        done = Box::pin(perform(command, &mut stage)) => done,
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
         _ = terminate.recv() => Err(anyhow::anyhow!("asked to terminate")),
     };
-    match town {
-        Some(town) => done.and(town.tear_down().await),
-        None => done,
+    done.and(stage.tear_down().await)
+}
+
+/// What was built for a command and is to be taken down after it, however it ended.
+#[derive(Default)]
+struct Stage {
+    town: Option<Town>,
+    ward: Option<Ward>,
+}
+
+impl Stage {
+    async fn tear_down(self) -> anyhow::Result<()> {
+        if let Some(town) = self.town {
+            town.tear_down().await?;
+        }
+        match self.ward {
+            Some(ward) => ward.tear_down().await,
+            None => Ok(()),
+        }
     }
 }
 
-async fn perform(command: Command, town: &mut Option<Town>) -> anyhow::Result<()> {
+async fn perform(command: Command, stage: &mut Stage) -> anyhow::Result<()> {
     match command {
         Command::Measure { quick, memory, json, subject } => {
             let plan = if quick { QUICK } else { FULL };
             let mut report = Report::default();
             alone::measure(&subject.ztunnel, &plan, &mut report).await?;
-            let town = town.insert(Town::start(subject.subject()).await?);
+            let town = stage.town.insert(Town::start(subject.subject()).await?);
             if !memory {
                 traffic::measure(town, &plan, &mut report).await?;
             }
             idle::measure(town, &plan, &mut report).await?;
-            match json {
-                Some(path) => std::fs::write(&path, report.json())
-                    .with_context(|| format!("write {}", path.display())),
-                None => Ok(()),
-            }
+            write(json, &report)
+        }
+        Command::Capture { json, subject } => {
+            let mut report = Report::default();
+            let ward = stage.ward.insert(Ward::start(subject.subject()).await?);
+            capture::measure(ward, &mut report).await?;
+            write(json, &report)
         }
         Command::Soak { seconds, subject } => {
-            let town = town.insert(Town::start(subject.subject()).await?);
+            let town = stage.town.insert(Town::start(subject.subject()).await?);
             soak::run(town, Duration::from_secs(seconds)).await
         }
+    }
+}
+
+fn write(json: Option<PathBuf>, report: &Report) -> anyhow::Result<()> {
+    match json {
+        Some(path) => std::fs::write(&path, report.json())
+            .with_context(|| format!("write {}", path.display())),
+        None => Ok(()),
     }
 }
 

@@ -66,14 +66,25 @@ pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
+/// CPU time of the programs that a process has started and that have ended, in steps of
+/// 10 ms.
+pub(crate) fn children_cpu(pid: u32) -> io::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    Ok(ticks(&stat, 13))
+}
+
 /// CPU time of this program, ended threads included, in steps of 10 ms.
 pub(crate) fn own_cpu() -> io::Result<Duration> {
     let stat = fs::read_to_string("/proc/self/stat")?;
-    // Behind the name, which may hold anything, the 12th and 13th field are user's and
-    // system's time in hundredths of a second.
+    Ok(ticks(&stat, 11))
+}
+
+/// User's and system's time in hundredths of a second, which stand in two fields of what
+/// `/proc` says of a process; the first one so many behind its name, which may hold anything.
+fn ticks(stat: &str, first: usize) -> Duration {
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
-    Ok(Duration::from_millis(ticks * 10))
+    let ticks: u64 = fields.skip(first).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 /// How many descriptors this program may have.

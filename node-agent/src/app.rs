@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use netns::Fence;
+use netns::{Fence, PodNetns};
 use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -15,9 +15,10 @@ use crate::admin::{Admin, Condition, Readiness};
 use crate::config::Config;
 use crate::kube::KubeApi;
 use crate::listeners::{self, Doorman, Opener};
+use crate::observe::Observer;
 use crate::pod_netns::{Locator, Store};
 use crate::reconcile::{Effects, Fact, Reconciler};
-use crate::rules::Rules;
+use crate::rules::{HostMetrics, HostProbes, ProbeSource, Rules};
 use crate::ztunnel_link::ZtunnelLink;
 use crate::{plugin_server, reconcile, run_dir, ztunnel_link};
 
@@ -33,6 +34,7 @@ struct Metrics {
     link: ztunnel_link::Metrics,
     listeners: listeners::Metrics,
     reconcile: reconcile::Metrics,
+    host: HostMetrics,
     plugin: plugin_server::Metrics,
 }
 
@@ -42,6 +44,7 @@ impl Metrics {
         self.link.register(&mut registry);
         self.listeners.register(&mut registry);
         self.reconcile.register(&mut registry);
+        self.host.register(&mut registry);
         self.plugin.register(&mut registry);
         registry
     }
@@ -89,8 +92,9 @@ async fn act(
 ) -> anyhow::Result<()> {
     let fence = Fence::new(FENCE_WORKERS).context("start the fence")?;
     let link = ZtunnelLink::new(metrics.link.clone(), Opener::new(fence.clone()));
-    let effects = build_effects(config, fence, link.clone()).await?;
-    let api = effects.api.clone();
+    let effects = build_effects(config, fence, link.clone(), metrics).await?;
+    let (api, host) = (effects.api.clone(), effects.host.clone());
+    spawn_probes(tasks, config, &host, admin, stop);
     let reconciler = Reconciler::new(
         config.enrollment.clone(),
         config.pace,
@@ -114,6 +118,7 @@ async fn act(
     // What ztunnel does not find in its snapshot it drops: the snapshot waits for the
     // first lists and for the pods that were captured before this process.
     if reconciler.start().await {
+        host.all_known();
         admin.readiness.fulfil(Condition::Kube);
         tasks.spawn(report_ztunnel(link.clone(), admin.readiness.clone(), stop.clone()));
         let doorman = Doorman::new(config.listener_hold, metrics.listeners.clone());
@@ -130,17 +135,51 @@ async fn build_effects(
     config: &Config,
     fence: Fence,
     link: ZtunnelLink,
+    metrics: &Metrics,
 ) -> anyhow::Result<Effects> {
     let rules = Rules::new(config.programs.clone(), fence.clone(), Handle::current());
     let proof = rules.self_test(&config.enrollment.options).await;
     proof.context("this node cannot carry the rules (CAP_NET_ADMIN and CAP_SYS_ADMIN needed)")?;
+    let host = match config.probe_source {
+        ProbeSource::Marker => {
+            let node = PodNetns::current().context("open the node's network namespace")?;
+            HostProbes::new(&rules, node, metrics.host.clone())
+        }
+        ProbeSource::Off => HostProbes::off(),
+    };
     Ok(Effects {
         rules,
+        host,
         link,
+        observer: Observer::new(fence.clone()),
         locator: Locator::new(fence)?,
         store: Store::open(&config.run_dir.pods()).await?,
         api: KubeApi::new(config.kubeconfig.as_deref(), config.node.clone()).await?,
     })
+}
+
+/// The host's part of probes. Nothing waits for it: pods are captured also on a node where
+/// probes do not work.
+fn spawn_probes(
+    tasks: &mut JoinSet<()>,
+    config: &Config,
+    host: &HostProbes,
+    admin: &Admin,
+    stop: &CancellationToken,
+) {
+    tasks.spawn(host.clone().keep(stop.clone()));
+    tasks.spawn(host.clone().test(config.enrollment.options.clone(), stop.clone()));
+    let (mut troubles, readiness, stop) = (host.troubles(), admin.readiness.clone(), stop.clone());
+    tasks.spawn(async move {
+        loop {
+            let known: Vec<_> = troubles.borrow_and_update().values().cloned().collect();
+            readiness.remark("probes", &known.join("; "));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = troubles.changed() => if changed.is_err() { return },
+            }
+        }
+    });
 }
 
 fn spawn_watches(

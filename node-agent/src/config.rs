@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::rules::ProbeSource;
 use crate::run_dir::RunDir;
 
 /// The settings as they were given.
@@ -36,15 +37,25 @@ pub struct Raw {
     /// annotation `ambient.istio.io/dns-capture` overrules it.
     #[arg(long, env = "AMBIENT_DNS_CAPTURE", default_value = "false")]
     pub dns_capture: String,
+    /// How a pod tells the kubelet's probes: `marker` (an address that the host puts on
+    /// them), `node-addresses` (any address of the node: clients that a NodePort leads
+    /// there under such an address pass for probes), or `off` (not at all).
+    #[arg(long, env = "PROBE_SOURCE", default_value = "marker")]
+    pub probe_source: String,
     /// How long peers are given to learn that a pod leaves the mesh.
     #[arg(long, env = "WITHDRAW_WAIT", default_value = "5s")]
     pub withdraw_wait: String,
     /// How long the connections of a leaving pod may take to end.
     #[arg(long, env = "DRAIN_DEADLINE", default_value = "10s")]
     pub drain_deadline: String,
-    /// How often every captured pod is looked at.
-    #[arg(long, env = "VERIFY_INTERVAL", default_value = "30s")]
+    /// How often every captured pod is looked at, though the kernel told nothing of it. A look
+    /// costs some ten system calls.
+    #[arg(long, env = "VERIFY_INTERVAL", default_value = "3s")]
     pub verify_interval: String,
+    /// How often every captured pod is compared fully with what it should be, though a look
+    /// showed nothing. A comparison starts `nft`.
+    #[arg(long, env = "COMPARE_INTERVAL", default_value = "5m")]
+    pub compare_interval: String,
     /// How long connections wait for a ztunnel to come before they are reset.
     #[arg(long, env = "LISTENER_HOLD", default_value = "10s")]
     pub listener_hold: String,
@@ -102,6 +113,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Who is in the mesh.
     pub enrollment: crate::enrollment::Settings,
+    /// How pods tell the kubelet's probes.
+    pub probe_source: ProbeSource,
     /// How pods are brought in and out.
     pub pace: crate::reconcile::Pace,
     /// How long connections wait for a ztunnel to come.
@@ -139,15 +152,18 @@ impl Raw {
             admin: reader.address("ADMIN_ADDR", &self.admin_addr),
             enrollment: crate::enrollment::Settings {
                 excluded_namespaces: names(&self.exclude_namespaces),
+                older: crate::enrollment::Older::Keep,
                 options: capture::Options {
                     dns: reader.dns(&self.dns_capture),
                     ..crate::rules::contract_options()
                 },
             },
+            probe_source: reader.probe_source(&self.probe_source),
             pace: crate::reconcile::Pace {
                 withdraw_wait: reader.duration("WITHDRAW_WAIT", &self.withdraw_wait),
                 drain_deadline: reader.duration("DRAIN_DEADLINE", &self.drain_deadline),
                 verify_interval: reader.interval("VERIFY_INTERVAL", &self.verify_interval),
+                compare_interval: reader.interval("COMPARE_INTERVAL", &self.compare_interval),
             },
             listener_hold: reader.duration("LISTENER_HOLD", &self.listener_hold),
             programs: crate::rules::Programs {
@@ -228,8 +244,22 @@ impl Reader {
     }
 
     fn dns(&mut self, value: &str) -> capture::Dns {
-        crate::enrollment::dns_capture(value).unwrap_or_else(|| {
-            self.wrong("AMBIENT_DNS_CAPTURE", value, "true or false is expected", capture::Dns::Off)
+        match value {
+            "true" => capture::Dns::On,
+            "false" => capture::Dns::Off,
+            _ => self.wrong(
+                "AMBIENT_DNS_CAPTURE",
+                value,
+                "true or false is expected",
+                capture::Dns::Off,
+            ),
+        }
+    }
+
+    fn probe_source(&mut self, value: &str) -> ProbeSource {
+        ProbeSource::parse(value).unwrap_or_else(|| {
+            let expected = "marker, node-addresses or off is expected";
+            self.wrong("PROBE_SOURCE", value, expected, ProbeSource::Off)
         })
     }
 
@@ -314,14 +344,20 @@ mod tests {
             "--listener-hold=long",
             "--log-format=xml",
             "--dns-capture=perhaps",
+            "--probe-source=kubelet",
         ]);
         let Mistakes(mistakes) = bad.understand().unwrap_err();
         let named = ["NODE_NAME", "RUN_DIR", "ADMIN_ADDR", "WITHDRAW_WAIT", "VERIFY_INTERVAL"];
-        for name in named.iter().chain(&["LISTENER_HOLD", "LOG_FORMAT", "AMBIENT_DNS_CAPTURE"]) {
+        for name in named.iter().chain(&[
+            "LISTENER_HOLD",
+            "LOG_FORMAT",
+            "AMBIENT_DNS_CAPTURE",
+            "PROBE_SOURCE",
+        ]) {
             let hits = mistakes.iter().filter(|mistake| mistake.contains(name)).count();
             assert_eq!(hits, 1, "{name} in {mistakes:?}");
         }
-        assert_eq!(mistakes.len(), 8);
+        assert_eq!(mistakes.len(), 9);
     }
 
     #[test]

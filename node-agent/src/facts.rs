@@ -1,11 +1,13 @@
 //! What is known about pods and namespaces, in our own words. Whoever observes something
 //! (the API watch, the plugin) makes these; the pure rooms decide over them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::enrollment::Key;
 
 /// A pod's UID: the name of one life of one pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -64,8 +66,8 @@ pub struct PodFacts {
     pub dataplane_mode: Option<String>,
     /// It carries a sidecar (annotation `sidecar.istio.io/status`).
     pub sidecar: bool,
-    /// The annotation `ambient.istio.io/dns-capture`, as written.
-    pub dns_capture: Option<String>,
+    /// What its owner wants for it, as written.
+    pub options: BTreeMap<Key, String>,
     /// Whose network it uses.
     pub network: Network,
     /// Whether its containers may still run.

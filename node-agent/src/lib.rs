@@ -20,6 +20,7 @@ pub mod facts;
 mod inside;
 pub mod kube;
 pub mod listeners;
+pub mod observe;
 pub mod plugin_server;
 pub mod pod_netns;
 pub mod reconcile;

@@ -7,6 +7,7 @@ mod control_plane;
 mod drain;
 mod faults;
 mod handover;
+mod kill_points;
 mod kubectl;
 mod leaving;
 mod lookups;
@@ -37,6 +38,7 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(cni::scenarios());
     v4.extend(faults::scenarios());
     v4.extend(restarts::scenarios());
+    v4.extend(kill_points::scenarios());
     v4.extend(handover::scenarios());
     v4.extend(drain::scenarios());
     v4.extend(control_plane::scenarios());

@@ -13,11 +13,12 @@ use nftables::schema::{
 use nftables::stmt::{
     JumpTarget, Mangle, Match as NfMatch, NAT, Operator, Reject, RejectType, Statement,
 };
-use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook, RejectCode};
 
 use self::expr::{
-    address, and, binary, ct, ct_of_opener, deciding_flags, destination_type, dnat_bit,
-    link_local_6, looked_up, meta, number, one_of, payload, prefix, reference, word,
+    address, and, any_of, binary, ct, ct_of_opener, deciding_flags, destination_type, dnat_bit,
+    link_local_6, looked_up, meta, number, one_of, payload, prefix, range, reference, source_of,
+    word,
 };
 use crate::TABLE;
 use crate::model::{
@@ -101,6 +102,7 @@ fn set_type(name: SetName) -> SetTypeValue<'static> {
 fn element(element: &Element) -> Expression<'static> {
     match *element {
         Element::Port(port) => number(port),
+        Element::Ports(ports) => range(ports),
         Element::Network(network) => prefix(network),
         Element::Probe(source, port) => {
             Expression::Named(NamedExpression::Concat(vec![address(source), number(port)]))
@@ -134,6 +136,7 @@ fn hook_point(hook: Hook) -> NfHook {
     match hook.point {
         HookPoint::Prerouting => NfHook::Prerouting,
         HookPoint::Input => NfHook::Input,
+        HookPoint::Forward => NfHook::Forward,
         HookPoint::Output => NfHook::Output,
     }
 }
@@ -160,6 +163,8 @@ fn condition(part: &Match) -> NfMatch<'static> {
         Match::NotOpen => (deciding_flags(), NEQ, word("syn")),
         Match::FromLoopback => (meta(MetaKey::Iifname), EQ, word("lo")),
         Match::ToLoopback => (meta(MetaKey::Oifname), EQ, word("lo")),
+        Match::FromInterfaces(names) => (meta(MetaKey::Iifname), EQ, any_of(names)),
+        Match::Icmp => (meta(MetaKey::L4proto), EQ, any_of(&["icmp", "ipv6-icmp"])),
         Match::PacketMark(mark) => {
             (and(meta(MetaKey::Mark), mark.mask), EQ, Expression::Number(mark.value))
         }
@@ -169,6 +174,8 @@ fn condition(part: &Match) -> NfMatch<'static> {
         Match::TcpPort(port) => (payload("tcp", "dport"), EQ, number(*port)),
         Match::TcpPorts(ports) => (payload("tcp", "dport"), EQ, one_of(ports)),
         Match::UdpPort(port) => (payload("udp", "dport"), EQ, number(*port)),
+        Match::FromUdpPort(port) => (payload("udp", "sport"), EQ, number(*port)),
+        Match::FromAny(set) => (source_of(*set), EQ, reference(*set)),
         Match::In(set) => (looked_up(*set), EQ, reference(*set)),
         Match::ToLinkLocal6 => (payload("ip6", "daddr"), EQ, link_local_6()),
         Match::To(kind) => (destination_type(), EQ, word(kind.as_str())),
@@ -182,6 +189,10 @@ fn statement(action: &Action) -> Statement<'static> {
     match action {
         Action::Accept => Statement::Accept(None),
         Action::Return => Statement::Return(None),
+        Action::Refuse => {
+            let code = Some(RejectCode::AdminProhibited);
+            Statement::Reject(Some(Reject::new(Some(RejectType::ICMPX), code)))
+        }
         Action::Reset => Statement::Reject(Some(Reject::new(Some(RejectType::TCPReset), None))),
         Action::Redirect(port) => {
             let port = Some(number(*port));

@@ -35,7 +35,7 @@ pub use host::{Exemption, HOST_TABLE, HostDrift, HostListing, HostRules};
 pub use json::{removal, replace};
 pub use listing::{Listing, ListingError};
 pub use model::{Action, AddrType, Chain, ChainName, Element, Match, Rule, Ruleset, Set, SetName};
-pub use options::{Dns, Inbound, Mark, Options, Ports, Probes};
+pub use options::{Dns, Inbound, Mark, Options, PortRange, Ports, Probes, Uncaptured};
 
 /// Name of our table in the pod's `inet` family. Nothing outside it is ours.
 pub const TABLE: &str = "sluice";

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::options::Mark;
+use crate::options::{Mark, PortRange};
 
 /// The contents of our table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub enum SetName {
 pub enum Element {
     /// A TCP port.
     Port(u16),
+    /// More than one TCP port.
+    Ports(PortRange),
     /// A network.
     Network(IpNetwork),
     /// A source address together with a TCP port.
@@ -86,6 +88,15 @@ pub enum ChainName {
     GuardOut,
     /// Resets what no redirect has seen.
     GuardOutSyn,
+    /// Forward filter, for traffic of nested containers: sends what is not TCP to
+    /// [`ChainName::BlockForward`].
+    GuardForward,
+    /// Refuses what arrives and cannot be captured.
+    BlockIn,
+    /// Refuses what the pod sends and cannot be captured.
+    BlockOut,
+    /// Refuses what nested containers send or get and cannot be captured.
+    BlockForward,
 }
 
 /// One rule: when all matches hold, the actions are done in order.
@@ -114,6 +125,10 @@ pub enum Match {
     FromLoopback,
     /// It leaves over the loopback interface: addressed to this pod.
     ToLoopback,
+    /// It came in over one of these interfaces.
+    FromInterfaces(Vec<String>),
+    /// ICMP of either family.
+    Icmp,
     /// The packet carries this mark.
     PacketMark(Mark),
     /// The connection carries this mark.
@@ -128,8 +143,12 @@ pub enum Match {
     TcpPorts(Vec<u16>),
     /// UDP, to this port.
     UdpPort(u16),
-    /// TCP, and the part that the set is about is in it.
+    /// UDP, from this port.
+    FromUdpPort(u16),
+    /// The part that the set is about is in it; where that has a port, it is TCP.
     In(SetName),
+    /// The source is in a set of destinations: it answers one of them.
+    FromAny(SetName),
     /// The destination is an IPv6 address that means something on one interface only.
     ToLinkLocal6,
     /// The destination is of this kind, as routing sees it.
@@ -158,6 +177,8 @@ pub enum Action {
     Return,
     /// Answer with a TCP reset.
     Reset,
+    /// Drop, and tell the sender by ICMP that it is forbidden.
+    Refuse,
     /// Send the connection to this port of the pod itself.
     Redirect(u16),
     /// Continue in another chain, then here.
@@ -190,6 +211,7 @@ pub(crate) enum HookKind {
 pub(crate) enum HookPoint {
     Prerouting,
     Input,
+    Forward,
     Output,
 }
 
@@ -215,6 +237,10 @@ impl ChainName {
             Self::GuardInSyn => "guard_in_syn",
             Self::GuardOut => "guard_out",
             Self::GuardOutSyn => "guard_out_syn",
+            Self::GuardForward => "guard_fwd",
+            Self::BlockIn => "block_in",
+            Self::BlockOut => "block_out",
+            Self::BlockForward => "block_fwd",
         }
     }
 
@@ -229,7 +255,9 @@ impl ChainName {
             Self::NatOut => (HookKind::Nat, HookPoint::Output, NAT_PRIORITY),
             Self::GuardIn => (HookKind::Filter, HookPoint::Input, 0),
             Self::GuardOut => (HookKind::Filter, HookPoint::Output, 0),
+            Self::GuardForward => (HookKind::Filter, HookPoint::Forward, 0),
             Self::InExempt | Self::OutExempt | Self::GuardInSyn | Self::GuardOutSyn => return None,
+            Self::BlockIn | Self::BlockOut | Self::BlockForward => return None,
         };
         Some(Hook { kind, point, priority })
     }

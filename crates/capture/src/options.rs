@@ -21,14 +21,52 @@ pub struct Options {
     /// Which probes of the host reach the application directly.
     pub probes: Probes,
     /// Ports of the pod that stay direct for those who dial them.
-    pub in_skip: BTreeSet<u16>,
+    pub in_skip: BTreeSet<PortRange>,
     /// Ports that the pod dials directly wherever they are.
-    pub out_skip: BTreeSet<u16>,
+    pub out_skip: BTreeSet<PortRange>,
     /// Destinations that the pod dials directly. Bits beyond the prefix are ignored, and
     /// networks may contain each other.
     pub out_skip_cidrs: BTreeSet<IpNetwork>,
     /// What happens to plaintext connections that arrive at the pod.
     pub inbound: Inbound,
+    /// Interfaces of the pod behind which guests are: what arrives there is outbound,
+    /// wherever it is addressed to.
+    pub guests: BTreeSet<String>,
+    /// What happens to traffic that cannot be captured.
+    pub uncaptured: Uncaptured,
+}
+
+/// Ports from the first to the last, both included. A first after the last is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortRange {
+    /// The lowest.
+    pub first: u16,
+    /// The highest.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Whether the port is among them.
+    #[must_use]
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
+impl From<u16> for PortRange {
+    fn from(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+}
+
+/// What happens to traffic that cannot be captured: everything but TCP and redirected
+/// lookups. ICMP, ICMPv6 and what stays in the pod always pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Uncaptured {
+    /// It goes where the pod sends it.
+    Pass,
+    /// It is refused in both directions, but to excluded destinations.
+    Block,
 }
 
 /// The in-pod listeners.

@@ -6,8 +6,10 @@
 //! *guards* without any state reset every open that reaches an application or the wire
 //! without a redirect or an exemption.
 
+mod block;
+
 use crate::model::{Action, AddrType, Chain, ChainName, Match, Rule, Ruleset, SetName};
-use crate::options::{Dns, Inbound, Options};
+use crate::options::{Dns, Inbound, Options, Uncaptured};
 use crate::sets::sets;
 
 /// Where name servers listen.
@@ -25,10 +27,16 @@ impl Ruleset {
             chain(ChainName::NatPre, nat_pre(options)),
             chain(ChainName::NatOut, nat_out(options)),
             chain(ChainName::GuardInSyn, guard_in_syn(options)),
-            chain(ChainName::GuardIn, vec![guard(ChainName::GuardInSyn)]),
             chain(ChainName::GuardOutSyn, guard_out_syn()),
-            chain(ChainName::GuardOut, vec![guard(ChainName::GuardOutSyn)]),
         ]);
+        let (mut guard_in, mut guard_out) =
+            (vec![guard(ChainName::GuardInSyn)], vec![guard(ChainName::GuardOutSyn)]);
+        if options.uncaptured == Uncaptured::Block {
+            chains.extend(block::chains(options));
+            guard_in.push(block::jump(ChainName::BlockIn));
+            guard_out.push(block::jump(ChainName::BlockOut));
+        }
+        chains.extend([chain(ChainName::GuardIn, guard_in), chain(ChainName::GuardOut, guard_out)]);
         Self { sets: sets(options), chains }
     }
 
@@ -120,6 +128,27 @@ fn nat_pre(options: &Options) -> Vec<Rule> {
         rule([Match::FromLoopback], [Action::Accept], "the pod to itself, the proxy to it"),
         rule([Match::NotTcp], [Action::Accept], "only TCP is captured on arrival"),
         only_opens(),
+    ];
+    if !options.guests.is_empty() {
+        rules.extend([
+            rule(
+                [from_guests(options)],
+                [Action::Jump(ChainName::OutExempt)],
+                "exemptions of what guests open",
+            ),
+            rule(
+                [Match::Tcp, from_guests(options)],
+                [Action::Redirect(options.ports.outbound)],
+                "what guests open is outbound",
+            ),
+        ]);
+    }
+    rules.extend([
+        rule(
+            [Match::Tcp, Match::NotTo(AddrType::Local)],
+            [Action::Jump(ChainName::OutExempt)],
+            "exemptions of what nested containers open",
+        ),
         rule(
             [Match::Tcp, Match::NotTo(AddrType::Local)],
             [Action::Redirect(options.ports.outbound)],
@@ -130,7 +159,7 @@ fn nat_pre(options: &Options) -> Vec<Rule> {
             [Action::Accept],
             "dialled at the proxy itself: left for the guard to reset",
         ),
-    ];
+    ]);
     if options.inbound == Inbound::Capture {
         rules.extend([
             jump(ChainName::InExempt),
@@ -191,6 +220,15 @@ fn guard_in_syn(options: &Options) -> Vec<Rule> {
                 [Action::Return],
                 "captured",
             ),
+        ]);
+        if !options.guests.is_empty() {
+            rules.push(rule(
+                [from_guests(options)],
+                [Action::Jump(ChainName::OutExempt)],
+                "exemptions of what guests open",
+            ));
+        }
+        rules.extend([
             jump(ChainName::InExempt),
             rule([Match::Tcp], [Action::Reset], "an arriving open that escaped the redirect"),
         ]);
@@ -235,6 +273,10 @@ fn only_opens() -> Rule {
 
 fn from_proxy(options: &Options) -> Rule {
     rule([Match::PacketMark(options.packet_mark)], [Action::Accept], "the proxy's own sockets")
+}
+
+fn from_guests(options: &Options) -> Match {
+    Match::FromInterfaces(options.guests.iter().cloned().collect())
 }
 
 fn jump(target: ChainName) -> Rule {

@@ -49,6 +49,7 @@ impl Display for Element {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Port(port) => port.fmt(f),
+            Self::Ports(range) => write!(f, "{}-{}", range.first, range.last),
             Self::Network(network) => network.fmt(f),
             Self::Probe(source, port) => write!(f, "{source} . {port}"),
         }
@@ -91,6 +92,7 @@ impl HookPoint {
         match self {
             Self::Prerouting => "prerouting",
             Self::Input => "input",
+            Self::Forward => "forward",
             Self::Output => "output",
         }
     }
@@ -117,6 +119,11 @@ impl Display for Match {
             Self::NotOpen => f.write_str("tcp flags & (fin | syn | rst | ack) != syn"),
             Self::FromLoopback => f.write_str("iifname \"lo\""),
             Self::ToLoopback => f.write_str("oifname \"lo\""),
+            Self::FromInterfaces(names) => {
+                let quoted: Vec<_> = names.iter().map(|name| format!("\"{name}\"")).collect();
+                write!(f, "iifname {{ {} }}", Joined(&quoted, ", "))
+            }
+            Self::Icmp => f.write_str("meta l4proto { icmp, ipv6-icmp }"),
             Self::PacketMark(mark) => {
                 write!(f, "meta mark & {:#x} == {:#x}", mark.mask, mark.value)
             }
@@ -126,6 +133,10 @@ impl Display for Match {
             Self::TcpPort(port) => write!(f, "tcp dport {port}"),
             Self::TcpPorts(ports) => write!(f, "tcp dport {{ {} }}", Joined(ports, ", ")),
             Self::UdpPort(port) => write!(f, "udp dport {port}"),
+            Self::FromUdpPort(port) => write!(f, "udp sport {port}"),
+            Self::FromAny(set) => {
+                write!(f, "{} @{}", looked_up(*set).replace("daddr", "saddr"), set.as_str())
+            }
             Self::In(set) => write!(f, "{} @{}", looked_up(*set), set.as_str()),
             Self::ToLinkLocal6 => f.write_str("ip6 daddr fe80::/10"),
             Self::To(kind) => write!(f, "fib daddr type {}", kind.as_str()),
@@ -160,6 +171,7 @@ impl Display for Action {
             Self::Accept => f.write_str("accept"),
             Self::Return => f.write_str("return"),
             Self::Reset => f.write_str("reject with tcp reset"),
+            Self::Refuse => f.write_str("reject with icmpx type admin-prohibited"),
             Self::Redirect(port) => write!(f, "redirect to :{port}"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
             Self::OwnZone => write!(f, "ct original zone set {OWN_ZONE}"),

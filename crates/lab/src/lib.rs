@@ -21,6 +21,7 @@ mod conf;
 mod errors;
 mod ground;
 mod http_client;
+mod kill_point;
 
 pub mod kube_api;
 mod kube_client;
@@ -45,6 +46,7 @@ mod sweep;
 pub use app::{AppError, AppErrorKind, Conversation, End, Reply, Server};
 pub use errors::{LabError, MeshError};
 pub use http_client::HttpError;
+pub use kill_point::KillPoint;
 pub use kube_client::{KubeClient, KubeError};
 pub use kubectl::KubectlError;
 pub use kubelet::{PodError, PodFailure};

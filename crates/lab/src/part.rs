@@ -224,6 +224,22 @@ impl Part {
         self.ready().await
     }
 
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(crate) async fn running(&self) -> Result<u32, PartError> {
+        self.pid().await.ok_or_else(|| self.state("does not run"))
+    }
+
+    pub(crate) fn not_traced(&self, source: ProcessError) -> PartError {
+        PartError::Start { part: format!("strace of {}", self.name), source }
+    }
+
+    pub(crate) fn not_watched(&self, source: TimedOut, tail: String) -> PartError {
+        PartError::NotReady { part: format!("strace of {}", self.name), source, tail }
+    }
+
     async fn take(&self) -> Result<Child, PartError> {
         self.child.lock().await.take().ok_or_else(|| self.state("was not started"))
     }

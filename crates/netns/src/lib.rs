@@ -35,8 +35,8 @@ pub use datagram::{dial_udp, listen_udp};
 pub use fence::{Fence, FenceError};
 pub use limit::{DescriptorLimit, raise_descriptor_limit};
 pub use listener::{
-    Families, ListenAny, ListenerFacts, PortUse, inspect_datagrams, inspect_listener, listen_any,
-    share_port,
+    Families, ListenAny, ListenerFacts, PortUse, inspect_datagrams, inspect_listener, is_listening,
+    listen_again, listen_any, share_port,
 };
 pub use loopback::{LoopbackError, LoopbackSockets, listen_loopback};
 pub use named::{NamedNetns, release_folder};

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::stat::fstat;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -91,6 +91,40 @@ pub(crate) fn bind_tcp(listen: &Listen, port_use: PortUse) -> io::Result<TcpList
 /// As `setsockopt(2)`.
 pub fn share_port(listener: &impl AsFd) -> io::Result<()> {
     SockRef::from(listener).set_reuse_port(true)
+}
+
+/// Whether a TCP socket listens. One that did may have been ended from outside
+/// (`SOCK_DESTROY`, as `ss -K` does) while its descriptor stayed open.
+///
+/// # Errors
+/// As `getsockopt(2)`.
+pub fn is_listening(socket: &impl AsFd) -> io::Result<bool> {
+    SockRef::from(socket).is_listener()
+}
+
+/// Has a TCP socket listen again that was ended from outside. It still has its address, and
+/// every duplicate of its descriptor hears of new connections again. Connections that had
+/// waited in it are gone.
+///
+/// # Errors
+/// As `connect(2)` and `listen(2)`; `EADDRINUSE` when somebody else listens there meanwhile.
+pub fn listen_again(socket: &impl AsFd, backlog: i32) -> io::Result<()> {
+    disconnect(socket)?;
+    SockRef::from(socket).listen(backlog)
+}
+
+/// Connecting to nowhere (`AF_UNSPEC`) takes back that the socket was shut down when it was
+/// ended.
+fn disconnect(socket: &impl AsFd) -> io::Result<()> {
+    let nowhere = libc::sockaddr {
+        sa_family: libc::sa_family_t::try_from(libc::AF_UNSPEC).unwrap_or_default(),
+        sa_data: [0; 14],
+    };
+    let length = libc::socklen_t::try_from(size_of_val(&nowhere)).unwrap_or_default();
+    #[expect(unsafe_code, reason = "nix and socket2 connect to addresses only")]
+    // SAFETY: the pointer is to a live local of `length` bytes, which is only read.
+    let status = unsafe { libc::connect(socket.as_fd().as_raw_fd(), &raw const nowhere, length) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// What a socket is that others open connections to, or send datagrams to.

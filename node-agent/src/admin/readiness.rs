@@ -1,6 +1,6 @@
 //! What the agent still waits for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Something without which the agent is not ready.
@@ -33,11 +33,12 @@ impl Condition {
 #[derive(Clone, Debug)]
 pub struct Readiness {
     missing: Arc<Mutex<BTreeSet<Condition>>>,
+    remarks: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self { missing: Arc::new(Mutex::new(Condition::ALL.into())) }
+        Self { missing: Arc::new(Mutex::new(Condition::ALL.into())), remarks: Arc::default() }
     }
 }
 
@@ -56,6 +57,23 @@ impl Readiness {
     #[must_use]
     pub fn waits_for(&self) -> Vec<&'static str> {
         self.lock().iter().map(|condition| condition.text()).collect()
+    }
+
+    /// Something is wrong that does not keep the agent from its work; nothing when `text` is
+    /// empty.
+    pub fn remark(&self, about: &'static str, text: &str) {
+        let mut remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        remarks.remove(about);
+        if !text.is_empty() {
+            remarks.insert(about, text.to_owned());
+        }
+    }
+
+    /// What is wrong, one line for each part that has a remark.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        remarks.iter().map(|(about, text)| format!("{about}: {text}")).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<Condition>> {

@@ -96,6 +96,7 @@ fn the_table() {
     let settings = Settings {
         excluded_namespaces: BTreeSet::from(["kube-system".to_owned()]),
         options: options(),
+        older: Older::Keep,
     };
     for case in labels().into_iter().chain(obstacles()) {
         let mut facts = pod("web");
@@ -109,17 +110,23 @@ fn the_table() {
             None => Enrollment::Capture(options()),
             Some(reason) => Enrollment::Skip(reason),
         };
-        assert_eq!(enrollment(&facts, Some(&namespace), &settings), expected, "{}", case.name);
+        assert_eq!(
+            enrollment(&facts, &Wishes::default(), Some(&namespace), &settings),
+            expected,
+            "{}",
+            case.name
+        );
     }
 }
 
 #[test]
 fn a_namespace_out_of_view_decides_nothing_that_the_pod_does_not_decide() {
-    let settings = Settings { excluded_namespaces: BTreeSet::new(), options: options() };
+    let settings =
+        Settings { excluded_namespaces: BTreeSet::new(), options: options(), older: Older::Keep };
     let decide = |label: Option<&str>| {
         let mut facts = pod("web");
         facts.dataplane_mode = label.map(str::to_owned);
-        enrollment(&facts, None, &settings)
+        enrollment(&facts, &Wishes::default(), None, &settings)
     };
     assert_eq!(decide(None), Enrollment::Skip(Reason::NamespaceUnknown));
     assert_eq!(decide(TYPO), Enrollment::Skip(Reason::NamespaceUnknown));
@@ -145,25 +152,4 @@ fn only_a_wish_releases() {
     ];
     assert!(wishes.iter().all(Reason::releases));
     assert!(!gaps.iter().any(Reason::releases));
-}
-
-#[test]
-fn a_pods_annotation_about_lookups_beats_the_setting() {
-    for (setting, own, expected) in [
-        (Dns::Off, None, Dns::Off),
-        (Dns::On, None, Dns::On),
-        (Dns::Off, Some("true"), Dns::On),
-        (Dns::On, Some("false"), Dns::Off),
-        (Dns::On, Some("False"), Dns::On),
-    ] {
-        let settings = Settings {
-            excluded_namespaces: BTreeSet::new(),
-            options: Options { dns: setting, ..options() },
-        };
-        let mut pod = pod("cart");
-        pod.dataplane_mode = Some("ambient".to_owned());
-        pod.dns_capture = own.map(str::to_owned);
-        let Enrollment::Capture(options) = enrollment(&pod, None, &settings) else { panic!() };
-        assert_eq!(options.dns, expected, "{setting:?} {own:?}");
-    }
 }

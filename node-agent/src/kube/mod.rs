@@ -81,6 +81,10 @@ pub enum EventReason {
     Released,
     /// Something in the pod differed from what it should be.
     Drifted,
+    /// Somebody in the pod undoes what is repaired, again and again.
+    Flapping,
+    /// An option of the pod means nothing.
+    BadOption,
 }
 
 impl EventReason {
@@ -90,6 +94,8 @@ impl EventReason {
             Self::CaptureFailed => ("CaptureFailed", "Warning"),
             Self::Released => ("Released", "Normal"),
             Self::Drifted => ("Drifted", "Warning"),
+            Self::Flapping => ("Flapping", "Warning"),
+            Self::BadOption => ("BadOption", "Warning"),
         }
     }
 }

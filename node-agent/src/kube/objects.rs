@@ -10,13 +10,13 @@ use kube::Resource;
 use serde::{Deserialize, Serialize};
 
 use super::probes::{self, SlimContainer};
+use crate::enrollment::Key;
 use crate::facts::{Annotations, NamespaceFacts, Network, Phase, PodFacts, PodName, PodUid};
 
 /// The label that puts pods and namespaces into the mesh.
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 /// Set by whoever injected a sidecar.
 const SIDECAR: &str = "sidecar.istio.io/status";
-const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
 /// Peers use the tunnel to a pod that has this.
 pub(super) const REDIRECTION: &str = "ambient.istio.io/redirection";
 /// What [`REDIRECTION`] says then.
@@ -112,7 +112,7 @@ impl SlimPod {
             service_account: spec.service_account_name.unwrap_or_else(|| "default".into()),
             dataplane_mode: take(labels, DATAPLANE_MODE),
             sidecar: annotations.contains_key(SIDECAR),
-            dns_capture: annotations.get(DNS_CAPTURE).cloned(),
+            options: options(&annotations),
             network: if spec.host_network == Some(true) { Network::Host } else { Network::Own },
             phase: match status.phase.as_deref() {
                 Some("Succeeded" | "Failed") => Phase::Ended,
@@ -147,6 +147,12 @@ impl SlimNamespace {
         let dataplane_mode = take(self.metadata.labels, DATAPLANE_MODE);
         Some(NamespaceFacts { name: self.metadata.name?, dataplane_mode })
     }
+}
+
+/// What the pod's owner wants for it.
+fn options(annotations: &BTreeMap<String, String>) -> BTreeMap<Key, String> {
+    let said = |key: Key| Some((key, annotations.get(key.annotation())?.clone()));
+    Key::ALL.into_iter().filter_map(said).collect()
 }
 
 fn take(labels: Option<BTreeMap<String, String>>, key: &str) -> Option<String> {
@@ -185,7 +191,7 @@ mod tests {
         assert_eq!(facts.service_account, "clerk");
         assert_eq!(facts.dataplane_mode.as_deref(), Some("ambient"));
         assert!(facts.sidecar && facts.terminating);
-        assert_eq!(facts.dns_capture.as_deref(), Some("true"));
+        assert_eq!(facts.options, [(Key::DnsCapture, "true".to_owned())].into());
         assert_eq!((facts.network, facts.phase), (Network::Host, Phase::Ended));
         let ips: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         assert_eq!(facts.ips, ips);

@@ -5,7 +5,9 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use netns::{ListenerFacts, PodNetns, inspect_datagrams, inspect_listener};
+use netns::{
+    ListenerFacts, PodNetns, inspect_datagrams, inspect_listener, is_listening, listen_again,
+};
 use zds::{Carries, GiveBack, GivenListener, ListenAt, Lookups};
 
 /// What the agent holds of one pod. Each of the two is there as a whole or not at all.
@@ -104,6 +106,22 @@ impl HeldListener {
     #[must_use]
     pub fn inode(&self) -> u64 {
         self.inode
+    }
+
+    /// Whether it still is what it was opened as. A process in the pod that may end others'
+    /// sockets can end it; one that datagrams come to outlives that.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.at.carries() == Carries::Datagrams || is_listening(&*self.socket).unwrap_or(false)
+    }
+
+    /// Opens it again after it was ended. Whoever has a duplicate, ztunnel above all, accepts
+    /// from it again.
+    ///
+    /// # Errors
+    /// As `listen(2)`; `EADDRINUSE` when somebody else has taken its place.
+    pub fn listen_again(&self) -> io::Result<()> {
+        listen_again(&*self.socket, super::open::BACKLOG)
     }
 
     /// A duplicate to accept from, or to read from.

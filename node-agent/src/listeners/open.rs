@@ -12,7 +12,7 @@ use super::HeldListener;
 use crate::inside::inside;
 
 /// Connections that may wait while there is no ztunnel; the pod's `somaxconn` caps it.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// What a proxy serves: outbound, inbound plaintext, tunnels.
 const PORTS: [u16; 3] = [port::OUTBOUND, port::INBOUND_PLAIN, port::INBOUND_HBONE];

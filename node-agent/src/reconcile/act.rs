@@ -6,9 +6,9 @@ use super::effects::EffectError;
 use super::plan::Action;
 use super::pod::State;
 use super::run::Reconciler;
-use crate::enrollment;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
+use crate::rules::Found;
 
 impl Reconciler {
     pub(super) async fn netns(
@@ -46,22 +46,19 @@ impl Reconciler {
             Action::Look => self.look(uid, held).await,
             Action::Capture(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
+                self.let_probes_through(uid, options).await;
                 effects.capture(&facts, &netns, options).await?;
                 self.captured(&facts, held, netns, options);
                 Ok(())
             }
             Action::Repair(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
+                self.let_probes_through(uid, options).await;
                 effects.repair(&facts, &netns, options).await?;
                 self.captured(&facts, held, netns, options);
                 Ok(())
             }
-            Action::Verify(options) => {
-                let (facts, netns) = self.subject(uid, held).await?;
-                let drifts = effects.verify(&facts, &netns, options).await?;
-                self.verified(&facts, &drifts);
-                Ok(())
-            }
+            Action::Verify(options) => self.verify(uid, held, options).await,
             Action::Annotate(said) => self.annotate(uid, said).await,
             Action::Withdraw => {
                 self.annotate(uid, &Annotations::default()).await?;
@@ -78,7 +75,14 @@ impl Reconciler {
         }
     }
 
-    async fn subject(
+    /// The node's own probes reach the pod, at the ports that its rules exempt. Before its
+    /// rules stand: until then, the source of a probe means nothing to the pod.
+    pub(super) async fn let_probes_through(&self, uid: &PodUid, options: &capture::Options) {
+        let ips = self.table().addresses(uid);
+        self.inner.effects.host.exempt(uid, &ips, &options.probes.ports).await;
+    }
+
+    pub(super) async fn subject(
         &self,
         uid: &PodUid,
         held: &mut Option<PodNetns>,
@@ -89,13 +93,18 @@ impl Reconciler {
 
     async fn look(&self, uid: &PodUid, held: &mut Option<PodNetns>) -> Result<(), EffectError> {
         let (facts, netns) = self.subject(uid, held).await?;
-        let wanted = enrollment::options(&facts, &self.inner.settings);
-        let captured = self.inner.effects.look(&facts, &netns, &wanted).await?;
+        let wanted = self.options(uid);
+        let found = self.inner.effects.look(&facts, &netns, &wanted).await?;
+        let captured = found != Found::Nothing;
+        if captured {
+            self.let_probes_through(uid, &wanted).await;
+        }
         *held = captured.then_some(netns);
-        let options = self.inner.settings.options.clone();
         self.enter(uid, |pod| {
             pod.state = if captured { State::Captured } else { State::Outside };
-            pod.applied = captured.then_some(options);
+            // What is neither nothing nor as wanted is unknown: it is replaced, without a
+            // gap, or removed.
+            pod.applied = (found == Found::AsWanted).then_some(wanted);
             pod.due = captured;
         });
         Ok(())
@@ -118,19 +127,14 @@ impl Reconciler {
         self.tell(facts, EventReason::Captured, "traffic goes through ztunnel".into());
     }
 
-    fn verified(&self, facts: &PodFacts, drifts: &[crate::rules::Drift]) {
-        self.enter(&facts.uid, |pod| pod.due = false);
-        if drifts.is_empty() {
-            return;
-        }
-        self.inner.metrics.repaired();
-        let drifts = crate::rules::list(drifts);
-        tracing::warn!(pod = %facts.name, uid = %facts.uid, %drifts, "pod had drifted, repaired");
-        self.tell(facts, EventReason::Drifted, format!("repaired: {drifts}"));
-    }
-
     async fn annotate(&self, uid: &PodUid, said: &Annotations) -> Result<(), EffectError> {
         let facts = self.facts(uid).ok_or(EffectError::NoFacts)?;
+        // What was said before must not be heard after it.
+        let telling = self.slot(uid).telling().take();
+        if let Some(telling) = telling {
+            // Fails only when the runtime ends.
+            let _ = telling.await;
+        }
         self.inner.effects.api.annotate(&facts, said).await?;
         // The watch will show it too; until then it need not be written again.
         self.change(|table| {

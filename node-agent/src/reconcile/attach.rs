@@ -173,6 +173,7 @@ impl Reconciler {
         abandoned: &CancellationToken,
     ) -> Result<(), EffectError> {
         let effects = &self.inner.effects;
+        self.let_probes_through(&facts.uid, options).await;
         // Asked again for a pod that is captured: what is in place stays in place.
         if self.table().get(&facts.uid).is_some_and(|pod| pod.state == State::Captured) {
             return effects.repair(facts, netns, options).await;
@@ -193,6 +194,8 @@ impl Reconciler {
     ) -> Result<(), EffectError> {
         let outside = self.table().get(uid).is_some_and(|pod| pod.state == State::Outside);
         if outside && held.take().is_some() {
+            self.inner.effects.observer.forget(uid);
+            self.inner.effects.host.release(uid);
             self.inner.effects.link.del(uid).await?;
         }
         Ok(())
@@ -222,6 +225,7 @@ impl Reconciler {
         if let Err(error) = self.inner.effects.store.forget(uid, container_id).await {
             tracing::warn!(%uid, %error, "record of a pod that was not let in stays");
         }
+        self.inner.effects.host.release(uid);
         self.change(|table| table.forgotten(uid));
     }
 

@@ -54,6 +54,8 @@ impl Reconciler {
         self.inner.effects.undo(&uid, netns).await;
         *held = None;
         self.detach(&uid, container_id).await;
+        drop(held);
+        self.wake(&uid);
     }
 
     /// DEL: never fails, never waits long. What takes longer is done afterwards.

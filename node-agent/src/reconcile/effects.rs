@@ -3,12 +3,13 @@
 
 use capture::{Dns, Options};
 use netns::PodNetns;
-use zds::{Lookups, WorkloadInfo};
+use zds::{ListenAt, Lookups, WorkloadInfo};
 
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::{KubeApi, KubeError};
+use crate::observe::Observer;
 use crate::pod_netns::{LocateError, Locator, Store, StoreError};
-use crate::rules::{Drift, HostProbes, Rules, RulesError};
+use crate::rules::{HostProbes, Rules, RulesError};
 use crate::ztunnel_link::{Ack, LinkError, Workload, ZtunnelLink};
 
 /// Which step failed.
@@ -38,6 +39,14 @@ pub enum EffectError {
     /// The record on disk.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A listener that was ended cannot be opened again.
+    #[error("open listener {at} of the pod again: {source}")]
+    Listener {
+        /// Which one.
+        at: ListenAt,
+        /// The system's answer: somebody else may listen there.
+        source: std::io::Error,
+    },
     /// Whoever asked for it has hung up, or the agent stops.
     #[error("given up while it was under way: the runtime hung up, or the agent stops")]
     Abandoned,
@@ -52,6 +61,8 @@ pub struct Effects {
     pub host: HostProbes,
     /// ztunnel.
     pub link: ZtunnelLink,
+    /// What the kernel says about captured pods.
+    pub observer: Observer,
     /// Finding namespaces.
     pub locator: Locator,
     /// What the plugin told.
@@ -77,7 +88,7 @@ impl Effects {
         let outcome = async {
             // Also when ztunnel serves the pod already: that may be in an earlier sandbox.
             self.link.add(&facts.uid, workload(facts, options), netns.clone()).await?;
-            self.apply_and_observe(netns, options).await
+            self.apply_and_observe(&facts.uid, netns, options).await
         };
         match outcome.await {
             Ok(()) => Ok(()),
@@ -100,7 +111,7 @@ impl Effects {
         if self.link.ack(&facts.uid) != Ack::Serving || self.joins(facts, &workload) {
             self.link.add(&facts.uid, workload.clone(), netns.clone()).await?;
         }
-        self.apply_and_observe(netns, options).await?;
+        self.apply_and_observe(&facts.uid, netns, options).await?;
         self.close_name_server(facts, workload, netns).await
     }
 
@@ -124,22 +135,10 @@ impl Effects {
         Ok(())
     }
 
-    async fn apply_and_observe(
-        &self,
-        netns: &PodNetns,
-        options: &Options,
-    ) -> Result<(), EffectError> {
-        self.rules.apply(netns, options).await?;
-        let drifts = self.rules.verify(netns, options).await?;
-        if drifts.is_empty() {
-            return Ok(());
-        }
-        Err(RulesError::NotAsIntended { step: "applying the rules", drifts }.into())
-    }
-
     /// Takes back a capture, in reverse order. What cannot be taken back is logged: the
     /// caller has an error to report already.
     pub(super) async fn undo(&self, uid: &PodUid, netns: &PodNetns) {
+        self.observer.forget(uid);
         // Connections that were redirected meanwhile would go on in clear text.
         if let Err(error) = self.rules.end_connections(netns).await {
             tracing::error!(%uid, %error, "cannot end the connections of a failed capture");
@@ -150,53 +149,33 @@ impl Effects {
         if let Err(error) = self.link.del(uid).await {
             tracing::error!(%uid, %error, "cannot make ztunnel let go of a failed capture");
         }
+        self.host.release(uid);
     }
 
-    /// Compares a pod with what it should be and repairs it in place. Returns what had
-    /// been wrong.
-    pub(super) async fn verify(
+    /// Has ztunnel serve a captured pod as it should.
+    pub(super) async fn keep_served(
         &self,
         facts: &PodFacts,
         netns: &PodNetns,
         options: &Options,
-    ) -> Result<Vec<Drift>, EffectError> {
+    ) -> Result<(), EffectError> {
         let workload = workload(facts, options);
         let lacks = self.link.lacks_listeners(&facts.uid, netns, workload.lookups);
         if lacks || self.joins(facts, &workload) {
             self.link.add(&facts.uid, workload.clone(), netns.clone()).await?;
         }
-        let drifts = self.rules.verify(netns, options).await?;
-        if !drifts.is_empty() {
-            self.apply_and_observe(netns, options).await?;
-        }
-        self.close_name_server(facts, workload, netns).await?;
-        Ok(drifts)
-    }
-
-    /// Whether a pod of an earlier life of the agent is captured. If so, ztunnel is told:
-    /// it may have been restarted as well.
-    pub(super) async fn look(
-        &self,
-        facts: &PodFacts,
-        netns: &PodNetns,
-        options: &Options,
-    ) -> Result<bool, EffectError> {
-        if !self.rules.present(netns).await? {
-            return Ok(false);
-        }
-        match self.link.add(&facts.uid, workload(facts, options), netns.clone()).await {
-            // It is on the roster now: the next ztunnel finds it in its snapshot.
-            Ok(()) | Err(LinkError::NoZtunnel) => Ok(true),
-            Err(error) => Err(error.into()),
-        }
+        self.close_name_server(facts, workload, netns).await
     }
 
     /// The last step out: end what is left while NAT stands, then nothing of ours stays.
     pub(super) async fn remove(&self, uid: &PodUid, netns: &PodNetns) -> Result<(), EffectError> {
+        self.observer.forget(uid);
         // ztunnel closes its ends by itself; what it leaves is ended after it.
         self.link.del(uid).await?;
         self.rules.end_connections(netns).await?;
-        Ok(self.rules.remove(netns).await?)
+        self.rules.remove(netns).await?;
+        self.host.release(uid);
+        Ok(())
     }
 
     /// The pod ends. Its rules end with its namespace.
@@ -205,6 +184,9 @@ impl Effects {
         uid: &PodUid,
         container_id: Option<&str>,
     ) -> Result<(), EffectError> {
+        // Its sockets would keep the namespace alive.
+        self.observer.forget(uid);
+        self.host.release(uid);
         let stored = match container_id {
             Some(container_id) => self.store.forget(uid, container_id).await,
             None => Ok(()),

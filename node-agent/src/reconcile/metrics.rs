@@ -1,14 +1,19 @@
 //! The room's metrics.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::plan::Action;
 use super::pod::State;
 use super::table::Table;
+use crate::rules::Kind;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TypeLabel {
@@ -20,12 +25,28 @@ struct StateLabel {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+/// Repairs in place: a few milliseconds alone, seconds on a node that does nothing else.
+#[derive(Clone, Debug)]
+struct RepairSeconds(Histogram);
+
+impl Default for RepairSeconds {
+    fn default() -> Self {
+        Self(Histogram::new([0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]))
+    }
+}
+
 /// What is counted about pods.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     actions: Family<TypeLabel, Counter>,
     failures: Family<TypeLabel, Counter>,
-    repairs: Counter,
+    repairs: Family<KindLabel, Counter>,
+    repair_seconds: RepairSeconds,
     pods: Family<StateLabel, Gauge>,
 }
 
@@ -36,8 +57,11 @@ impl Metrics {
         registry.register("nodeagent_reconcile_events", actions, self.actions.clone());
         let failures = "steps for pods that failed, by type";
         registry.register("sluice_agent_reconcile_failures", failures, self.failures.clone());
-        let repairs = "captured pods found different from what they should be, and repaired";
+        let repairs =
+            "captured pods found different from what they should be, and repaired, by what it was";
         registry.register("sluice_agent_drift_repairs", repairs, self.repairs.clone());
+        let took = "seconds from looking at a captured pod that differs to its being right again";
+        registry.register("sluice_agent_repair_seconds", took, self.repair_seconds.0.clone());
         registry.register("sluice_agent_pods", "pods of this node, by state", self.pods.clone());
     }
 
@@ -49,8 +73,11 @@ impl Metrics {
         self.failures.get_or_create(&TypeLabel { r#type: action.name() }).inc();
     }
 
-    pub(super) fn repaired(&self) {
-        self.repairs.inc();
+    pub(super) fn repaired(&self, kinds: &BTreeSet<Kind>, took: Duration) {
+        for kind in kinds {
+            self.repairs.get_or_create(&KindLabel { kind: kind.name() }).inc();
+        }
+        self.repair_seconds.0.observe(took.as_secs_f64());
     }
 
     pub(super) fn count(&self, table: &Table) {

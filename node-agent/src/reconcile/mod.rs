@@ -11,9 +11,12 @@ mod act;
 mod attach;
 mod check;
 mod effects;
+mod flaps;
+mod inspect;
 mod metrics;
 mod plan;
 mod pod;
+mod repair;
 mod report;
 mod run;
 mod table;
@@ -28,5 +31,9 @@ pub use pod::{Attachment, Pod, State, captured_annotations};
 pub use run::{Pace, Reconciler};
 pub use table::{Fact, Table};
 
+#[cfg(test)]
+mod options_tests;
+#[cfg(test)]
+mod probes_tests;
 #[cfg(test)]
 mod tests;

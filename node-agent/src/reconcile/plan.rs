@@ -106,12 +106,20 @@ fn outside(pod: &Pod, reason: &Reason) -> Action {
 }
 
 fn captured(pod: &Pod, options: &Options, ack: &Ack) -> Action {
-    if pod.applied.as_ref() != Some(options) || matches!(ack, Ack::Refused(_)) {
-        return Action::Repair(options.clone());
+    match &pod.applied {
+        Some(applied) if applied != options => return Action::Repair(options.clone()),
+        Some(_) => {}
+        // Found so after a restart, damaged or of other options. To close it, ztunnel is not
+        // needed.
+        None => return Action::Verify(options.clone()),
     }
-    // Looking comes before telling: what is told was observed.
+    // Looking comes before telling: what is told was observed. And before what ztunnel has
+    // to say: whether clear text may pass does not depend on it.
     if pod.due {
         return Action::Verify(options.clone());
+    }
+    if matches!(ack, Ack::Refused(_)) {
+        return Action::Repair(options.clone());
     }
     match &pod.facts {
         Some(facts) if facts.annotations != captured_annotations() => {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use capture::Options;
 
+use crate::enrollment::{Mistake, Wishes};
 use crate::facts::{Annotations, PodFacts};
 
 /// How far a pod is in or out of the mesh.
@@ -74,6 +75,12 @@ pub struct Attachment {
 pub struct Pod {
     /// What the API shows; `None` when it shows no such pod (any more).
     pub facts: Option<PodFacts>,
+    /// What it wants of us, from all that it said.
+    pub wishes: Wishes,
+    /// What it says that means nothing.
+    pub mistakes: Vec<Mistake>,
+    /// Mistakes that people have been told.
+    pub told: Vec<Mistake>,
     /// Where its namespace is, if the plugin ever told.
     pub attachment: Option<Attachment>,
     /// How far it is in or out.
@@ -96,6 +103,9 @@ impl Pod {
     pub fn new() -> Self {
         Self {
             facts: None,
+            wishes: Wishes::default(),
+            mistakes: Vec::new(),
+            told: Vec::new(),
             attachment: None,
             state: State::Unknown,
             applied: None,
@@ -104,6 +114,12 @@ impl Pod {
             trouble: None,
             listed: false,
         }
+    }
+
+    /// Takes in what the API shows. What was said before counts where this means nothing.
+    pub fn learn(&mut self, facts: PodFacts) {
+        (self.wishes, self.mistakes) = self.wishes.hear(&facts.options);
+        self.facts = Some(facts);
     }
 }
 

@@ -31,9 +31,23 @@ impl Reconciler {
             }
             Action::Capture(_) => self.tell(&facts, EventReason::CaptureFailed, text),
             Action::Verify(_) | Action::Repair(_) if state == State::Captured => {
-                self.tell_repairing(facts, text);
+                self.tell_repairing(&facts, &text);
             }
             _ => {}
+        }
+    }
+
+    /// What a pod's annotations say that means nothing, once per change.
+    pub(super) fn tell_mistakes(&self, uid: &PodUid) {
+        let (mistakes, facts) = {
+            let mut table = self.table();
+            let mistakes = table.untold(uid, &self.inner.settings);
+            (mistakes, table.get(uid).and_then(|pod| pod.facts.clone()))
+        };
+        let Some(facts) = facts else { return };
+        for mistake in mistakes {
+            tracing::warn!(pod = %facts.name, %uid, %mistake, "option of the pod means nothing");
+            self.tell(&facts, EventReason::BadOption, mistake.to_string());
         }
     }
 
@@ -49,13 +63,25 @@ impl Reconciler {
 
     /// The pod stays captured; what it says to peers is not touched, for this may be written
     /// after a release has begun. People learn what is wrong.
-    fn tell_repairing(&self, facts: PodFacts, text: String) {
-        let this = self.clone();
-        self.inner.tasks.spawn(async move {
-            let text = format!("repairing: {text}");
+    pub(super) fn tell_repairing(&self, facts: &PodFacts, reason: &str) {
+        let text = format!("repairing: {reason}");
+        // Believed at once, so that "captured" is written again when it is.
+        self.change(|table| {
+            if let Some(facts) = table.get_mut(&facts.uid).and_then(|pod| pod.facts.as_mut()) {
+                facts.annotations.observed = Some(text.clone());
+            }
+        });
+        let slot = self.slot(&facts.uid);
+        let mut telling = slot.telling();
+        let (this, facts, before) = (self.clone(), facts.clone(), telling.take());
+        *telling = Some(self.inner.tasks.spawn(async move {
+            if let Some(before) = before {
+                // Fails only when the runtime ends.
+                let _ = before.await;
+            }
             if let Err(error) = this.inner.effects.api.observed(&facts, &text).await {
                 tracing::debug!(pod = %facts.name, %error, "repair is not written on the pod");
             }
-        });
+        }));
     }
 }

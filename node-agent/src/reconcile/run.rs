@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use netns::PodNetns;
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::effects::{Effects, workload};
+use super::flaps::Flaps;
 use super::metrics::Metrics;
 use super::plan::Action;
 use super::pod::{Attachment, Pod};
 use super::table::{Fact, Table};
-use crate::enrollment::{self, Settings};
+use crate::enrollment::Settings;
 use crate::facts::{PodFacts, PodUid};
 use crate::pod_netns::Record;
 
@@ -29,8 +31,10 @@ pub struct Pace {
     pub withdraw_wait: Duration,
     /// How long the connections of a leaving pod may take to end.
     pub drain_deadline: Duration,
-    /// How often every captured pod is looked at.
+    /// How often every captured pod is looked at, though nothing was heard of it.
     pub verify_interval: Duration,
+    /// How often it is compared fully, though nothing was seen.
+    pub compare_interval: Duration,
 }
 
 /// One pod's turn: whoever acts on the pod holds `held`.
@@ -39,6 +43,20 @@ pub(super) struct Slot {
     pub(super) wake: Notify,
     /// The namespace of a pod that is in the mesh, kept open for as long as it is.
     pub(super) held: Arc<tokio::sync::Mutex<Option<PodNetns>>>,
+    flaps: Mutex<Flaps>,
+    /// What people are being told about the pod; the next thing is told after it.
+    telling: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Slot {
+    /// How often the pod was repaired lately.
+    pub(super) fn flaps(&self) -> MutexGuard<'_, Flaps> {
+        self.flaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn telling(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Keeps every pod of the node where it belongs.
@@ -98,6 +116,7 @@ impl Reconciler {
     pub fn observe(&self, fact: Fact) {
         let pods = self.change(|table| table.observe(fact));
         for uid in pods {
+            self.tell_mistakes(&uid);
             self.wake(&uid);
         }
     }
@@ -239,7 +258,9 @@ impl Reconciler {
         let facts = self.facts(uid);
         if let Some(facts) = facts.filter(|facts| facts.annotations.redirection) {
             tracing::warn!(pod = %facts.name, %uid, %error, "captured pod is not found again yet");
-            let workload = workload(&facts, &enrollment::options(&facts, &self.inner.settings));
+            let options = self.options(uid);
+            self.let_probes_through(uid, &options).await;
+            let workload = workload(&facts, &options);
             self.inner.effects.link.restore(uid, workload, None);
         }
     }
@@ -247,6 +268,10 @@ impl Reconciler {
     pub(super) fn plan(&self, uid: &PodUid) -> Action {
         let ack = self.inner.effects.link.ack(uid);
         self.table().plan(uid, &self.inner.settings, &ack)
+    }
+
+    pub(super) fn options(&self, uid: &PodUid) -> capture::Options {
+        self.table().options(uid, &self.inner.settings)
     }
 
     pub(super) fn facts(&self, uid: &PodUid) -> Option<PodFacts> {

@@ -1,10 +1,13 @@
 //! PURE. What the agent believes about every pod of its node.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use capture::Options;
 
 use super::plan::{Action, plan};
 use super::pod::{Attachment, Pod, State};
-use crate::enrollment::{Enrollment, Reason, Settings, enrollment};
+use crate::enrollment::{self, Enrollment, Mistake, Reason, Settings, enrollment};
 use crate::facts::{NamespaceFacts, PodFacts, PodUid};
 use crate::ztunnel_link::Ack;
 
@@ -103,7 +106,7 @@ impl Table {
         pod.attachment = Some(attachment);
         pod.ending = false;
         if !pod.listed || pod.facts.is_none() {
-            pod.facts = Some(facts);
+            pod.learn(facts);
         }
     }
 
@@ -127,7 +130,11 @@ impl Table {
             return;
         };
         match pod.facts.take().filter(|_| pod.listed) {
-            Some(facts) => *pod = Pod { facts: Some(facts), listed: true, ..Pod::new() },
+            Some(facts) => {
+                let Pod { wishes, mistakes, told, .. } = std::mem::take(pod);
+                let facts = Some(facts);
+                *pod = Pod { facts, wishes, mistakes, told, listed: true, ..Pod::new() };
+            }
             None => drop(self.pods.remove(uid)),
         }
     }
@@ -140,7 +147,41 @@ impl Table {
         if facts.ips.is_empty() {
             facts.ips = pod.attachment.as_ref().map(|a| a.ips.clone()).unwrap_or_default();
         }
-        Some(enrollment(&facts, self.namespaces.get(&facts.name.namespace), settings))
+        let namespace = self.namespaces.get(&facts.name.namespace);
+        Some(enrollment(&facts, &pod.wishes, namespace, settings))
+    }
+
+    /// The rules of the pod, if it is captured.
+    #[must_use]
+    pub fn options(&self, uid: &PodUid, settings: &Settings) -> Options {
+        match self.pods.get(uid) {
+            Some(Pod { facts: Some(facts), wishes, .. }) => {
+                enrollment::options(facts, wishes, settings)
+            }
+            Some(Pod { wishes, .. }) => wishes.options(&settings.options),
+            None => settings.options.clone(),
+        }
+    }
+
+    /// All addresses of a pod that anybody has told.
+    #[must_use]
+    pub fn addresses(&self, uid: &PodUid) -> Vec<IpAddr> {
+        let pod = self.pods.get(uid);
+        let facts = pod.and_then(|pod| pod.facts.as_ref()).map(|facts| &facts.ips);
+        let attachment = pod.and_then(|pod| pod.attachment.as_ref()).map(|told| &told.ips);
+        facts.into_iter().chain(attachment).flatten().copied().collect()
+    }
+
+    /// Mistakes of a pod that belongs to the mesh, each once.
+    pub fn untold(&mut self, uid: &PodUid, settings: &Settings) -> Vec<Mistake> {
+        if !matches!(self.wanted(uid, settings), Some(Enrollment::Capture(_))) {
+            return Vec::new();
+        }
+        let Some(pod) = self.pods.get_mut(uid) else {
+            return Vec::new();
+        };
+        let told = std::mem::replace(&mut pod.told, pod.mistakes.clone());
+        pod.mistakes.iter().filter(|mistake| !told.contains(mistake)).cloned().collect()
     }
 
     /// What is to be done about one pod now.
@@ -176,7 +217,7 @@ impl Table {
         if pod.facts.as_ref() == Some(&facts) {
             return None;
         }
-        pod.facts = Some(facts);
+        pod.learn(facts);
         pod.due = true;
         Some(uid)
     }

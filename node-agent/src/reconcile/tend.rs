@@ -13,6 +13,8 @@ use crate::facts::PodUid;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often news of a pod are listened to that has a crowd of them.
+const BETWEEN_GLANCES: Duration = Duration::from_millis(20);
 /// How often the connections of a leaving pod are counted.
 const DRAIN_LOOK: Duration = Duration::from_millis(250);
 
@@ -60,7 +62,19 @@ impl Reconciler {
                 () = self.inner.stop.cancelled() => return,
                 () = slot.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
+                () = self.alarmed(uid) => {}
             }
+        }
+    }
+
+    /// Until the kernel has news about the pod that are not good. Others do not end a pause.
+    async fn alarmed(&self, uid: &PodUid) {
+        loop {
+            self.inner.effects.observer.noticed(uid).await;
+            if self.glance(uid).is_some() {
+                return;
+            }
+            tokio::time::sleep(BETWEEN_GLANCES).await;
         }
     }
 
@@ -72,7 +86,7 @@ impl Reconciler {
         let interval = self.inner.pace.verify_interval;
         if tending.looked.elapsed() >= interval {
             tending.looked = Instant::now();
-            self.mark_due(uid);
+            self.glance(uid);
         }
         tending.note(self.state(uid));
         let action = self.plan(uid);
@@ -87,6 +101,12 @@ impl Reconciler {
                 let left =
                     if self.is_drained(uid, &mut held).await { Duration::ZERO } else { left };
                 return self.wait_or_enter(uid, left, left.min(DRAIN_LOOK), State::Drained);
+            }
+            Action::Verify(_) => {
+                let rest = self.rest_before_repair(uid, slot);
+                if !rest.is_zero() {
+                    return Next::After(rest);
+                }
             }
             _ => {}
         }
@@ -116,12 +136,6 @@ impl Reconciler {
             slots.pods.remove(uid);
         }
         !known
-    }
-
-    fn mark_due(&self, uid: &PodUid) {
-        if let Some(pod) = self.table().get_mut(uid) {
-            pod.due = true;
-        }
     }
 
     fn state(&self, uid: &PodUid) -> State {

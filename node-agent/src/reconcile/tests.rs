@@ -94,7 +94,7 @@ async fn what_somebody_breaks_in_a_pod_is_repaired_and_reported() {
     pod.run("nft flush ruleset");
     eventually("the rules are back", || async { is_redirected(&pod) }).await;
     eventually("it is counted and told", || async {
-        node.metric("sluice_agent_drift_repairs_total 1")
+        node.metric("sluice_agent_drift_repairs_total{kind=\"rules\"} 1")
             && api.events().contains(&"Drifted".to_owned())
     })
     .await;

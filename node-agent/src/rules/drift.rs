@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use zds::ListenAt;
+
 use super::Missing;
 
 /// One difference between a pod and what it should be.
@@ -11,6 +13,52 @@ pub enum Drift {
     Ruleset(capture::Drift),
     /// In the policy route.
     PolicyRoute(Missing),
+    /// A listener of ours was ended from outside.
+    Listener(ListenAt),
+}
+
+/// What differences are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// The table: clear text may pass.
+    Rules,
+    /// The policy rule or route: nothing passes.
+    PolicyRoute,
+    /// A listener: nothing passes.
+    Listener,
+    /// What IPv6 needs, which was switched on after the capture.
+    Ipv6,
+}
+
+impl Kind {
+    /// Its name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::PolicyRoute => "policy_route",
+            Self::Listener => "listener",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+}
+
+impl Drift {
+    /// What it is counted by, as long as nothing else is known.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Ruleset(_) => Kind::Rules,
+            Self::PolicyRoute(_) => Kind::PolicyRoute,
+            Self::Listener(_) => Kind::Listener,
+        }
+    }
+
+    /// Whether only IPv6 misses it.
+    #[must_use]
+    pub fn is_of_v6(&self) -> bool {
+        matches!(self, Self::PolicyRoute(Missing::Rule("IPv6") | Missing::Route("IPv6")))
+    }
 }
 
 impl fmt::Display for Drift {
@@ -23,6 +71,7 @@ impl fmt::Display for Drift {
             Self::PolicyRoute(Missing::Route(family)) => {
                 write!(f, "{family} route of marked packets is missing")
             }
+            Self::Listener(at) => write!(f, "listener {at} was closed by somebody else"),
         }
     }
 }

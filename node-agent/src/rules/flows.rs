@@ -3,10 +3,17 @@
 
 use std::path::PathBuf;
 
+use capture::Options;
 use netns::PodNetns;
 use zds::{CONNMARK, PACKET_MARK, port};
 
 use super::command::{CommandError, Runner};
+use super::older::{self, Ends, Sockets};
+
+/// A connection that carries bytes, in either direction.
+const ALIVE: [&str; 4] = ["state", "synchronized", "exclude", "time-wait"];
+/// Sockets that one filter names; the kernel takes a few hundred.
+const AT_ONCE: usize = 64;
 
 /// Counts and ends connections of a pod.
 #[derive(Clone, Debug)]
@@ -20,8 +27,7 @@ impl Flows {
     /// How many connections between the application and ztunnel live. Tunnels do not
     /// count: peers keep idle ones open.
     pub(super) async fn count(&self, netns: &PodNetns) -> Result<usize, CommandError> {
-        let states = ["-tnH", "state", "synchronized", "exclude", "time-wait"];
-        let listing = self.ss(netns, &states, &proxied()).await?;
+        let listing = self.ss(netns, &[&["-tnH"], &ALIVE[..]].concat(), &proxied()).await?;
         Ok(listing.lines().filter(|line| !line.trim().is_empty()).count())
     }
 
@@ -29,6 +35,46 @@ impl Flows {
     /// are reset as long as NAT stands.
     pub(super) async fn end(&self, netns: &PodNetns) -> Result<(), CommandError> {
         self.ss(netns, &["-K", "-tnH", "state", "connected"], &of_ztunnel()).await.map(drop)
+    }
+
+    /// Ends connections that are direct although these rules would lead them to ztunnel.
+    /// Both ends hear of it by a reset. Returns how many.
+    pub(super) async fn end_older(
+        &self,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<usize, CommandError> {
+        let older = older::older(&self.sockets(netns).await?, options);
+        let (v4, v6): (Vec<Ends>, Vec<Ends>) =
+            older.into_iter().partition(|ends| ends.local.is_ipv4());
+        let mut ended = 0;
+        for chunk in v4.chunks(AT_ONCE).chain(v6.chunks(AT_ONCE)) {
+            let arguments = [&["-K", "-tnH"], &ALIVE[..]].concat();
+            ended += self.ss(netns, &arguments, &older::filter(chunk)).await?.lines().count();
+        }
+        Ok(ended)
+    }
+
+    async fn sockets(&self, netns: &PodNetns) -> Result<Sockets, CommandError> {
+        let alive = [&["-tnH"], &ALIVE[..]].concat();
+        let applications = self.ss(netns, &alive, &format!("not {}", of_ztunnel())).await?;
+        let connected = ["-tnH", "state", "connected"];
+        let ztunnel = self.ss(netns, &connected, &of_ztunnel()).await?;
+        let accepting = self.ss(netns, &["-ltnH"], "sport != :0").await?;
+        Ok(Sockets {
+            applications: older::parse(&applications),
+            ztunnel: older::parse(&ztunnel),
+            accepting: older::ports(&accepting),
+        })
+    }
+
+    /// Makes conntrack forget all lookups over UDP: what it remembers of one decides about
+    /// the next between the same addresses and ports.
+    pub(super) async fn forget_lookups(&self, netns: &PodNetns) -> Result<(), CommandError> {
+        // From the server too: an answer that came late counts as a conversation it began.
+        let lookups: [&[&str]; 2] =
+            [&["-p", "udp", "--orig-port-dst", "53"], &["-p", "udp", "--orig-port-src", "53"]];
+        self.forget_all(netns, &lookups).await
     }
 
     /// Makes conntrack forget what belonged to the capture. `conntrack -D` ends with 1
@@ -46,9 +92,13 @@ impl Flows {
             &["-p", "tcp", "--reply-port-src", &dns],
             &["-p", "udp", "--reply-port-src", &dns],
         ];
+        self.forget_all(netns, &ours).await
+    }
+
+    async fn forget_all(&self, netns: &PodNetns, filters: &[&[&str]]) -> Result<(), CommandError> {
         for family in ["ipv4", "ipv6"] {
-            for filter in ours {
-                let arguments = |verb| [&[verb, "-f", family], filter].concat();
+            for filter in filters {
+                let arguments = |verb| [&[verb, "-f", family], *filter].concat();
                 let deletion = self.conntrack(netns, &arguments("-D")).await?;
                 if deletion.succeeded() {
                     continue;

@@ -14,6 +14,7 @@ mod command;
 mod drift;
 mod flows;
 mod host;
+mod older;
 mod options;
 mod policy_route;
 
@@ -28,8 +29,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 pub use command::CommandError;
-pub use drift::{Drift, list};
-pub use host::{HostProbes, Metrics as HostMetrics, Troubles};
+pub use drift::{Drift, Kind, list};
+pub use host::{HostProbes, Metrics as HostMetrics, ProbeSource, Troubles};
 pub use options::contract_options;
 pub use policy_route::{Missing, PolicyRouteError};
 
@@ -85,6 +86,17 @@ pub enum RulesError {
     /// Something of ours is still there.
     #[error("rules, policy rule or route are still in the pod after their removal")]
     NotGone,
+}
+
+/// What is in a pod that nothing is known about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing of ours.
+    Nothing,
+    /// What [`Rules::apply`] makes of the options that were asked about.
+    AsWanted,
+    /// Something else of ours: other options, or damage.
+    Otherwise,
 }
 
 /// Works on the rules of pods. Clones share the reference listings.
@@ -146,6 +158,22 @@ impl Rules {
         Ok(ruleset.chain(missing.into_iter().map(Drift::PolicyRoute)).collect())
     }
 
+    /// Looks what is in a pod: the first look, at a pod of an earlier life of the agent.
+    ///
+    /// # Errors
+    /// Any [`RulesError`]; nothing is known then.
+    pub async fn find(&self, netns: &PodNetns, options: &Options) -> Result<Found, RulesError> {
+        let observed = self.listing(netns).await?;
+        let route = PolicyRoute::open(&self.runner, netns).await?;
+        if observed == Listing::default() {
+            let present = route.present().await?;
+            return Ok(if present { Found::Otherwise } else { Found::Nothing });
+        }
+        let differs = !capture::compare(&*self.reference(options).await?, &observed).is_empty();
+        let differs = differs || !route.missing().await?.is_empty();
+        Ok(if differs { Found::Otherwise } else { Found::AsWanted })
+    }
+
     /// Whether anything of ours is in the pod.
     ///
     /// # Errors
@@ -181,6 +209,29 @@ impl Rules {
     /// [`RulesError::Command`].
     pub async fn end_connections(&self, netns: &PodNetns) -> Result<(), RulesError> {
         self.flows.end(netns).await.map_err(command("end the proxied connections"))
+    }
+
+    /// Ends connections that are older than the capture: they are direct, although these
+    /// rules would lead them to ztunnel. Connections within the pod are left alone.
+    /// Returns how many were ended.
+    ///
+    /// # Errors
+    /// [`RulesError::Command`].
+    pub async fn end_older(
+        &self,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<usize, RulesError> {
+        let ended = self.flows.end_older(netns, options).await;
+        ended.map_err(command("end connections older than the capture"))
+    }
+
+    /// Forgets lookups of the time before lookups were redirected, or no longer were.
+    ///
+    /// # Errors
+    /// [`RulesError::Command`].
+    pub async fn forget_lookups(&self, netns: &PodNetns) -> Result<(), RulesError> {
+        self.flows.forget_lookups(netns).await.map_err(command("forget earlier lookups"))
     }
 
     /// Removes everything of ours and looks that it is gone. Nothing there is fine.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use capture::{Dns, Inbound, Options, Ports, Probes};
+use capture::{Dns, Inbound, Options, Ports, Probes, Uncaptured};
 
 /// The source that the host gives to IPv4 probes, as in Istio's rules: link-local, so that
 /// nobody routes it.
@@ -35,5 +35,7 @@ pub fn contract_options() -> Options {
         out_skip: BTreeSet::new(),
         out_skip_cidrs: BTreeSet::new(),
         inbound: Inbound::Capture,
+        guests: BTreeSet::new(),
+        uncaptured: Uncaptured::Pass,
     }
 }

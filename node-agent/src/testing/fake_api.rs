@@ -23,7 +23,7 @@ type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
 #[derive(Clone)]
 pub struct FakeApi {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
-    events: Arc<Mutex<Vec<String>>>,
+    events: Arc<Mutex<Vec<(String, String)>>>,
     versions: Arc<Mutex<u64>>,
     watchers: broadcast::Sender<(String, Value)>,
     down: Arc<Mutex<bool>>,
@@ -95,6 +95,11 @@ impl FakeApi {
         self.patch(&pod_path(name), &json!({"metadata": {"annotations": {key: value}}}));
     }
 
+    /// The pod's owner removes an annotation.
+    pub fn unannotate(&self, name: &str, key: &str) {
+        self.patch(&pod_path(name), &json!({"metadata": {"annotations": {key: null}}}));
+    }
+
     pub fn delete_pod(&self, name: &str) {
         let gone = self.objects.lock().unwrap().remove(&pod_path(name)).unwrap();
         // Nobody may be watching.
@@ -108,7 +113,13 @@ impl FakeApi {
 
     /// Reasons of the Events so far.
     pub fn events(&self) -> Vec<String> {
-        self.events.lock().unwrap().clone()
+        self.events.lock().unwrap().iter().map(|(reason, _)| reason.clone()).collect()
+    }
+
+    /// Messages of the Events with this reason so far.
+    pub fn messages(&self, reason: &str) -> Vec<String> {
+        let events = self.events.lock().unwrap();
+        events.iter().filter(|event| event.0 == reason).map(|event| event.1.clone()).collect()
     }
 
     fn put(&self, path: &str, mut object: Value) -> Value {
@@ -143,7 +154,8 @@ impl FakeApi {
             (Method::PATCH, None) => self.patch_request(&path, &body),
             (Method::POST, _) => {
                 let event: Value = serde_json::from_slice(&body).unwrap();
-                self.events.lock().unwrap().push(event["reason"].as_str().unwrap().to_owned());
+                let text = |key: &str| event[key].as_str().unwrap().to_owned();
+                self.events.lock().unwrap().push((text("reason"), text("message")));
                 full(StatusCode::CREATED, &event)
             }
             _ => full(StatusCode::METHOD_NOT_ALLOWED, &json!({})),

@@ -7,7 +7,7 @@ mod node;
 mod plugin_call;
 mod scratch_pod;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub fn pod(name: &str) -> PodFacts {
         service_account: "clerk".into(),
         dataplane_mode: None,
         sidecar: false,
-        dns_capture: None,
+        options: BTreeMap::new(),
         network: Network::Own,
         phase: Phase::Alive,
         terminating: false,

@@ -16,12 +16,13 @@ use tokio_util::task::TaskTracker;
 
 use super::plugin_call::{plugin_call, read_reply};
 use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, Told, eventually, options, programs};
-use crate::enrollment::Settings;
+use crate::enrollment::{Older, Settings};
 use crate::facts::PodUid;
 use crate::listeners::{self, Doorman, Opener};
+use crate::observe::Observer;
 use crate::pod_netns::{Locator, Store};
 use crate::reconcile::{self, Effects, Pace, Reconciler, State};
-use crate::rules::Rules;
+use crate::rules::{HostMetrics, HostProbes, Rules};
 use crate::{plugin_server, ztunnel_link};
 
 /// One life of an agent.
@@ -29,6 +30,7 @@ pub struct Node {
     pub api: FakeApi,
     pub reconciler: Reconciler,
     pub link: ztunnel_link::ZtunnelLink,
+    pub host: HostProbes,
     pub registry: Registry,
     folder: PathBuf,
     stop: CancellationToken,
@@ -40,6 +42,7 @@ pub const PACE: Pace = Pace {
     withdraw_wait: Duration::from_secs(1),
     drain_deadline: Duration::from_secs(2),
     verify_interval: Duration::from_millis(500),
+    compare_interval: Duration::from_secs(2),
 };
 
 /// How long connections wait for a ztunnel.
@@ -59,21 +62,28 @@ impl Node {
         metrics.2.register(&mut registry);
         let fence = Fence::new(4).unwrap();
         let link = ztunnel_link::ZtunnelLink::new(metrics.0, Opener::new(fence.clone()));
+        let rules = Rules::new(programs(), fence.clone(), Handle::current());
+        // A namespace of its own stands for the node's.
+        let place = PodNetns::scratch().unwrap();
+        let host = HostProbes::new(&rules, place, HostMetrics::default());
         let effects = Effects {
-            rules: Rules::new(programs(), fence.clone(), Handle::current()),
+            rules,
+            host: host.clone(),
             link: link.clone(),
+            observer: Observer::new(fence.clone()),
             locator: Locator::new(fence).unwrap(),
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
             api: api.client(),
         };
         let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
-        let settings = Settings { excluded_namespaces, options: options() };
+        let settings = Settings { excluded_namespaces, options: options(), older: Older::Keep };
         let stop = CancellationToken::new();
         let reconciler = Reconciler::new(settings, PACE, effects, metrics.1, stop.clone());
         let node = Self {
             api: api.clone(),
             reconciler,
             link,
+            host,
             registry,
             folder: folder.to_owned(),
             stop,
@@ -101,8 +111,11 @@ impl Node {
         let zds = ztunnel_link::Server::bind(&self.folder.join("ztunnel.sock")).unwrap();
         let (reconciler, link, stop) =
             (self.reconciler.clone(), self.link.clone(), self.stop.clone());
+        self.tasks.spawn(self.host.clone().keep(self.stop.clone()));
+        let host = self.host.clone();
         self.tasks.spawn(async move {
             if reconciler.start().await {
+                host.all_known();
                 let doorman = Doorman::new(HOLD, listeners::Metrics::default());
                 let unserved = || link.unserved();
                 let doorman = doorman.run(link.changes(), unserved, stop.clone());
@@ -188,6 +201,21 @@ impl Node {
     pub async fn reaches(&self, name: &str, state: State) {
         let what = format!("pod {name} is {}", state.name());
         eventually(&what, || async { self.state(name) == Some(state) }).await;
+    }
+
+    /// Waits until every pod was verified once more than now.
+    pub async fn looks_again(&self) {
+        let looks = || self.metric_value("nodeagent_reconcile_events_total{type=\"verify\"}");
+        let before = looks();
+        eventually("pods are looked at", || async { looks() >= before + 2.0 }).await;
+    }
+
+    /// The value of one metric; 0 where it was never counted.
+    pub fn metric_value(&self, name: &str) -> f64 {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &self.registry).unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix(name));
+        value.map_or(0.0, |value| value.trim().parse().unwrap())
     }
 
     /// One line of the metrics page.

@@ -193,6 +193,12 @@ impl ZtunnelLink {
         self.lock().lacking(uid, netns, lookups) != GiveBack::NotAsked
     }
 
+    /// The listeners that we hold of a pod.
+    #[must_use]
+    pub fn listeners(&self, uid: &PodUid) -> Vec<HeldListener> {
+        self.lock().listeners(uid)
+    }
+
     /// What ztunnels were last told about a pod's lookups; `None` of a pod that was not
     /// entered.
     #[must_use]

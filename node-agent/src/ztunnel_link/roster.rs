@@ -209,6 +209,12 @@ impl Roster {
         self.members.get(uid).and_then(|member| member.netns.clone())
     }
 
+    /// What the agent holds of a pod.
+    pub(super) fn listeners(&self, uid: &PodUid) -> Vec<HeldListener> {
+        let held = |member: &Member| member.listeners.all().cloned().collect();
+        self.members.get(uid).map(held).unwrap_or_default()
+    }
+
     /// Listeners from which no ztunnel accepts. One that has just connected is given the
     /// time to say so.
     pub(super) fn unserved(&self) -> BTreeMap<PodUid, Vec<HeldListener>> {

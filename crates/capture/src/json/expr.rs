@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use nftables::expr::{
     BinaryOperation, CT, CTDir, Expression, Fib, FibFlag, FibResult, Meta, MetaKey,
-    NamedExpression, Payload, PayloadField, Prefix, SetItem,
+    NamedExpression, Payload, PayloadField, Prefix, Range, SetItem,
 };
 
 use crate::model::SetName;
+use crate::options::PortRange;
 
 /// The flags that tell an open from everything else. PSH, URG and the ECN bits may be set
 /// on either.
@@ -40,6 +41,12 @@ pub(crate) fn looked_up(set: SetName) -> Expression<'static> {
     }
 }
 
+/// Where the answers of a set of destinations come from.
+pub(crate) fn source_of(set: SetName) -> Expression<'static> {
+    let family = if set == SetName::OutSkip4 { "ip" } else { "ip6" };
+    payload(family, "saddr")
+}
+
 pub(crate) fn reference(set: SetName) -> Expression<'static> {
     Expression::String(format!("@{}", set.as_str()).into())
 }
@@ -47,6 +54,16 @@ pub(crate) fn reference(set: SetName) -> Expression<'static> {
 pub(crate) fn one_of(ports: &[u16]) -> Expression<'static> {
     let items = ports.iter().map(|&port| SetItem::Element(number(port))).collect();
     Expression::Named(NamedExpression::Set(items))
+}
+
+pub(crate) fn any_of(words: &[impl ToString]) -> Expression<'static> {
+    let item = |word: String| SetItem::Element(Expression::String(word.into()));
+    let items = words.iter().map(ToString::to_string).map(item).collect();
+    Expression::Named(NamedExpression::Set(items))
+}
+
+pub(crate) fn range(ports: PortRange) -> Expression<'static> {
+    Expression::Range(Box::new(Range { range: [number(ports.first), number(ports.last)] }))
 }
 
 pub(crate) fn payload(protocol: &'static str, field: &'static str) -> Expression<'static> {

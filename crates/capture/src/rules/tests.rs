@@ -22,6 +22,8 @@ fn options(dns: Dns, inbound: Inbound) -> Options {
         out_skip: BTreeSet::new(),
         out_skip_cidrs: BTreeSet::new(),
         inbound,
+        guests: BTreeSet::from(["vnet1".to_owned()]),
+        uncaptured: Uncaptured::Block,
     }
 }
 

@@ -2,12 +2,12 @@
 
 use capture::{Listing, Options, Ruleset, compare, removal, replace};
 
-use crate::support::{golden, plain};
+use crate::support::{golden, plain, ports};
 use crate::world::{World, succeed};
 
 fn captured() -> (World, Listing) {
     let world = World::new();
-    let ruleset = Ruleset::capture(&Options { in_skip: [22, 80].into(), ..plain() });
+    let ruleset = Ruleset::capture(&Options { in_skip: ports(&[22, 80]), ..plain() });
     world.apply(&ruleset);
     let reference = world.listing();
     (world, reference)
@@ -66,7 +66,7 @@ fn check_drift(damage: &str, expected_start: &str) {
     succeed(&world.nft(damage));
     let drift = world.drift(&reference);
     assert!(drift.len() == 1 && drift[0].starts_with(expected_start), "{damage}: {drift:#?}");
-    world.apply(&Ruleset::capture(&Options { in_skip: [22, 80].into(), ..plain() }));
+    world.apply(&Ruleset::capture(&Options { in_skip: ports(&[22, 80]), ..plain() }));
     assert_eq!(world.drift(&reference), [""; 0], "repaired after {damage}");
 }
 

@@ -2,8 +2,10 @@
 //! needs root and `nft`; without them the tests fail and say so.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside test functions")]
 
+mod blocked;
 mod host;
 mod listing;
+mod net;
 #[path = "../support/mod.rs"]
 mod support;
 mod traffic;

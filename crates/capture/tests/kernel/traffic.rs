@@ -1,121 +1,15 @@
-//! What the rules do to connections: a pod and a peer, joined by one link.
+//! What the rules do to connections.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
-use std::time::{Duration, Instant};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Instant;
 
 use capture::{Dns, Inbound, Options, Ruleset, removal};
-use netns::{Dial, Listen, PodNetns, dial_socket, listen_tcp, original_dst};
-use socket2::SockRef;
+use netns::{Dial, PodNetns, original_dst};
 
-use crate::support::plain;
-use crate::world::{World, run, succeed};
-
-/// Longer than anything here takes, shorter than anybody's patience.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-const PROXY_MARK: Option<u32> = Some(0x539);
-
-/// The pod's and the peer's address in one family.
-#[derive(Clone, Copy)]
-struct Addresses {
-    pod: IpAddr,
-    peer: IpAddr,
-    any: IpAddr,
-}
-
-fn families() -> [Addresses; 2] {
-    let of = |pod: &str, peer: &str, any: &str| Addresses {
-        pod: pod.parse().unwrap(),
-        peer: peer.parse().unwrap(),
-        any: any.parse().unwrap(),
-    };
-    [of("10.77.0.2", "10.77.0.1", "0.0.0.0"), of("fd77::2", "fd77::1", "::")]
-}
-
-/// A pod with a link to a peer.
-struct Net {
-    world: World,
-    peer: PodNetns,
-}
-
-impl Net {
-    fn new() -> Self {
-        let net = Self { world: World::new(), peer: PodNetns::scratch().unwrap() };
-        let peer = format!("/proc/{}/fd/{}", std::process::id(), net.peer.as_fd().as_raw_fd());
-        net.ip(&net.world.pod, &format!("link add eth0 type veth peer name eth0 netns {peer}"));
-        for (netns, v4, v6) in
-            [(&net.world.pod, "10.77.0.2", "fd77::2"), (&net.peer, "10.77.0.1", "fd77::1")]
-        {
-            net.ip(netns, "link set lo up");
-            net.ip(netns, "link set eth0 up");
-            net.ip(netns, &format!("addr add {v4}/24 dev eth0"));
-            net.ip(netns, &format!("addr add {v6}/64 dev eth0 nodad"));
-            net.wait_for_route(netns, v6);
-        }
-        net
-    }
-
-    /// The kernel makes an IPv6 address reachable in its own time, duplicate detection or
-    /// not.
-    fn wait_for_route(&self, netns: &PodNetns, to: &str) {
-        let octets = to.parse::<Ipv6Addr>().unwrap().octets();
-        let host_route = octets.map(|octet| format!("{octet:02x}")).concat() + " 80 ";
-        let deadline = Instant::now() + PATIENCE;
-        let routes = || std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
-        while !self.world.fence.run(netns, routes).unwrap().contains(&host_route) {
-            assert!(Instant::now() < deadline, "no route to {to} within {PATIENCE:?}");
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-    }
-
-    /// The route that leads answers with the connection mark back to the proxy.
-    fn route_answers(&self) {
-        for family in ["-4", "-6"] {
-            let pod = &self.world.pod;
-            self.ip(pod, &format!("{family} rule add fwmark 0x111/0xfff lookup 1337 pref 13"));
-            self.ip(pod, &format!("{family} route add local default dev lo table 1337"));
-        }
-    }
-
-    fn ip(&self, netns: &PodNetns, arguments: &str) {
-        let command: Vec<_> = ["ip"].into_iter().chain(arguments.split(' ')).collect();
-        succeed(&run(&self.world.fence, netns, &command, ""));
-    }
-
-    fn listen(&self, netns: &PodNetns, addr: IpAddr, port: u16) -> TcpListener {
-        let listen = Listen { addr: (addr, port).into(), backlog: 16, mark: None };
-        let listener = self.world.fence.run(netns, move || listen_tcp(&listen)).unwrap().unwrap();
-        listener.set_nonblocking(false).unwrap();
-        // Linux lets accept(2) end at this time, too.
-        SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).unwrap();
-        listener
-    }
-
-    fn dial(&self, netns: &PodNetns, dial: Dial) -> io::Result<TcpStream> {
-        let socket = self.world.fence.run(netns, move || dial_socket(&dial)).unwrap()?;
-        socket.connect_timeout(&dial.to.into(), PATIENCE)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        Ok(socket.into())
-    }
-
-    /// What an ordinary program in `netns` experiences.
-    fn open(&self, netns: &PodNetns, to: impl Into<SocketAddr>) -> io::Result<TcpStream> {
-        self.dial(netns, Dial { to: to.into(), mark: None, from: None })
-    }
-}
-
-/// One byte there and one back.
-fn talk(a: &mut TcpStream, b: &mut TcpStream) {
-    let mut byte = [0];
-    a.write_all(b"?").unwrap();
-    b.set_read_timeout(Some(PATIENCE)).unwrap();
-    b.read_exact(&mut byte).unwrap();
-    b.write_all(b"!").unwrap();
-    a.read_exact(&mut byte).unwrap();
-    assert_eq!(&byte, b"!");
-}
+use crate::net::{Net, PATIENCE, PROXY_MARK, families, talk};
+use crate::support::{plain, ports};
+use crate::world::succeed;
 
 fn refused(result: io::Result<TcpStream>) {
     assert_eq!(result.unwrap_err().kind(), ErrorKind::ConnectionRefused);
@@ -254,9 +148,9 @@ fn exclusions_are_direct() {
         let net = Net::new();
         let inbound = net.listen(&net.world.pod, at.any, 8080);
         let outbound = net.listen(&net.peer, at.any, 9000);
-        let by_port = Options { in_skip: [8080].into(), out_skip: [9000].into(), ..plain() };
+        let by_port = Options { in_skip: ports(&[8080]), out_skip: ports(&[9000]), ..plain() };
         let by_network = Options { out_skip_cidrs: [at.peer.into()].into(), ..by_port.clone() };
-        let by_network = Options { out_skip: [].into(), ..by_network };
+        let by_network = Options { out_skip: ports(&[]), ..by_network };
         for options in [by_port, by_network] {
             net.world.apply(&Ruleset::capture(&options));
             let mut client = net.open(&net.peer, (at.pod, 8080)).unwrap();

@@ -10,7 +10,7 @@ fn wanted() -> Enrollment {
 
 /// Other rules than those in place.
 fn others() -> Options {
-    Options { in_skip: [8080].into(), ..options() }
+    Options { in_skip: [8080.into()].into(), ..options() }
 }
 
 /// A pod in `state` that tells its peers what belongs to the state.

@@ -1,11 +1,12 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::enrollment::Older;
 use crate::reconcile::captured_annotations;
 use crate::testing::{options, pod};
 
 fn settings() -> Settings {
-    Settings { excluded_namespaces: BTreeSet::new(), options: options() }
+    Settings { excluded_namespaces: BTreeSet::new(), options: options(), older: Older::Keep }
 }
 
 fn namespace(mode: Option<&str>) -> NamespaceFacts {

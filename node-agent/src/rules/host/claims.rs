@@ -35,8 +35,14 @@ impl Claims {
     pub(super) fn claim(&mut self, uid: &PodUid, ips: &[IpAddr], ports: &BTreeSet<u16>) {
         let age = self.pods.get(uid).map_or(self.claimed, |claim| claim.age);
         self.claimed = self.claimed.max(age + 1);
-        let claim = Claim { age, ips: ips.iter().copied().collect(), ports: ports.clone() };
+        let claim = Claim { age, ips: ordered(ips), ports: ports.clone() };
         self.pods.insert(uid.clone(), claim);
+    }
+
+    /// Whether the pod has said just this.
+    pub(super) fn knows(&self, uid: &PodUid, ips: &[IpAddr], ports: &BTreeSet<u16>) -> bool {
+        let same = |claim: &Claim| claim.ports == *ports && claim.ips == ordered(ips);
+        self.pods.get(uid).is_some_and(same)
     }
 
     /// The pod is captured no more.
@@ -70,6 +76,10 @@ impl Claims {
             owners.iter().flat_map(|(ip, claim)| claim.ports.iter().map(move |port| (*ip, *port)));
         claimed.chain(inherited).collect()
     }
+}
+
+fn ordered(ips: &[IpAddr]) -> BTreeSet<IpAddr> {
+    ips.iter().copied().collect()
 }
 
 #[cfg(test)]

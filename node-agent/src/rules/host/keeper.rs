@@ -1,7 +1,6 @@
 //! Brings the kernel to what the claims say, and looks that it stays so.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use capture::Exemption;
@@ -58,7 +57,7 @@ impl HostProbes {
     }
 
     fn wanted(&self) -> (u64, BTreeSet<Exemption>) {
-        let claims = self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let claims = self.claims();
         (*self.inner.wanted.borrow(), claims.wanted())
     }
 

@@ -20,7 +20,7 @@ mod test_pod;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use netns::PodNetns;
@@ -36,6 +36,27 @@ pub use metrics::Metrics;
 /// How long a pod's start waits for its probes to be let through. After it, the pod starts
 /// all the same: the kubelet probes again.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How a pod tells the probes of its node from other traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeSource {
+    /// By an address that the host gives to probes, and to nothing else.
+    Marker,
+    /// Not at all: probes are plaintext like any other.
+    Off,
+}
+
+impl ProbeSource {
+    /// Reads the setting; `None` for what means nothing.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "marker" => Some(Self::Marker),
+            "off" => Some(Self::Off),
+            _ => None,
+        }
+    }
+}
 
 /// The host's probe rules. Clones are the same.
 #[derive(Clone)]
@@ -95,6 +116,9 @@ impl HostProbes {
     /// Lets the node's probes through to a pod that is captured. Returns when that is so in
     /// the kernel, or after a short while: trouble of the host is no trouble of the pod.
     pub async fn exempt(&self, uid: &PodUid, ips: &[IpAddr], ports: &BTreeSet<u16>) {
+        if self.claims().knows(uid, ips, ports) {
+            return;
+        }
         let Some(version) = self.change(|claims| claims.claim(uid, ips, ports)) else {
             return;
         };
@@ -135,7 +159,7 @@ impl HostProbes {
     /// `None` when that changes nothing for the kernel.
     fn change(&self, change: impl FnOnce(&mut Claims)) -> Option<u64> {
         self.inner.kernel.as_ref()?;
-        let mut claims = self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut claims = self.claims();
         let before = claims.wanted();
         change(&mut claims);
         if claims.wanted() == before {
@@ -144,6 +168,18 @@ impl HostProbes {
         // Under the lock, so that a version is never older than what it stands for.
         self.inner.wanted.send_modify(|version| *version += 1);
         Some(*self.inner.wanted.borrow())
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Claims> {
+        // Changes of claims are single steps: a panic leaves none half done.
+        self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the kernel exempts.
+    #[cfg(test)]
+    pub async fn in_kernel(&self) -> BTreeSet<capture::Exemption> {
+        let kernel = self.inner.kernel.as_ref().expect("a host that is not left alone");
+        kernel.listing().await.expect("a listing").exemptions()
     }
 
     fn trouble(&self, at: &'static str, trouble: Option<String>) {

@@ -1,15 +1,14 @@
 //! What becomes of a tunnel when the certificate of its client expires.
 
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Method, Request, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::world::{PATIENCE, World, soon, torn};
+use super::strangers;
+use super::world::{World, soon, torn};
 use crate::proxy::Settings;
-use crate::tls;
 
 /// Certificates of these tests live for an hour; to this clock it is nearly over.
 fn late() -> SystemTime {
@@ -23,13 +22,7 @@ async fn a_tunnel_drains_when_its_clients_certificate_expires_and_then_is_cut() 
     world.publish(&[]);
     let _server = world.start(&world.server).await.unwrap();
     let app = world.server.listen(8080);
-    let to = SocketAddr::new(world.server.v4, 15008);
-    let tcp = world.client.dial_uncaptured(to).await.unwrap();
-    let credentials = world.ca.credentials(&world.client.identity());
-    let accepted = [world.server.identity()];
-    let (stream, _) = tls::connect(&credentials, &accepted, tcp, to.ip(), PATIENCE).await.unwrap();
-    let (send, connection) = h2::client::handshake(stream).await.unwrap();
-    tokio::spawn(connection);
+    let send = strangers::peer(&world).await;
     let connect = Request::builder().method(Method::CONNECT).version(Version::HTTP_2);
     let connect = connect.uri("10.77.0.2:8080").body(()).unwrap();
     let (answer, mut near) =

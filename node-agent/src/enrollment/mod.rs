@@ -1,19 +1,26 @@
 //! PURE. Does a pod belong to the mesh, and with which rules? The only place that decides.
 
+mod values;
+mod wishes;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
-use capture::{Dns, Options, Probes};
+use capture::Options;
 
 use crate::facts::{NamespaceFacts, Network, Phase, PodFacts};
+
+pub use wishes::{Instead, Key, Mistake, Older, Wishes};
 
 /// What the operator decided for the whole node.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Pods of these namespaces are never captured.
     pub excluded_namespaces: BTreeSet<String>,
-    /// The rules of every captured pod.
+    /// The rules of every captured pod that wants nothing else.
     pub options: Options,
+    /// What happens to connections older than the capture, likewise.
+    pub older: Older,
 }
 
 /// The decision about one pod.
@@ -94,6 +101,7 @@ impl fmt::Display for Reason {
 #[must_use]
 pub fn enrollment(
     pod: &PodFacts,
+    wishes: &Wishes,
     namespace: Option<&NamespaceFacts>,
     settings: &Settings,
 ) -> Enrollment {
@@ -101,31 +109,16 @@ pub fn enrollment(
         never(pod, settings).or_else(|| unwanted(pod, namespace)).or_else(|| not_now(pod));
     match obstacle {
         Some(reason) => Enrollment::Skip(reason),
-        None => Enrollment::Capture(options(pod, settings)),
+        None => Enrollment::Capture(options(pod, wishes, settings)),
     }
 }
 
-/// What a setting or an annotation says about lookups; `None` where it means nothing.
+/// The rules of this pod, if it is captured: the node's, with its wishes and its probes.
 #[must_use]
-pub fn dns_capture(text: &str) -> Option<Dns> {
-    match text {
-        "true" => Some(Dns::On),
-        "false" => Some(Dns::Off),
-        _ => None,
-    }
-}
-
-/// The rules of this pod, if it is captured. An annotation that means nothing changes
-/// nothing.
-#[must_use]
-pub fn options(pod: &PodFacts, settings: &Settings) -> Options {
-    let own = pod.dns_capture.as_deref().and_then(dns_capture);
-    let sources = settings.options.probes.sources.clone();
-    Options {
-        dns: own.unwrap_or(settings.options.dns),
-        probes: Probes { sources, ports: pod.probe_ports.clone() },
-        ..settings.options.clone()
-    }
+pub fn options(pod: &PodFacts, wishes: &Wishes, settings: &Settings) -> Options {
+    let mut options = wishes.options(&settings.options);
+    options.probes.ports.clone_from(&pod.probe_ports);
+    options
 }
 
 /// What no label can overrule.

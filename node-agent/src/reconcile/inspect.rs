@@ -1,0 +1,189 @@
+//! Comparing a captured pod with what it should be, and putting right what differs: the
+//! effects behind [`Action::Verify`](super::Action::Verify) and
+//! [`Action::Look`](super::Action::Look).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use capture::Options;
+use netns::PodNetns;
+
+use super::effects::{EffectError, Effects, workload};
+use super::flaps::Harm;
+use crate::facts::{PodFacts, PodUid};
+use crate::listeners::HeldListener;
+use crate::observe::{Author, ObserveError, Sight, Watch};
+use crate::rules::{Drift, Found, Kind, RulesError};
+use crate::ztunnel_link::LinkError;
+
+/// In what way a captured pod differs from what it should be.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) drifts: Vec<Drift>,
+    /// Who changed the ruleset last.
+    author: Option<Author>,
+    /// IPv6 was switched on since the pod was last found right.
+    has_v6_now: bool,
+}
+
+impl Findings {
+    pub(super) fn harm(&self) -> Harm {
+        if self.changes_rules() { Harm::Opens } else { Harm::Closes }
+    }
+
+    pub(super) fn kinds(&self) -> BTreeSet<Kind> {
+        let kind = |drift: &Drift| {
+            if self.has_v6_now && drift.is_of_v6() { Kind::Ipv6 } else { drift.kind() }
+        };
+        self.drifts.iter().map(kind).collect()
+    }
+
+    /// In words, with who did it.
+    pub(super) fn text(&self) -> String {
+        let drifts = crate::rules::list(&self.drifts);
+        match self.author.as_ref().filter(|_| self.changes_rules()) {
+            Some(Author { name, pid }) => {
+                format!("{drifts} (the rules were last changed by {name}, process {pid})")
+            }
+            None => drifts,
+        }
+    }
+
+    fn changes_rules(&self) -> bool {
+        self.drifts.iter().any(|drift| drift.kind() == Kind::Rules)
+    }
+}
+
+impl Effects {
+    /// Whether a light look shows that a captured pod may not be as it should be, and what
+    /// that would mean. `longest` may have passed since the last full comparison.
+    pub(super) fn suspicion(
+        &self,
+        uid: &PodUid,
+        options: &Options,
+        longest: Duration,
+    ) -> Option<Harm> {
+        let seen = self.observer.known(uid).map(|watch| (watch.look(), watch));
+        match seen {
+            Some((Ok(sight), watch)) if watch.stands(&sight, options, longest) => {
+                (!self.closed(uid).is_empty()).then_some(Harm::Closes)
+            }
+            Some((Ok(sight), watch)) if watch.has_accepted_rules(&sight) => Some(Harm::Closes),
+            _ => Some(Harm::Opens),
+        }
+    }
+
+    /// Compares a captured pod with what it should be: fully, unless a light look shows that
+    /// nothing has changed since that was last done.
+    pub(super) async fn inspect(
+        &self,
+        facts: &PodFacts,
+        netns: &PodNetns,
+        options: &Options,
+        longest: Duration,
+    ) -> Result<Findings, EffectError> {
+        let closed = self.closed(&facts.uid).into_iter().map(|held| Drift::Listener(held.at()));
+        let drifts: Vec<_> = closed.collect();
+        let seen = self.sight(&facts.uid, netns).await;
+        if seen.as_ref().is_some_and(|(watch, sight)| watch.stands(sight, options, longest)) {
+            return Ok(Findings { drifts, ..Findings::default() });
+        }
+        let wrong = self.rules.verify(netns, options).await?;
+        let mut findings = Findings::default();
+        if let Some((watch, sight)) = seen {
+            findings.author = watch.author();
+            findings.has_v6_now = watch.had_no_v6() && sight.has_v6();
+            if wrong.is_empty() {
+                watch.accept(sight, options);
+            }
+        }
+        findings.drifts = drifts.into_iter().chain(wrong).collect();
+        Ok(findings)
+    }
+
+    /// Puts right what was found.
+    pub(super) async fn mend(
+        &self,
+        facts: &PodFacts,
+        netns: &PodNetns,
+        options: &Options,
+        findings: &Findings,
+    ) -> Result<(), EffectError> {
+        // Rules first: nothing else lets clear text out.
+        if findings.drifts.iter().any(|drift| drift.kind() != Kind::Listener) {
+            self.apply_and_observe(&facts.uid, netns, options).await?;
+        }
+        for held in self.closed(&facts.uid) {
+            let at = held.at();
+            held.listen_again().map_err(|source| EffectError::Listener { at, source })?;
+        }
+        Ok(())
+    }
+
+    /// Applies the rules and looks that they are there.
+    pub(super) async fn apply_and_observe(
+        &self,
+        uid: &PodUid,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<(), EffectError> {
+        self.rules.apply(netns, options).await?;
+        let seen = self.sight(uid, netns).await;
+        let drifts = self.rules.verify(netns, options).await?;
+        if !drifts.is_empty() {
+            return Err(RulesError::NotAsIntended { step: "applying the rules", drifts }.into());
+        }
+        if let Some((watch, sight)) = seen {
+            watch.accept(sight, options);
+        }
+        Ok(())
+    }
+
+    /// What is in a pod of an earlier life of the agent. If it is captured, ztunnel is told:
+    /// it may have been restarted as well.
+    pub(super) async fn look(
+        &self,
+        facts: &PodFacts,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<Found, EffectError> {
+        let seen = self.sight(&facts.uid, netns).await;
+        let found = self.rules.find(netns, options).await?;
+        if let (Found::AsWanted, Some((watch, sight))) = (found, seen) {
+            watch.accept(sight, options);
+        }
+        if found == Found::Nothing {
+            self.observer.forget(&facts.uid);
+            return Ok(found);
+        }
+        match self.link.add(&facts.uid, workload(facts, options), netns.clone()).await {
+            // It is on the roster now: the next ztunnel finds it in its snapshot.
+            Ok(()) | Err(LinkError::NoZtunnel) => Ok(found),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The pod's watch, and what it sees. A pod that cannot be watched is compared fully
+    /// each time.
+    async fn sight(&self, uid: &PodUid, netns: &PodNetns) -> Option<(Arc<Watch>, Sight)> {
+        let seen = async {
+            let watch = self.observer.watch(uid, netns).await?;
+            let sight = match watch.look() {
+                // The news that were in the way are out of it now.
+                Err(ObserveError::NoAnswer) => watch.look()?,
+                seen => seen?,
+            };
+            Ok::<_, ObserveError>((watch, sight))
+        };
+        let seen = seen.await;
+        seen.inspect_err(|error| tracing::warn!(%uid, %error, "a pod is not watched")).ok()
+    }
+
+    /// Our listeners in the pod that somebody has ended.
+    fn closed(&self, uid: &PodUid) -> Vec<HeldListener> {
+        let mut held = self.link.listeners(uid);
+        held.retain(|held| !held.is_open());
+        held
+    }
+}

@@ -1,0 +1,98 @@
+//! What one pod's task does about a pod that may not be as it should be.
+
+use std::time::Duration;
+
+use capture::Options;
+use netns::PodNetns;
+use tokio::time::Instant;
+
+use super::effects::EffectError;
+use super::flaps::{Harm, Tell};
+use super::inspect::Findings;
+use super::pod::State;
+use super::run::{Reconciler, Slot};
+use crate::facts::{PodFacts, PodUid};
+use crate::kube::EventReason;
+
+impl Reconciler {
+    /// A light look at a pod that should be captured; one that shows anything unusual makes a
+    /// comparison due.
+    pub(super) fn glance(&self, uid: &PodUid) -> Option<Harm> {
+        let captured =
+            |pod: &super::Pod| pod.applied.clone().filter(|_| pod.state == State::Captured);
+        let options = self.table().get(uid).and_then(captured);
+        let Some(options) = options else {
+            // The news of a pod on its way are heard and forgotten.
+            if let Some(watch) = self.inner.effects.observer.known(uid) {
+                drop(watch.look());
+            }
+            return None;
+        };
+        let longest = self.inner.pace.compare_interval;
+        let suspicion = self.inner.effects.suspicion(uid, &options, longest);
+        if suspicion.is_some()
+            && let Some(pod) = self.table().get_mut(uid)
+        {
+            pod.due = true;
+        }
+        suspicion
+    }
+
+    /// How long a pod that flaps has to wait before it is repaired again.
+    pub(super) fn rest_before_repair(&self, uid: &PodUid, slot: &Slot) -> Duration {
+        // What is due for another reason than what a light look shows is no repair.
+        let Some(harm) = self.glance(uid) else { return Duration::ZERO };
+        slot.flaps().rest(harm, Instant::now())
+    }
+
+    /// Compares a captured pod with what it should be and repairs it in place.
+    pub(super) async fn verify(
+        &self,
+        uid: &PodUid,
+        held: &mut Option<PodNetns>,
+        options: &Options,
+    ) -> Result<(), EffectError> {
+        let (facts, netns) = self.subject(uid, held).await?;
+        self.let_probes_through(uid, options).await;
+        let effects = &self.inner.effects;
+        let began = Instant::now();
+        let longest = self.inner.pace.compare_interval;
+        let findings = effects.inspect(&facts, &netns, options, longest).await?;
+        if !findings.drifts.is_empty() {
+            let tell = self.slot(uid).flaps().repair(findings.harm(), Instant::now());
+            if tell != Tell::Nothing {
+                self.tell_repairing(&facts, &findings.text());
+            }
+            effects.mend(&facts, &netns, options, &findings).await?;
+            self.repaired(&facts, &findings, tell, began.elapsed());
+        }
+        // What ztunnel has to say about it must not keep the rules from being looked at.
+        self.enter(uid, |pod| {
+            pod.applied = Some(options.clone());
+            pod.due = false;
+        });
+        effects.keep_served(&facts, &netns, options).await
+    }
+
+    fn repaired(&self, facts: &PodFacts, findings: &Findings, tell: Tell, took: Duration) {
+        self.inner.metrics.repaired(&findings.kinds(), took);
+        let drifts = findings.text();
+        let (pod, uid) = (&facts.name, &facts.uid);
+        match tell {
+            Tell::Repair => {
+                tracing::warn!(%pod, %uid, %drifts, ?took, "pod had drifted, repaired");
+                let text = format!("repaired within {} ms: {drifts}", took.as_millis());
+                self.tell(facts, EventReason::Drifted, text);
+            }
+            Tell::Flapping(times) => {
+                tracing::warn!(%pod, %uid, %drifts, times, "pod flaps, repaired again");
+                let text = format!(
+                    "repaired {times} times without a calm minute in between, now told less \
+                     often; last: {drifts}"
+                );
+                self.tell(facts, EventReason::Flapping, text);
+            }
+            Tell::Nothing => tracing::debug!(%pod, %uid, %drifts, ?took, "repaired again"),
+        }
+    }
+}
