@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::kube::KubeApi;
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
-use crate::pod_netns::{Locator, Store};
+use crate::pod_netns::{Finder, Store};
 use crate::reconcile::{Effects, Fact, Reconciler};
 use crate::rules::{HostMetrics, HostProbes, ProbeSource, Rules};
 use crate::ztunnel_link::ZtunnelLink;
@@ -147,12 +147,14 @@ async fn build_effects(
         }
         ProbeSource::Off => HostProbes::off(),
     };
+    let finder = Finder::new(fence.clone(), &config.places)?;
     Ok(Effects {
         rules,
         host,
         link,
-        observer: Observer::new(fence.clone()),
-        locator: Locator::new(fence)?,
+        observer: Observer::new(fence),
+        locator: finder.locator().clone(),
+        finder,
         store: Store::open(&config.run_dir.pods()).await?,
         api: KubeApi::new(config.kubeconfig.as_deref(), config.node.clone()).await?,
     })

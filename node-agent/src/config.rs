@@ -27,6 +27,13 @@ pub struct Raw {
     /// Where ztunnel connects.
     #[arg(long, env = "INPOD_UDS", default_value = zds::DEFAULT_SOCKET)]
     pub inpod_uds: PathBuf,
+    /// Sockets of the container runtime, separated by commas: the first one that knows a
+    /// pod tells where its namespace is. By default the usual places of containerd and CRI-O.
+    #[arg(long, env = "CRI_SOCKET", default_value = "")]
+    pub cri_socket: String,
+    /// The node's `/proc`, where the runtime's process numbers mean something.
+    #[arg(long, env = "HOST_PROC", default_value = "/proc")]
+    pub host_proc: PathBuf,
     /// Readiness, metrics and state.
     #[arg(long, env = "ADMIN_ADDR", default_value = "[::]:8000")]
     pub admin_addr: String,
@@ -109,6 +116,8 @@ pub struct Config {
     pub run_dir: RunDir,
     /// Where ztunnel connects.
     pub zds_socket: PathBuf,
+    /// Where pods are looked for.
+    pub places: crate::pod_netns::Places,
     /// Readiness, metrics and state.
     pub admin: SocketAddr,
     /// Who is in the mesh.
@@ -149,6 +158,10 @@ impl Raw {
             kubeconfig: self.kubeconfig.filter(|path| !path.as_os_str().is_empty()),
             run_dir: RunDir(reader.absolute("RUN_DIR", &self.run_dir)),
             zds_socket: reader.absolute("INPOD_UDS", &self.inpod_uds),
+            places: crate::pod_netns::Places {
+                runtime_sockets: reader.sockets("CRI_SOCKET", &self.cri_socket),
+                processes: reader.absolute("HOST_PROC", &self.host_proc),
+            },
             admin: reader.address("ADMIN_ADDR", &self.admin_addr),
             enrollment: crate::enrollment::Settings {
                 excluded_namespaces: names(&self.exclude_namespaces),
@@ -207,6 +220,16 @@ impl Reader {
             return self.wrong(name, &shown, "an absolute path is expected", PathBuf::new());
         }
         path.to_owned()
+    }
+
+    /// As the kubelet writes them, `unix:///run/x.sock`, or paths.
+    fn sockets(&mut self, name: &str, value: &str) -> Vec<PathBuf> {
+        let given: Vec<&str> = value.split(',').map(str::trim).filter(|v| !v.is_empty()).collect();
+        if given.is_empty() {
+            return crate::pod_netns::USUAL_SOCKETS.map(PathBuf::from).into();
+        }
+        let path = |text: &&str| PathBuf::from(text.strip_prefix("unix://").unwrap_or(text));
+        given.iter().map(path).map(|path| self.absolute(name, &path)).collect()
     }
 
     fn address(&mut self, name: &str, value: &str) -> SocketAddr {
@@ -334,6 +357,17 @@ mod tests {
     }
 
     #[test]
+    fn sockets_of_the_runtime_are_the_given_or_the_usual_ones() {
+        let sockets = |given: &[&str]| {
+            let all: Vec<&str> = given.iter().copied().chain(["--node-name=n1"]).collect();
+            raw(&all).understand().unwrap().places.runtime_sockets
+        };
+        assert_eq!(sockets(&[]).len(), crate::pod_netns::USUAL_SOCKETS.len());
+        let given = sockets(&["--cri-socket=unix:///run/a.sock, /run/b.sock"]);
+        assert_eq!(given, ["/run/a.sock", "/run/b.sock"].map(PathBuf::from));
+    }
+
+    #[test]
     fn all_mistakes_are_reported_at_once() {
         let bad = raw(&[
             "--node-name=",
@@ -345,19 +379,24 @@ mod tests {
             "--log-format=xml",
             "--dns-capture=perhaps",
             "--probe-source=kubelet",
+            "--cri-socket=http://runtime",
+            "--host-proc=proc",
         ]);
         let Mistakes(mistakes) = bad.understand().unwrap_err();
         let named = ["NODE_NAME", "RUN_DIR", "ADMIN_ADDR", "WITHDRAW_WAIT", "VERIFY_INTERVAL"];
-        for name in named.iter().chain(&[
+        let more = [
             "LISTENER_HOLD",
             "LOG_FORMAT",
             "AMBIENT_DNS_CAPTURE",
             "PROBE_SOURCE",
-        ]) {
+            "CRI_SOCKET",
+            "HOST_PROC",
+        ];
+        for name in named.iter().chain(&more) {
             let hits = mistakes.iter().filter(|mistake| mistake.contains(name)).count();
             assert_eq!(hits, 1, "{name} in {mistakes:?}");
         }
-        assert_eq!(mistakes.len(), 9);
+        assert_eq!(mistakes.len(), 11);
     }
 
     #[test]

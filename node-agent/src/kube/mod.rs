@@ -85,6 +85,8 @@ pub enum EventReason {
     Flapping,
     /// An option of the pod means nothing.
     BadOption,
+    /// The pod was found running outside the mesh, and nobody had told of its start.
+    StartedUnseen,
 }
 
 impl EventReason {
@@ -96,6 +98,7 @@ impl EventReason {
             Self::Drifted => ("Drifted", "Warning"),
             Self::Flapping => ("Flapping", "Warning"),
             Self::BadOption => ("BadOption", "Warning"),
+            Self::StartedUnseen => ("StartedUnseen", "Warning"),
         }
     }
 }

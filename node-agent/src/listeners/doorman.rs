@@ -4,6 +4,7 @@
 //! of its resolver, once for each server and attempt.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Duplicate, HeldListener, turned_away};
 use crate::facts::PodUid;
 
-/// Between two attempts to accept or read when that fails: most often for want of
+/// Between two attempts to begin, accept or read when that fails: most often for want of
 /// descriptors, and the connection stays in the queue.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
@@ -109,25 +110,55 @@ fn inodes(listeners: &[HeldListener]) -> Vec<u64> {
 
 async fn door(uid: PodUid, listeners: Vec<HeldListener>, hold: Duration, metrics: Metrics) {
     tokio::time::sleep(hold).await;
-    tracing::warn!(%uid, ?hold, "no ztunnel serves the pod: its connections are reset, its name lookups fail");
+    tracing::warn!(
+        %uid,
+        ?hold,
+        "no ztunnel serves the pod: its connections are reset, its name lookups fail"
+    );
     let mut ports = JoinSet::new();
-    for held in &listeners {
-        let begun = held.duplicate().and_then(|duplicate| match duplicate {
-            Duplicate::Connections(listener) => {
-                let listener = TcpListener::from_std(listener)?;
-                Ok(ports.spawn(reset_all(listener, metrics.clone())))
-            }
-            Duplicate::Datagrams(socket) => {
-                let socket = UdpSocket::from_std(socket)?;
-                Ok(ports.spawn(fail_all(socket, metrics.clone())))
-            }
-        });
-        match begun {
-            Ok(_) => {}
-            Err(error) => tracing::error!(%uid, at = %held.at(), %error, "cannot turn away"),
-        }
+    for held in listeners {
+        ports.spawn(turn_away(uid.clone(), held, metrics.clone()));
     }
     while ports.join_next().await.is_some() {}
+}
+
+/// At one listener, until the door is closed.
+async fn turn_away(uid: PodUid, held: HeldListener, metrics: Metrics) {
+    let subject = format!("{} of pod {uid}", held.at());
+    match insist(&subject, || begin(&held)).await {
+        Post::Connections(listener) => reset_all(listener, metrics).await,
+        Post::Datagrams(socket) => fail_all(socket, metrics).await,
+    }
+}
+
+/// A duplicate of a listener, ready to be waited at.
+enum Post {
+    Connections(TcpListener),
+    Datagrams(UdpSocket),
+}
+
+fn begin(held: &HeldListener) -> io::Result<Post> {
+    Ok(match held.duplicate()? {
+        Duplicate::Connections(listener) => Post::Connections(TcpListener::from_std(listener)?),
+        Duplicate::Datagrams(socket) => Post::Datagrams(UdpSocket::from_std(socket)?),
+    })
+}
+
+/// Tries until it succeeds, and says once that it does not: descriptors that are missing now
+/// may be free soon, and until then applications wait.
+async fn insist<T>(subject: &str, mut attempt: impl FnMut() -> io::Result<T>) -> T {
+    let mut told = false;
+    loop {
+        match attempt() {
+            Ok(done) => return done,
+            Err(error) if !told => {
+                told = true;
+                tracing::error!(subject, %error, "cannot turn away at a listener, trying again");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
 }
 
 async fn reset_all(listener: TcpListener, metrics: Metrics) {
@@ -169,4 +200,28 @@ async fn fail_all(socket: UdpSocket, metrics: Metrics) {
 fn reset(stream: &TcpStream) {
     // Fails only for a connection that is gone.
     let _ = stream.set_zero_linger();
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+    use crate::testing::PATIENCE;
+
+    #[tokio::test]
+    async fn want_of_descriptors_delays_and_does_not_prevent() {
+        let (mut left, mut attempts) = (2, 0);
+        let attempt = || {
+            attempts += 1;
+            if left == 0 {
+                return Ok("turned away");
+            }
+            left -= 1;
+            Err(Errno::EMFILE.into())
+        };
+        let insisted = tokio::time::timeout(PATIENCE, insist("15001", attempt)).await;
+        assert_eq!(insisted.expect("in time"), "turned away");
+        assert_eq!(attempts, 3);
+    }
 }

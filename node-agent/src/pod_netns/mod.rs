@@ -1,19 +1,29 @@
 //! Where is a pod's network namespace? The plugin tells; what it told is written down,
-//! so that a later label, or an agent that was restarted, finds the pod again.
+//! so that a later label, or an agent that was restarted, finds the pod again. Of a pod
+//! that the plugin did not see start, the container runtime tells, or a process in it.
 //!
 //! A path is only a hint: by the time it is opened it may lead to another pod. It is
-//! believed when the kernel's own number of the namespace, the boot, and the pod's
-//! address on one of the namespace's interfaces agree.
+//! believed when the pod's address is on one of the namespace's interfaces; one that was
+//! written down, only when the kernel's own number of the namespace and the boot agree too.
 
+mod finder;
+mod processes;
 mod record;
+mod runtime;
 mod store;
 
 use std::net::IpAddr;
 
 use netns::{Fence, FenceError, NetnsError, NetnsId, PodNetns};
 
+pub use finder::{Finder, FinderError, Found, NotFound, Places, Sought, Way};
+pub use processes::{ProcessError, Processes};
 pub use record::{Record, StoredId};
-pub use store::{Store, StoreError};
+pub use runtime::{InfoError, Place, Runtime, RuntimeError, Sandbox, USUAL_SOCKETS};
+pub use store::{Known, Store, StoreError};
+
+#[cfg(test)]
+pub(crate) use runtime::messages;
 
 use crate::inside::inside;
 
@@ -51,6 +61,9 @@ pub enum LocateError {
     /// None or not all of the addresses are there.
     #[error("no interface of the network namespace has the pod's address {0}")]
     NoAddress(IpAddr),
+    /// Nobody knows an address of the pod.
+    #[error("the pod has no address yet by which its network namespace could be told")]
+    Unrecognisable,
 }
 
 /// Finds and checks namespaces.
@@ -114,14 +127,27 @@ impl Locator {
                 expected: record.netns.id().to_string(),
             });
         }
-        // One is enough here: a pod may have given up an address family since.
-        let found = self.addresses(&netns).await?;
-        match record.ips.first() {
-            Some(first) if !record.ips.iter().any(|ip| found.contains(ip)) => {
-                Err(LocateError::NoAddress(*first))
-            }
-            _ => Ok(netns),
+        // Its number tells a namespace whose pod has no address yet.
+        if !record.ips.is_empty() {
+            self.confirm(&netns, &record.ips).await?;
         }
+        Ok(netns)
+    }
+
+    /// Looks whether a namespace can be that of a running pod with these addresses. One of
+    /// them is enough: a pod may have given up an address family since it started.
+    ///
+    /// # Errors
+    /// [`LocateError::OwnNetns`], [`LocateError::NoAddress`], [`LocateError::Unrecognisable`],
+    /// or why nobody can tell.
+    pub async fn confirm(&self, netns: &PodNetns, ips: &[IpAddr]) -> Result<(), LocateError> {
+        if same(netns.id(), self.own) {
+            return Err(LocateError::OwnNetns);
+        }
+        let first = ips.first().ok_or(LocateError::Unrecognisable)?;
+        let found = self.addresses(netns).await?;
+        let carries = ips.iter().any(|ip| found.contains(ip));
+        if carries { Ok(()) } else { Err(LocateError::NoAddress(*first)) }
     }
 
     async fn addresses(&self, netns: &PodNetns) -> Result<Vec<IpAddr>, LocateError> {
@@ -151,3 +177,5 @@ fn addresses() -> nix::Result<Vec<IpAddr>> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unseen_tests;

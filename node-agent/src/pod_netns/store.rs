@@ -1,6 +1,6 @@
 //! The records on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -29,11 +29,32 @@ struct File {
     pods: Vec<Record>,
 }
 
+/// A record, and since when it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// This process was told: nothing has happened to the sandbox unseen.
+    Seen(Record),
+    /// An earlier life of the agent was told.
+    Earlier(Record),
+}
+
+impl Known {
+    /// What was told.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        match self {
+            Self::Seen(record) | Self::Earlier(record) => record,
+        }
+    }
+}
+
 /// The records, in memory and in a file that is replaced as a whole.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
     records: Mutex<BTreeMap<PodUid, Record>>,
+    /// Pods of which the file told when it was opened, and nobody since.
+    earlier: std::sync::Mutex<BTreeSet<PodUid>>,
 }
 
 impl Store {
@@ -59,7 +80,8 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(failed("read", path)(error)),
         };
-        Ok(Self { path: path.to_owned(), records: Mutex::new(records) })
+        let earlier = std::sync::Mutex::new(records.keys().cloned().collect());
+        Ok(Self { path: path.to_owned(), records: Mutex::new(records), earlier })
     }
 
     /// Everything that is known.
@@ -70,6 +92,16 @@ impl Store {
     /// One pod's record.
     pub async fn get(&self, uid: &PodUid) -> Option<Record> {
         self.records.lock().await.get(uid).cloned()
+    }
+
+    /// One pod's record, and since when it is known.
+    pub async fn known(&self, uid: &PodUid) -> Option<Known> {
+        let record = self.get(uid).await?;
+        Some(if self.earlier().contains(uid) {
+            Known::Earlier(record)
+        } else {
+            Known::Seen(record)
+        })
     }
 
     /// The pod of a sandbox.
@@ -88,11 +120,10 @@ impl Store {
         let uid = record.uid.clone();
         let before = records.insert(uid.clone(), record);
         let written = self.write(&records).await;
-        if written.is_err() {
-            match before {
-                Some(before) => records.insert(uid, before),
-                None => records.remove(&uid),
-            };
+        match (&written, before) {
+            (Ok(()), _) => drop(self.earlier().remove(&uid)),
+            (Err(_), Some(before)) => drop(records.insert(uid, before)),
+            (Err(_), None) => drop(records.remove(&uid)),
         }
         written
     }
@@ -109,6 +140,10 @@ impl Store {
         }
         records.remove(uid);
         self.write(&records).await
+    }
+
+    fn earlier(&self) -> std::sync::MutexGuard<'_, BTreeSet<PodUid>> {
+        self.earlier.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn write(&self, records: &BTreeMap<PodUid, Record>) -> Result<(), StoreError> {

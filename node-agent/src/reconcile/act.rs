@@ -4,10 +4,11 @@ use netns::PodNetns;
 
 use super::effects::EffectError;
 use super::plan::Action;
-use super::pod::State;
+use super::pod::{Attachment, State};
 use super::run::Reconciler;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
+use crate::pod_netns;
 use crate::rules::Found;
 
 impl Reconciler {
@@ -16,21 +17,27 @@ impl Reconciler {
         uid: &PodUid,
         held: &mut Option<PodNetns>,
     ) -> Result<PodNetns, EffectError> {
-        match held {
-            Some(netns) => Ok(netns.clone()),
-            None => match self.inner.effects.open(uid).await {
-                Ok(netns) => Ok(netns),
-                Err(error) => self.returned_netns(uid).await.ok_or(error),
-            },
+        if let Some(netns) = held {
+            return Ok(netns.clone());
         }
+        let found = self.inner.effects.find(uid, self.facts(uid).as_ref()).await?;
+        self.found(uid, &found);
+        Ok(found.netns)
     }
 
-    /// The namespace that a ztunnel has given back, if it has the pod's addresses.
-    async fn returned_netns(&self, uid: &PodUid) -> Option<PodNetns> {
-        let netns = self.inner.effects.link.netns(uid)?;
-        let ips = self.facts(uid)?.ips;
-        let checked = self.inner.effects.locator.check(&netns, &ips).await;
-        (checked.is_ok() && !ips.is_empty()).then_some(netns)
+    /// From now on the pod has a namespace to act on, whoever told of it.
+    fn found(&self, uid: &PodUid, found: &pod_netns::Found) {
+        let news = found.news.as_ref();
+        let attachment = Attachment {
+            container_id: news.map(|record| record.container_id.clone()).unwrap_or_default(),
+            ips: news.map(|record| record.ips.clone()).unwrap_or_default(),
+        };
+        self.change(|table| match table.get_mut(uid) {
+            Some(pod) if news.is_some() || pod.attachment.is_none() => {
+                pod.attachment = Some(attachment);
+            }
+            _ => {}
+        });
     }
 
     /// Carries one action out and writes down what came of it.
@@ -92,6 +99,7 @@ impl Reconciler {
     }
 
     async fn look(&self, uid: &PodUid, held: &mut Option<PodNetns>) -> Result<(), EffectError> {
+        let unseen = self.table().get(uid).is_some_and(|pod| pod.attachment.is_none());
         let (facts, netns) = self.subject(uid, held).await?;
         let wanted = self.options(uid);
         let found = self.inner.effects.look(&facts, &netns, &wanted).await?;
@@ -107,6 +115,12 @@ impl Reconciler {
             pod.applied = (found == Found::AsWanted).then_some(wanted);
             pod.due = captured;
         });
+        if unseen && !captured {
+            tracing::warn!(pod = %facts.name, %uid, "pod started unseen by the plugin");
+            let message = "the pod started without the node agent's knowledge and has not been \
+                           captured so far; it is captured now if it belongs to the mesh";
+            self.tell(&facts, EventReason::StartedUnseen, message.into());
+        }
         Ok(())
     }
 

@@ -8,22 +8,16 @@ use zds::{ListenAt, Lookups, WorkloadInfo};
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::{KubeApi, KubeError};
 use crate::observe::Observer;
-use crate::pod_netns::{LocateError, Locator, Store, StoreError};
+use crate::pod_netns::{Finder, Found, Locator, NotFound, Sought, Store, StoreError};
 use crate::rules::{HostProbes, Rules, RulesError};
 use crate::ztunnel_link::{Ack, LinkError, Workload, ZtunnelLink};
 
 /// Which step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EffectError {
-    /// The pod's namespace is not there or not the pod's.
-    #[error("find the pod's network namespace: {0}")]
-    Locate(#[from] LocateError),
-    /// Nobody has told where the namespace is.
-    #[error(
-        "find the pod's network namespace: the plugin has not told about this pod, which \
-         started before the plugin was in place or has lost its record; restart the pod"
-    )]
-    NoRecord,
+    /// No way leads to the pod's namespace.
+    #[error(transparent)]
+    NotFound(#[from] Box<NotFound>),
     /// The API does not show the pod (yet).
     #[error("the Kubernetes API does not show the pod")]
     NoFacts,
@@ -63,8 +57,10 @@ pub struct Effects {
     pub link: ZtunnelLink,
     /// What the kernel says about captured pods.
     pub observer: Observer,
-    /// Finding namespaces.
+    /// Checking namespaces.
     pub locator: Locator,
+    /// Finding namespaces.
+    pub finder: Finder,
     /// What the plugin told.
     pub store: Store,
     /// The API.
@@ -72,10 +68,22 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// The namespace of a pod of which only the record is known.
-    pub(super) async fn open(&self, uid: &PodUid) -> Result<PodNetns, EffectError> {
-        let record = self.store.get(uid).await.ok_or(EffectError::NoRecord)?;
-        Ok(self.locator.open(&record).await?)
+    /// The namespace of a pod that is not held open. What was found out besides is written
+    /// down, as if the plugin had told it.
+    pub(super) async fn find(
+        &self,
+        uid: &PodUid,
+        facts: Option<&PodFacts>,
+    ) -> Result<Found, EffectError> {
+        let (known, given) = (self.store.known(uid).await, self.link.netns(uid));
+        let name = facts.map(|facts| &facts.name);
+        let ips = facts.map(|facts| facts.ips.as_slice()).unwrap_or_default();
+        let found = self.finder.find(Sought { uid, name, ips, known, given }).await;
+        let found = found.map_err(Box::new)?;
+        if let Some(record) = found.news.clone() {
+            self.store.remember(record).await?;
+        }
+        Ok(found)
     }
 
     /// Listen, redirect, observe. Leaves nothing behind when it fails.

@@ -67,7 +67,7 @@ pub fn plan(pod: &Pod, wanted: &Enrollment, ack: &Ack) -> Action {
         return Action::Forget;
     }
     if pod.attachment.is_none() {
-        return unseen(wanted);
+        return unseen(pod, wanted);
     }
     if *wanted == Enrollment::Skip(Reason::Ended) && pod.state != State::Outside {
         return Action::Forget;
@@ -87,11 +87,13 @@ pub fn plan(pod: &Pod, wanted: &Enrollment, ack: &Ack) -> Action {
     }
 }
 
-/// Without a namespace there is nothing to act on. A pod that belongs in and has an address
-/// got it unseen by the plugin: looking for it finds that out, and people are told.
-fn unseen(wanted: &Enrollment) -> Action {
+/// Without a namespace there is nothing to act on: it is looked for. So is that of a pod
+/// which says that it is captured and should not be.
+fn unseen(pod: &Pod, wanted: &Enrollment) -> Action {
+    let said = pod.facts.as_ref().is_some_and(|facts| facts.annotations.redirection);
     match wanted {
         Enrollment::Capture(_) => Action::Look,
+        Enrollment::Skip(reason) if said && reason.releases() => Action::Look,
         Enrollment::Skip(_) => Action::Idle,
     }
 }

@@ -64,7 +64,7 @@ impl State {
 /// What the plugin told about a pod, as far as decisions need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
-    /// The sandbox.
+    /// The sandbox; empty where only its namespace was found.
     pub container_id: String,
     /// The pod's addresses; the API tells them later.
     pub ips: Vec<IpAddr>,

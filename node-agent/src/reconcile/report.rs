@@ -26,7 +26,7 @@ impl Reconciler {
         tracing::warn!(pod, %uid, step = action.name(), %error, "step failed, trying again");
         let Some(facts) = facts else { return };
         match action {
-            Action::Look if matches!(error, EffectError::NoRecord) => {
+            Action::Look if matches!(error, EffectError::NotFound(_)) => {
                 self.tell(&facts, EventReason::CaptureFailed, text);
             }
             Action::Capture(_) => self.tell(&facts, EventReason::CaptureFailed, text),

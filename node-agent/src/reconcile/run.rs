@@ -135,7 +135,11 @@ impl Reconciler {
             () = self.inner.stop.cancelled() => return false,
             () = synced => {}
         }
-        let known = |(uid, pod): (&PodUid, &Pod)| pod.attachment.is_some().then(|| uid.clone());
+        let known = |(uid, pod): (&PodUid, &Pod)| {
+            // One whose record was lost, but that says it is captured, is in ztunnel as well.
+            let said = pod.facts.as_ref().is_some_and(|facts| facts.annotations.redirection);
+            (pod.attachment.is_some() || said).then(|| uid.clone())
+        };
         let known: Vec<_> = self.table().pods().filter_map(known).collect();
         let looks = known.iter().map(|uid| self.look_first(uid));
         futures_util::future::join_all(looks).await;

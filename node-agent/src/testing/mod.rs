@@ -2,6 +2,7 @@
 //! and an API that do as they are told.
 
 mod fake_api;
+mod fake_runtime;
 mod fake_ztunnel;
 mod node;
 mod plugin_call;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use capture::Options;
 
 pub use fake_api::FakeApi;
+pub use fake_runtime::{FakeRuntime, Manner};
 pub use fake_ztunnel::{FakeZtunnel, Told};
 pub use node::{Node, PACE};
 pub use plugin_call::{send_fd, send_frame};

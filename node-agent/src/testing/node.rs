@@ -20,7 +20,7 @@ use crate::enrollment::{Older, Settings};
 use crate::facts::PodUid;
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
-use crate::pod_netns::{Locator, Store};
+use crate::pod_netns::{Finder, Places, Store};
 use crate::reconcile::{self, Effects, Pace, Reconciler, State};
 use crate::rules::{HostMetrics, HostProbes, Rules};
 use crate::{plugin_server, ztunnel_link};
@@ -66,12 +66,18 @@ impl Node {
         // A namespace of its own stands for the node's.
         let place = PodNetns::scratch().unwrap();
         let host = HostProbes::new(&rules, place, HostMetrics::default());
+        let places = Places {
+            runtime_sockets: vec![folder.join("cri.sock")],
+            processes: folder.join("proc"),
+        };
+        let finder = Finder::new(fence.clone(), &places).unwrap();
         let effects = Effects {
             rules,
             host: host.clone(),
             link: link.clone(),
             observer: Observer::new(fence.clone()),
-            locator: Locator::new(fence).unwrap(),
+            locator: finder.locator().clone(),
+            finder,
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
             api: api.client(),
         };

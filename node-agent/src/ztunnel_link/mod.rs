@@ -246,7 +246,7 @@ impl ZtunnelLink {
 async fn order(connection: &mpsc::Sender<Order>, command: Command) -> Result<(), LinkError> {
     let (reply, answer) = oneshot::channel();
     let exchange = async {
-        let order = Order { command, reply: Some(reply) };
+        let order = Order { command, reply };
         connection.send(order).await.map_err(|_| LinkError::Lost)?;
         answer.await.map_err(|_| LinkError::Lost)?.map_err(LinkError::Refused)
     };

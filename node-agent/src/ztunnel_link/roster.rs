@@ -3,9 +3,10 @@
 //! connects is either in its snapshot or sent to it afterwards.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use netns::PodNetns;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use zds::{GiveBack, GivenListener, Lookups, Violation};
 
 use super::member::{Member, Workload};
@@ -22,7 +23,16 @@ pub(super) struct ConnectionId(u64);
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) command: Command,
-    pub(super) reply: Option<oneshot::Sender<Result<(), String>>>,
+    pub(super) reply: oneshot::Sender<Result<(), String>>,
+}
+
+/// How a connection is reached.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    pub(super) orders: mpsc::Sender<Order>,
+    /// It has become the newest again, and has missed what the other one got: it asks for
+    /// [`Roster::missed`]. A call, not a queue: of any number of pods, none gets lost.
+    pub(super) behind: Arc<Notify>,
 }
 
 /// What the newest ztunnel says about a pod.
@@ -40,7 +50,7 @@ pub enum Ack {
 struct Connection {
     id: ConnectionId,
     takes: Takes,
-    orders: mpsc::Sender<Order>,
+    line: Line,
     /// Its last answer about each pod.
     acks: HashMap<PodUid, Result<(), String>>,
     /// Pods whose connections it accepts, whatever it has refused of them since: what is
@@ -126,7 +136,7 @@ impl Roster {
         self.changed();
         let newest = self.connections.last_mut().ok_or(LinkError::NoZtunnel)?;
         newest.acks.remove(uid);
-        Ok((newest.orders.clone(), command?))
+        Ok((newest.line.orders.clone(), command?))
     }
 
     /// Enters a pod of the agent's earlier life, for the snapshots to come.
@@ -145,19 +155,15 @@ impl Roster {
             connection.serves.remove(uid);
         }
         self.changed();
-        self.connections.iter().map(|connection| connection.orders.clone()).collect()
+        self.connections.iter().map(|connection| connection.line.orders.clone()).collect()
     }
 
     /// A ztunnel has said hello: from now on it is the newest, and this is its snapshot.
-    pub(super) fn admit(
-        &mut self,
-        orders: mpsc::Sender<Order>,
-        takes: Takes,
-    ) -> (ConnectionId, Vec<Command>) {
+    pub(super) fn admit(&mut self, line: Line, takes: Takes) -> (ConnectionId, Vec<Command>) {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
         let (acks, serves) = (HashMap::new(), HashSet::new());
-        let connection = Connection { id, takes, orders, acks, serves, live: false };
+        let connection = Connection { id, takes, line, acks, serves, live: false };
         self.connections.push(connection);
         self.metrics.connected(self.connections.len());
         self.release_unless(takes);
@@ -271,33 +277,40 @@ impl Roster {
     }
 
     /// A ztunnel is gone. The one that is the newest now has missed what the other got:
-    /// it is told here.
+    /// it is called to ask for it.
     pub(super) fn dismiss(&mut self, id: ConnectionId) {
         self.connections.retain(|connection| connection.id != id);
         self.metrics.connected(self.connections.len());
         if let Some(takes) = self.newest_takes() {
             self.release_unless(takes);
         }
-        let mut unsendable = Vec::new();
         if let Some(newest) = self.connections.last() {
-            for (uid, member) in &self.members {
-                let serves = matches!(newest.acks.get(uid), Some(Ok(())));
-                // One in between that binds for itself had us close them.
-                let reclaims = member.lacking(newest.takes) != GiveBack::NotAsked;
-                if serves && !reclaims || member.netns.is_none() {
-                    continue;
-                }
-                match member.command(uid, newest.takes) {
-                    // A full queue means that it does not read; its deadline ends it.
-                    Ok(command) => {
-                        drop(newest.orders.try_send(Order { command, reply: None }));
-                    }
-                    Err(error) => unsendable.push((uid.clone(), error)),
-                }
+            newest.line.behind.notify_one();
+        }
+        self.changed();
+    }
+
+    /// What a ztunnel that has become the newest again has to be told. Nothing for one that
+    /// is not: the pods are another one's.
+    pub(super) fn missed(&mut self, id: ConnectionId) -> Vec<Command> {
+        let (mut missed, mut unsendable) = (Vec::new(), Vec::new());
+        let Some(newest) = self.connections.last().filter(|newest| newest.id == id) else {
+            return missed;
+        };
+        for (uid, member) in &self.members {
+            let serves = matches!(newest.acks.get(uid), Some(Ok(())));
+            // One in between that binds for itself had us close them.
+            let reclaims = member.lacking(newest.takes) != GiveBack::NotAsked;
+            if serves && !reclaims || member.netns.is_none() {
+                continue;
+            }
+            match member.command(uid, newest.takes) {
+                Ok(command) => missed.push(command),
+                Err(error) => unsendable.push((uid.clone(), error)),
             }
         }
         unsendable.into_iter().for_each(|(uid, error)| self.untold(uid, error));
-        self.changes.send_modify(|version| *version += 1);
+        missed
     }
 
     /// What the newest ztunnel says about a pod.

@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use netns::PodNetns;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,7 +17,7 @@ use zds::Returned;
 use zds::link::{Link, Listener, Packet};
 
 use super::ZtunnelLink;
-use super::roster::{ConnectionId, Order};
+use super::roster::{ConnectionId, Line, Order};
 use super::session::{Action, Command, EndReason, Event, Session, Subject, Takes, Ticket};
 
 /// How long ztunnel may take to read or write one packet, as in the reference agent.
@@ -131,19 +132,18 @@ enum Ending {
 /// One connection from hello to end.
 pub(crate) async fn converse(socket: Link, link: ZtunnelLink, stop: CancellationToken) {
     let (sender, orders) = mpsc::channel(ORDER_QUEUE);
+    let line = Line { orders: sender, behind: Arc::new(Notify::new()) };
     let mut connection = Connection {
         socket,
         link,
-        sender,
+        line,
         admitted: None,
         tickets: HashMap::new(),
         next_ticket: 0,
         deadline: Instant::now() + PACKET_DEADLINE,
     };
     let ending = connection.run(orders, &stop).await;
-    if let Some(id) = connection.admitted {
-        connection.link.lock().dismiss(id);
-    }
+    drop(connection);
     match ending {
         Ending::Stopping => {}
         Ending::Closed => tracing::info!("ztunnel disconnected"),
@@ -151,11 +151,24 @@ pub(crate) async fn converse(socket: Link, link: ZtunnelLink, stop: Cancellation
     }
 }
 
+/// A place among the connected ztunnels. Given up however the connection ends, a panic
+/// included: a dead one that counts as the newest would get every new pod.
+struct Admission {
+    link: ZtunnelLink,
+    id: ConnectionId,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.link.lock().dismiss(self.id);
+    }
+}
+
 struct Connection {
     socket: Link,
     link: ZtunnelLink,
-    sender: mpsc::Sender<Order>,
-    admitted: Option<ConnectionId>,
+    line: Line,
+    admitted: Option<Admission>,
     tickets: HashMap<Ticket, oneshot::Sender<Result<(), String>>>,
     next_ticket: u64,
     deadline: Instant,
@@ -177,6 +190,7 @@ impl Connection {
                     Ok(None) => return Ending::Closed,
                     Err(error) => return error.into(),
                 },
+                () = self.line.behind.notified(), if !session.awaits() => self.missed(),
                 Some(order) = orders.recv(), if !session.awaits() => self.take(order),
                 () = sleep_until(self.deadline), if session.awaits() => {
                     return Ending::TooSlow("answer");
@@ -192,10 +206,15 @@ impl Connection {
     fn take(&mut self, order: Order) -> Event {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        if let Some(reply) = order.reply {
-            self.tickets.insert(ticket, reply);
-        }
+        self.tickets.insert(ticket, order.reply);
         Event::Order(ticket, order.command)
+    }
+
+    fn missed(&mut self) -> Event {
+        let id = self.admitted.as_ref().map(|admitted| admitted.id);
+        let missed = id.map(|id| self.link.lock().missed(id)).unwrap_or_default();
+        tracing::info!(pods = missed.len(), "a newer ztunnel has gone: telling the one before it");
+        Event::Missed(missed)
     }
 
     /// Feeds the session, and what follows from that, until nothing follows.
@@ -222,8 +241,8 @@ impl Connection {
     }
 
     fn admit(&mut self, takes: Takes) -> Event {
-        let (id, snapshot) = self.link.lock().admit(self.sender.clone(), takes);
-        self.admitted = Some(id);
+        let (id, snapshot) = self.link.lock().admit(self.line.clone(), takes);
+        self.admitted = Some(Admission { link: self.link.clone(), id });
         tracing::info!(pods = snapshot.len(), ?takes, "ztunnel connected, sending the snapshot");
         Event::Snapshot(snapshot)
     }
@@ -258,8 +277,8 @@ impl Connection {
             }
             _ => {}
         }
-        if let Some(id) = self.admitted {
-            self.link.lock().answered(id, subject, &result);
+        if let Some(admitted) = &self.admitted {
+            self.link.lock().answered(admitted.id, subject, &result);
         }
         match (ticket.and_then(|ticket| self.tickets.remove(&ticket)), subject) {
             // Whoever asked may have given up meanwhile.

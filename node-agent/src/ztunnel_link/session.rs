@@ -145,6 +145,8 @@ pub enum Event {
     Snapshot(Vec<Command>),
     /// Something is to be sent.
     Order(Ticket, Command),
+    /// What another ztunnel was told meanwhile, and nobody waits for.
+    Missed(Vec<Command>),
 }
 
 /// What is to be done.
@@ -225,6 +227,9 @@ impl Session {
                 self.phase = Phase::Snapshot;
             }
             Event::Order(ticket, command) => self.waiting.push_back((Some(ticket), command)),
+            Event::Missed(commands) => {
+                self.waiting.extend(commands.into_iter().map(|command| (None, command)));
+            }
         }
         actions.extend(self.next());
         (self, actions)

@@ -248,3 +248,45 @@ async fn a_file_at_the_sockets_place_is_not_removed() {
     assert!(matches!(Server::bind(&path), Err(ServerError::NotASocket(_))));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
 }
+
+#[tokio::test]
+async fn a_ztunnel_that_is_the_newest_again_learns_of_any_number_of_pods() {
+    const PODS: usize = 1500;
+    let link = link();
+    let old = connect(&link, None);
+    live(&link).await;
+    let new = connect(&link, None);
+    eventually("the new one has the snapshot", || async { new.lines() == ["snapshot"] }).await;
+    for pod in 0..PODS {
+        link.restore(&uid(&format!("pod-{pod}")), workload(), Some(netns()));
+    }
+    drop(new);
+    eventually("the old one is told of every pod", || async {
+        old.told.lock().unwrap().serves.len() == PODS
+    })
+    .await;
+    eventually("and its answers are known", || async {
+        (0..PODS).all(|pod| link.ack(&uid(&format!("pod-{pod}"))) == Ack::Serving)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_task_dies_is_not_the_newest_any_more() {
+    let link = link();
+    let old = connect(&link, None);
+    live(&link).await;
+    let (ours, theirs) = Link::pair().unwrap();
+    let session = tokio::spawn(server::converse(ours, link.clone(), CancellationToken::new()));
+    let new = FakeZtunnel::start(theirs, None);
+    eventually("the new one has the snapshot", || async { new.lines() == ["snapshot"] }).await;
+    link.add(&uid("a"), workload(), netns()).await.unwrap();
+    assert!(new.serves("a"));
+    // As a panic would: everything of the task is dropped where it stands.
+    session.abort();
+    assert!(session.await.unwrap_err().is_cancelled());
+    eventually("the old one takes over", || async { old.serves("a") }).await;
+    eventually("and has answered", || async { link.ack(&uid("a")) == Ack::Serving }).await;
+    link.add(&uid("b"), workload(), netns()).await.unwrap();
+    assert!(old.serves("b"));
+}

@@ -76,6 +76,8 @@ pub const TABLE: &[Row] = &[
             Everywhere("plugin-api"),
             In("kube-rs", &["src/kube/", "src/kube.rs"]),
             Everywhere("tokio"),
+            // The container runtime speaks gRPC, and is asked where pods are.
+            In("tonic", &["src/pod_netns/"]),
         ],
     ),
     row(
@@ -195,6 +197,7 @@ pub const PURE: &[&str] = &[
     "cni-plugin/src/prev_result.rs",
     "node-agent/src/enrollment.rs",
     "node-agent/src/enrollment/",
+    "node-agent/src/pod_netns/runtime/info.rs",
     "node-agent/src/reconcile/plan.rs",
     "node-agent/src/reconcile/plan/",
     "node-agent/src/reconcile/table.rs",

@@ -201,6 +201,7 @@ mod tests {
             ("ztunnel/src/proxy/outbound.rs", "use h2::client;"),
             ("ztunnel/src/proxy/outbound.rs", "use tonic::Code;"),
             ("ztunnel/src/app.rs", "tonic_prost::x();"),
+            ("node-agent/src/kube/mod.rs", "use tonic::Code;"),
             ("crates/zds/src/message.rs", "use tokio::io;"),
             ("crates/zds/src/wire.rs", "use tokio_seqpacket::UnixSeqpacket;"),
             ("crates/lab/src/net/links.rs", "nix::sched::setns(fd, flags)?;"),
@@ -214,6 +215,7 @@ mod tests {
             assert_eq!(places(path, source), [format!("{path}:1")], "{source}");
         }
         assert_eq!(places("ztunnel/src/hbone/pool.rs", "use h2::client;"), [""; 0]);
+        assert_eq!(places("node-agent/src/pod_netns/runtime/mod.rs", "use tonic::x;"), [""; 0]);
         assert_eq!(places("crates/zds/src/link.rs", "use tokio_seqpacket::x;"), [""; 0]);
         assert_eq!(places("crates/netns/src/fence.rs", "use nix::sched::setns;"), [""; 0]);
     }
