@@ -13,6 +13,7 @@ mod leaving;
 mod lookups;
 mod odd_pods;
 mod policy;
+mod probes;
 mod restarts;
 mod services;
 
@@ -46,6 +47,7 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(leaving::scenarios());
     v4.extend(odd_pods::scenarios());
     v4.extend(bad_input::scenarios());
+    v4.extend(probes::of_the_host());
     v4.extend(kubectl::scenarios());
     let mut v6 = basic();
     v6.extend(lookups::scenarios());
@@ -60,12 +62,13 @@ pub(crate) fn stages() -> Vec<Stage> {
 fn basic() -> Vec<Scenario> {
     let mut all = capture::scenarios();
     all.extend(policy::scenarios());
+    all.extend(probes::scenarios());
     all.extend(services::scenarios());
     all
 }
 
 fn dual() -> Vec<Scenario> {
-    vec![
+    let mut all = vec![
         scenario!(
             "both-families-are-captured",
             "a dual-stack pod's connections go through the tunnel in both families",
@@ -86,5 +89,7 @@ fn dual() -> Vec<Scenario> {
             "without the label traffic is plain again and the pod is as before",
             capture::release
         ),
-    ]
+    ];
+    all.extend(probes::scenarios());
+    all
 }
