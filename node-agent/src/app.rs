@@ -1,10 +1,12 @@
 //! Wiring: who gets what, what starts after what, and the order in which all of it stops.
 
+mod probes;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use netns::{Fence, PodNetns};
+use netns::Fence;
 use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -18,9 +20,10 @@ use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Store};
 use crate::reconcile::{Effects, Fact, Reconciler};
-use crate::rules::{HostMetrics, HostProbes, ProbeSource, Rules};
+use crate::rules::{HostMetrics, HostProbes, Rules};
 use crate::ztunnel_link::ZtunnelLink;
 use crate::{plugin_server, reconcile, run_dir, ztunnel_link};
+use probes::Probes;
 
 /// Fence workers. Jobs inside are short: opening a socket, starting a process.
 const FENCE_WORKERS: usize = 8;
@@ -92,18 +95,19 @@ async fn act(
 ) -> anyhow::Result<()> {
     let fence = Fence::new(FENCE_WORKERS).context("start the fence")?;
     let link = ZtunnelLink::new(metrics.link.clone(), Opener::new(fence.clone()));
-    let effects = build_effects(config, fence, link.clone(), metrics).await?;
-    let (api, host) = (effects.api.clone(), effects.host.clone());
-    spawn_probes(tasks, config, &host, admin, stop);
-    let reconciler = Reconciler::new(
-        config.enrollment.clone(),
-        config.pace,
-        effects,
-        metrics.reconcile.clone(),
-        stop.clone(),
-    );
+    let rules = build_rules(config, &fence).await?;
+    let mut settings = config.enrollment.clone();
+    let (source, counted) = (config.probe_source, metrics.host.clone());
+    let probes = Probes::prepare(source, &settings.options, &rules, counted).await?;
+    settings.options.probes.sources.clone_from(&probes.sources);
+    let host = probes.host.clone();
+    let effects = build_effects(config, fence, rules, host.clone(), link.clone()).await?;
+    let api = effects.api.clone();
+    let reconciler =
+        Reconciler::new(settings, config.pace, effects, metrics.reconcile.clone(), stop.clone());
     // Asked once only, so it was empty.
     let _ = admin.reconciler.set(reconciler.clone());
+    probes.spawn(tasks, &reconciler, admin.readiness.clone(), stop);
 
     let ztunnels = ztunnel_link::Server::bind(&config.zds_socket)?;
     let plugin = plugin_server::Server::bind(
@@ -131,22 +135,20 @@ async fn act(
     Ok(())
 }
 
-async fn build_effects(
-    config: &Config,
-    fence: Fence,
-    link: ZtunnelLink,
-    metrics: &Metrics,
-) -> anyhow::Result<Effects> {
+async fn build_rules(config: &Config, fence: &Fence) -> anyhow::Result<Rules> {
     let rules = Rules::new(config.programs.clone(), fence.clone(), Handle::current());
     let proof = rules.self_test(&config.enrollment.options).await;
     proof.context("this node cannot carry the rules (CAP_NET_ADMIN and CAP_SYS_ADMIN needed)")?;
-    let host = match config.probe_source {
-        ProbeSource::Marker => {
-            let node = PodNetns::current().context("open the node's network namespace")?;
-            HostProbes::new(&rules, node, metrics.host.clone())
-        }
-        ProbeSource::Off => HostProbes::off(),
-    };
+    Ok(rules)
+}
+
+async fn build_effects(
+    config: &Config,
+    fence: Fence,
+    rules: Rules,
+    host: HostProbes,
+    link: ZtunnelLink,
+) -> anyhow::Result<Effects> {
     let finder = Finder::new(fence.clone(), &config.places)?;
     Ok(Effects {
         rules,
@@ -158,30 +160,6 @@ async fn build_effects(
         store: Store::open(&config.run_dir.pods()).await?,
         api: KubeApi::new(config.kubeconfig.as_deref(), config.node.clone()).await?,
     })
-}
-
-/// The host's part of probes. Nothing waits for it: pods are captured also on a node where
-/// probes do not work.
-fn spawn_probes(
-    tasks: &mut JoinSet<()>,
-    config: &Config,
-    host: &HostProbes,
-    admin: &Admin,
-    stop: &CancellationToken,
-) {
-    tasks.spawn(host.clone().keep(stop.clone()));
-    tasks.spawn(host.clone().test(config.enrollment.options.clone(), stop.clone()));
-    let (mut troubles, readiness, stop) = (host.troubles(), admin.readiness.clone(), stop.clone());
-    tasks.spawn(async move {
-        loop {
-            let known: Vec<_> = troubles.borrow_and_update().values().cloned().collect();
-            readiness.remark("probes", &known.join("; "));
-            tokio::select! {
-                () = stop.cancelled() => return,
-                changed = troubles.changed() => if changed.is_err() { return },
-            }
-        }
-    });
 }
 
 fn spawn_watches(

@@ -137,7 +137,8 @@ impl Admin {
 
 fn pods(reconciler: &Reconciler) -> Vec<Value> {
     let table = reconciler.table();
-    let wanted = |uid| table.wanted(uid, reconciler.settings());
+    let settings = reconciler.settings();
+    let wanted = |uid| table.wanted(uid, &settings);
     table.pods().map(|(uid, pod)| describe(uid, pod, wanted(uid))).collect()
 }
 

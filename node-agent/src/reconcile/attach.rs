@@ -143,7 +143,7 @@ impl Reconciler {
         let pod = || facts.name.clone();
         let failed = |source| AttachError::Effect { pod: pod(), source };
         self.remember(facts, attach).await.map_err(|error| failed(error.into()))?;
-        let wanted = self.table().wanted(&facts.uid, &self.inner.settings);
+        let wanted = self.table().wanted(&facts.uid, &self.settings());
         let wanted = wanted.unwrap_or(Enrollment::Skip(Reason::NamespaceUnknown));
         let options = match wanted {
             Enrollment::Capture(options) => options,

@@ -52,3 +52,20 @@ async fn a_released_pod_is_like_any_other_to_the_host() {
     assert_eq!(node.host.in_kernel().await, [(pod.ip, 8080)].into());
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_follow_the_addresses_that_probes_come_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let (api, pod) = (FakeApi::new(), ScratchPod::new());
+    let node = Node::start(folder.path(), &api).await;
+    let _ztunnel = node.ztunnel(None).await;
+    probed(&api, "web");
+    node.call(Verb::Add, "web", &pod).await;
+    node.reconciler.probe_from(&["10.0.0.1", "fd00::1"].map(|ip| ip.parse().unwrap()).into());
+    for (set, element) in [("probe4", "10.0.0.1 . 8080"), ("probe6", "fd00::1 . 8080")] {
+        let command = format!("nft list set inet sluice {set}");
+        eventually(element, || async { pod.run(&command).contains(element) }).await;
+        assert!(!pod.run(&command).contains("169.254"));
+    }
+    node.stop().await;
+}

@@ -30,7 +30,9 @@ use tokio::sync::Mutex;
 
 pub use command::CommandError;
 pub use drift::{Drift, Kind, list};
-pub use host::{HostProbes, Metrics as HostMetrics, ProbeSource, Troubles};
+pub use host::{
+    HostProbes, LinkError, Metrics as HostMetrics, NodeAddresses, ProbeSource, Troubles,
+};
 pub use options::contract_options;
 pub use policy_route::{Missing, PolicyRouteError};
 

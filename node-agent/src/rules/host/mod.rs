@@ -9,10 +9,12 @@
 //! The rules stay when the agent ends: probes go on. The next life takes over what it finds
 //! and drops what no pod claims when all pods were looked at.
 
+mod addresses;
 mod cause;
 mod claims;
 mod keeper;
 mod kernel;
+mod links;
 mod metrics;
 mod self_test;
 mod test_pod;
@@ -31,6 +33,8 @@ use crate::facts::PodUid;
 use claims::Claims;
 use kernel::Kernel;
 
+pub use addresses::NodeAddresses;
+pub use links::LinkError;
 pub use metrics::Metrics;
 
 /// How long a pod's start waits for its probes to be let through. After it, the pod starts
@@ -42,6 +46,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub enum ProbeSource {
     /// By an address that the host gives to probes, and to nothing else.
     Marker,
+    /// By any address of the node, which others may bear as well.
+    NodeAddresses,
     /// Not at all: probes are plaintext like any other.
     Off,
 }
@@ -52,6 +58,7 @@ impl ProbeSource {
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "marker" => Some(Self::Marker),
+            "node-addresses" => Some(Self::NodeAddresses),
             "off" => Some(Self::Off),
             _ => None,
         }

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::HostProbes;
 use super::cause::{Failure, Surroundings, explain};
 use super::kernel::Kernel;
-use super::test_pod::{Family, TestPod, TestPodError, V4, V6};
+use super::links::LinkError;
+use super::test_pod::{Family, TestPod, V4, V6};
 use crate::facts::PodUid;
 use crate::inside::inside;
 use crate::rules::Rules;
@@ -57,7 +58,7 @@ impl HostProbes {
         let surroundings = inside(kernel.runner.fence(), &kernel.netns, Surroundings::look).await;
         let surroundings = surroundings.map_err(|error| format!("enter the node: {error}"))?;
         let families = if surroundings.v6 { &[V4, V6][..] } else { &[V4] };
-        let not_made = |error: TestPodError| format!("make a pod for the test: {error}");
+        let not_made = |error: LinkError| format!("make a pod for the test: {error}");
         let pod = TestPod::make(&kernel.runner, &kernel.netns, families).await.map_err(not_made)?;
         let uid = PodUid(SELF_TEST.into());
         let ips: Vec<IpAddr> = families.iter().map(|family| family.pod).collect();

@@ -5,7 +5,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{HostProbes, Metrics, PodUid, Rules};
+use super::{HostProbes, Metrics, NodeAddresses, PodUid, Rules};
 use crate::testing::{PATIENCE, ScratchPod, eventually, options, programs};
 
 /// A node with its keeper.
@@ -177,4 +177,15 @@ async fn a_probe_reaches_a_captured_pod_and_sees_whether_its_application_lives()
     assert_eq!(probe(8081), Err(std::io::ErrorKind::ConnectionRefused), "it is captured");
     drop(app);
     assert_eq!(probe(8080), Err(std::io::ErrorKind::ConnectionRefused), "it is down");
+}
+
+#[tokio::test]
+async fn the_nodes_addresses_are_those_that_pods_may_see() {
+    let host = Host::new();
+    host.place.run("ip address add fd09::5/128 dev lo");
+    let addresses = NodeAddresses::open(&host.rules, &host.place.netns()).await.unwrap();
+    let known = ["10.9.0.5", "fd09::5"].map(|address| address.parse().unwrap());
+    assert_eq!(addresses.read().await.unwrap(), known.into());
+    host.place.run("ip address del fd09::5/128 dev lo");
+    assert_eq!(addresses.read().await.unwrap(), [known[0]].into());
 }
