@@ -19,7 +19,7 @@ use crate::kube::KubeApi;
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Store};
-use crate::reconcile::{Effects, Fact, Reconciler};
+use crate::reconcile::{Effects, Fact, Memory, Reconciler};
 use crate::rules::{HostMetrics, HostProbes, Rules};
 use crate::ztunnel_link::ZtunnelLink;
 use crate::{plugin_server, reconcile, run_dir, ztunnel_link};
@@ -158,6 +158,7 @@ async fn build_effects(
         locator: finder.locator().clone(),
         finder,
         store: Store::open(&config.run_dir.pods()).await?,
+        memory: Memory::open(&config.run_dir.memory()).await,
         api: KubeApi::new(config.kubeconfig.as_deref(), config.node.clone()).await?,
     })
 }

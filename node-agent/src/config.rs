@@ -1,5 +1,7 @@
 //! Settings: text in [`Raw`], types in [`Config`]. The only room that reads the environment.
 
+mod pods;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,6 +12,8 @@ use clap::Parser;
 
 use crate::rules::ProbeSource;
 use crate::run_dir::RunDir;
+
+pub use pods::RawPods;
 
 /// The settings as they were given.
 #[derive(Clone, Debug, Parser)]
@@ -37,18 +41,14 @@ pub struct Raw {
     /// Readiness, metrics and state.
     #[arg(long, env = "ADMIN_ADDR", default_value = "[::]:8000")]
     pub admin_addr: String,
-    /// Namespaces whose pods are never captured, separated by commas.
-    #[arg(long, env = "EXCLUDE_NAMESPACES", default_value = "kube-system,sluice-system")]
-    pub exclude_namespaces: String,
-    /// Whether the lookups of captured pods go to ztunnel, `true` or `false`. A pod's
-    /// annotation `ambient.istio.io/dns-capture` overrules it.
-    #[arg(long, env = "AMBIENT_DNS_CAPTURE", default_value = "false")]
-    pub dns_capture: String,
     /// How a pod tells the kubelet's probes: `marker` (an address that the host puts on
     /// them), `node-addresses` (any address of the node: clients that a NodePort leads
     /// there under such an address pass for probes), or `off` (not at all).
     #[arg(long, env = "PROBE_SOURCE", default_value = "marker")]
     pub probe_source: String,
+    /// Who belongs to the mesh, and how.
+    #[command(flatten)]
+    pub pods: RawPods,
     /// How long peers are given to learn that a pod leaves the mesh.
     #[arg(long, env = "WITHDRAW_WAIT", default_value = "5s")]
     pub withdraw_wait: String,
@@ -163,14 +163,7 @@ impl Raw {
                 processes: reader.absolute("HOST_PROC", &self.host_proc),
             },
             admin: reader.address("ADMIN_ADDR", &self.admin_addr),
-            enrollment: crate::enrollment::Settings {
-                excluded_namespaces: names(&self.exclude_namespaces),
-                older: crate::enrollment::Older::Keep,
-                options: capture::Options {
-                    dns: reader.dns(&self.dns_capture),
-                    ..crate::rules::contract_options()
-                },
-            },
+            enrollment: self.pods.understand(&crate::rules::contract_options(), &mut reader),
             probe_source: reader.probe_source(&self.probe_source),
             pace: crate::reconcile::Pace {
                 withdraw_wait: reader.duration("WITHDRAW_WAIT", &self.withdraw_wait),
@@ -263,19 +256,6 @@ impl Reader {
             "plain" => LogFormat::Plain,
             "json" => LogFormat::Json,
             _ => self.wrong("LOG_FORMAT", value, "plain or json is expected", LogFormat::Plain),
-        }
-    }
-
-    fn dns(&mut self, value: &str) -> capture::Dns {
-        match value {
-            "true" => capture::Dns::On,
-            "false" => capture::Dns::Off,
-            _ => self.wrong(
-                "AMBIENT_DNS_CAPTURE",
-                value,
-                "true or false is expected",
-                capture::Dns::Off,
-            ),
         }
     }
 

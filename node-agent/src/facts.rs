@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::enrollment::Key;
+use crate::enrollment::{Key, Labels};
 
 /// A pod's UID: the name of one life of one pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -64,6 +64,8 @@ pub struct PodFacts {
     pub service_account: String,
     /// The label `istio.io/dataplane-mode`, as written.
     pub dataplane_mode: Option<String>,
+    /// Its labels, as far as the operator's selectors ask for them.
+    pub labels: Labels,
     /// It carries a sidecar (annotation `sidecar.istio.io/status`).
     pub sidecar: bool,
     /// What its owner wants for it, as written.
@@ -98,4 +100,6 @@ pub struct NamespaceFacts {
     pub name: String,
     /// The label `istio.io/dataplane-mode`, as written.
     pub dataplane_mode: Option<String>,
+    /// Its labels, as far as the operator's selectors ask for them.
+    pub labels: Labels,
 }

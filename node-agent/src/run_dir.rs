@@ -30,6 +30,12 @@ impl RunDir {
         self.0.join("pods.json")
     }
 
+    /// What one life of the agent leaves to the next about pods' options.
+    #[must_use]
+    pub fn memory(&self) -> PathBuf {
+        self.0.join("memory.json")
+    }
+
     /// Held by the one agent of the node that acts.
     #[must_use]
     pub fn lock(&self) -> PathBuf {

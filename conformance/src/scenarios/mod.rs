@@ -12,6 +12,7 @@ mod kubectl;
 mod leaving;
 mod lookups;
 mod odd_pods;
+mod pod_options;
 mod policy;
 mod probes;
 mod restarts;
@@ -64,6 +65,7 @@ fn basic() -> Vec<Scenario> {
     all.extend(policy::scenarios());
     all.extend(probes::scenarios());
     all.extend(services::scenarios());
+    all.extend(pod_options::scenarios());
     all
 }
 
@@ -91,5 +93,6 @@ fn dual() -> Vec<Scenario> {
         ),
     ];
     all.extend(probes::scenarios());
+    all.extend(pod_options::scenarios());
     all
 }

@@ -44,7 +44,7 @@ mod sniffer;
 mod state;
 mod sweep;
 
-pub use app::{AppError, AppErrorKind, Conversation, End, Reply, Server};
+pub use app::{AppError, AppErrorKind, Conversation, Echo, End, Reply, Server};
 pub use errors::{LabError, MeshError};
 pub use health::{HealthServer, Probe};
 pub use http_client::HttpError;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::app::{AppError, Conversation, Reply, Server};
+use crate::app::{AppError, Conversation, Echo, Reply, Server};
 use crate::cni_runtime::{Attachment, CniError};
 use crate::health::{HealthServer, Probe};
 use crate::place::Place;
@@ -228,6 +228,14 @@ impl Pod {
     /// As [`Place::ask`].
     pub async fn ask(&self, to: SocketAddr, question: &[u8]) -> Result<Vec<u8>, AppError> {
         self.place().ask(to, question).await
+    }
+
+    /// Has it send every datagram back that comes to this port.
+    ///
+    /// # Errors
+    /// [`AppError`] when the port is taken.
+    pub async fn echo_datagrams(&self, port: u16) -> Result<Echo, AppError> {
+        Echo::start(self.place(), port).await
     }
 
     /// Runs a command in its network namespace, see [`Place::run`].

@@ -7,6 +7,8 @@ use std::net::{SocketAddr, UdpSocket};
 use nix::sys::socket::{SetSockOpt as _, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::listener::PortUse;
+
 /// Binds a non-blocking, close-on-exec socket to exactly this address.
 ///
 /// `buffer` is what the kernel may keep for it until it is read, in bytes. Without
@@ -16,7 +18,19 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// As `bind(2)`; `EADDRINUSE` when an application holds the port, `EADDRNOTAVAIL` for
 /// `::1` where IPv6 is switched off.
 pub fn listen_udp(addr: SocketAddr, mark: Option<u32>, buffer: usize) -> io::Result<UdpSocket> {
+    bind_udp(addr, mark, buffer, PortUse::Alone)
+}
+
+pub(crate) fn bind_udp(
+    addr: SocketAddr,
+    mark: Option<u32>,
+    buffer: usize,
+    port_use: PortUse,
+) -> io::Result<UdpSocket> {
     let socket = udp_socket(addr, mark)?;
+    if port_use == PortUse::Shared {
+        socket.set_reuse_port(true)?;
+    }
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }

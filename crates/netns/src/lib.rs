@@ -38,7 +38,7 @@ pub use listener::{
     Families, ListenAny, ListenerFacts, PortUse, inspect_datagrams, inspect_listener, is_listening,
     listen_again, listen_any, share_port,
 };
-pub use loopback::{LoopbackError, LoopbackSockets, listen_loopback};
+pub use loopback::{ListenLoopback, LoopbackError, LoopbackSockets, listen_loopback};
 pub use named::{NamedNetns, release_folder};
 pub use pod::{NetnsError, NetnsId, PodNetns};
 pub use socket::{Dial, Listen, OrigDst, dial_socket, listen_tcp, original_dst};

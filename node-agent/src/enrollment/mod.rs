@@ -1,5 +1,6 @@
 //! PURE. Does a pod belong to the mesh, and with which rules? The only place that decides.
 
+mod selectors;
 mod values;
 mod wishes;
 
@@ -10,6 +11,7 @@ use capture::Options;
 
 use crate::facts::{NamespaceFacts, Network, Phase, PodFacts};
 
+pub use selectors::{Labels, Selected, Selectors};
 pub use wishes::{Instead, Key, Mistake, Older, Wishes};
 
 /// What the operator decided for the whole node.
@@ -17,10 +19,20 @@ pub use wishes::{Instead, Key, Mistake, Older, Wishes};
 pub struct Settings {
     /// Pods of these namespaces are never captured.
     pub excluded_namespaces: BTreeSet<String>,
+    /// Which pods belong to the mesh; without, those that are labelled for it.
+    pub selectors: Option<Selectors>,
     /// The rules of every captured pod that wants nothing else.
     pub options: Options,
     /// What happens to connections older than the capture, likewise.
     pub older: Older,
+}
+
+impl Settings {
+    /// Keys of labels that the decision asks for, besides the label of the mesh.
+    #[must_use]
+    pub fn label_keys(&self) -> BTreeSet<String> {
+        self.selectors.as_ref().map(Selectors::keys).unwrap_or_default()
+    }
 }
 
 /// The decision about one pod.
@@ -37,6 +49,8 @@ pub enum Enrollment {
 pub enum Reason {
     /// Neither the pod nor its namespace is labelled.
     NotLabelled,
+    /// No selector of the operator's matches.
+    NotSelected,
     /// The pod says `none`.
     OptedOut,
     /// It uses the node's network, which is never touched.
@@ -68,7 +82,8 @@ impl Reason {
     #[must_use]
     pub fn releases(&self) -> bool {
         match self {
-            Self::NotLabelled | Self::OptedOut | Self::HostNetwork | Self::Sidecar => true,
+            Self::NotLabelled | Self::NotSelected | Self::OptedOut => true,
+            Self::HostNetwork | Self::Sidecar => true,
             Self::ExcludedNamespace => true,
             Self::Ended | Self::Terminating | Self::NoAddress => false,
             Self::NamespaceUnknown | Self::BadLabel { .. } => false,
@@ -80,6 +95,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotLabelled => f.write_str("neither pod nor namespace is labelled for the mesh"),
+            Self::NotSelected => f.write_str("no enablement selector of the agent matches"),
             Self::OptedOut => f.write_str("the pod's label opts out of the mesh"),
             Self::HostNetwork => f.write_str("the pod uses the node's network"),
             Self::Sidecar => f.write_str("the pod carries a sidecar"),
@@ -105,8 +121,9 @@ pub fn enrollment(
     namespace: Option<&NamespaceFacts>,
     settings: &Settings,
 ) -> Enrollment {
-    let obstacle =
-        never(pod, settings).or_else(|| unwanted(pod, namespace)).or_else(|| not_now(pod));
+    let obstacle = never(pod, settings)
+        .or_else(|| unwanted(pod, namespace, settings))
+        .or_else(|| not_now(pod));
     match obstacle {
         Some(reason) => Enrollment::Skip(reason),
         None => Enrollment::Capture(options(pod, wishes, settings)),
@@ -153,9 +170,36 @@ fn mode(label: Option<&String>) -> Mode {
     }
 }
 
+fn unwanted(
+    pod: &PodFacts,
+    namespace: Option<&NamespaceFacts>,
+    settings: &Settings,
+) -> Option<Reason> {
+    match &settings.selectors {
+        Some(selectors) => unselected(pod, namespace, selectors),
+        None => unlabelled(pod, namespace),
+    }
+}
+
+/// Whatever is selected, a pod that says `none` stays out.
+fn unselected(
+    pod: &PodFacts,
+    namespace: Option<&NamespaceFacts>,
+    selectors: &Selectors,
+) -> Option<Reason> {
+    if matches!(mode(pod.dataplane_mode.as_ref()), Mode::None) {
+        return Some(Reason::OptedOut);
+    }
+    match selectors.select(&pod.labels, namespace.map(|namespace| &namespace.labels)) {
+        Selected::Yes => None,
+        Selected::No => Some(Reason::NotSelected),
+        Selected::Unknown => Some(Reason::NamespaceUnknown),
+    }
+}
+
 /// The pod's own word beats its namespace's. A meaningless word of the pod does not: a
 /// typing mistake must not open a hole in a namespace that is in the mesh.
-fn unwanted(pod: &PodFacts, namespace: Option<&NamespaceFacts>) -> Option<Reason> {
+fn unlabelled(pod: &PodFacts, namespace: Option<&NamespaceFacts>) -> Option<Reason> {
     let own = mode(pod.dataplane_mode.as_ref());
     match own {
         Mode::Ambient => return None,

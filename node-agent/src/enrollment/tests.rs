@@ -96,6 +96,7 @@ fn the_table() {
     let settings = Settings {
         excluded_namespaces: BTreeSet::from(["kube-system".to_owned()]),
         options: options(),
+        selectors: None,
         older: Older::Keep,
     };
     for case in labels().into_iter().chain(obstacles()) {
@@ -105,6 +106,7 @@ fn the_table() {
         let namespace = NamespaceFacts {
             name: facts.name.namespace.clone(),
             dataplane_mode: case.namespace.map(str::to_owned),
+            labels: Labels::new(),
         };
         let expected = match case.expected {
             None => Enrollment::Capture(options()),
@@ -121,8 +123,12 @@ fn the_table() {
 
 #[test]
 fn a_namespace_out_of_view_decides_nothing_that_the_pod_does_not_decide() {
-    let settings =
-        Settings { excluded_namespaces: BTreeSet::new(), options: options(), older: Older::Keep };
+    let settings = Settings {
+        excluded_namespaces: BTreeSet::new(),
+        options: options(),
+        selectors: None,
+        older: Older::Keep,
+    };
     let decide = |label: Option<&str>| {
         let mut facts = pod("web");
         facts.dataplane_mode = label.map(str::to_owned);

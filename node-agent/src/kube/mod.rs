@@ -85,6 +85,10 @@ pub enum EventReason {
     Flapping,
     /// An option of the pod means nothing.
     BadOption,
+    /// What the pod wants was changed, and counts.
+    OptionsApplied,
+    /// Connections older than the capture were ended.
+    OlderConnectionsEnded,
     /// The pod was found running outside the mesh, and nobody had told of its start.
     StartedUnseen,
 }
@@ -98,6 +102,8 @@ impl EventReason {
             Self::Drifted => ("Drifted", "Warning"),
             Self::Flapping => ("Flapping", "Warning"),
             Self::BadOption => ("BadOption", "Warning"),
+            Self::OptionsApplied => ("OptionsApplied", "Normal"),
+            Self::OlderConnectionsEnded => ("OlderConnectionsEnded", "Normal"),
             Self::StartedUnseen => ("StartedUnseen", "Warning"),
         }
     }

@@ -101,7 +101,8 @@ impl SlimPod {
     /// stores.
     pub(super) fn facts(self) -> Option<PodFacts> {
         let Self { metadata, spec, status } = self;
-        let (labels, annotations) = (metadata.labels, metadata.annotations.unwrap_or_default());
+        let annotations = metadata.annotations.unwrap_or_default();
+        let labels = metadata.labels.unwrap_or_default();
         let ips = status.ips();
         let [containers, init_containers] =
             [&spec.containers, &spec.init_containers].map(|list| list.as_deref().unwrap_or(&[]));
@@ -110,7 +111,8 @@ impl SlimPod {
             name: PodName { namespace: metadata.namespace?, name: metadata.name? },
             // The API server fills this in; an old mirror pod may lack it.
             service_account: spec.service_account_name.unwrap_or_else(|| "default".into()),
-            dataplane_mode: take(labels, DATAPLANE_MODE),
+            dataplane_mode: labels.get(DATAPLANE_MODE).cloned(),
+            labels,
             sidecar: annotations.contains_key(SIDECAR),
             options: options(&annotations),
             network: if spec.host_network == Some(true) { Network::Host } else { Network::Own },
@@ -144,8 +146,9 @@ impl SlimPodStatus {
 impl SlimNamespace {
     /// What this object says; `None` for one without a name.
     pub(super) fn facts(self) -> Option<NamespaceFacts> {
-        let dataplane_mode = take(self.metadata.labels, DATAPLANE_MODE);
-        Some(NamespaceFacts { name: self.metadata.name?, dataplane_mode })
+        let labels = self.metadata.labels.unwrap_or_default();
+        let dataplane_mode = labels.get(DATAPLANE_MODE).cloned();
+        Some(NamespaceFacts { name: self.metadata.name?, dataplane_mode, labels })
     }
 }
 
@@ -153,10 +156,6 @@ impl SlimNamespace {
 fn options(annotations: &BTreeMap<String, String>) -> BTreeMap<Key, String> {
     let said = |key: Key| Some((key, annotations.get(key.annotation())?.clone()));
     Key::ALL.into_iter().filter_map(said).collect()
-}
-
-fn take(labels: Option<BTreeMap<String, String>>, key: &str) -> Option<String> {
-    labels?.remove(key)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use netns::{Families, LoopbackSockets, listen_loopback};
+use netns::{Families, ListenLoopback, LoopbackSockets, PortUse, listen_loopback};
 use zds::{GivenListener, ListenAt, Lookups};
 
 use super::tests::{Agent, dial, is_reset, node, uid, workload};
@@ -58,7 +58,13 @@ fn places(ztunnel: &FakeZtunnel) -> Vec<ListenAt> {
 }
 
 fn bind_as_ztunnel(pod: &ScratchPod) -> Option<Vec<LoopbackSockets>> {
-    pod.inside(|| listen_loopback(zds::port::DNS, Families::All, Some(0x539))).ok()
+    let listen = ListenLoopback {
+        port: zds::port::DNS,
+        families: Families::All,
+        mark: Some(0x539),
+        port_use: PortUse::Shared,
+    };
+    pod.inside(move || listen_loopback(&listen)).ok()
 }
 
 /// Which sockets of the pod are on the name server's port.

@@ -3,8 +3,8 @@
 use std::io;
 
 use netns::{
-    Families, Fence, FenceError, ListenAny, LoopbackError, LoopbackSockets, PodNetns, PortUse,
-    listen_any, listen_loopback,
+    Families, Fence, FenceError, ListenAny, ListenLoopback, LoopbackError, LoopbackSockets,
+    PodNetns, PortUse, listen_any, listen_loopback,
 };
 use zds::{ListenAt, port};
 
@@ -68,7 +68,12 @@ impl Opener {
 
 fn open_lookups() -> Result<Vec<HeldListener>, OpenError> {
     let failed = |source| failed(port::DNS, source);
-    let opened = listen_loopback(port::DNS, Families::All, Some(zds::PACKET_MARK.value));
+    let opened = listen_loopback(&ListenLoopback {
+        port: port::DNS,
+        families: Families::All,
+        mark: Some(zds::PACKET_MARK.value),
+        port_use: PortUse::Alone,
+    });
     let opened = opened.map_err(|LoopbackError { source, .. }| failed(source))?;
     let sockets = opened.into_iter().flat_map(|LoopbackSockets { udp, tcp, .. }| {
         // In the order of the places.

@@ -4,7 +4,7 @@ use netns::PodNetns;
 
 use super::effects::EffectError;
 use super::plan::Action;
-use super::pod::{Attachment, State};
+use super::pod::{Attachment, Outcome};
 use super::run::Reconciler;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
@@ -54,27 +54,35 @@ impl Reconciler {
             Action::Capture(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
                 self.let_probes_through(uid, options).await;
-                effects.capture(&facts, &netns, options).await?;
+                let captured = effects.capture(&facts, &netns, options).await;
+                if let Err(EffectError::LeftBehind(_)) = captured {
+                    self.becomes(uid, Outcome::LeftBehind);
+                }
+                captured?;
                 self.captured(&facts, held, netns, options);
+                self.age(uid);
                 Ok(())
             }
             Action::Repair(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
                 self.let_probes_through(uid, options).await;
                 effects.repair(&facts, &netns, options).await?;
-                self.captured(&facts, held, netns, options);
-                Ok(())
+                self.replaced(&facts, held, netns, options).await
+            }
+            Action::EndOlder(options) => {
+                let netns = self.netns(uid, held).await?;
+                self.end_older(uid, &netns, options).await
             }
             Action::Verify(options) => self.verify(uid, held, options).await,
             Action::Annotate(said) => self.annotate(uid, said).await,
             Action::Withdraw => {
                 self.annotate(uid, &Annotations::default()).await?;
-                self.enter(uid, |pod| pod.state = State::Withdrawn);
+                self.becomes(uid, Outcome::Withdrawn);
                 Ok(())
             }
             Action::Drain(options) => {
                 effects.rules.drain(&self.netns(uid, held).await?, options).await?;
-                self.enter(uid, |pod| pod.state = State::Draining);
+                self.becomes(uid, Outcome::Draining);
                 Ok(())
             }
             Action::Remove => self.remove(uid, held).await,
@@ -108,19 +116,40 @@ impl Reconciler {
             self.let_probes_through(uid, &wanted).await;
         }
         *held = captured.then_some(netns);
-        self.enter(uid, |pod| {
-            pod.state = if captured { State::Captured } else { State::Outside };
-            // What is neither nothing nor as wanted is unknown: it is replaced, without a
-            // gap, or removed.
-            pod.applied = (found == Found::AsWanted).then_some(wanted);
-            pod.due = captured;
-        });
+        let outcome = match found {
+            Found::Nothing => Outcome::FoundNothing,
+            found => Outcome::FoundCaptured((found == Found::AsWanted).then_some(wanted)),
+        };
+        self.becomes(uid, outcome);
         if unseen && !captured {
             tracing::warn!(pod = %facts.name, %uid, "pod started unseen by the plugin");
             let message = "the pod started without the node agent's knowledge and has not been \
                            captured so far; it is captured now if it belongs to the mesh";
             self.tell(&facts, EventReason::StartedUnseen, message.into());
         }
+        Ok(())
+    }
+
+    /// Its rules are in place, which may be others than before.
+    async fn replaced(
+        &self,
+        facts: &PodFacts,
+        held: &mut Option<PodNetns>,
+        netns: PodNetns,
+        options: &capture::Options,
+    ) -> Result<(), EffectError> {
+        let before = self.table().get(&facts.uid).and_then(|pod| pod.applied.clone());
+        let Some(before) = before.filter(|before| before != options) else {
+            self.captured(facts, held, netns, options);
+            return Ok(());
+        };
+        if before.dns != options.dns {
+            self.inner.effects.rules.forget_lookups(&netns).await?;
+        }
+        self.in_place(facts, held, netns, options);
+        self.age(&facts.uid);
+        tracing::info!(pod = %facts.name, uid = %facts.uid, ?options, "options were changed");
+        self.tell(facts, EventReason::OptionsApplied, "the pod's options count now".into());
         Ok(())
     }
 
@@ -131,14 +160,21 @@ impl Reconciler {
         netns: PodNetns,
         options: &capture::Options,
     ) {
-        *held = Some(netns);
-        self.enter(&facts.uid, |pod| {
-            pod.state = State::Captured;
-            pod.applied = Some(options.clone());
-            pod.due = false;
-        });
+        self.in_place(facts, held, netns, options);
         tracing::info!(pod = %facts.name, uid = %facts.uid, "captured");
         self.tell(facts, EventReason::Captured, "traffic goes through ztunnel".into());
+        self.tell_mistakes(&facts.uid);
+    }
+
+    fn in_place(
+        &self,
+        facts: &PodFacts,
+        held: &mut Option<PodNetns>,
+        netns: PodNetns,
+        options: &capture::Options,
+    ) {
+        *held = Some(netns);
+        self.becomes(&facts.uid, Outcome::InPlace(options.clone()));
     }
 
     async fn annotate(&self, uid: &PodUid, said: &Annotations) -> Result<(), EffectError> {
@@ -163,10 +199,7 @@ impl Reconciler {
         let netns = self.netns(uid, held).await?;
         self.inner.effects.remove(uid, &netns).await?;
         *held = None;
-        self.enter(uid, |pod| {
-            pod.state = State::Outside;
-            pod.applied = None;
-        });
+        self.becomes(uid, Outcome::Removed);
         if let Some(facts) = self.facts(uid) {
             tracing::info!(pod = %facts.name, %uid, "released");
             self.tell(&facts, EventReason::Released, "traffic is direct again".into());

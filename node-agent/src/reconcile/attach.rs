@@ -267,9 +267,13 @@ impl Reconciler {
 
 /// Whether a pod may start outside the mesh for this reason. A gap in what is known must
 /// not let a pod out that belongs in.
-fn may_start_outside(reason: &Reason) -> bool {
+pub(super) fn may_start_outside(reason: &Reason) -> bool {
     match reason {
-        Reason::NotLabelled | Reason::OptedOut | Reason::HostNetwork | Reason::Sidecar => true,
+        Reason::NotLabelled
+        | Reason::NotSelected
+        | Reason::OptedOut
+        | Reason::HostNetwork
+        | Reason::Sidecar => true,
         Reason::ExcludedNamespace | Reason::Ended | Reason::BadLabel { .. } => true,
         Reason::Terminating | Reason::NoAddress | Reason::NamespaceUnknown => false,
     }

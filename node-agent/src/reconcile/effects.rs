@@ -5,6 +5,7 @@ use capture::{Dns, Options};
 use netns::PodNetns;
 use zds::{ListenAt, Lookups, WorkloadInfo};
 
+use super::memory::Memory;
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::{KubeApi, KubeError};
 use crate::observe::Observer;
@@ -41,6 +42,9 @@ pub enum EffectError {
         /// The system's answer: somebody else may listen there.
         source: std::io::Error,
     },
+    /// A capture failed, and the rules that it had made are still there.
+    #[error("{0}; and the rules could not be taken back, which is tried again")]
+    LeftBehind(#[source] Box<EffectError>),
     /// Whoever asked for it has hung up, or the agent stops.
     #[error("given up while it was under way: the runtime hung up, or the agent stops")]
     Abandoned,
@@ -63,8 +67,19 @@ pub struct Effects {
     pub finder: Finder,
     /// What the plugin told.
     pub store: Store,
+    /// What a life of the agent leaves to the next.
+    pub memory: Memory,
     /// The API.
     pub api: KubeApi,
+}
+
+/// Whether a failed capture has left rules behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Undone {
+    /// It has not.
+    Wholly,
+    /// It has.
+    Partly,
 }
 
 impl Effects {
@@ -100,10 +115,10 @@ impl Effects {
         };
         match outcome.await {
             Ok(()) => Ok(()),
-            Err(error) => {
-                self.undo(&facts.uid, netns).await;
-                Err(error)
-            }
+            Err(error) => match self.undo(&facts.uid, netns).await {
+                Undone::Wholly => Err(error),
+                Undone::Partly => Err(EffectError::LeftBehind(Box::new(error))),
+            },
         }
     }
 
@@ -145,7 +160,8 @@ impl Effects {
 
     /// Takes back a capture, in reverse order. What cannot be taken back is logged: the
     /// caller has an error to report already.
-    pub(super) async fn undo(&self, uid: &PodUid, netns: &PodNetns) {
+    pub(super) async fn undo(&self, uid: &PodUid, netns: &PodNetns) -> Undone {
+        let mut undone = Undone::Wholly;
         self.observer.forget(uid);
         // Connections that were redirected meanwhile would go on in clear text.
         if let Err(error) = self.rules.end_connections(netns).await {
@@ -153,11 +169,16 @@ impl Effects {
         }
         if let Err(error) = self.rules.remove(netns).await {
             tracing::error!(%uid, %error, "cannot undo the rules of a failed capture");
+            undone = Undone::Partly;
         }
         if let Err(error) = self.link.del(uid).await {
             tracing::error!(%uid, %error, "cannot make ztunnel let go of a failed capture");
         }
-        self.host.release(uid);
+        // What is left of the capture must not keep probes out.
+        if undone == Undone::Wholly {
+            self.host.release(uid);
+        }
+        undone
     }
 
     /// Has ztunnel serve a captured pod as it should.

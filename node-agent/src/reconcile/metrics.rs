@@ -45,6 +45,7 @@ impl Default for RepairSeconds {
 pub struct Metrics {
     actions: Family<TypeLabel, Counter>,
     failures: Family<TypeLabel, Counter>,
+    older_ended: Counter,
     repairs: Family<KindLabel, Counter>,
     repair_seconds: RepairSeconds,
     pods: Family<StateLabel, Gauge>,
@@ -60,6 +61,9 @@ impl Metrics {
         let repairs =
             "captured pods found different from what they should be, and repaired, by what it was";
         registry.register("sluice_agent_drift_repairs", repairs, self.repairs.clone());
+        let older = "connections older than their pod's capture that were ended, as configured";
+        let name = "sluice_agent_older_connections_ended";
+        registry.register(name, older, self.older_ended.clone());
         let took = "seconds from looking at a captured pod that differs to its being right again";
         registry.register("sluice_agent_repair_seconds", took, self.repair_seconds.0.clone());
         registry.register("sluice_agent_pods", "pods of this node, by state", self.pods.clone());
@@ -71,6 +75,10 @@ impl Metrics {
 
     pub(super) fn failed(&self, action: &Action) {
         self.failures.get_or_create(&TypeLabel { r#type: action.name() }).inc();
+    }
+
+    pub(super) fn ended_older(&self, connections: usize) {
+        self.older_ended.inc_by(connections as u64);
     }
 
     pub(super) fn repaired(&self, kinds: &BTreeSet<Kind>, took: Duration) {

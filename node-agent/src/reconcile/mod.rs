@@ -13,7 +13,9 @@ mod check;
 mod effects;
 mod flaps;
 mod inspect;
+mod memory;
 mod metrics;
+mod older;
 mod plan;
 mod pod;
 mod repair;
@@ -25,12 +27,15 @@ mod tend;
 pub use attach::{Attach, AttachError, Attached};
 pub use check::{CheckError, Checked};
 pub use effects::{EffectError, Effects};
+pub use memory::{Memory, Remembered};
 pub use metrics::Metrics;
 pub use plan::{Action, plan};
-pub use pod::{Attachment, Pod, State, captured_annotations};
+pub use pod::{Aging, Attachment, Outcome, Pod, State, captured_annotations};
 pub use run::{Pace, Reconciler};
 pub use table::{Fact, Table};
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod options_tests;
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub enum Action {
     /// Like [`Action::Capture`], but of a pod that must not fall back to clear text: a
     /// failure leaves in place what is there.
     Repair(Options),
+    /// End connections that are older than the capture: their time is over.
+    EndOlder(Options),
     /// Tell peers and people.
     Annotate(Annotations),
     /// Tell peers not to use the tunnel any more.
@@ -49,6 +51,7 @@ impl Action {
             Self::Capture(_) => "capture",
             Self::Verify(_) => "verify",
             Self::Repair(_) => "repair",
+            Self::EndOlder(_) => "end_older",
             Self::Annotate(_) => "annotate",
             Self::Withdraw => "withdraw",
             Self::AwaitPeers => "await_peers",
@@ -119,6 +122,9 @@ fn captured(pod: &Pod, options: &Options, ack: &Ack) -> Action {
     // to say: whether clear text may pass does not depend on it.
     if pod.due {
         return Action::Verify(options.clone());
+    }
+    if pod.older_due {
+        return Action::EndOlder(options.clone());
     }
     if matches!(ack, Ack::Refused(_)) {
         return Action::Repair(options.clone());

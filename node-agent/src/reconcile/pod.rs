@@ -1,6 +1,7 @@
 //! PURE. What the agent believes about one pod.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use capture::Options;
 
@@ -70,6 +71,15 @@ pub struct Attachment {
     pub ips: Vec<IpAddr>,
 }
 
+/// How far the connections older than a capture are from their end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aging {
+    /// When the pod was captured.
+    pub since: SystemTime,
+    /// How often older connections were looked for and ended since.
+    pub passes: u8,
+}
+
 /// What is believed about one pod.
 #[derive(Clone, Debug)]
 pub struct Pod {
@@ -89,12 +99,18 @@ pub struct Pod {
     pub applied: Option<Options>,
     /// It is time to look again.
     pub due: bool,
+    /// There may be connections that are older than the capture and not ended.
+    pub aging: Option<Aging>,
+    /// It is time to end them.
+    pub older_due: bool,
     /// It ends: its sandbox goes away, or the API has forgotten it.
     pub ending: bool,
     /// The last failure, until something succeeds.
     pub trouble: Option<String>,
     /// A list or a watch of this process has shown it, so its absence means something.
     pub listed: bool,
+    /// A list of this process lacked it since it was last attached.
+    pub missed: bool,
 }
 
 impl Pod {
@@ -110,9 +126,12 @@ impl Pod {
             state: State::Unknown,
             applied: None,
             due: false,
+            aging: None,
+            older_due: false,
             ending: false,
             trouble: None,
             listed: false,
+            missed: false,
         }
     }
 
@@ -120,6 +139,72 @@ impl Pod {
     pub fn learn(&mut self, facts: PodFacts) {
         (self.wishes, self.mistakes) = self.wishes.hear(&facts.options);
         self.facts = Some(facts);
+    }
+}
+
+/// Looks after which no connection older than the capture can be left.
+const PASSES: u8 = 2;
+
+/// What came of an action that succeeded, as far as beliefs go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A look found nothing of ours in the pod.
+    FoundNothing,
+    /// A look found it captured: by these rules, or by others, which are then replaced
+    /// without a gap, or removed.
+    FoundCaptured(Option<Options>),
+    /// These rules are in place, and were observed.
+    InPlace(Options),
+    /// Peers were told not to use the tunnel any more.
+    Withdrawn,
+    /// They have had their time.
+    PeersKnow,
+    /// New connections are direct.
+    Draining,
+    /// Old connections have ended, or their time has.
+    Drained,
+    /// Nothing of ours is left in the pod.
+    Removed,
+    /// Connections that are older than the capture were ended, once more.
+    OlderEnded,
+    /// A capture has failed and left something in the pod, which is to be completed or
+    /// removed.
+    LeftBehind,
+}
+
+impl Pod {
+    /// Takes in what came of an action.
+    pub fn becomes(&mut self, outcome: Outcome) {
+        self.trouble = None;
+        match outcome {
+            Outcome::FoundNothing | Outcome::Removed => {
+                self.state = State::Outside;
+                self.applied = None;
+                self.due = false;
+                self.aging = None;
+            }
+            Outcome::FoundCaptured(applied) => {
+                self.state = State::Captured;
+                self.applied = applied;
+                self.due = true;
+            }
+            Outcome::InPlace(options) => {
+                self.state = State::Captured;
+                self.applied = Some(options);
+                self.due = false;
+            }
+            Outcome::Withdrawn => self.state = State::Withdrawn,
+            Outcome::PeersKnow => self.state = State::PeersKnow,
+            Outcome::Draining => self.state = State::Draining,
+            Outcome::Drained | Outcome::LeftBehind => self.state = State::Drained,
+            Outcome::OlderEnded => self.older_ended(),
+        }
+    }
+
+    fn older_ended(&mut self) {
+        self.older_due = false;
+        let passed = self.aging.map(|aging| Aging { passes: aging.passes + 1, ..aging });
+        self.aging = passed.filter(|aging| aging.passes < PASSES);
     }
 }
 

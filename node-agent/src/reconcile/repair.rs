@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::effects::EffectError;
 use super::flaps::{Harm, Tell};
 use super::inspect::Findings;
-use super::pod::State;
+use super::pod::{Outcome, State};
 use super::run::{Reconciler, Slot};
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::EventReason;
@@ -65,12 +65,14 @@ impl Reconciler {
             }
             effects.mend(&facts, &netns, options, &findings).await?;
             self.repaired(&facts, &findings, tell, began.elapsed());
+            if findings.harm() == Harm::Opens {
+                // What was opened meanwhile may be direct.
+                self.age(uid);
+                effects.rules.forget_lookups(&netns).await?;
+            }
         }
         // What ztunnel has to say about it must not keep the rules from being looked at.
-        self.enter(uid, |pod| {
-            pod.applied = Some(options.clone());
-            pod.due = false;
-        });
+        self.becomes(uid, Outcome::InPlace(options.clone()));
         effects.keep_served(&facts, &netns, options).await
     }
 

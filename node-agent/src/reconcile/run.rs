@@ -16,7 +16,7 @@ use super::effects::{Effects, workload};
 use super::flaps::Flaps;
 use super::metrics::Metrics;
 use super::plan::Action;
-use super::pod::{Attachment, Pod};
+use super::pod::{Attachment, Outcome, Pod};
 use super::table::{Fact, Table};
 use crate::enrollment::Settings;
 use crate::facts::{PodFacts, PodUid};
@@ -98,12 +98,13 @@ impl Reconciler {
         stop: CancellationToken,
     ) -> Self {
         let (changed, _) = watch::channel(0);
+        let table = Table::recalling(effects.memory.found().clone(), settings.label_keys());
         let inner = Inner {
             settings: Mutex::new(Arc::new(settings)),
             effects,
             pace,
             metrics,
-            table: Mutex::default(),
+            table: Mutex::new(table),
             slots: Mutex::default(),
             changed,
             limit: Semaphore::new(AT_ONCE),
@@ -294,11 +295,10 @@ impl Reconciler {
         self.table().get(uid).and_then(|pod| pod.facts.clone())
     }
 
-    pub(super) fn enter(&self, uid: &PodUid, change: impl FnOnce(&mut Pod)) {
+    pub(super) fn becomes(&self, uid: &PodUid, outcome: Outcome) {
         self.change(|table| {
             if let Some(pod) = table.get_mut(uid) {
-                pod.trouble = None;
-                change(pod);
+                pod.becomes(outcome);
             }
         });
     }

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use capture::Options;
 
+use super::memory::Remembered;
 use super::plan::{Action, plan};
 use super::pod::{Attachment, Pod, State};
-use crate::enrollment::{self, Enrollment, Mistake, Reason, Settings, enrollment};
+use crate::enrollment::{self, Enrollment, Labels, Mistake, Reason, Settings, enrollment};
 use crate::facts::{NamespaceFacts, PodFacts, PodUid};
 use crate::ztunnel_link::Ack;
 
@@ -35,21 +36,64 @@ pub struct Table {
     namespaces: HashMap<String, NamespaceFacts>,
     pods_listed: bool,
     namespaces_listed: bool,
+    /// Left by an earlier life of the agent, of pods that are not seen yet.
+    recalled: BTreeMap<PodUid, Remembered>,
+    worth_remembering: bool,
+    label_keys: BTreeSet<String>,
 }
 
 impl Table {
+    /// Empty, but for what an earlier life of the agent has left. Of labels only those
+    /// with these keys are kept.
+    #[must_use]
+    pub fn recalling(recalled: BTreeMap<PodUid, Remembered>, label_keys: BTreeSet<String>) -> Self {
+        Self { recalled, label_keys, ..Self::default() }
+    }
+
+    /// Something that the next life of the agent must know has changed.
+    pub fn worth_remembering(&mut self) {
+        self.worth_remembering = true;
+    }
+
+    /// Whether something has changed since it was asked last.
+    pub fn take_worth_remembering(&mut self) -> bool {
+        std::mem::take(&mut self.worth_remembering)
+    }
+
+    /// What the next life of the agent must know. Pods of the last one that were not seen
+    /// yet are kept until the first list has told which there are.
+    #[must_use]
+    pub fn remembered(&self) -> BTreeMap<PodUid, Remembered> {
+        let recalled = self.recalled.iter().filter(|_| !self.pods_listed);
+        let recalled = recalled.map(|(uid, remembered)| (uid.clone(), remembered.clone()));
+        let own = |(uid, pod): (&PodUid, &Pod)| Some((uid.clone(), Remembered::of(pod)?));
+        recalled.chain(self.pods.iter().filter_map(own)).collect()
+    }
+
+    fn slim(&self, labels: &mut Labels) {
+        labels.retain(|key, _| self.label_keys.contains(key));
+    }
+
+    fn entry(&mut self, uid: &PodUid) -> &mut Pod {
+        let recalled = &mut self.recalled;
+        let begin = || recalled.remove(uid).map(Remembered::pod).unwrap_or_default();
+        self.pods.entry(uid.clone()).or_insert_with(begin)
+    }
+
     /// Takes in what the watch has seen, and says which pods may need something now.
     pub fn observe(&mut self, fact: Fact) -> Vec<PodUid> {
         match fact {
             Fact::Pods(all) => self.all_pods(all),
             Fact::Pod(facts) => self.pod_seen(facts).into_iter().collect(),
             Fact::PodGone(uid) => self.pod_gone(&uid).into_iter().collect(),
-            Fact::Namespaces(all) => {
+            Fact::Namespaces(mut all) => {
                 self.namespaces_listed = true;
+                all.iter_mut().for_each(|namespace| self.slim(&mut namespace.labels));
                 self.namespaces = all.into_iter().map(|ns| (ns.name.clone(), ns)).collect();
                 self.pods.keys().cloned().collect()
             }
-            Fact::Namespace(namespace) => {
+            Fact::Namespace(mut namespace) => {
+                self.slim(&mut namespace.labels);
                 let name = namespace.name.clone();
                 let before = self.namespaces.insert(name.clone(), namespace);
                 if before == self.namespaces.get(&name).cloned() {
@@ -95,16 +139,19 @@ impl Table {
     /// The plugin has told where a pod's namespace is. A sandbox that was not known is
     /// new, and nothing of ours is in it. Facts that the plugin's caller had to fetch
     /// stand until the watch shows the pod.
-    pub fn attach(&mut self, uid: &PodUid, facts: PodFacts, attachment: Attachment) {
-        let pod = self.pods.entry(uid.clone()).or_default();
+    pub fn attach(&mut self, uid: &PodUid, mut facts: PodFacts, attachment: Attachment) {
+        self.slim(&mut facts.labels);
+        let pod = self.entry(uid);
         let known = pod.attachment.as_ref().map(|a| &a.container_id);
         if known != Some(&attachment.container_id) {
             pod.state = State::Outside;
             pod.applied = None;
             pod.trouble = None;
+            pod.aging = None;
         }
         pod.attachment = Some(attachment);
         pod.ending = false;
+        pod.missed = false;
         if !pod.listed || pod.facts.is_none() {
             pod.learn(facts);
         }
@@ -112,7 +159,7 @@ impl Table {
 
     /// The plugin told this to an earlier life of the agent.
     pub fn restore(&mut self, uid: &PodUid, attachment: Attachment) {
-        let pod = self.pods.entry(uid.clone()).or_default();
+        let pod = self.entry(uid);
         pod.attachment.get_or_insert(attachment);
     }
 
@@ -201,24 +248,31 @@ impl Table {
         // What an earlier life of the agent knew is either in the first list or gone.
         let first = !self.pods_listed;
         self.pods_listed = true;
-        let absent = |(uid, pod): (&PodUid, &Pod)| {
-            let expected = pod.listed || (first && pod.facts.is_none());
-            (expected && !seen.contains(uid)).then(|| uid.clone())
-        };
-        let absent: Vec<PodUid> = self.pods.iter().filter_map(absent).collect();
+        let mut absent = Vec::new();
+        for (uid, pod) in self.pods.iter_mut().filter(|(uid, _)| !seen.contains(*uid)) {
+            // A list may be older than what the plugin made us look up; the next one is not.
+            let expected = pod.listed || pod.missed || (first && pod.facts.is_none());
+            pod.missed = true;
+            if expected {
+                absent.push(uid.clone());
+            }
+        }
         let changed: Vec<PodUid> = all.into_iter().filter_map(|f| self.pod_seen(f)).collect();
         absent.iter().filter_map(|uid| self.pod_gone(uid)).chain(changed).collect()
     }
 
-    fn pod_seen(&mut self, facts: PodFacts) -> Option<PodUid> {
+    fn pod_seen(&mut self, mut facts: PodFacts) -> Option<PodUid> {
+        self.slim(&mut facts.labels);
         let uid = facts.uid.clone();
-        let pod = self.pods.entry(uid.clone()).or_default();
+        let pod = self.entry(&uid);
         pod.listed = true;
         if pod.facts.as_ref() == Some(&facts) {
             return None;
         }
+        let before = std::mem::take(&mut pod.mistakes);
         pod.learn(facts);
         pod.due = true;
+        self.worth_remembering |= before != pod.mistakes;
         Some(uid)
     }
 

@@ -7,7 +7,7 @@ use netns::PodNetns;
 use tokio::time::Instant;
 
 use super::plan::Action;
-use super::pod::State;
+use super::pod::{Outcome, State};
 use super::run::{Reconciler, Slot};
 use crate::facts::PodUid;
 
@@ -88,19 +88,26 @@ impl Reconciler {
             tending.looked = Instant::now();
             self.glance(uid);
         }
+        let older = self.mark_older(uid);
+        self.write_memory().await;
         tending.note(self.state(uid));
         let action = self.plan(uid);
         match &action {
-            Action::Idle => return Next::After(interval.saturating_sub(tending.looked.elapsed())),
+            Action::Idle => {
+                let look = interval.saturating_sub(tending.looked.elapsed());
+                return Next::After(
+                    older.filter(|older| !older.is_zero()).map_or(look, |older| look.min(older)),
+                );
+            }
             Action::AwaitPeers => {
                 let left = tending.left(self.inner.pace.withdraw_wait);
-                return self.wait_or_enter(uid, left, left, State::PeersKnow);
+                return self.wait_or_enter(uid, left, left, Outcome::PeersKnow);
             }
             Action::AwaitDrained => {
                 let left = tending.left(self.inner.pace.drain_deadline);
                 let left =
                     if self.is_drained(uid, &mut held).await { Duration::ZERO } else { left };
-                return self.wait_or_enter(uid, left, left.min(DRAIN_LOOK), State::Drained);
+                return self.wait_or_enter(uid, left, left.min(DRAIN_LOOK), Outcome::Drained);
             }
             Action::Verify(_) => {
                 let rest = self.rest_before_repair(uid, slot);
@@ -143,11 +150,11 @@ impl Reconciler {
         table.get(uid).map_or(State::Unknown, |pod| pod.state)
     }
 
-    fn wait_or_enter(&self, uid: &PodUid, left: Duration, pause: Duration, next: State) -> Next {
+    fn wait_or_enter(&self, uid: &PodUid, left: Duration, pause: Duration, next: Outcome) -> Next {
         if !left.is_zero() {
             return Next::After(pause);
         }
-        self.enter(uid, |pod| pod.state = next);
+        self.becomes(uid, next);
         Next::Now
     }
 

@@ -40,6 +40,7 @@ pub fn pod(name: &str) -> PodFacts {
         service_account: "clerk".into(),
         dataplane_mode: None,
         sidecar: false,
+        labels: BTreeMap::new(),
         options: BTreeMap::new(),
         network: Network::Own,
         phase: Phase::Alive,

@@ -21,7 +21,7 @@ use crate::facts::PodUid;
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Places, Store};
-use crate::reconcile::{self, Effects, Pace, Reconciler, State};
+use crate::reconcile::{self, Effects, Memory, Pace, Reconciler, State};
 use crate::rules::{HostMetrics, HostProbes, Rules};
 use crate::{plugin_server, ztunnel_link};
 
@@ -79,10 +79,16 @@ impl Node {
             locator: finder.locator().clone(),
             finder,
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
+            memory: Memory::open(&folder.join("memory.json")).await,
             api: api.client(),
         };
         let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
-        let settings = Settings { excluded_namespaces, options: options(), older: Older::Keep };
+        let settings = Settings {
+            excluded_namespaces,
+            selectors: None,
+            options: options(),
+            older: Older::Keep,
+        };
         let stop = CancellationToken::new();
         let reconciler = Reconciler::new(settings, PACE, effects, metrics.1, stop.clone());
         let node = Self {
@@ -209,11 +215,12 @@ impl Node {
         eventually(&what, || async { self.state(name) == Some(state) }).await;
     }
 
-    /// Waits until every pod was verified once more than now.
-    pub async fn looks_again(&self) {
+    /// Has a captured pod compared once more with what it should be, and waits for it.
+    pub async fn looks_again(&self, name: &str) {
         let looks = || self.metric_value("nodeagent_reconcile_events_total{type=\"verify\"}");
         let before = looks();
-        eventually("pods are looked at", || async { looks() >= before + 2.0 }).await;
+        self.api.annotate(name, "looks", &before.to_string());
+        eventually("the pod is looked at", || async { looks() > before }).await;
     }
 
     /// The value of one metric; 0 where it was never counted.

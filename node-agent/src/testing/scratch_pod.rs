@@ -71,6 +71,66 @@ impl ScratchPod {
         })
     }
 
+    /// A server elsewhere, at 10.9.1.2 behind a link of the pod: what is dialled there is
+    /// captured. For as long as the pod is there.
+    pub fn far_end(&self) -> PodNetns {
+        use std::os::fd::{AsFd, AsRawFd};
+        let far = PodNetns::scratch().unwrap();
+        let path = format!("/proc/{}/fd/{}", std::process::id(), far.as_fd().as_raw_fd());
+        self.run(&format!("ip link add away type veth peer name far netns {path}"));
+        self.run("ip address add 10.9.1.1/24 dev away");
+        self.run("ip link set away up");
+        let up = |line: &'static str| {
+            let words = line.split(' ').collect::<Vec<_>>();
+            #[expect(clippy::disallowed_methods, reason = "tests make their links with ip")]
+            let job = move || std::process::Command::new(words[0]).args(&words[1..]).status();
+            assert!(self.fence.run(&far, job).unwrap().unwrap().success(), "{line}");
+        };
+        up("ip link set lo up");
+        up("ip address add 10.9.1.2/24 dev far");
+        up("ip link set far up");
+        far
+    }
+
+    /// A connection of the pod's application with a server elsewhere: both ends.
+    pub fn dial_elsewhere(&self) -> (TcpStream, TcpStream) {
+        let far = self.far_end();
+        let listener = self.fence.run(&far, || TcpListener::bind("10.9.1.2:80")).unwrap().unwrap();
+        let app = self.inside(|| TcpStream::connect("10.9.1.2:80")).unwrap();
+        (app, listener.accept().unwrap().0)
+    }
+
+    /// A captured connection of the pod's application: its end, and ztunnel's.
+    pub fn dial_captured(&self) -> (TcpStream, TcpStream) {
+        self.inside(|| {
+            let ztunnel = TcpListener::bind("0.0.0.0:15001").unwrap();
+            let app = TcpStream::connect("10.9.1.2:80").unwrap();
+            (app, ztunnel.accept().unwrap().0)
+        })
+    }
+
+    /// A connection that ztunnel opens to the pod's application: both ends.
+    pub fn dial_as_ztunnel(&self) -> (TcpStream, TcpStream) {
+        self.inside(|| {
+            let listener = TcpListener::bind("10.9.0.5:0").unwrap();
+            let to = listener.local_addr().unwrap();
+            let mark = Some(zds::PACKET_MARK.value);
+            let dial = netns::Dial { to, mark, from: None };
+            let socket = netns::dial_socket(&dial).unwrap();
+            socket.connect_timeout(&to.into(), super::PATIENCE).unwrap();
+            (socket.into(), listener.accept().unwrap().0)
+        })
+    }
+
+    /// A connection that stays in the pod: both ends.
+    pub fn dial_itself(&self) -> (TcpStream, TcpStream) {
+        self.inside(|| {
+            let listener = TcpListener::bind("10.9.0.5:0").unwrap();
+            let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (near, listener.accept().unwrap().0)
+        })
+    }
+
     /// Everything of ours that is in the pod, as the kernel's own tools show it.
     pub fn traces(&self) -> String {
         let routes = |family: &str| self.try_run(&format!("ip {family} route show table 1337"));

@@ -4,13 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 
 use netns::{
-    Dial, Families, Fence, FenceError, LoopbackError, LoopbackSockets, Workplace, dial_socket,
-    dial_udp, listen_loopback, original_udp_dst,
+    Dial, Families, Fence, FenceError, ListenLoopback, LoopbackError, LoopbackSockets, PortUse,
+    Workplace, dial_socket, dial_udp, listen_loopback, original_udp_dst,
 };
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::oneshot;
 
-use crate::proxy::Ipv6;
+use crate::proxy::{Claim, Ipv6};
 
 /// Why there is no name server in a pod.
 #[derive(Debug, thiserror::Error)]
@@ -52,13 +52,18 @@ impl Sockets {
     ///
     /// # Errors
     /// [`ListenError`]; a pod without IPv6 is none.
-    pub async fn listen(&self, port: u16, ipv6: Ipv6) -> Result<Vec<LoopbackSockets>, ListenError> {
+    pub async fn listen(
+        &self,
+        port: u16,
+        ipv6: Ipv6,
+        (claim, port_use): (Claim, PortUse),
+    ) -> Result<Vec<LoopbackSockets>, ListenError> {
         let families = match ipv6 {
             Ipv6::Enabled => Families::All,
             Ipv6::Disabled => Families::V4,
         };
-        let mark = self.mark;
-        let bound = self.run(move || listen_loopback(port, families, mark)).await?;
+        let listen = ListenLoopback { port, families, mark: self.mark, port_use };
+        let bound = self.run(move || bind_as(claim, &listen)).await?;
         bound.map_err(|LoopbackError { addr: address, source }| ListenError::Bind {
             address,
             source,
@@ -100,5 +105,15 @@ impl Sockets {
             let _ = sender.send(result);
         })?;
         receiver.await.map_err(|_| FenceError::Closed)?
+    }
+}
+
+fn bind_as(claim: Claim, listen: &ListenLoopback) -> Result<Vec<LoopbackSockets>, LoopbackError> {
+    if claim == Claim::Shared {
+        return listen_loopback(listen);
+    }
+    match listen_loopback(&ListenLoopback { port_use: PortUse::Alone, ..*listen }) {
+        Err(error) if error.source.kind() == io::ErrorKind::AddrInUse => listen_loopback(listen),
+        bound => bound,
     }
 }

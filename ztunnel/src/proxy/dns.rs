@@ -73,7 +73,8 @@ impl Dns {
             (Mode::Serve, NameServer::On(_) | NameServer::AsConfigured) => {
                 let failed = |source| ProxyError::Dns { pod: pod.to_owned(), source };
                 let settings = &context.settings;
-                let bound = self.sockets.listen(settings.dns.port, settings.ipv6).await;
+                let claim = (name_server.claim(), settings.port_use);
+                let bound = self.sockets.listen(settings.dns.port, settings.ipv6, claim).await;
                 let opened = register_all(bound.map_err(failed)?, home);
                 opened.map_err(ListenError::Register).map_err(failed)
             }

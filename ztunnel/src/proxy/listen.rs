@@ -52,6 +52,16 @@ pub enum NameServer {
     On(Vec<GivenListener>),
 }
 
+impl NameServer {
+    /// How ports that we bind are bound: whoever speaks of lookups can be handed the sockets.
+    pub(super) fn claim(&self) -> Claim {
+        match self {
+            Self::AsConfigured | Self::None => Claim::Shared,
+            Self::On(_) => Claim::AloneIfFree,
+        }
+    }
+}
+
 /// How ports are bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {

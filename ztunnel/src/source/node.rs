@@ -26,11 +26,11 @@ pub struct NodeInfo {
 impl NodeInfo {
     pub(super) fn message(&self) -> Node {
         let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
-        let addresses = ListValue { values: vec![text(&self.instance_ip)] };
         let fields = [
             ("NAME", text(&self.pod_name)),
             ("NAMESPACE", text(&self.pod_namespace)),
-            ("INSTANCE_IPS", Value { kind: Some(Kind::ListValue(addresses)) }),
+            // A text with commas: istiod refuses the stream when it is a list.
+            ("INSTANCE_IPS", text(&self.instance_ip)),
             ("NODE_NAME", text(&self.node)),
             ("CLUSTER_ID", text(&self.cluster)),
         ];
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_of_the_operator_is_added_and_cannot_replace_ours() {
+    fn our_metadata_is_text_and_what_the_operator_adds_cannot_replace_it() {
         let metadata = [
             ("NODE_NAME".to_owned(), "other".into()),
             ("LABELS".to_owned(), serde_json::json!({"app": ["a", 1, true, null]})),
@@ -99,6 +99,7 @@ mod tests {
         };
         assert_eq!(text("NODE_NAME"), "n1");
         assert_eq!(text("CLUSTER_ID"), "c1");
+        assert_eq!(text("INSTANCE_IPS"), "10.0.0.1");
         let Some(Kind::StructValue(labels)) = &fields["LABELS"].kind else {
             panic!("{fields:?}");
         };

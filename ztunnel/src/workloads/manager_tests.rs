@@ -543,7 +543,14 @@ impl Node {
     /// The sockets of a pod's name server as an agent opens them.
     fn open_lookups(&self, netns: &PodNetns) -> Vec<GivenSocket> {
         self.fence.run(netns, loopback_up).unwrap();
-        let open = || netns::listen_loopback(zds::port::DNS, netns::Families::All, Some(0x539));
+        let open = || {
+            netns::listen_loopback(&netns::ListenLoopback {
+                port: zds::port::DNS,
+                families: netns::Families::All,
+                mark: Some(0x539),
+                port_use: netns::PortUse::Alone,
+            })
+        };
         let sockets = self.fence.run(netns, open).unwrap().unwrap();
         let sockets = sockets.into_iter().flat_map(|it| [it.udp.into(), it.tcp.into()]);
         ListenAt::LOOKUPS.into_iter().zip(sockets).collect()

@@ -1,9 +1,10 @@
-//! Asking by datagram, as resolvers do.
+//! Asking and answering by datagram, as resolvers and their servers do.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
 
 use super::AppError;
 use super::conversation::within;
@@ -30,4 +31,40 @@ pub(crate) async fn ask(
         Ok(answer)
     };
     within(place.patience(), step, exchange).await
+}
+
+/// Sends every datagram back to whom it came from. It ends when dropped.
+#[derive(Debug)]
+pub struct Echo {
+    answering: JoinHandle<()>,
+}
+
+impl Echo {
+    pub(crate) async fn start(place: &Place, port: u16) -> Result<Self, AppError> {
+        let failed = |error| {
+            AppError::new(format!("{}: answer datagrams on port {port}", place.name()), &error)
+        };
+        let addr = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let bound = place.inside(move || std::net::UdpSocket::bind(addr)).await;
+        let socket = bound.map_err(io::Error::other).and_then(|bound| bound).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        let socket = UdpSocket::from_std(socket).map_err(failed)?;
+        Ok(Self { answering: tokio::spawn(answer(socket)) })
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.answering.abort();
+    }
+}
+
+async fn answer(socket: UdpSocket) {
+    let mut datagram = vec![0; MOST];
+    loop {
+        // An error is that of an answer that found nobody; the next datagram is none of it.
+        if let Ok((length, from)) = socket.recv_from(&mut datagram).await {
+            let _ = socket.send_to(&datagram[..length], from).await;
+        }
+    }
 }

@@ -15,6 +15,7 @@ mod error;
 mod server;
 
 pub use conversation::{Conversation, End, Reply};
+pub use datagram::Echo;
 pub(crate) use datagram::ask;
 pub use error::{AppError, AppErrorKind};
 pub use server::Server;

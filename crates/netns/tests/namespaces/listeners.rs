@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 
 use netns::{
-    Families, Fence, ListenAny, LoopbackError, LoopbackSockets, PodNetns, PortUse, dial_udp,
-    inspect_datagrams, inspect_listener, listen_any, listen_loopback, share_port,
+    Families, Fence, ListenAny, ListenLoopback, LoopbackError, LoopbackSockets, PodNetns, PortUse,
+    dial_udp, inspect_datagrams, inspect_listener, listen_any, listen_loopback, share_port,
 };
 use socket2::SockRef;
 
@@ -82,7 +82,16 @@ fn a_descriptor_tells_what_it_is() {
 
 impl Pod {
     fn listen_loopback(&self, families: Families) -> Result<Vec<LoopbackSockets>, LoopbackError> {
-        self.fence.run(&self.netns, move || listen_loopback(15053, families, Some(0x539))).unwrap()
+        self.listen_loopback_as(families, PortUse::Alone)
+    }
+
+    fn listen_loopback_as(
+        &self,
+        families: Families,
+        port_use: PortUse,
+    ) -> Result<Vec<LoopbackSockets>, LoopbackError> {
+        let listen = ListenLoopback { port: 15053, families, mark: Some(0x539), port_use };
+        self.fence.run(&self.netns, move || listen_loopback(&listen)).unwrap()
     }
 
     /// Where it listens once the port is free: a program that another test is starting has
@@ -132,6 +141,17 @@ fn a_name_server_listens_on_the_loopback_addresses_that_there_are() {
     assert_eq!(pod.listens_again(Families::V4), ["127.0.0.1:15053"]);
     pod.without_ipv6();
     assert_eq!(pod.listens_again(Families::All), ["127.0.0.1:15053"]);
+}
+
+#[test]
+fn two_name_servers_share_a_port_if_both_ask_for_it() {
+    let pod = Pod::new();
+    crate::support::run(&pod.fence, &pod.netns, "ip link set lo up");
+    let first = pod.listen_loopback_as(Families::All, PortUse::Shared).unwrap();
+    let refused = pod.listen_loopback(Families::All).unwrap_err();
+    assert_eq!(refused.source.kind(), ErrorKind::AddrInUse, "{refused:?}");
+    let second = pod.listen_loopback_as(Families::All, PortUse::Shared).unwrap();
+    assert_eq!(addresses(&first), addresses(&second));
 }
 
 #[test]

@@ -6,11 +6,17 @@ use crate::reconcile::captured_annotations;
 use crate::testing::{options, pod};
 
 fn settings() -> Settings {
-    Settings { excluded_namespaces: BTreeSet::new(), options: options(), older: Older::Keep }
+    Settings {
+        excluded_namespaces: BTreeSet::new(),
+        options: options(),
+        selectors: None,
+        older: Older::Keep,
+    }
 }
 
 fn namespace(mode: Option<&str>) -> NamespaceFacts {
-    NamespaceFacts { name: "shop".into(), dataplane_mode: mode.map(str::to_owned) }
+    let dataplane_mode = mode.map(str::to_owned);
+    NamespaceFacts { name: "shop".into(), dataplane_mode, labels: BTreeMap::new() }
 }
 
 fn attachment(container: &str) -> Attachment {
@@ -128,4 +134,39 @@ fn a_namespace_that_is_gone_decides_nothing_for_its_captured_pods() {
     captured.due = false;
     table.observe(Fact::NamespaceGone("shop".into()));
     assert_eq!(table.plan(&uid, &settings(), &Ack::Serving), Action::Idle);
+}
+
+#[test]
+fn selectors_decide_and_only_their_labels_are_kept() {
+    let selectors = "[{podSelector: {matchLabels: {mesh: a}}}, \
+        {namespaceSelector: {matchLabels: {tier: b}}}]";
+    let selectors = crate::enrollment::Selectors::parse(selectors).unwrap();
+    let settings = Settings { selectors: Some(selectors), ..settings() };
+    let mut table = Table::recalling(BTreeMap::new(), settings.label_keys());
+    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let mut facts = pod("web");
+    facts.labels = [label("mesh", "a"), label("app", "web")].into();
+    let uid = facts.uid.clone();
+    table.observe(Fact::Pod(facts.clone()));
+    let kept = &table.get(&uid).unwrap().facts.as_ref().unwrap().labels;
+    assert_eq!(*kept, [label("mesh", "a")].into());
+    let wanted = |table: &Table| table.wanted(&uid, &settings).unwrap();
+    assert!(matches!(wanted(&table), Enrollment::Capture(_)), "whatever its namespace");
+
+    facts.labels.clear();
+    table.observe(Fact::Pod(facts.clone()));
+    assert_eq!(wanted(&table), Enrollment::Skip(Reason::NamespaceUnknown));
+    for (tier, expected) in [("c", Some(Reason::NotSelected)), ("b", None)] {
+        let labels = [label("tier", tier), label("team", "x")].into();
+        let namespace = NamespaceFacts { labels, ..namespace(None) };
+        table.observe(Fact::Namespaces(vec![namespace]));
+        assert_eq!(table.namespace("shop").unwrap().labels.len(), 1);
+        match expected {
+            Some(reason) => assert_eq!(wanted(&table), Enrollment::Skip(reason)),
+            None => assert!(matches!(wanted(&table), Enrollment::Capture(_))),
+        }
+    }
+    facts.dataplane_mode = Some("none".into());
+    table.observe(Fact::Pod(facts));
+    assert_eq!(wanted(&table), Enrollment::Skip(Reason::OptedOut));
 }

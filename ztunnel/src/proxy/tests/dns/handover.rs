@@ -68,6 +68,29 @@ async fn while_one_ztunnel_replaces_the_other_every_lookup_is_answered() {
     assert_eq!(world.listening(15_053), 4, "it was always the same sockets");
 }
 
+/// An agent that holds no sockets: the next ztunnel binds its own beside the old one's.
+#[tokio::test]
+async fn two_ztunnels_that_bind_for_themselves_answer_side_by_side() {
+    let world = world();
+    let old = world.start().await;
+    let new = world.start().await;
+    assert_eq!(world.listening(15_053), 8, "each has its own sockets");
+    let answered = async || {
+        for _ in 0..20 {
+            let answer = exchange(&world.ask(at(RESOLVERS[0])), &query(3, "till.bank", 1)).await;
+            assert_eq!((code(&answer), answer[7]), (0, 1), "answered from the view");
+            let mut tcp = world.dial(at(RESOLVERS[0])).await;
+            tcp.write_all(&frame(&query(4, "till.bank", 1))).await.unwrap();
+            assert_eq!(code(&soon(read_frame(&mut tcp)).await.unwrap()), 0);
+        }
+    };
+    answered().await;
+    old.stop(Drain::Graceful(LONG)).await;
+    assert_eq!(world.listening(15_053), 4, "the old one's are closed");
+    answered().await;
+    new.stop(Drain::Immediate).await;
+}
+
 #[tokio::test]
 async fn a_lookup_waits_while_there_is_no_ztunnel() {
     let world = world();

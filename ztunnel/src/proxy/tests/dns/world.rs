@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use netns::{
-    Dial, Families, Fence, Listen, PodNetns, dial_socket, dial_udp, listen_loopback, listen_tcp,
-    listen_udp,
+    Dial, Families, Fence, Listen, ListenLoopback, PodNetns, PortUse, dial_socket, dial_udp,
+    listen_loopback, listen_tcp, listen_udp,
 };
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -119,7 +119,14 @@ impl World {
 
     /// Sockets for a name server, as the agent opens and holds them.
     pub(super) fn held(&self) -> Vec<GivenListener> {
-        let job = || listen_loopback(zds::port::DNS, Families::All, Some(zds::PACKET_MARK.value));
+        let job = || {
+            listen_loopback(&ListenLoopback {
+                port: zds::port::DNS,
+                families: Families::All,
+                mark: Some(zds::PACKET_MARK.value),
+                port_use: PortUse::Alone,
+            })
+        };
         let sockets = self.fence.run(&self.pod, job).unwrap().unwrap();
         let sockets = sockets.into_iter().flat_map(|it| [it.udp.into(), it.tcp.into()]);
         let given = zds::ListenAt::LOOKUPS.into_iter().zip(sockets);
