@@ -48,7 +48,7 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(leaving::scenarios());
     v4.extend(odd_pods::scenarios());
     v4.extend(bad_input::scenarios());
-    v4.extend(probes::of_the_host());
+    v4.extend(probes::rules::scenarios());
     v4.extend(kubectl::scenarios());
     let mut v6 = basic();
     v6.extend(lookups::scenarios());
