@@ -22,7 +22,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "without the agent captured pods go on; after its return labels work",
             agent_killed
         ),
-        scenario!("rules-flushed", "rules removed by hand come back by themselves", rules_flushed),
         scenario!(
             "flood-hurts-one-pod",
             "who floods a captured pod's tunnel port keeps nobody else out of it, nor of others",
@@ -71,18 +70,6 @@ async fn agent_killed(world: &World) -> anyhow::Result<()> {
     expect("the same connection", reply.number, |number| *number == 3)?;
     world.enrol(&late).await?;
     observe::tunnelled(world, &late, &pods.server).await
-}
-
-async fn rules_flushed(world: &World) -> anyhow::Result<()> {
-    let pods = world.captured_couple("flushed").await?;
-    pods.client.run(&["nft", "flush", "ruleset"]).await?;
-    let healed = lab::eventually("the rules are back", world.patience, || async {
-        let rules = pods.client.run(&["nft", "list", "ruleset"]).await.ok()?.stdout;
-        rules.contains("redirect to :15001").then_some(())
-    })
-    .await;
-    expect("rules within the patience", format!("{healed:?}"), |_| healed.is_ok())?;
-    observe::tunnelled(world, &pods.client, &pods.server).await
 }
 
 /// Connections of one stranger that never say who they are.

@@ -15,6 +15,7 @@ mod odd_pods;
 mod pod_options;
 mod policy;
 mod probes;
+mod repairs;
 mod restarts;
 mod services;
 
@@ -39,6 +40,7 @@ pub(crate) fn stages() -> Vec<Stage> {
     let mut v4 = basic();
     v4.extend(cni::scenarios());
     v4.extend(faults::scenarios());
+    v4.extend(repairs::scenarios());
     v4.extend(restarts::scenarios());
     v4.extend(kill_points::scenarios());
     v4.extend(handover::scenarios());

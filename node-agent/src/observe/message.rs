@@ -8,8 +8,12 @@ const HEADER: usize = 16;
 const NLM_F_REQUEST: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFT_MSG_NEWTABLE: u16 = NFNL_SUBSYS_NFTABLES << 8;
+const NFT_MSG_DELTABLE: u16 = NFNL_SUBSYS_NFTABLES << 8 | 2;
 const NFT_MSG_NEWGEN: u16 = NFNL_SUBSYS_NFTABLES << 8 | 15;
 const NFT_MSG_GETGEN: u16 = NFNL_SUBSYS_NFTABLES << 8 | 16;
+const NFPROTO_INET: u8 = 1;
+const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_GEN_ID: u16 = 1;
 const NFTA_GEN_PROC_PID: u16 = 2;
 const NFTA_GEN_PROC_NAME: u16 = 3;
@@ -61,6 +65,10 @@ pub enum Way {
 pub(super) enum Message {
     /// The ruleset's generation; with who made it, if it is news.
     Generation(u32, Option<Author>),
+    /// An `inet` table of this name came.
+    TableAdded(String),
+    /// It went.
+    TableDeleted(String),
     /// A route, or news of one.
     Route(Way),
     /// A request failed.
@@ -121,6 +129,8 @@ fn first(packet: &[u8]) -> Option<(Received, &[u8])> {
 fn understand(kind: u16, body: &[u8]) -> Option<Message> {
     match kind {
         NLMSG_ERROR => Some(Message::Failed(i32::from_ne_bytes(body.get(..4)?.try_into().ok()?))),
+        NFT_MSG_NEWTABLE => inet_table(body).map(Message::TableAdded),
+        NFT_MSG_DELTABLE => inet_table(body).map(Message::TableDeleted),
         NFT_MSG_NEWGEN => generation(body.get(4..)?),
         RTM_NEWROUTE | RTM_DELROUTE => {
             let in_header = u32::from(*body.get(4)?);
@@ -137,13 +147,23 @@ fn understand(kind: u16, body: &[u8]) -> Option<Message> {
 fn generation(body: &[u8]) -> Option<Message> {
     let value = |wanted| attributes(body).find(|(kind, _)| *kind == wanted).map(|(_, v)| v);
     let number = |wanted| Some(u32::from_be(u32_at(value(wanted)?, 0)?));
-    let author = || {
-        let name = value(NFTA_GEN_PROC_NAME)?;
-        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-        let name = String::from_utf8_lossy(name).into_owned();
-        Some(Author { name, pid: number(NFTA_GEN_PROC_PID)? })
-    };
+    let author =
+        || Some(Author { name: text(value(NFTA_GEN_PROC_NAME)?), pid: number(NFTA_GEN_PROC_PID)? });
     Some(Message::Generation(number(NFTA_GEN_ID)?, author()))
+}
+
+fn inet_table(body: &[u8]) -> Option<String> {
+    if *body.first()? != NFPROTO_INET {
+        return None;
+    }
+    let name = attributes(body.get(4..)?).find(|(kind, _)| *kind == NFTA_TABLE_NAME);
+    name.map(|(_, name)| text(name))
+}
+
+/// Up to the zero that ends it.
+fn text(value: &[u8]) -> String {
+    let value = value.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(value).into_owned()
 }
 
 fn attributes(mut body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
@@ -230,6 +250,19 @@ mod tests {
         attribute(&mut body, NFTA_GEN_PROC_NAME, b"nft\0");
         let author = Author { name: "nft".into(), pid: 4711 };
         assert_eq!(understood(NFT_MSG_NEWGEN, &body), Message::Generation(9, Some(author)));
+    }
+
+    #[test]
+    fn tables_come_and_go_by_name() {
+        let of = |family: u8| {
+            let mut body = vec![family, 0, 0, 0];
+            attribute(&mut body, NFTA_TABLE_NAME, b"sluice\0\0");
+            body
+        };
+        let ours = || "sluice".to_owned();
+        assert_eq!(understood(0x0a00, &of(NFPROTO_INET)), Message::TableAdded(ours()));
+        assert_eq!(understood(0x0a02, &of(NFPROTO_INET)), Message::TableDeleted(ours()));
+        assert_eq!(understood(0x0a02, &of(2)), Message::Other, "of another family");
     }
 
     #[test]

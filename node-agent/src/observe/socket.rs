@@ -33,6 +33,15 @@ pub(super) struct NetlinkSocket {
     port: u32,
 }
 
+/// Why a socket wakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Noticed {
+    /// Something waits to be heard.
+    News,
+    /// More came than there was room for.
+    Overrun,
+}
+
 /// What was waiting.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
@@ -59,15 +68,16 @@ impl NetlinkSocket {
         Ok(Self { fd: AsyncFd::with_interest(fd, Interest::READABLE)?, port })
     }
 
-    /// Until something waits to be heard; it is left there.
-    pub(super) async fn noticed(&self) -> io::Result<()> {
+    /// Until something waits to be heard; it is left there. An overrun is told once, and so
+    /// it is told to whoever asks this.
+    pub(super) async fn noticed(&self) -> io::Result<Noticed> {
         loop {
             let mut guard = self.fd.readable().await?;
             let peek = |fd: &AsyncFd<OwnedFd>| {
                 let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
                 match recv(fd.as_raw_fd(), &mut [0; 16], flags) {
-                    // Told once: who comes to hear finds nothing, and looks at everything.
-                    Err(Errno::ENOBUFS) | Ok(_) => Ok(()),
+                    Ok(_) => Ok(Noticed::News),
+                    Err(Errno::ENOBUFS) => Ok(Noticed::Overrun),
                     Err(error) => Err(io::Error::from(error)),
                 }
             };

@@ -88,8 +88,13 @@ async fn who_changed_the_rules_is_known() {
     watched.noticed().await;
     assert!(!watched.stands());
     assert_eq!(watched.watch.author().unwrap().name, "nft");
+    assert!(watched.watch.has_lost_table());
     watched.put_right().await;
     assert_eq!(watched.watch.author(), None);
+    assert!(!watched.watch.has_lost_table());
+    watched.pod.run("nft flush chain inet sluice nat_out");
+    watched.noticed().await;
+    assert!(!watched.stands() && !watched.watch.has_lost_table(), "damaged, but there");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::ObserveError;
 use super::message::{Author, Message, Received, STRANGERS, Way, get_generation, get_route};
-use super::socket::{Heard, NetlinkSocket, make};
+use super::socket::{Heard, NetlinkSocket, Noticed, make};
 use crate::inside::inside;
 
 /// `NFNLGRP_NFTABLES`, 7.
@@ -54,6 +54,8 @@ struct Book {
     accepted: Option<Accepted>,
     /// Something that a light look may not see was changed since.
     touched: bool,
+    /// Our table was deleted and is not back.
+    table_gone: bool,
     author: Option<Author>,
 }
 
@@ -93,11 +95,14 @@ impl Watch {
     /// # Errors
     /// [`ObserveError::Socket`].
     pub async fn noticed(&self) -> Result<(), ObserveError> {
-        tokio::select! {
+        let noticed = tokio::select! {
             noticed = self.rulesets.noticed() => noticed,
             noticed = self.routes.noticed() => noticed,
+        };
+        if noticed.map_err(ObserveError::Socket)? == Noticed::Overrun {
+            self.lock().touched = true;
         }
-        .map_err(ObserveError::Socket)
+        Ok(())
     }
 
     /// Looks: some ten system calls, no process, no other thread. Takes in all news.
@@ -130,7 +135,7 @@ impl Watch {
     pub fn accept(&self, sight: Sight, options: &Options) {
         let mut book = self.lock();
         book.accepted = Some(Accepted { sight, options: options.clone(), at: Instant::now() });
-        (book.touched, book.author) = (false, None);
+        (book.touched, book.table_gone, book.author) = (false, false, None);
     }
 
     /// Whether these options are in place as far as can be told without a full comparison,
@@ -159,6 +164,12 @@ impl Watch {
         self.lock().accepted.as_ref().is_some_and(|accepted| !accepted.sight.has_v6())
     }
 
+    /// Whether our table is known to be gone: no time is to be lost with a comparison.
+    #[must_use]
+    pub fn has_lost_table(&self) -> bool {
+        self.lock().table_gone
+    }
+
     /// Who changed the ruleset last, since it was found right.
     #[must_use]
     pub fn author(&self) -> Option<Author> {
@@ -177,8 +188,11 @@ impl Book {
         // A rule beside ours may lead packets past it that nobody has asked about.
         self.touched |= routes.news.iter().any(|news| concerns_us(&news.message));
         for news in &rulesets.news {
-            if let Message::Generation(_, Some(author)) = &news.message {
-                self.author = Some(author.clone());
+            match &news.message {
+                Message::Generation(_, Some(author)) => self.author = Some(author.clone()),
+                Message::TableAdded(name) if name == capture::TABLE => self.table_gone = false,
+                Message::TableDeleted(name) if name == capture::TABLE => self.table_gone = true,
+                _ => {}
             }
         }
     }

@@ -180,11 +180,7 @@ impl Reconciler {
     async fn annotate(&self, uid: &PodUid, said: &Annotations) -> Result<(), EffectError> {
         let facts = self.facts(uid).ok_or(EffectError::NoFacts)?;
         // What was said before must not be heard after it.
-        let telling = self.slot(uid).telling().take();
-        if let Some(telling) = telling {
-            // Fails only when the runtime ends.
-            let _ = telling.await;
-        }
+        self.slot(uid).told().cancelled().await;
         self.inner.effects.api.annotate(&facts, said).await?;
         // The watch will show it too; until then it need not be written again.
         self.change(|table| {

@@ -89,7 +89,12 @@ impl Effects {
         if seen.as_ref().is_some_and(|(watch, sight)| watch.stands(sight, options, longest)) {
             return Ok(Findings { drifts, ..Findings::default() });
         }
-        let wrong = self.rules.verify(netns, options).await?;
+        let lost = seen.as_ref().is_some_and(|(watch, _)| watch.has_lost_table());
+        let wrong = if lost {
+            vec![Drift::table_is_gone()]
+        } else {
+            self.rules.verify(netns, options).await?
+        };
         let mut findings = Findings::default();
         if let Some((watch, sight)) = seen {
             findings.author = watch.author();

@@ -41,4 +41,6 @@ mod options_tests;
 #[cfg(test)]
 mod probes_tests;
 #[cfg(test)]
+mod random_tests;
+#[cfg(test)]
 mod tests;

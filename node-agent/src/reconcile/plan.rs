@@ -141,10 +141,11 @@ fn captured(pod: &Pod, options: &Options, ack: &Ack) -> Action {
 /// of the mesh first: its last words stay encrypted.
 fn unwanted(pod: &Pod, reason: &Reason, ack: &Ack) -> Action {
     let terminating = pod.facts.as_ref().is_some_and(|facts| facts.terminating);
-    if reason.releases() && !terminating {
-        return Action::Withdraw;
-    }
+    let leaves = reason.releases() && !terminating;
     match &pod.applied {
+        // To withdraw takes as long as the API is away, and the pod is captured meanwhile.
+        Some(options) if leaves && pod.due => Action::Verify(options.clone()),
+        _ if leaves => Action::Withdraw,
         Some(options) => captured(pod, options, ack),
         None => Action::Idle,
     }

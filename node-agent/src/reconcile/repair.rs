@@ -53,48 +53,67 @@ impl Reconciler {
         options: &Options,
     ) -> Result<(), EffectError> {
         let (facts, netns) = self.subject(uid, held).await?;
-        self.let_probes_through(uid, options).await;
-        let effects = &self.inner.effects;
-        let began = Instant::now();
-        let longest = self.inner.pace.compare_interval;
-        let findings = effects.inspect(&facts, &netns, options, longest).await?;
-        if !findings.drifts.is_empty() {
-            let tell = self.slot(uid).flaps().repair(findings.harm(), Instant::now());
-            if tell != Tell::Nothing {
-                self.tell_repairing(&facts, &findings.text());
-            }
-            effects.mend(&facts, &netns, options, &findings).await?;
-            self.repaired(&facts, &findings, tell, began.elapsed());
-            if findings.harm() == Harm::Opens {
-                // What was opened meanwhile may be direct.
-                self.age(uid);
-                effects.rules.forget_lookups(&netns).await?;
-            }
-        }
+        self.put_right(&facts, &netns, options).await?;
         // What ztunnel has to say about it must not keep the rules from being looked at.
         self.becomes(uid, Outcome::InPlace(options.clone()));
-        effects.keep_served(&facts, &netns, options).await
+        self.let_probes_through(uid, options).await;
+        self.inner.effects.keep_served(&facts, &netns, options).await
+    }
+
+    async fn put_right(
+        &self,
+        facts: &PodFacts,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<(), EffectError> {
+        // The semaphore is never closed.
+        let _turn = self.inner.repairs.acquire().await;
+        let (effects, began) = (&self.inner.effects, Instant::now());
+        let longest = self.inner.pace.compare_interval;
+        let findings = effects.inspect(facts, netns, options, longest).await?;
+        if findings.drifts.is_empty() {
+            return Ok(());
+        }
+        let tell = self.slot(&facts.uid).flaps().repair(findings.harm(), Instant::now());
+        if tell != Tell::Nothing {
+            self.tell_repairing(facts, &findings.text());
+        }
+        if let Tell::Flapping(times) = tell {
+            self.flaps(facts, &findings, times);
+        }
+        effects.mend(facts, netns, options, &findings).await?;
+        self.inner.metrics.repaired(&findings.kinds(), began.elapsed());
+        self.repaired(facts, &findings, tell, began.elapsed());
+        if findings.harm() == Harm::Opens {
+            // What was opened meanwhile may be direct.
+            self.age(&facts.uid);
+            effects.rules.forget_lookups(netns).await?;
+        }
+        Ok(())
+    }
+
+    /// Told before the repair, which somebody may undo half-way through.
+    fn flaps(&self, facts: &PodFacts, findings: &Findings, times: u32) {
+        let (pod, uid, drifts) = (&facts.name, &facts.uid, findings.text());
+        tracing::warn!(%pod, %uid, %drifts, times, "pod flaps");
+        let text = format!(
+            "had to be repaired {times} times without a calm minute in between, which from now \
+             on is told less often; last: {drifts}"
+        );
+        self.tell(facts, EventReason::Flapping, text);
     }
 
     fn repaired(&self, facts: &PodFacts, findings: &Findings, tell: Tell, took: Duration) {
-        self.inner.metrics.repaired(&findings.kinds(), took);
-        let drifts = findings.text();
-        let (pod, uid) = (&facts.name, &facts.uid);
-        match tell {
-            Tell::Repair => {
-                tracing::warn!(%pod, %uid, %drifts, ?took, "pod had drifted, repaired");
-                let text = format!("repaired within {} ms: {drifts}", took.as_millis());
-                self.tell(facts, EventReason::Drifted, text);
-            }
-            Tell::Flapping(times) => {
-                tracing::warn!(%pod, %uid, %drifts, times, "pod flaps, repaired again");
-                let text = format!(
-                    "repaired {times} times without a calm minute in between, now told less \
-                     often; last: {drifts}"
-                );
-                self.tell(facts, EventReason::Flapping, text);
-            }
-            Tell::Nothing => tracing::debug!(%pod, %uid, %drifts, ?took, "repaired again"),
+        let (pod, uid, drifts) = (&facts.name, &facts.uid, findings.text());
+        if tell != Tell::Repair {
+            tracing::debug!(%pod, %uid, %drifts, ?took, "repaired again");
+            return;
         }
+        tracing::warn!(%pod, %uid, %drifts, ?took, "pod had drifted, repaired");
+        let text = format!("repaired within {} ms: {drifts}", took.as_millis());
+        self.tell(facts, EventReason::Drifted, text);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,17 +71,14 @@ impl Reconciler {
                 facts.annotations.observed = Some(text.clone());
             }
         });
-        let slot = self.slot(&facts.uid);
-        let mut telling = slot.telling();
-        let (this, facts, before) = (self.clone(), facts.clone(), telling.take());
-        *telling = Some(self.inner.tasks.spawn(async move {
-            if let Some(before) = before {
-                // Fails only when the runtime ends.
-                let _ = before.await;
-            }
+        let (before, done) = self.slot(&facts.uid).tell_next();
+        let (this, facts) = (self.clone(), facts.clone());
+        self.inner.tasks.spawn(async move {
+            let _done = done.drop_guard();
+            before.cancelled().await;
             if let Err(error) = this.inner.effects.api.observed(&facts, &text).await {
                 tracing::debug!(pod = %facts.name, %error, "repair is not written on the pod");
             }
-        }));
+        });
     }
 }

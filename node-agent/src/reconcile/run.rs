@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use netns::PodNetns;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,14 +38,24 @@ pub struct Pace {
 }
 
 /// One pod's turn: whoever acts on the pod holds `held`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slot {
     pub(super) wake: Notify,
     /// The namespace of a pod that is in the mesh, kept open for as long as it is.
     pub(super) held: Arc<tokio::sync::Mutex<Option<PodNetns>>>,
     flaps: Mutex<Flaps>,
-    /// What people are being told about the pod; the next thing is told after it.
-    telling: Mutex<Option<JoinHandle<()>>>,
+    /// Cancelled once people have been told what they are being told about the pod; the next
+    /// thing is told after it.
+    told: Mutex<CancellationToken>,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        let told = CancellationToken::new();
+        told.cancel();
+        let (wake, held, flaps) = (Notify::new(), Arc::default(), Mutex::default());
+        Self { wake, held, flaps, told: Mutex::new(told) }
+    }
 }
 
 impl Slot {
@@ -55,8 +64,16 @@ impl Slot {
         self.flaps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn telling(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What ends when everything has been told that was to be told before.
+    pub(super) fn told(&self) -> CancellationToken {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Queues up behind what is being told: what to wait for, and what to cancel afterwards.
+    pub(super) fn tell_next(&self) -> (CancellationToken, CancellationToken) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = CancellationToken::new();
+        (std::mem::replace(&mut *told, next.clone()), next)
     }
 }
 
@@ -76,6 +93,9 @@ pub(super) struct Inner {
     slots: Mutex<Slots>,
     changed: watch::Sender<u64>,
     pub(super) limit: Semaphore,
+    /// Comparing and repairing waits for nobody's answer but the kernel's, and must not wait
+    /// behind what does.
+    pub(super) repairs: Semaphore,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
@@ -108,6 +128,7 @@ impl Reconciler {
             slots: Mutex::default(),
             changed,
             limit: Semaphore::new(AT_ONCE),
+            repairs: Semaphore::new(AT_ONCE),
             tasks: TaskTracker::new(),
             stop,
         };

@@ -6,13 +6,17 @@ use std::time::Duration;
 use netns::PodNetns;
 use tokio::time::Instant;
 
+use super::effects::EffectError;
+use super::flaps::Harm;
 use super::plan::Action;
 use super::pod::{Outcome, State};
 use super::run::{Reconciler, Slot};
 use crate::facts::PodUid;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// After steps that fail: the first, the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// The same while clear text may pass: somebody may have undone a repair half-way through.
+const OPEN_PAUSES: (Duration, Duration) = (Duration::from_millis(125), Duration::from_secs(1));
 /// How often news of a pod are listened to that has a crowd of them.
 const BETWEEN_GLANCES: Duration = Duration::from_millis(20);
 /// How often the connections of a leaving pod are counted.
@@ -117,19 +121,42 @@ impl Reconciler {
             }
             _ => {}
         }
-        // The semaphore is never closed.
-        let _turn = self.inner.limit.acquire().await;
         self.inner.metrics.acted(&action);
-        match self.act(uid, &mut held, &action).await {
+        match self.act_in_turn(uid, &mut held, &action).await {
             Ok(()) => {
                 tending.failures = 0;
                 Next::Now
             }
             Err(error) => {
                 self.failed(uid, &action, &error);
-                let pause = FIRST_PAUSE.saturating_mul(1 << tending.failures.min(10));
+                let open =
+                    matches!(action, Action::Verify(_)) && self.glance(uid) == Some(Harm::Opens);
+                let (first, longest) = if open { OPEN_PAUSES } else { PAUSES };
+                let pause = first.saturating_mul(1 << tending.failures.min(10));
                 tending.failures += 1;
-                Next::After(pause.min(LONGEST_PAUSE))
+                Next::After(pause.min(longest))
+            }
+        }
+    }
+
+    /// What waits for the API is put off when the pod needs to be repaired, and takes nobody's
+    /// turn.
+    async fn act_in_turn(
+        &self,
+        uid: &PodUid,
+        held: &mut Option<PodNetns>,
+        action: &Action,
+    ) -> Result<(), EffectError> {
+        match action {
+            Action::Annotate(_) | Action::Withdraw => tokio::select! {
+                acted = self.act(uid, held, action) => acted,
+                () = self.alarmed(uid) => Ok(()),
+            },
+            Action::Verify(_) => self.act(uid, held, action).await,
+            _ => {
+                // The semaphore is never closed.
+                let _turn = self.inner.limit.acquire().await;
+                self.act(uid, held, action).await
             }
         }
     }

@@ -44,6 +44,13 @@ impl Kind {
 }
 
 impl Drift {
+    /// Nothing of the table is left.
+    #[must_use]
+    pub fn table_is_gone() -> Self {
+        let (place, deviation) = (capture::Place::Table, capture::Deviation::Missing);
+        Self::Ruleset(capture::Drift { place, deviation })
+    }
+
     /// What it is counted by, as long as nothing else is known.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -27,6 +27,7 @@ pub struct FakeApi {
     versions: Arc<Mutex<u64>>,
     watchers: broadcast::Sender<(String, Value)>,
     down: Arc<Mutex<bool>>,
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 impl FakeApi {
@@ -39,6 +40,7 @@ impl FakeApi {
             versions: Arc::default(),
             watchers,
             down: Arc::default(),
+            said: Arc::default(),
         };
         api.put("/api/v1/namespaces/shop", json!({"metadata": {"name": "shop"}}));
         api
@@ -122,6 +124,11 @@ impl FakeApi {
         events.iter().filter(|event| event.0 == reason).map(|event| event.1.clone()).collect()
     }
 
+    /// What the agent wrote into `sluice.dev/observed` so far.
+    pub fn said(&self) -> Vec<String> {
+        self.said.lock().unwrap().clone()
+    }
+
     fn put(&self, path: &str, mut object: Value) -> Value {
         let version = {
             let mut versions = self.versions.lock().unwrap();
@@ -201,6 +208,8 @@ impl FakeApi {
         if patch["metadata"]["uid"] != object["metadata"]["uid"] {
             return status(StatusCode::CONFLICT, "Conflict");
         }
+        let observed = &patch["metadata"]["annotations"]["sluice.dev/observed"];
+        self.said.lock().unwrap().extend(observed.as_str().map(str::to_owned));
         full(StatusCode::OK, &self.patch(path, &patch))
     }
 }

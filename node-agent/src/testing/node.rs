@@ -32,6 +32,7 @@ pub struct Node {
     pub link: ztunnel_link::ZtunnelLink,
     pub host: HostProbes,
     pub registry: Registry,
+    observer: Observer,
     folder: PathBuf,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -51,6 +52,11 @@ pub const HOLD: Duration = Duration::from_secs(1);
 impl Node {
     /// Starts an agent whose run directory is `folder`.
     pub async fn start(folder: &std::path::Path, api: &FakeApi) -> Self {
+        Self::start_at(folder, api, PACE).await
+    }
+
+    /// Like [`Node::start`], at another pace.
+    pub async fn start_at(folder: &std::path::Path, api: &FakeApi, pace: Pace) -> Self {
         let metrics = (
             ztunnel_link::Metrics::default(),
             reconcile::Metrics::default(),
@@ -71,11 +77,12 @@ impl Node {
             processes: folder.join("proc"),
         };
         let finder = Finder::new(fence.clone(), &places).unwrap();
+        let observer = Observer::new(fence.clone());
         let effects = Effects {
             rules,
             host: host.clone(),
             link: link.clone(),
-            observer: Observer::new(fence.clone()),
+            observer: observer.clone(),
             locator: finder.locator().clone(),
             finder,
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
@@ -90,13 +97,14 @@ impl Node {
             older: Older::Keep,
         };
         let stop = CancellationToken::new();
-        let reconciler = Reconciler::new(settings, PACE, effects, metrics.1, stop.clone());
+        let reconciler = Reconciler::new(settings, pace, effects, metrics.1, stop.clone());
         let node = Self {
             api: api.clone(),
             reconciler,
             link,
             host,
             registry,
+            observer,
             folder: folder.to_owned(),
             stop,
             tasks: TaskTracker::new(),
@@ -199,6 +207,11 @@ impl Node {
     /// The reply to what was sent over `stream`.
     pub async fn read_reply(&self, stream: UnixStream) -> Outcome {
         blocking(move || read_reply(stream)).await
+    }
+
+    /// The watches over its captured pods.
+    pub fn observer(&self) -> &Observer {
+        &self.observer
     }
 
     pub fn plugin_socket(&self) -> PathBuf {

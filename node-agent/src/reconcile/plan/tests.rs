@@ -96,6 +96,7 @@ fn captured_pods() -> Vec<Case> {
     let silent_and_due: fn(&mut Pod) = |pod| (silent(pod), due(pod)).1;
     vec![
         captured_and("time to look", due, wanted(), verify.clone()),
+        captured_and("un-labelled, time to look", due, SKIP, verify.clone()),
         captured_and("other rules", same, others_wanted, Action::Repair(others())),
         captured_and("told peers nothing yet", silent, wanted(), annotate),
         captured_and("looks before it tells", silent_and_due, wanted(), verify),
@@ -117,12 +118,19 @@ fn captured_pods_and_gaps() -> Vec<Case> {
     ]
 }
 
+fn verify() -> Action {
+    Action::Verify(options())
+}
+
 fn captured_pods_and_ztunnel() -> Vec<Case> {
     let well = || in_state(State::Captured);
     let refused = Ack::Refused("no".into());
     let repair = Action::Repair(options());
+    let unknown_rules = with(State::Captured, |pod| pod.applied = None);
     vec![
-        ("refused by ztunnel", well(), wanted(), refused, repair),
+        ("refused by ztunnel", well(), wanted(), refused.clone(), repair),
+        ("refused, but rules first", with(State::Captured, due), wanted(), refused, verify()),
+        ("rules unknown", unknown_rules, wanted(), Ack::Unknown, verify()),
         ("its snapshot will tell", well(), wanted(), Ack::Unknown, Action::Idle),
     ]
 }
