@@ -19,7 +19,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "without ztunnel a labelled pod does not start, and heals by itself",
             ztunnel_absent
         ),
-        scenario!("check", "CHECK succeeds on a captured pod and fails without its rules", check),
+        scenario!(
+            "check",
+            "CHECK succeeds on a captured pod and fails while nobody serves it",
+            check
+        ),
         scenario!(
             "result-untouched",
             "the primary plugin's result reaches the runtime unchanged",
@@ -66,10 +70,17 @@ async fn check(world: &World) -> anyhow::Result<()> {
     let pod = world.pod(in_namespace("door", "checked", 1).label(MODE_LABEL, "ambient")).await?;
     world.until_redirection(&pod, Some("enabled")).await?;
     pod.check().await?;
-    pod.run(&["nft", "delete", "chain", "inet", "sluice", "guard_out"]).await?;
-    pod.run(&["nft", "flush", "ruleset"]).await?;
+    // Rules are repaired sooner than CHECK can be called; a ztunnel that is dead stays so.
+    let ztunnel = part(world.lab.node(1).ztunnel())?;
+    ztunnel.kill().await?;
     let verdict = pod.check().await;
-    expect("an error, as the rules are gone", format!("{verdict:?}"), |_| verdict.is_err())
+    ztunnel.start().await?;
+    expect("an error, as nobody serves it", format!("{verdict:?}"), |_| verdict.is_err())?;
+    ztunnel.ready().await?;
+    let served = lab::eventually("CHECK succeeds again", world.patience, || async {
+        pod.check().await.ok()
+    });
+    Ok(served.await?)
 }
 
 async fn result_untouched(world: &World) -> anyhow::Result<()> {

@@ -19,7 +19,7 @@ use crate::scenario::{Scenario, expect, scenario};
 use crate::world::{MODE_LABEL, World, in_namespace};
 
 /// Annotation that has a pod's lookups redirected.
-const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
+pub(super) const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
 /// Applications that ask at the same time.
 const AT_ONCE: usize = 4;
 /// A load that nobody ends ends by itself.
@@ -168,7 +168,7 @@ async fn waiting(world: &World) -> anyhow::Result<()> {
 }
 
 /// A question for the addresses of `name`, of the family of `of`.
-fn query(name: &str, of: IpAddr) -> Vec<u8> {
+pub(super) fn query(name: &str, of: IpAddr) -> Vec<u8> {
     let kind = if of.is_ipv4() { 1 } else { 28 };
     let mut query = vec![0x5a, 0x17, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {

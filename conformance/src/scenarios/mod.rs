@@ -18,6 +18,7 @@ mod probes;
 mod repairs;
 mod restarts;
 mod services;
+mod under_load;
 
 use lab::Family;
 
@@ -48,6 +49,7 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(control_plane::scenarios());
     v4.extend(lookups::scenarios());
     v4.extend(leaving::scenarios());
+    v4.extend(under_load::scenarios());
     v4.extend(odd_pods::scenarios());
     v4.extend(bad_input::scenarios());
     v4.extend(probes::rules::scenarios());

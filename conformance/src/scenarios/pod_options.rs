@@ -11,6 +11,9 @@ use crate::observe::{self, Seen, exchange, until};
 use crate::scenario::{Scenario, expect, scenario};
 use crate::world::{APP_PORT, Couple, World};
 
+use super::lookups::{DNS_CAPTURE, query};
+use super::services::Service;
+
 const INBOUND_PORTS: &str = "sluice.dev/exclude-inbound-ports";
 const OUTBOUND_PORTS: &str = "sluice.dev/exclude-outbound-ports";
 const OUTBOUND_CIDRS: &str = "sluice.dev/exclude-outbound-cidrs";
@@ -41,6 +44,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "uncaptured-protocols-pass-or-are-blocked",
             "datagrams pass until a pod wants them blocked, in both directions",
             uncaptured
+        ),
+        scenario!(
+            "lookups-follow-the-annotation",
+            "lookups go to ztunnel and back while a pod runs, also where datagrams are blocked",
+            lookups_toggle
         ),
         scenario!(
             "older-connections-are-reset",
@@ -187,6 +195,34 @@ async fn uncaptured(world: &World) -> anyhow::Result<()> {
     let passes = || async { pods.client.ask(out, b"datagram-end").await.ok() };
     lab::eventually("datagrams pass", world.patience, passes).await?;
     Ok(())
+}
+
+async fn lookups_toggle(world: &World) -> anyhow::Result<()> {
+    let pods = world.captured_couple("toggled").await?;
+    // A resolver that sends the question back: an answer of ztunnel's says that it is one.
+    let _resolver = pods.server.echo_datagrams(53).await?;
+    let service = Service::create(world, "toggled", json!({})).await?;
+    let name = "shop.toggled.svc.cluster.local";
+    let (resolver, question) = (pods.server.addr(53), query(name, service.addresses[0]));
+    let asked = || async { pods.client.ask(resolver, &question).await };
+    let by_ztunnel = |answer: &[u8]| answer.get(2).is_some_and(|flags| flags & 0x80 != 0);
+    let until = async |what: &str, ztunnels: bool| {
+        let seen = || async { asked().await.ok().filter(|it| by_ztunnel(it) == ztunnels) };
+        lab::eventually(what, world.patience, seen).await.map(drop)
+    };
+    until("an answer of the resolver's", false).await?;
+    annotate(world, &pods.client, DNS_CAPTURE, Some("true")).await?;
+    until("an answer of ztunnel's", true).await?;
+    annotate(world, &pods.client, UNCAPTURED, Some("block")).await?;
+    let echo = pods.server.echo_datagrams(DATAGRAMS).await?;
+    let other = || async { pods.client.ask(pods.server.addr(DATAGRAMS), b"?").await.err() };
+    lab::eventually("datagrams are refused", world.patience, other).await?;
+    until("an answer of ztunnel's, still", true).await?;
+    drop(echo);
+    annotate(world, &pods.client, UNCAPTURED, None).await?;
+    annotate(world, &pods.client, DNS_CAPTURE, None).await?;
+    until("an answer of the resolver's again", false).await?;
+    service.delete(world).await
 }
 
 async fn older_reset(world: &World) -> anyhow::Result<()> {

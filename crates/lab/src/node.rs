@@ -226,8 +226,6 @@ fn agent(mesh: &MeshSettings, place: &Place, files: &NodeFiles, ledger: &Arc<Led
         .env("RUN_DIR", &files.agent)
         .env("INPOD_UDS", &files.zds_socket)
         .env("EXCLUDE_NAMESPACES", conf::EXCLUDED.join(","))
-        // Scenarios wait for repairs: look more often than on a node with hundreds of pods.
-        .env("VERIFY_INTERVAL", "3s")
         .env("RUST_LOG", &mesh.log_level)
         .env("LOG_FORMAT", "plain");
     let log = files.logs.join("node-agent.log");

@@ -4,7 +4,7 @@ use netns::PodNetns;
 
 use super::effects::EffectError;
 use super::plan::Action;
-use super::pod::{Attachment, Outcome};
+use super::pod::{Attachment, Outcome, State};
 use super::run::Reconciler;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
@@ -130,7 +130,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Its rules are in place, which may be others than before.
+    /// Its rules are in place, which may be others than before, or none: what was direct
+    /// under those is older than these.
     async fn replaced(
         &self,
         facts: &PodFacts,
@@ -138,18 +139,28 @@ impl Reconciler {
         netns: PodNetns,
         options: &capture::Options,
     ) -> Result<(), EffectError> {
-        let before = self.table().get(&facts.uid).and_then(|pod| pod.applied.clone());
-        let Some(before) = before.filter(|before| before != options) else {
-            self.captured(facts, held, netns, options);
-            return Ok(());
+        let before = {
+            let table = self.table();
+            let captured = table.get(&facts.uid).filter(|pod| pod.state == State::Captured);
+            captured.and_then(|pod| pod.applied.clone())
         };
-        if before.dns != options.dns {
+        if before.as_ref() != Some(options) {
             self.inner.effects.rules.forget_lookups(&netns).await?;
         }
-        self.in_place(facts, held, netns, options);
+        match before {
+            Some(before) if before != *options => {
+                self.in_place(facts, held, netns, options);
+                let (pod, uid) = (&facts.name, &facts.uid);
+                tracing::info!(%pod, %uid, ?options, "options were changed");
+                self.tell(facts, EventReason::OptionsApplied, "the pod's options count now".into());
+            }
+            Some(_) => {
+                self.captured(facts, held, netns, options);
+                return Ok(());
+            }
+            None => self.captured(facts, held, netns, options),
+        }
         self.age(&facts.uid);
-        tracing::info!(pod = %facts.name, uid = %facts.uid, ?options, "options were changed");
-        self.tell(facts, EventReason::OptionsApplied, "the pod's options count now".into());
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use capture::Options;
 use netns::PodNetns;
+use zds::ListenerKind;
 
 use super::effects::{EffectError, Effects, workload};
 use super::flaps::Harm;
@@ -183,6 +184,15 @@ impl Effects {
         };
         let seen = seen.await;
         seen.inspect_err(|error| tracing::warn!(%uid, %error, "a pod is not watched")).ok()
+    }
+
+    /// Whether we hold a name server's sockets of a pod that had no IPv6 when they were opened
+    /// and has it now. Its lookups by IPv6 are redirected, and nobody answers.
+    pub(super) async fn lacks_v6_lookups(&self, uid: &PodUid, netns: &PodNetns) -> bool {
+        let held = self.link.listeners(uid);
+        let has = |kind| held.iter().any(|held| held.at().kind == kind);
+        let lacks = has(ListenerKind::UdpLoopbackV4) && !has(ListenerKind::UdpLoopbackV6);
+        lacks && self.sight(uid, netns).await.is_some_and(|(_, sight)| sight.has_v6())
     }
 
     /// Our listeners in the pod that somebody has ended.

@@ -21,6 +21,7 @@ mod pod;
 mod repair;
 mod report;
 mod run;
+mod slot;
 mod table;
 mod tend;
 

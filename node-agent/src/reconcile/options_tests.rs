@@ -269,3 +269,24 @@ async fn holds_rule(pod: &ScratchPod, rule: &str) {
     let rules = || pod.run("nft list ruleset").contains(rule);
     eventually(&format!("the kernel has {rule}"), || async { rules() }).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_pod_with_a_mistake_is_captured_by_the_nodes_defaults() {
+    let folder = tempfile::tempdir().unwrap();
+    let (api, pod) = (FakeApi::new(), ScratchPod::new());
+    let node = Node::start(folder.path(), &api).await;
+    let _ztunnel = node.ztunnel(None).await;
+    api.add_pod("web", Some("10.9.0.5"));
+    api.annotate("web", OUTBOUND_PORTS, "http");
+    api.annotate("web", "sluice.dev/exclude-inbound-ports", "22");
+    api.label("web", Some("ambient"));
+    let outcome = node.call(Verb::Add, "web", &pod).await;
+    assert_eq!(outcome, plugin_api::Outcome::Captured);
+    holds(&pod, "in_skip", "22").await;
+    assert!(!pod.run("nft list set inet sluice out_skip").contains("elements"));
+    eventually("people are told once", || async { api.messages("BadOption").len() == 1 }).await;
+    assert!(api.messages("BadOption")[0].contains("the node's default counts"));
+    node.looks_again("web").await;
+    assert_eq!(api.messages("BadOption").len(), 1);
+    node.stop().await;
+}

@@ -10,7 +10,9 @@ use super::effects::EffectError;
 use super::flaps::{Harm, Tell};
 use super::inspect::Findings;
 use super::pod::{Outcome, State};
-use super::run::{Reconciler, Slot};
+use super::run::Reconciler;
+use super::slot::Slot;
+use crate::enrollment::Enrollment;
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::EventReason;
 
@@ -57,7 +59,20 @@ impl Reconciler {
         // What ztunnel has to say about it must not keep the rules from being looked at.
         self.becomes(uid, Outcome::InPlace(options.clone()));
         self.let_probes_through(uid, options).await;
-        self.inner.effects.keep_served(&facts, &netns, options).await
+        let served = self.inner.effects.keep_served(&facts, &netns, options).await;
+        // One that leaves is not kept for what ztunnel cannot do.
+        if served.is_err() && self.is_wanted(uid) {
+            if let Some(pod) = self.table().get_mut(uid) {
+                pod.due = true;
+            }
+            return served;
+        }
+        Ok(())
+    }
+
+    fn is_wanted(&self, uid: &PodUid) -> bool {
+        let wanted = self.table().wanted(uid, &self.settings());
+        matches!(wanted, Some(Enrollment::Capture(_)))
     }
 
     async fn put_right(

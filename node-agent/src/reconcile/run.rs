@@ -6,16 +6,15 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use netns::PodNetns;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::effects::{Effects, workload};
-use super::flaps::Flaps;
 use super::metrics::Metrics;
 use super::plan::Action;
 use super::pod::{Attachment, Outcome, Pod};
+use super::slot::Slot;
 use super::table::{Fact, Table};
 use crate::enrollment::Settings;
 use crate::facts::{PodFacts, PodUid};
@@ -35,46 +34,6 @@ pub struct Pace {
     pub verify_interval: Duration,
     /// How often it is compared fully, though nothing was seen.
     pub compare_interval: Duration,
-}
-
-/// One pod's turn: whoever acts on the pod holds `held`.
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) wake: Notify,
-    /// The namespace of a pod that is in the mesh, kept open for as long as it is.
-    pub(super) held: Arc<tokio::sync::Mutex<Option<PodNetns>>>,
-    flaps: Mutex<Flaps>,
-    /// Cancelled once people have been told what they are being told about the pod; the next
-    /// thing is told after it.
-    told: Mutex<CancellationToken>,
-}
-
-impl Default for Slot {
-    fn default() -> Self {
-        let told = CancellationToken::new();
-        told.cancel();
-        let (wake, held, flaps) = (Notify::new(), Arc::default(), Mutex::default());
-        Self { wake, held, flaps, told: Mutex::new(told) }
-    }
-}
-
-impl Slot {
-    /// How often the pod was repaired lately.
-    pub(super) fn flaps(&self) -> MutexGuard<'_, Flaps> {
-        self.flaps.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What ends when everything has been told that was to be told before.
-    pub(super) fn told(&self) -> CancellationToken {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Queues up behind what is being told: what to wait for, and what to cancel afterwards.
-    pub(super) fn tell_next(&self) -> (CancellationToken, CancellationToken) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = CancellationToken::new();
-        (std::mem::replace(&mut *told, next.clone()), next)
-    }
 }
 
 /// Keeps every pod of the node where it belongs.

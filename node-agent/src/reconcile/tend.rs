@@ -10,7 +10,8 @@ use super::effects::EffectError;
 use super::flaps::Harm;
 use super::plan::Action;
 use super::pod::{Outcome, State};
-use super::run::{Reconciler, Slot};
+use super::run::Reconciler;
+use super::slot::Slot;
 use crate::facts::PodUid;
 
 /// After steps that fail: the first, the longest.

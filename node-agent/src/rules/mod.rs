@@ -101,6 +101,9 @@ pub enum Found {
     Otherwise,
 }
 
+/// Distinct options whose listings are kept. A node's pods have a few in common.
+const MOST_REFERENCES: usize = 256;
+
 /// Works on the rules of pods. Clones share the reference listings.
 #[derive(Clone)]
 pub struct Rules {
@@ -286,6 +289,10 @@ impl Rules {
         let scratch = PodNetns::scratch()?;
         self.load(&scratch, capture::replace(&Ruleset::capture(options))).await?;
         let listing = Arc::new(self.listing(&scratch).await?);
+        // Who changes a pod's options again and again must not fill the memory.
+        if references.len() >= MOST_REFERENCES {
+            references.clear();
+        }
         references.insert(options.clone(), Arc::clone(&listing));
         Ok(listing)
     }

@@ -117,7 +117,13 @@ pub const TABLE: &[Row] = &[
     row(
         "bench",
         "bench/",
-        &[Everywhere("lab"), Everywhere("netns"), Everywhere("zds"), Everywhere("tokio")],
+        &[
+            Everywhere("lab"),
+            Everywhere("netns"),
+            Everywhere("zds"),
+            Everywhere("plugin-api"),
+            Everywhere("tokio"),
+        ],
     ),
     row("zds", "crates/zds/", &[In("tokio", &["src/link.rs"])]),
     row("capture", "crates/capture/", &[]),

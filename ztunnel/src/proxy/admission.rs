@@ -76,6 +76,11 @@ impl PodShared {
         }
     }
 
+    /// The pod, if it was found to be meant and its policies refused. For those who watch.
+    pub(super) fn judged(&self, refusal: &Refusal) -> Option<Known> {
+        matches!(refusal, Refusal::Denied(_)).then(|| self.lookup().ok()).flatten()
+    }
+
     /// The pod in the latest view.
     pub(super) fn lookup(&self) -> Result<Known, Refusal> {
         let view = self.context.view.current().ok_or(Refusal::ViewIncomplete)?;

@@ -78,7 +78,8 @@ async fn begin(pod: Arc<PodShared>, Arrival { tcp, peer, worker }: Arrival) -> O
             let view = pod.context.view.current();
             let network = &pod.context.settings.network;
             let src = client(view.as_deref(), network, source, None);
-            refused(pod, inbound(pod, None, src, destination), &refusal);
+            let known = pod.judged(&refusal);
+            refused(pod, inbound(pod, known.as_ref(), src, destination), &refusal);
             return None;
         }
     };

@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 
 use netns::{
     Families, Fence, ListenAny, ListenLoopback, LoopbackError, LoopbackSockets, PodNetns, PortUse,
-    dial_udp, inspect_datagrams, inspect_listener, listen_any, listen_loopback, share_port,
+    dial_udp, inspect_datagrams, inspect_listener, is_listening, listen_again, listen_any,
+    listen_loopback, share_port,
 };
 use socket2::SockRef;
 
@@ -20,6 +21,14 @@ struct Pod {
 impl Pod {
     fn new() -> Self {
         Self { fence: Fence::new(1).unwrap(), netns: scratch() }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "tests act with the kernel's own tools")]
+    fn run(&self, line: &'static str) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let job = move || std::process::Command::new(words[0]).args(&words[1..]).output();
+        let output = self.fence.run(&self.netns, job).unwrap().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
     }
 
     fn listen(&self, port_use: PortUse) -> std::io::Result<TcpListener> {
@@ -46,6 +55,38 @@ fn a_port_is_alone_or_shared() {
     let _shared = pod.listen(PortUse::Shared).unwrap();
     assert!(pod.listen(PortUse::Alone).is_err());
     assert!(pod.listen(PortUse::Shared).is_ok());
+}
+
+/// What lets a ztunnel go on with what it was given after somebody in the pod ended it.
+#[test]
+fn a_listener_that_was_ended_from_outside_listens_again_for_all_who_hold_it() {
+    let pod = Pod::new();
+    let (held, given) = {
+        let held = pod.listen(PortUse::Alone).unwrap();
+        (held.try_clone().unwrap(), held)
+    };
+    pod.run("ip link set lo up");
+    pod.run("ss -K -tnlH sport = :15001");
+    assert!(!is_listening(&held).unwrap() && !is_listening(&given).unwrap());
+    listen_again(&held, 4096).unwrap();
+    assert!(is_listening(&given).unwrap());
+    let client = pod.fence.run(&pod.netns, || std::net::TcpStream::connect("127.0.0.1:15001"));
+    let client = client.unwrap().expect("somebody listens");
+    given.set_nonblocking(false).unwrap();
+    let (accepted, _) = given.accept().unwrap();
+    std::io::Write::write_all(&mut &client, b"hello").unwrap();
+    let mut word = [0; 5];
+    std::io::Read::read_exact(&mut &accepted, &mut word).unwrap();
+    assert_eq!(&word, b"hello", "as from one that was never ended");
+}
+
+#[test]
+fn a_place_that_was_taken_meanwhile_is_not_taken_back() {
+    let pod = Pod::new();
+    let held = pod.listen(PortUse::Alone).unwrap();
+    pod.run("ss -K -tnlH sport = :15001");
+    let _other = pod.listen(PortUse::Alone).expect("nobody listens there");
+    assert_eq!(listen_again(&held, 1).unwrap_err().kind(), ErrorKind::AddrInUse);
 }
 
 /// What lets a ztunnel that binds for itself start beside one that was given listeners.

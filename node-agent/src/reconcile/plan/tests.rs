@@ -74,6 +74,10 @@ fn captured_and(
 
 fn same(_: &mut Pod) {}
 
+fn older_due(pod: &mut Pod) {
+    pod.older_due = true;
+}
+
 fn due(pod: &mut Pod) {
     pod.due = true;
 }
@@ -96,6 +100,19 @@ fn captured_pods() -> Vec<Case> {
     let silent_and_due: fn(&mut Pod) = |pod| (silent(pod), due(pod)).1;
     vec![
         captured_and("time to look", due, wanted(), verify.clone()),
+        captured_and(
+            "other rules, older ones due",
+            older_due,
+            others_wanted.clone(),
+            Action::Repair(others()),
+        ),
+        captured_and(
+            "older connections' time is over",
+            older_due,
+            wanted(),
+            Action::EndOlder(options()),
+        ),
+        captured_and("their time is over while it leaves", older_due, SKIP, Action::Withdraw),
         captured_and("un-labelled, time to look", due, SKIP, verify.clone()),
         captured_and("other rules", same, others_wanted, Action::Repair(others())),
         captured_and("told peers nothing yet", silent, wanted(), annotate),

@@ -177,6 +177,28 @@ async fn ipv6_that_is_switched_on_later_is_captured_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ipv6_that_is_switched_on_later_has_a_name_server_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (api, pod) = (FakeApi::new(), ScratchPod::new());
+    api.add_pod("web", Some("10.9.0.5"));
+    api.label("web", Some("ambient"));
+    api.annotate("web", "ambient.istio.io/dns-capture", "true");
+    switch_v6(&pod, "1");
+    let node = Node::start_at(folder.path(), &api, DEAF).await;
+    let ztunnel = node.taking_ztunnel(Arc::new(Mutex::new(Told::default()))).await;
+    assert_eq!(node.call(Verb::Add, "web", &pod).await, Outcome::Captured);
+    let lookups = || {
+        let told = ztunnel.told.lock().unwrap();
+        told.holds["uid-web"].iter().filter(|given| given.at.is_for_lookups()).count()
+    };
+    assert_eq!(lookups(), 2, "of IPv4");
+    switch_v6(&pod, "0");
+    eventually("those of IPv6 too", || async { lookups() == 4 }).await;
+    eventually("all of it", || async { is_whole(&pod) }).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_flaps_is_repaired_each_time_and_people_are_told_seldom() {
     let folder = tempfile::tempdir().unwrap();
     let web = captured(folder.path(), DEAF).await;

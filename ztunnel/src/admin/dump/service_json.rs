@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use mesh::{
-    HealthPolicy, IpFamilies, LoadBalancing, Mode, PortMapping, Preference, Service, ServicePort,
-    View, Workload,
+    HealthPolicy, IpFamilies, LoadBalancing, Mode, PortMapping, Preference, Service,
+    ServiceAddress, ServicePort, View, Visibility, Workload,
 };
 use serde::Serialize;
 
@@ -18,6 +18,9 @@ pub(super) struct ServiceJson<'a> {
     namespace: &'a str,
     hostname: &'a str,
     vips: Vec<String>,
+    /// Those that are ranges of addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cidr_vips: Vec<RangeJson<'a>>,
     ports: BTreeMap<u16, u16>,
     endpoints: BTreeMap<&'a str, EndpointJson<'a>>,
     subject_alt_names: Vec<String>,
@@ -31,6 +34,16 @@ pub(super) struct ServiceJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     ip_families: Option<&'static str>,
     canonical: bool,
+    /// Nothing where everybody may find it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    visibility: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct RangeJson<'a> {
+    cidr: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    network: &'a str,
 }
 
 #[derive(Serialize)]
@@ -59,17 +72,15 @@ struct BalancerJson {
 impl<'a> ServiceJson<'a> {
     pub(super) fn of(service: &'a Service, view: &'a View) -> Self {
         let endpoints = view.endpoints(&service.key);
-        let vip = |address: &mesh::ServiceAddress| {
-            let (ip, length) = (address.net.ip(), address.net.prefix());
-            let alone = length == if ip.is_ipv4() { 32 } else { 128 };
-            let range = if alone { String::new() } else { format!("/{length}") };
-            format!("{}/{ip}{range}", address.network)
-        };
+        let (alone, ranges): (Vec<_>, Vec<_>) =
+            service.addresses.iter().partition(|address| is_alone(address));
+        let vip = |address: &ServiceAddress| format!("{}/{}", address.network, address.net.ip());
         Self {
             name: &service.name,
             namespace: service.key.namespace(),
             hostname: service.key.hostname(),
-            vips: service.addresses.iter().map(vip).collect(),
+            vips: alone.into_iter().map(vip).collect(),
+            cidr_vips: ranges.into_iter().map(RangeJson::of).collect(),
             ports: ports(&service.ports),
             endpoints: endpoints.map(|it| (&**it.uid(), EndpointJson::of(it, service))).collect(),
             subject_alt_names: service.subject_alt_names.iter().map(ToString::to_string).collect(),
@@ -90,7 +101,22 @@ impl<'a> ServiceJson<'a> {
                 IpFamilies::Dual => Some("Dual"),
             },
             canonical: service.canonical,
+            visibility: match service.visibility {
+                Visibility::Public => None,
+                Visibility::Namespace => Some("Namespace"),
+            },
         }
+    }
+}
+
+fn is_alone(address: &ServiceAddress) -> bool {
+    address.net.prefix() == if address.net.ip().is_ipv4() { 32 } else { 128 }
+}
+
+impl<'a> RangeJson<'a> {
+    fn of(range: &'a ServiceAddress) -> Self {
+        let (ip, length) = (range.net.ip(), range.net.prefix());
+        Self { cidr: format!("{ip}/{length}"), network: &range.network }
     }
 }
 

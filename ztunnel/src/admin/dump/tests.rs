@@ -7,7 +7,7 @@ use mesh::proto::security as authz;
 use mesh::{
     Gateway, GatewayDestination, Identity, LoadBalancing, Locality, Membership, Mode, Policy,
     PortMapping, Preference, Protocol, Service, ServiceAddress, ServiceKey, ServicePort, View,
-    Workload,
+    Visibility, Workload,
 };
 use serde_json::json;
 
@@ -31,10 +31,10 @@ fn view() -> View {
     let named = GatewayDestination::Hostname(key("gate"));
     view.insert_service(Service {
         name: "cart".into(),
-        addresses: vec![ServiceAddress {
-            network: "n1".into(),
-            net: "10.96.0.1/32".parse().unwrap(),
-        }],
+        addresses: ["10.96.0.1/32", "10.97.0.0/16"]
+            .map(|net| ServiceAddress { network: "n1".into(), net: net.parse().unwrap() })
+            .into(),
+        visibility: Visibility::Namespace,
         ports: [ServicePort { service_port: 80, target_port: 8080 }].into(),
         waypoint: Some(Gateway { destination: named, hbone_port: 15008 }),
         load_balancing: LoadBalancing {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::StatusCode;
-use mesh::{Network, View};
+use mesh::{Network, Service, View};
 use tokio::time::timeout;
 
 use super::super::admission::Known;
@@ -42,21 +42,18 @@ pub(super) async fn begin(
     let admitted = match admit(pod, worker, peer, &incoming).await {
         Ok(admitted) => admitted,
         Err((dst, refusal)) => {
-            let view = pod.context.view.current();
-            let network = &pod.context.settings.network;
-            let src = client(view.as_deref(), network, peer.addr, Some(&peer.identity));
-            refused(pod, facts(pod, None, src, dst, peer, &incoming), &refusal);
+            let connection = match pod.judged(&refusal) {
+                Some(known) => full(pod, &known, (dst, None), peer, &incoming),
+                None => bare(pod, dst, peer, &incoming),
+            };
+            refused(pod, connection, &refusal);
             incoming.refuse(refusal.status());
             return None;
         }
     };
     let Admitted { place, seat, known, to } = admitted;
-    let (view, own) = &known;
-    let src = source(view, &own.network, peer, &incoming);
-    let said = headers::service_named(incoming.headers());
-    let service = to.service.clone().or_else(|| guessed(view, own, said, to.app.port()));
-    let facts = facts(pod, Some(&known), src, to.app, peer, &incoming);
-    let guard = pod.context.telemetry.open(ConnectionOpen { service, ..facts });
+    let connection = full(pod, &known, (to.app, to.service.clone()), peer, &incoming);
+    let guard = pod.context.telemetry.open(connection);
     match connect(pod, peer, &to, &known, incoming).await {
         Ok((app, stream)) => Some(Open { app, stream, guard, place, seat }),
         Err(failure) => {
@@ -64,6 +61,29 @@ pub(super) async fn begin(
             None
         }
     }
+}
+
+/// The facts of a request that was found to be for this pod.
+fn full(
+    pod: &PodShared,
+    known: &Known,
+    (app, service): (SocketAddr, Option<Arc<Service>>),
+    peer: &Peer,
+    incoming: &Incoming,
+) -> ConnectionOpen {
+    let (view, own) = known;
+    let src = source(view, &own.network, peer, incoming);
+    let said = headers::service_named(incoming.headers());
+    let service = service.or_else(|| guessed(view, own, said, app.port()));
+    ConnectionOpen { service, ..facts(pod, Some(known), src, app, peer, incoming) }
+}
+
+/// Those of one that may have been meant for anybody.
+fn bare(pod: &PodShared, dst: SocketAddr, peer: &Peer, incoming: &Incoming) -> ConnectionOpen {
+    let view = pod.context.view.current();
+    let network = &pod.context.settings.network;
+    let src = client(view.as_deref(), network, peer.addr, Some(&peer.identity));
+    facts(pod, None, src, dst, peer, incoming)
 }
 
 fn facts(

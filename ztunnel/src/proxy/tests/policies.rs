@@ -149,6 +149,23 @@ async fn p22_the_destinations_side_decides_and_answers_401_or_closes() {
     exchange(&mut near, &mut far).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_denial_is_counted_for_the_workload_that_it_protects() {
+    let mut registry = Registry::default();
+    let world = World::under(&Terms::default(), &mut registry);
+    world.publish_with(&[about(Action::Allow, &[])], lists);
+    let _client = world.start(&world.client).await.unwrap();
+    let _server = world.start(&world.server).await.unwrap();
+    let to = SocketAddr::new(world.server.v4, 8080);
+    refused(world.client.dial(to)).await;
+    refused(world.client.dial_uncaptured(to)).await;
+    let denied = |with: &str| {
+        counted(&registry, "istio_tcp_connections_failed_total", with).get("DENY").copied()
+    };
+    assert_eq!(denied("reporter=\"destination\""), Some(2));
+    assert_eq!(denied("destination_workload_namespace=\"unknown\""), None);
+}
+
 /// The server is behind the waypoint and lists this policy.
 fn guard(world: &World, policy: Authorization) {
     let mut view = View::clone(&world.context.view.current().unwrap());

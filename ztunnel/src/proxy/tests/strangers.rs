@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::services::unheard;
 use super::stories::{connected, exchange};
 use super::world::{PATIENCE, World, deny, refused, soon};
+use crate::proxy::Settings;
 use crate::tls;
 
 /// A genuine client that asks for what it likes.
@@ -65,7 +66,9 @@ async fn a_request_leads_into_this_pod_or_nowhere() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_the_mesh_does_not_know_answers_503() {
-    let world = World::new();
+    // Without a trust domain it could not even say who it is.
+    let trust_domain = Some("cluster.local".to_owned());
+    let world = World::with(Settings { trust_domain, ..Settings::default() });
     world.publish_with(&[], |server| server.rename("another"));
     let _server = world.start(&world.server).await.unwrap();
     world.server.listen(8080);

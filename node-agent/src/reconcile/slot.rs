@@ -1,0 +1,49 @@
+//! What the agent keeps of one pod besides its row in the table.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use netns::PodNetns;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::flaps::Flaps;
+
+/// One pod's turn: whoever acts on the pod holds `held`.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) wake: Notify,
+    /// The namespace of a pod that is in the mesh, kept open for as long as it is.
+    pub(super) held: Arc<tokio::sync::Mutex<Option<PodNetns>>>,
+    flaps: Mutex<Flaps>,
+    /// Cancelled once people have been told what they are being told about the pod; the next
+    /// thing is told after it.
+    told: Mutex<CancellationToken>,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        let told = CancellationToken::new();
+        told.cancel();
+        let (wake, held, flaps) = (Notify::new(), Arc::default(), Mutex::default());
+        Self { wake, held, flaps, told: Mutex::new(told) }
+    }
+}
+
+impl Slot {
+    /// How often the pod was repaired lately.
+    pub(super) fn flaps(&self) -> MutexGuard<'_, Flaps> {
+        self.flaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What ends when everything has been told that was to be told before.
+    pub(super) fn told(&self) -> CancellationToken {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Queues up behind what is being told: what to wait for, and what to cancel afterwards.
+    pub(super) fn tell_next(&self) -> (CancellationToken, CancellationToken) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = CancellationToken::new();
+        (std::mem::replace(&mut *told, next.clone()), next)
+    }
+}
