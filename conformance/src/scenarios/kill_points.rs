@@ -57,7 +57,9 @@ async fn dies(
         ended = ended => ended?.map(|()| false)?,
     };
     point.end().await;
-    if was_struck {
+    // It may have died of what it did after its work.
+    let is_dead = was_struck || agent.pid().await.is_none();
+    if is_dead {
         succeed(agent).await?;
     }
     Ok(was_struck)
