@@ -395,7 +395,7 @@ mod tests {
             let hits = mistakes.iter().filter(|mistake| mistake.contains(name)).count();
             assert_eq!(hits, 1, "{name} in {mistakes:?}");
         }
-        assert_eq!(mistakes.len(), 11);
+        assert_eq!(mistakes.len(), 12);
     }
 
     #[test]

@@ -163,6 +163,7 @@ async fn of_repair(world: &World) -> anyhow::Result<()> {
 /// A release takes its time, so fewer deaths are tried.
 async fn of_release(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("kill-release").await?;
+    world.may_speak_openly(&pods.client).await?;
     let is_empty = async || Ok(observe::residue(&pods.client).await?.is_empty());
     let mut steps = 0;
     for number in MESSAGES.into_iter().step_by(2) {

@@ -118,7 +118,7 @@ async fn the_self_test_passes_on_a_bare_node_and_leaves_no_link() {
     assert_eq!(host.test().await, Ok(()));
     let links = host.place.run("ip -o link");
     assert!(!links.contains("sluice-probe"), "{links}");
-    assert!(!host.shows().contains("169.254.7.126"), "{}", host.shows());
+    host.until("its element is gone", |shown| !shown.contains("169.254.7.126")).await;
     assert_eq!(host.test().await, Ok(()), "and again");
 }
 
