@@ -244,7 +244,7 @@ impl Table {
         let wanted = self.wanted(uid, settings);
         // A pod without facts is in no list: that is a gap, not a wish.
         let wanted = wanted.unwrap_or(Enrollment::Skip(Reason::NamespaceUnknown));
-        plan(pod, &wanted, ack)
+        plan(pod, &wanted, &self.options(uid, settings), ack)
     }
 
     fn all_pods(&mut self, all: Vec<PodFacts>) -> Vec<PodUid> {
