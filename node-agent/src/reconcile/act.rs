@@ -4,7 +4,7 @@ use netns::PodNetns;
 
 use super::effects::EffectError;
 use super::plan::Action;
-use super::pod::{Attachment, Outcome, State};
+use super::pod::{Attachment, Outcome};
 use super::run::Reconciler;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
@@ -139,11 +139,7 @@ impl Reconciler {
         netns: PodNetns,
         options: &capture::Options,
     ) -> Result<(), EffectError> {
-        let before = {
-            let table = self.table();
-            let captured = table.get(&facts.uid).filter(|pod| pod.state == State::Captured);
-            captured.and_then(|pod| pod.applied.clone())
-        };
+        let before = self.applied(&facts.uid);
         if before.as_ref() != Some(options) {
             self.inner.effects.rules.forget_lookups(&netns).await?;
         }

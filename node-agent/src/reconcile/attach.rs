@@ -93,7 +93,8 @@ impl Reconciler {
     /// then taken back.
     ///
     /// # Errors
-    /// Any [`AttachError`]; nothing is left behind.
+    /// Any [`AttachError`]; nothing is left behind, but of a sandbox that was captured before:
+    /// it stays so until its DEL.
     pub async fn attach(
         &self,
         attach: Attach,
@@ -110,7 +111,8 @@ impl Reconciler {
         let turn = self.turn(&uid, &facts, attachment).await;
         let mut held = turn.ok_or(AttachError::NoSuchPod(attach.name.clone()))?;
         let result = self.let_in(&facts, &attach, &mut held, abandoned).await;
-        if result.is_err() {
+        // What was captured before stays so, and its DEL must find it.
+        if result.is_err() && self.state(&uid) != State::Captured {
             *held = None;
             self.detach(&uid, &attach.container_id).await;
         }

@@ -69,8 +69,15 @@ impl Reconciler {
         let (this, facts) = (self.clone(), facts.clone());
         self.inner.tasks.spawn(async move {
             let _done = done.drop_guard();
-            before.cancelled().await;
-            if let Err(error) = this.inner.effects.api.observed(&facts, &text).await {
+            let write = async {
+                before.cancelled().await;
+                this.inner.effects.api.observed(&facts, &text).await
+            };
+            let written = tokio::select! {
+                () = this.inner.stop.cancelled() => return,
+                written = write => written,
+            };
+            if let Err(error) = written {
                 tracing::debug!(pod = %facts.name, %error, "repair is not written on the pod");
             }
         });

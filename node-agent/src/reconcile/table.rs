@@ -171,7 +171,8 @@ impl Table {
         pod.ending = false;
         pod.missed = false;
         if !pod.listed || pod.facts.is_none() {
-            pod.learn(facts);
+            let news = pod.learn(facts);
+            self.worth_remembering |= news;
         }
         Entered::Known
     }
@@ -259,7 +260,7 @@ impl Table {
         let wanted = self.wanted(uid, settings);
         // A pod without facts is in no list: that is a gap, not a wish.
         let wanted = wanted.unwrap_or(Enrollment::Skip(Reason::NamespaceUnknown));
-        plan(pod, &wanted, ack)
+        plan(pod, &wanted, &self.options(uid, settings), ack)
     }
 
     fn all_pods(&mut self, all: Vec<PodFacts>) -> Vec<PodUid> {
@@ -283,15 +284,16 @@ impl Table {
     fn pod_seen(&mut self, mut facts: PodFacts) -> Option<PodUid> {
         self.slim(&mut facts.labels);
         let uid = facts.uid.clone();
+        // A list may come from a server that lags behind; what is shown is not gone.
+        self.gone.retain(|gone| *gone != uid);
         let pod = self.entry(&uid);
         pod.listed = true;
         if pod.facts.as_ref() == Some(&facts) {
             return None;
         }
-        let before = std::mem::take(&mut pod.mistakes);
-        pod.learn(facts);
+        let news = pod.learn(facts);
         pod.due = true;
-        self.worth_remembering |= before != pod.mistakes;
+        self.worth_remembering |= news;
         Some(uid)
     }
 

@@ -222,6 +222,11 @@ impl Node {
         &self.observer
     }
 
+    /// Whether a ztunnel is connected and has the whole picture.
+    pub fn is_live(&self) -> bool {
+        self.link.is_live()
+    }
+
     pub fn plugin_socket(&self) -> PathBuf {
         self.folder.join("plugin.sock")
     }

@@ -82,6 +82,9 @@ fn a_pod_that_is_gone_is_not_let_in_again() {
     table.forgotten(&uid);
     assert_eq!(table.attach(&uid, pod("web"), attachment("c1")), Entered::Gone);
     assert!(table.get(&uid).is_none());
+    table.observe(Fact::Pod(pod("web")));
+    let shown = table.attach(&uid, pod("web"), attachment("c1"));
+    assert_eq!(shown, Entered::Known, "a list from a server that lags behind lacked it");
     for other in 0..GONE {
         table.observe(Fact::PodGone(PodUid(format!("other-{other}"))));
     }
