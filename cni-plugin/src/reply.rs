@@ -21,7 +21,7 @@ pub enum Answer {
         /// The version of the question.
         cni_version: String,
     },
-    /// CHECK and DEL succeed without a word.
+    /// CHECK, DEL, STATUS and GC succeed without a word.
     Nothing,
 }
 

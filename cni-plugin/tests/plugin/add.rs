@@ -34,12 +34,13 @@ fn the_agent_is_told_everything_and_handed_the_namespace() {
     let agent = Agent::answering(&pod.socket(), Outcome::Captured);
     assert!(pod.call("ADD").success);
     let asked = agent.asked();
-    assert_eq!(asked.netns.unwrap().id(), pod.netns.id());
-    let request = asked.request;
+    assert_eq!(asked.netns.as_ref().unwrap().id(), pod.netns.id());
+    let request = asked.request();
     assert_eq!((request.version, request.verb), (VERSION, Verb::Add));
     assert_eq!((request.namespace.as_str(), request.name.as_str()), ("default", "web"));
     assert_eq!(request.uid.as_deref(), Some("0b1c-2d"));
     assert_eq!((request.container_id.as_str(), request.ifname.as_str()), ("c0ffee", "eth0"));
+    assert_eq!(request.network.as_deref(), Some("lab"));
     assert_eq!(request.netns_path, Some(path_of(&pod.netns)));
     let ips: Vec<_> = request.ips.iter().map(ToString::to_string).collect();
     assert_eq!(ips, ["10.0.0.7", "fd00::7"]);
@@ -209,7 +210,7 @@ fn replies_that_are_none_mean_try_again() {
         (&[0, 0, 0, 2, b'{', b'}'], "malformed"),
         (&[0, 0, 0, 0], "malformed"),
         (b"\x00\x00\x00\x26{\"version\":1,\"outcome\":\"neverHeardOf\"}", "malformed"),
-        (&done, "took Add for a DEL"),
+        (&done, "answered Add with Done"),
     ];
     for (bytes, word) in cases {
         let pod = Pod::new();

@@ -7,5 +7,7 @@ mod add;
 mod agent;
 mod check;
 mod del;
+mod gc;
 mod input;
 mod runtime;
+mod status;
