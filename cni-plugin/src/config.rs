@@ -1,7 +1,7 @@
 //! The network configuration that comes on standard input. Pure.
 //!
 //! Only what we use is looked at. Everything else, keys of later versions included, is
-//! kept as the raw text it came as, so that prevResult leaves exactly as it arrived.
+//! kept as the raw text it came as, so that values of prevResult leave as they arrived.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -41,7 +41,8 @@ impl CniVersion {
         }
     }
 
-    fn from_name(name: &str) -> Option<Self> {
+    /// The version of this name, if it is one of ours.
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|version| version.name() == name)
     }
 }
@@ -169,7 +170,7 @@ impl Document {
         Ok(Self { keys, network, cni_version })
     }
 
-    /// The version in which to answer.
+    /// The version of the configuration, in which to answer.
     pub fn cni_version(&self) -> CniVersion {
         self.cni_version
     }
@@ -231,7 +232,7 @@ impl Document {
         const KEY: &str = "prevResult";
         const NEED: &str = "this plugin must be chained after the one that makes the interface";
         let raw: Box<RawValue> = required(&self.keys, KEY, NEED)?;
-        PrevResult::read(raw).map_err(|reason| bad(&self.keys, KEY, reason))
+        PrevResult::read(raw, self.cni_version).map_err(|reason| bad(&self.keys, KEY, reason))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::netns::NetnsError;
 /// A success.
 #[derive(Debug)]
 pub enum Answer {
-    /// ADD: what the plugins before us made, unchanged.
+    /// ADD: what the plugins before us made.
     Result(Box<RawValue>),
     /// VERSION.
     Versions {

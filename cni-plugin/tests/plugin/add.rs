@@ -56,43 +56,6 @@ fn a_pod_outside_the_mesh_starts() {
     agent.asked();
 }
 
-/// Keys, numbers and spacing that no decoder of ours would keep.
-#[test]
-fn prev_result_passes_through_byte_for_byte_in_every_version() {
-    let results = [
-        ("0.3.1", r#"{"cniVersion":"0.3.1","ips":[{"version":"4","address":"10.0.0.7/24"}]}"#),
-        (
-            "0.4.0",
-            r#"{ "cniVersion" : "0.4.0", "interfaces":[{"name":"br0"},{"name":"eth0","mac":"aa",
-                "sandbox":"/n"}], "ips":[{"version":"6","address":"fd00::7/64","interface":1}] }"#,
-        ),
-        (
-            "1.0.0",
-            r#"{"z":1.50,"a":123456789012345678901234567890,"b":2e400,"t":"\u00e9é",
-                "dns":{"nameservers":["10.0.0.1"]},"cniVersion":"1.0.0","ips":null}"#,
-        ),
-        (
-            "1.1.0",
-            r#"{"cniVersion":"1.1.0","interfaces":[{"name":"e","mtu":9000,"socketPath":"/s",
-                "pciID":"0:1"}],"routes":[{"dst":"0.0.0.0/0","gw":"10.0.0.1","mtu":1400,
-                "advmss":1,"priority":7,"table":5,"scope":0}],"unknown":{"deep":[{}]}}"#,
-        ),
-    ];
-    for (version, result) in results {
-        let pod = Pod::new();
-        let agent = Agent::answering(&pod.socket(), not_in_mesh());
-        let config = format!(
-            r#"{{"cniVersion":"{version}","name":"n","type":"sluice-cni","agentSocket":{:?},
-                "prevResult": {result} }}"#,
-            pod.socket(),
-        );
-        let outcome = pod.call_with("ADD", config.as_bytes());
-        assert!(outcome.success, "{}", outcome.stdout);
-        assert_eq!(outcome.stdout, result);
-        agent.asked();
-    }
-}
-
 #[test]
 fn being_the_first_plugin_is_an_error() {
     for args in ["", "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"] {

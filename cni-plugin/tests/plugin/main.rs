@@ -9,5 +9,6 @@ mod check;
 mod del;
 mod gc;
 mod input;
+mod result;
 mod runtime;
 mod status;
