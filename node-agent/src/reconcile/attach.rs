@@ -36,6 +36,8 @@ pub struct Attach {
     pub container_id: String,
     /// The interface.
     pub ifname: String,
+    /// The network that it belongs to.
+    pub network: Option<String>,
     /// Where the namespace can be opened later.
     pub path: Option<PathBuf>,
     /// The pod's addresses.
@@ -217,6 +219,7 @@ impl Reconciler {
             name: facts.name.clone(),
             container_id: attach.container_id.clone(),
             ifname: attach.ifname.clone(),
+            network: attach.network.clone(),
             path: attach.path.clone(),
             netns: StoredId::new(attach.netns.id(), effects.locator.boot()),
             ips: attach.ips.clone(),

@@ -189,6 +189,7 @@ impl Node {
             uid: Some(format!("uid-{name}")),
             container_id: format!("c-{name}"),
             ifname: "eth0".into(),
+            network: Some("lab".to_owned()),
             netns_path: Some(pod.path().display().to_string()),
             ips: vec![pod.ip],
         }
