@@ -140,6 +140,7 @@ async fn excluded_network(world: &World) -> anyhow::Result<()> {
 
 async fn mistake(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("mistakes").await?;
+    world.may_speak_openly(&pods.client).await?;
     annotate(world, &pods.client, OUTBOUND_PORTS, Some("8080")).await?;
     until(world, "clear text", &pods.client, &pods.server, Seen::is_plain).await?;
     annotate(world, &pods.client, OUTBOUND_PORTS, Some("8080;9000")).await?;
