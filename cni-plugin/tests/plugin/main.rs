@@ -6,6 +6,7 @@
 mod add;
 mod agent;
 mod check;
+mod crowd;
 mod del;
 mod gc;
 mod input;
