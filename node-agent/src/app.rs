@@ -1,5 +1,7 @@
 //! Wiring: who gets what, what starts after what, and the order in which all of it stops.
 
+mod probes;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,14 +15,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Condition, Readiness};
 use crate::config::Config;
-use crate::kube::KubeApi;
+use crate::kube::{KubeApi, Metrics as KubeMetrics};
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Store};
 use crate::reconcile::{Effects, Fact, Memory, Reconciler};
-use crate::rules::Rules;
+use crate::rules::{HostMetrics, HostProbes, Rules};
 use crate::ztunnel_link::ZtunnelLink;
 use crate::{plugin_server, reconcile, run_dir, ztunnel_link};
+use probes::Probes;
 
 /// Fence workers. Jobs inside are short: opening a socket, starting a process.
 const FENCE_WORKERS: usize = 8;
@@ -32,8 +35,10 @@ const LAST_STEPS: Duration = Duration::from_secs(3);
 #[derive(Default)]
 struct Metrics {
     link: ztunnel_link::Metrics,
+    kube: KubeMetrics,
     listeners: listeners::Metrics,
     reconcile: reconcile::Metrics,
+    host: HostMetrics,
     plugin: plugin_server::Metrics,
 }
 
@@ -41,8 +46,10 @@ impl Metrics {
     fn registry(&self) -> Registry {
         let mut registry = Registry::default();
         self.link.register(&mut registry);
+        self.kube.register(&mut registry);
         self.listeners.register(&mut registry);
         self.reconcile.register(&mut registry);
+        self.host.register(&mut registry);
         self.plugin.register(&mut registry);
         registry
     }
@@ -90,17 +97,20 @@ async fn act(
 ) -> anyhow::Result<()> {
     let fence = Fence::new(FENCE_WORKERS).context("start the fence")?;
     let link = ZtunnelLink::new(metrics.link.clone(), Opener::new(fence.clone()));
-    let effects = build_effects(config, fence, link.clone()).await?;
+    let rules = build_rules(config, &fence).await?;
+    let mut settings = config.enrollment.clone();
+    let (source, counted) = (config.probe_source, metrics.host.clone());
+    let probes = Probes::prepare(source, &settings.options, &rules, counted).await?;
+    settings.options.probes.sources.clone_from(&probes.sources);
+    let host = probes.host.clone();
+    let effects =
+        build_effects(config, metrics, fence, (rules, host.clone()), link.clone()).await?;
     let api = effects.api.clone();
-    let reconciler = Reconciler::new(
-        config.enrollment.clone(),
-        config.pace,
-        effects,
-        metrics.reconcile.clone(),
-        stop.clone(),
-    );
+    let reconciler =
+        Reconciler::new(settings, config.pace, effects, metrics.reconcile.clone(), stop.clone());
     // Asked once only, so it was empty.
     let _ = admin.reconciler.set(reconciler.clone());
+    probes.spawn(tasks, &reconciler, admin.readiness.clone(), stop);
 
     let ztunnels = ztunnel_link::Server::bind(&config.zds_socket)?;
     let plugin = plugin_server::Server::bind(
@@ -110,11 +120,15 @@ async fn act(
     )?;
     tasks.spawn(plugin.run(stop.clone()));
     admin.readiness.fulfil(Condition::PluginSocket);
-    spawn_watches(tasks, api, &reconciler, stop);
+    spawn_watches(tasks, &api, &reconciler, stop);
+    if let Some(taint) = config.startup_taint.clone() {
+        tasks.spawn(remove_taint(api, taint, admin.readiness.clone(), stop.clone()));
+    }
 
     // What ztunnel does not find in its snapshot it drops: the snapshot waits for the
     // first lists and for the pods that were captured before this process.
     if reconciler.start().await {
+        host.all_known();
         admin.readiness.fulfil(Condition::Kube);
         tasks.spawn(report_ztunnel(link.clone(), admin.readiness.clone(), stop.clone()));
         let doorman = Doorman::new(config.listener_hold, metrics.listeners.clone());
@@ -127,38 +141,48 @@ async fn act(
     Ok(())
 }
 
-async fn build_effects(
-    config: &Config,
-    fence: Fence,
-    link: ZtunnelLink,
-) -> anyhow::Result<Effects> {
+async fn build_rules(config: &Config, fence: &Fence) -> anyhow::Result<Rules> {
     let rules = Rules::new(config.programs.clone(), fence.clone(), Handle::current());
     let proof = rules.self_test(&config.enrollment.options).await;
     proof.context("this node cannot carry the rules (CAP_NET_ADMIN and CAP_SYS_ADMIN needed)")?;
+    Ok(rules)
+}
+
+async fn build_effects(
+    config: &Config,
+    metrics: &Metrics,
+    fence: Fence,
+    (rules, host): (Rules, HostProbes),
+    link: ZtunnelLink,
+) -> anyhow::Result<Effects> {
     let finder = Finder::new(fence.clone(), &config.places)?;
     Ok(Effects {
         rules,
+        host,
         link,
         observer: Observer::new(fence),
         locator: finder.locator().clone(),
         finder,
         store: Store::open(&config.run_dir.pods()).await?,
         memory: Memory::open(&config.run_dir.memory()).await,
-        api: KubeApi::new(config.kubeconfig.as_deref(), config.node.clone()).await?,
+        api: KubeApi::new(config.kubeconfig.as_deref(), config.node.clone(), metrics.kube.clone())
+            .await?,
     })
 }
 
 fn spawn_watches(
     tasks: &mut JoinSet<()>,
-    api: KubeApi,
+    api: &KubeApi,
     reconciler: &Reconciler,
     stop: &CancellationToken,
 ) {
     let (facts, mut seen) = mpsc::channel::<Fact>(FACTS);
     let (pods, pods_stop, pods_facts) = (api.clone(), stop.clone(), facts.clone());
     tasks.spawn(async move { pods.watch_pods(pods_facts, pods_stop).await });
-    let namespaces_stop = stop.clone();
-    tasks.spawn(async move { api.watch_namespaces(facts, namespaces_stop).await });
+    let (namespaces, namespaces_stop) = (api.clone(), stop.clone());
+    tasks.spawn(async move { namespaces.watch_namespaces(facts, namespaces_stop).await });
+    let (events, events_stop) = (api.clone(), stop.clone());
+    tasks.spawn(async move { events.write_events(events_stop).await });
     let reconciler = reconciler.clone();
     // Ends with the watches, which hold the other end.
     tasks.spawn(async move {
@@ -166,6 +190,13 @@ fn spawn_watches(
             reconciler.observe(fact);
         }
     });
+}
+
+/// From then on a pod that belongs to the mesh can be let in at once.
+async fn remove_taint(api: KubeApi, key: String, ready: Readiness, stop: CancellationToken) {
+    if stop.run_until_cancelled(ready.ready()).await.is_some() {
+        api.remove_taint(&key, stop).await;
+    }
 }
 
 async fn report_ztunnel(link: ZtunnelLink, readiness: Readiness, stop: CancellationToken) {

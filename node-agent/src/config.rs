@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::rules::ProbeSource;
 use crate::run_dir::RunDir;
 
 pub use pods::RawPods;
@@ -37,9 +38,18 @@ pub struct Raw {
     /// The node's `/proc`, where the runtime's process numbers mean something.
     #[arg(long, env = "HOST_PROC", default_value = "/proc")]
     pub host_proc: PathBuf,
+    /// Key of a taint that our node may have when it joins, as `sluice.dev/agent-not-ready`:
+    /// removed once agent and ztunnel serve, never put back. Empty: taints are left alone.
+    #[arg(long, env = "STARTUP_TAINT", default_value = "")]
+    pub startup_taint: String,
     /// Readiness, metrics and state.
     #[arg(long, env = "ADMIN_ADDR", default_value = "[::]:8000")]
     pub admin_addr: String,
+    /// How a pod tells the kubelet's probes: `marker` (an address that the host puts on
+    /// them), `node-addresses` (any address of the node: clients that a NodePort leads
+    /// there under such an address pass for probes), or `off` (not at all).
+    #[arg(long, env = "PROBE_SOURCE", default_value = "marker")]
+    pub probe_source: String,
     /// Who belongs to the mesh, and how.
     #[command(flatten)]
     pub pods: RawPods,
@@ -110,12 +120,16 @@ pub struct Config {
     pub run_dir: RunDir,
     /// Where ztunnel connects.
     pub zds_socket: PathBuf,
+    /// Key of the taint to remove from our node.
+    pub startup_taint: Option<String>,
     /// Where pods are looked for.
     pub places: crate::pod_netns::Places,
     /// Readiness, metrics and state.
     pub admin: SocketAddr,
     /// Who is in the mesh.
     pub enrollment: crate::enrollment::Settings,
+    /// How pods tell the kubelet's probes.
+    pub probe_source: ProbeSource,
     /// How pods are brought in and out.
     pub pace: crate::reconcile::Pace,
     /// How long connections wait for a ztunnel to come.
@@ -150,12 +164,14 @@ impl Raw {
             kubeconfig: self.kubeconfig.filter(|path| !path.as_os_str().is_empty()),
             run_dir: RunDir(reader.absolute("RUN_DIR", &self.run_dir)),
             zds_socket: reader.absolute("INPOD_UDS", &self.inpod_uds),
+            startup_taint: reader.taint(&self.startup_taint),
             places: crate::pod_netns::Places {
                 runtime_sockets: reader.sockets("CRI_SOCKET", &self.cri_socket),
                 processes: reader.absolute("HOST_PROC", &self.host_proc),
             },
             admin: reader.address("ADMIN_ADDR", &self.admin_addr),
             enrollment: self.pods.understand(&crate::rules::contract_options(), &mut reader),
+            probe_source: reader.probe_source(&self.probe_source),
             pace: crate::reconcile::Pace {
                 withdraw_wait: reader.duration("WITHDRAW_WAIT", &self.withdraw_wait),
                 drain_deadline: reader.duration("DRAIN_DEADLINE", &self.drain_deadline),
@@ -206,6 +222,16 @@ impl Reader {
         path.to_owned()
     }
 
+    /// A key alone: values and effects do not matter to whoever removes it.
+    fn taint(&mut self, key: &str) -> Option<String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+        if !key.chars().all(plain) {
+            let expected = "the key of a taint is expected, without value and effect";
+            return self.wrong("STARTUP_TAINT", key, expected, None);
+        }
+        (!key.is_empty()).then(|| key.to_owned())
+    }
+
     /// As the kubelet writes them, `unix:///run/x.sock`, or paths.
     fn sockets(&mut self, name: &str, value: &str) -> Vec<PathBuf> {
         let given: Vec<&str> = value.split(',').map(str::trim).filter(|v| !v.is_empty()).collect();
@@ -248,6 +274,13 @@ impl Reader {
             "json" => LogFormat::Json,
             _ => self.wrong("LOG_FORMAT", value, "plain or json is expected", LogFormat::Plain),
         }
+    }
+
+    fn probe_source(&mut self, value: &str) -> ProbeSource {
+        ProbeSource::parse(value).unwrap_or_else(|| {
+            let expected = "marker, node-addresses or off is expected";
+            self.wrong("PROBE_SOURCE", value, expected, ProbeSource::Off)
+        })
     }
 
     /// The given path, or the first program of that name in the search path.
@@ -342,18 +375,27 @@ mod tests {
             "--listener-hold=long",
             "--log-format=xml",
             "--dns-capture=perhaps",
+            "--probe-source=kubelet",
             "--cri-socket=http://runtime",
             "--host-proc=proc",
+            "--startup-taint=sluice.dev/agent-not-ready=:NoSchedule",
         ]);
         let Mistakes(mistakes) = bad.understand().unwrap_err();
         let named = ["NODE_NAME", "RUN_DIR", "ADMIN_ADDR", "WITHDRAW_WAIT", "VERIFY_INTERVAL"];
-        let more =
-            ["LISTENER_HOLD", "LOG_FORMAT", "AMBIENT_DNS_CAPTURE", "CRI_SOCKET", "HOST_PROC"];
+        let more = [
+            "LISTENER_HOLD",
+            "LOG_FORMAT",
+            "AMBIENT_DNS_CAPTURE",
+            "PROBE_SOURCE",
+            "CRI_SOCKET",
+            "HOST_PROC",
+            "STARTUP_TAINT",
+        ];
         for name in named.iter().chain(&more) {
             let hits = mistakes.iter().filter(|mistake| mistake.contains(name)).count();
             assert_eq!(hits, 1, "{name} in {mistakes:?}");
         }
-        assert_eq!(mistakes.len(), 10);
+        assert_eq!(mistakes.len(), 12);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use lab::{Part, eventually};
 use super::faults::part;
 use crate::observe::{self, exchange};
 use crate::scenario::{Scenario, expect, scenario};
-use crate::world::{APP_PORT, MODE_LABEL, REDIRECTION, World, in_namespace};
+use crate::world::{MODE_LABEL, REDIRECTION, World, in_namespace};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -57,7 +57,9 @@ async fn dies(
         ended = ended => ended?.map(|()| false)?,
     };
     point.end().await;
-    if was_struck {
+    // It may have died of what it did after its work.
+    let is_dead = was_struck || agent.pid().await.is_none();
+    if is_dead {
         succeed(agent).await?;
     }
     Ok(was_struck)
@@ -76,9 +78,7 @@ fn died(steps: usize) -> anyhow::Result<()> {
 }
 
 async fn of_add(world: &World) -> anyhow::Result<()> {
-    let server = world.pod(in_namespace("kill-add", "server", 2)).await?;
-    let _app = server.serve(APP_PORT).await?;
-    world.enrol(&server).await?;
+    let (server, _app) = world.captured_server("kill-add").await?;
     let agent = part(world.lab.node(1).agent())?;
     let mut steps = 0;
     for number in MESSAGES {
@@ -110,9 +110,7 @@ async fn of_add(world: &World) -> anyhow::Result<()> {
 }
 
 async fn of_capture(world: &World) -> anyhow::Result<()> {
-    let server = world.pod(in_namespace("kill-capture", "server", 2)).await?;
-    let _app = server.serve(APP_PORT).await?;
-    world.enrol(&server).await?;
+    let (server, _app) = world.captured_server("kill-capture").await?;
     let kube = world.lab.kube();
     let mut steps = 0;
     for number in MESSAGES {
@@ -165,6 +163,7 @@ async fn of_repair(world: &World) -> anyhow::Result<()> {
 /// A release takes its time, so fewer deaths are tried.
 async fn of_release(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("kill-release").await?;
+    world.may_speak_openly(&pods.client).await?;
     let is_empty = async || Ok(observe::residue(&pods.client).await?.is_empty());
     let mut steps = 0;
     for number in MESSAGES.into_iter().step_by(2) {

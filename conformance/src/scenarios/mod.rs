@@ -1,5 +1,6 @@
 //! The scenarios, grouped by the lab they need.
 
+mod api_away;
 mod bad_input;
 mod capture;
 mod cni;
@@ -14,6 +15,7 @@ mod lookups;
 mod odd_pods;
 mod pod_options;
 mod policy;
+mod probes;
 mod repairs;
 mod restarts;
 mod services;
@@ -46,11 +48,13 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(handover::scenarios());
     v4.extend(drain::scenarios());
     v4.extend(control_plane::scenarios());
+    v4.extend(api_away::scenarios());
     v4.extend(lookups::scenarios());
     v4.extend(leaving::scenarios());
     v4.extend(under_load::scenarios());
     v4.extend(odd_pods::scenarios());
     v4.extend(bad_input::scenarios());
+    v4.extend(probes::rules::scenarios());
     v4.extend(kubectl::scenarios());
     let mut v6 = basic();
     v6.extend(lookups::scenarios());
@@ -65,6 +69,7 @@ pub(crate) fn stages() -> Vec<Stage> {
 fn basic() -> Vec<Scenario> {
     let mut all = capture::scenarios();
     all.extend(policy::scenarios());
+    all.extend(probes::scenarios());
     all.extend(services::scenarios());
     all.extend(pod_options::scenarios());
     all
@@ -93,6 +98,7 @@ fn dual() -> Vec<Scenario> {
             capture::release
         ),
     ];
+    all.extend(probes::scenarios());
     all.extend(pod_options::scenarios());
     all
 }

@@ -100,7 +100,7 @@ async fn port_taken(world: &World) -> anyhow::Result<()> {
     observe::tunnelled(world, &pods.client, &pods.server).await
 }
 
-async fn agent_page(node: &Node, path: &str) -> anyhow::Result<String> {
+pub(super) async fn agent_page(node: &Node, path: &str) -> anyhow::Result<String> {
     let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, 8000));
     Ok(node.place().http_get(admin, path).await?.1)
 }
@@ -116,9 +116,7 @@ async fn failed_captures(node: &Node) -> anyhow::Result<u64> {
 }
 
 async fn many_at_once(world: &World) -> anyhow::Result<()> {
-    let server = world.pod(in_namespace("crowd", "server", 2)).await?;
-    let _app = server.serve(APP_PORT).await?;
-    world.enrol(&server).await?;
+    let (server, _app) = world.captured_server("crowd").await?;
     let specs = (0..20).map(|number| {
         in_namespace("crowd", &format!("pod-{number}"), 1).label(MODE_LABEL, "ambient")
     });

@@ -49,9 +49,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 const MOMENTS: [u64; 5] = [0, 15, 40, 90, 250];
 
 async fn killed_while_it_captures(world: &World) -> anyhow::Result<()> {
-    let server = world.pod(in_namespace("midway", "server", 2)).await?;
-    let _app = server.serve(APP_PORT).await?;
-    world.enrol(&server).await?;
+    let (server, _app) = world.captured_server("midway").await?;
     let agent = part(world.lab.node(1).agent())?;
     for moment in MOMENTS {
         let name = format!("client-{moment}");
@@ -84,6 +82,7 @@ async fn is_advertised(world: &World, pod: &Pod) -> anyhow::Result<bool> {
 async fn killed_while_it_releases(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("letting").await?;
     let agent = part(world.lab.node(1).agent())?;
+    world.may_speak_openly(&pods.client).await?;
     world.lab.kube().label_pod("letting", "client", MODE_LABEL, None).await?;
     world.until_redirection(&pods.client, None).await?;
     agent.kill().await?;
@@ -97,9 +96,7 @@ async fn killed_while_it_releases(world: &World) -> anyhow::Result<()> {
 }
 
 async fn killed_during_add(world: &World) -> anyhow::Result<()> {
-    let server = world.pod(in_namespace("adding", "server", 2)).await?;
-    let _app = server.serve(APP_PORT).await?;
-    world.enrol(&server).await?;
+    let (server, _app) = world.captured_server("adding").await?;
     let agent = part(world.lab.node(1).agent())?;
     for moment in MOMENTS {
         let spec = in_namespace("adding", &format!("client-{moment}"), 1);

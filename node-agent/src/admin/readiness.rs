@@ -1,9 +1,13 @@
 //! What the agent still waits for.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Something without which the agent is not ready.
+use tokio::sync::watch;
+
+/// Something without which the agent is not ready: able to let a pod in now. An API server
+/// that goes away later does not make it unready: pods are served as before, what is known
+/// stays known, and another agent would know less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
     /// The run directory's lock: no other agent acts on this node.
@@ -32,33 +36,54 @@ impl Condition {
 /// Shared by those who fulfil conditions and those who ask. Waits for everything at first.
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    missing: Arc<Mutex<BTreeSet<Condition>>>,
+    missing: Arc<watch::Sender<BTreeSet<Condition>>>,
+    remarks: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self { missing: Arc::new(Mutex::new(Condition::ALL.into())) }
+        let missing = Arc::new(watch::Sender::new(Condition::ALL.into()));
+        Self { missing, remarks: Arc::default() }
     }
 }
 
 impl Readiness {
     /// The condition is fulfilled.
     pub fn fulfil(&self, condition: Condition) {
-        self.lock().remove(&condition);
+        self.missing.send_if_modified(|missing| missing.remove(&condition));
     }
 
     /// It is not, or not any more.
     pub fn miss(&self, condition: Condition) {
-        self.lock().insert(condition);
+        self.missing.send_if_modified(|missing| missing.insert(condition));
     }
 
     /// What is missing, in words. Empty means ready.
     #[must_use]
     pub fn waits_for(&self) -> Vec<&'static str> {
-        self.lock().iter().map(|condition| condition.text()).collect()
+        self.missing.borrow().iter().map(|condition| condition.text()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<Condition>> {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Until nothing is missing, for the first time or again.
+    pub async fn ready(&self) {
+        // The sender is ours and lives as long.
+        drop(self.missing.subscribe().wait_for(BTreeSet::is_empty).await);
+    }
+
+    /// Something is wrong that does not keep the agent from its work; nothing when `text` is
+    /// empty.
+    pub fn remark(&self, about: &'static str, text: &str) {
+        let mut remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        remarks.remove(about);
+        if !text.is_empty() {
+            remarks.insert(about, text.to_owned());
+        }
+    }
+
+    /// What is wrong, one line for each part that has a remark.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        remarks.iter().map(|(about, text)| format!("{about}: {text}")).collect()
     }
 }

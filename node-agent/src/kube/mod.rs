@@ -1,25 +1,30 @@
 //! The only room that talks to the Kubernetes API.
 
+mod events;
+mod metrics;
+mod node;
 mod objects;
+mod probes;
+mod series;
 mod watch;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+pub use metrics::Metrics;
+
 use crate::facts::{Annotations, NamespaceFacts, PodFacts, PodName};
+use events::Events;
 use objects::{ENABLED, OBSERVED, REDIRECTION, SlimNamespace, SlimPod};
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How Events name their author.
-const COMPONENT: &str = "sluice-node-agent";
 
 /// Which request failed.
 #[derive(Debug, thiserror::Error)]
@@ -69,8 +74,8 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What an Event tells about a pod; the names are stable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an Event tells about a pod; the names are stable, and listed in `docs/events.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventReason {
     /// Capture was observed.
     Captured,
@@ -113,6 +118,8 @@ impl EventReason {
 pub struct KubeApi {
     client: Client,
     node: String,
+    metrics: Metrics,
+    events: Arc<Events>,
 }
 
 impl std::fmt::Debug for KubeApi {
@@ -126,7 +133,11 @@ impl KubeApi {
     ///
     /// # Errors
     /// [`KubeError::Settings`].
-    pub async fn new(kubeconfig: Option<&Path>, node: String) -> Result<Self, KubeError> {
+    pub async fn new(
+        kubeconfig: Option<&Path>,
+        node: String,
+        metrics: Metrics,
+    ) -> Result<Self, KubeError> {
         let wrong =
             |reason: String| KubeError::Settings { file: kubeconfig.map(Path::to_owned), reason };
         let config = match kubeconfig {
@@ -139,13 +150,13 @@ impl KubeApi {
             None => kube::Config::incluster().map_err(|error| wrong(error.to_string()))?,
         };
         let client = Client::try_from(config).map_err(|error| wrong(error.to_string()))?;
-        Ok(Self::with_client(client, node))
+        Ok(Self::with_client(client, node, metrics))
     }
 
     /// Talks through `client`.
     #[must_use]
-    pub fn with_client(client: Client, node: String) -> Self {
-        Self { client, node }
+    pub fn with_client(client: Client, node: String, metrics: Metrics) -> Self {
+        Self { client, node, metrics, events: Arc::default() }
     }
 
     /// Fetches one pod.
@@ -202,53 +213,15 @@ impl KubeApi {
             Err(error) => Err(error),
         }
     }
-
-    /// Tells people about a pod. They can do without: a failure is logged and forgotten.
-    pub async fn event(&self, pod: &PodFacts, reason: EventReason, message: String) {
-        let events: Api<Event> = Api::namespaced(self.client.clone(), &pod.name.namespace);
-        let event = self.event_object(pod, reason, message);
-        let parameters = PostParams::default();
-        if let Err(error) = patiently("write the Event", events.create(&parameters, &event)).await {
-            tracing::debug!(pod = %pod.name, %error, "no Event was written");
-        }
-    }
-
-    fn event_object(&self, pod: &PodFacts, reason: EventReason, message: String) -> Event {
-        let (reason, type_) = reason.text();
-        let now = Time(k8s_openapi::jiff::Timestamp::now());
-        Event {
-            metadata: ObjectMeta {
-                generate_name: Some(format!("{}.", pod.name.name)),
-                namespace: Some(pod.name.namespace.clone()),
-                ..ObjectMeta::default()
-            },
-            involved_object: ObjectReference {
-                api_version: Some("v1".into()),
-                kind: Some("Pod".into()),
-                name: Some(pod.name.name.clone()),
-                namespace: Some(pod.name.namespace.clone()),
-                uid: Some(pod.uid.0.clone()),
-                ..ObjectReference::default()
-            },
-            reason: Some(reason.into()),
-            message: Some(message),
-            type_: Some(type_.into()),
-            first_timestamp: Some(now.clone()),
-            last_timestamp: Some(now),
-            count: Some(1),
-            source: Some(EventSource {
-                component: Some(COMPONENT.into()),
-                host: Some(self.node.clone()),
-            }),
-            reporting_component: Some(COMPONENT.into()),
-            reporting_instance: Some(self.node.clone()),
-            ..Event::default()
-        }
-    }
 }
 
+/// Servers say in two ways that the UID of a patch is not that of the pod: by a conflict, or
+/// by a field that must not change.
 fn is_gone(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409)
+    let kube::Error::Api(status) = error else { return false };
+    let details = status.details.iter();
+    let other_uid = details.flat_map(|it| &it.causes).any(|cause| cause.field == "metadata.uid");
+    matches!(status.code, 404 | 409) || status.code == 422 && other_uid
 }
 
 async fn patiently<T>(
@@ -260,3 +233,6 @@ async fn patiently<T>(
         Err(_) => Err(KubeError::TimedOut { step }),
     }
 }
+
+#[cfg(test)]
+mod tests;

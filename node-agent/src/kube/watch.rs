@@ -3,17 +3,20 @@
 
 use std::fmt::Debug;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::objects::{SlimNamespace, SlimPod};
-use super::{KubeApi, with_causes};
+use super::{KubeApi, Metrics, with_causes};
 use crate::facts::{NamespaceFacts, PodFacts};
 use crate::reconcile::Fact;
 
@@ -29,7 +32,8 @@ impl KubeApi {
             one: Fact::Pod,
             gone: |pod: PodFacts| Fact::PodGone(pod.uid),
         };
-        watch(Api::all(self.client.clone()), config, kind, facts, stop).await;
+        let pods = watch(Api::all(self.client.clone()), config, kind, facts, &self.metrics);
+        stop.run_until_cancelled(pods).await;
     }
 
     /// Watches all namespaces until `stop`, likewise.
@@ -42,7 +46,33 @@ impl KubeApi {
             gone: |namespace: NamespaceFacts| Fact::NamespaceGone(namespace.name),
         };
         let config = watcher::Config::default();
-        watch(Api::all(self.client.clone()), config, kind, facts, stop).await;
+        let namespaces = watch(Api::all(self.client.clone()), config, kind, facts, &self.metrics);
+        stop.run_until_cancelled(namespaces).await;
+    }
+}
+
+/// Between two attempts to watch at most: an API server that is back is heard soon.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+/// A watch that goes on where it ended shows nothing before something changes. When no attempt
+/// has failed for so long, longer than pause and connecting take together, it stands.
+const QUIET: Duration = Duration::from_secs(45);
+
+/// The usual growing pauses, up to ours.
+#[derive(Default)]
+struct Pauses(DefaultBackoff);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(LONGEST_PAUSE))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0.reset();
     }
 }
 
@@ -60,18 +90,30 @@ async fn watch<K, F>(
     config: watcher::Config,
     kind: Kind<K, F>,
     facts: mpsc::Sender<Fact>,
-    stop: CancellationToken,
+    metrics: &Metrics,
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut events = pin!(watcher(api, config).default_backoff());
+    let mut events = pin!(watcher(api, config).backoff(Pauses::default()));
+    metrics.watch(kind.name, 0);
     // A list arrives object by object; it counts when it is complete.
     let mut list = Vec::new();
+    let mut since_failure = None;
     loop {
-        let next = tokio::select! {
-            () = stop.cancelled() => return,
-            next = events.try_next() => next,
+        let next = match since_failure {
+            None => events.try_next().await,
+            Some(at) => match timeout_at(at + QUIET, events.try_next()).await {
+                Ok(next) => next,
+                Err(_) => {
+                    since_failure = None;
+                    metrics.watch(kind.name, 1);
+                    continue;
+                }
+            },
         };
+        if next.is_ok() && since_failure.take().is_some() {
+            metrics.watch(kind.name, 1);
+        }
         let fact = match next {
             Ok(Some(Event::Init)) => {
                 list.clear();
@@ -81,11 +123,16 @@ async fn watch<K, F>(
                 list.extend((kind.facts)(object));
                 continue;
             }
-            Ok(Some(Event::InitDone)) => Some((kind.all)(std::mem::take(&mut list))),
+            Ok(Some(Event::InitDone)) => {
+                metrics.watch(kind.name, 1);
+                Some((kind.all)(std::mem::take(&mut list)))
+            }
             Ok(Some(Event::Apply(object))) => (kind.facts)(object).map(kind.one),
             Ok(Some(Event::Delete(object))) => (kind.facts)(object).map(kind.gone),
             Ok(None) => return,
             Err(error) => {
+                metrics.watch(kind.name, 0);
+                since_failure = Some(Instant::now());
                 let error = with_causes(&error);
                 tracing::warn!(kind = kind.name, error, "watch of the API failed, trying again");
                 continue;

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname,
-    recv, send, socket,
+    recv, recvfrom, send, socket,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -15,6 +15,8 @@ use super::message::{Received, parse};
 
 /// The kernel packs news into packets of at most two pages.
 const LONGEST: usize = 16 * 1024;
+/// What the kernel calls itself.
+const KERNEL: u32 = 0;
 /// So many packets are read at once; more news means that everything is looked at anyway.
 const MOST_PACKETS: usize = 256;
 
@@ -93,12 +95,16 @@ impl NetlinkSocket {
         Ok(())
     }
 
-    /// Everything that waits to be heard.
+    /// Everything that waits to be heard and is the kernel's: a process in the pod may send
+    /// to this socket too, and say what it likes.
     pub(super) fn hear(&self) -> io::Result<Heard> {
         let (mut heard, mut packet) = (Heard::default(), vec![0; LONGEST]);
         for _ in 0..MOST_PACKETS {
-            match recv(self.fd.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => heard.take(parse(&packet[..length]), self.port),
+            match recvfrom::<NetlinkAddr>(self.fd.as_raw_fd(), &mut packet) {
+                Ok((length, Some(sender))) if sender.pid() == KERNEL => {
+                    heard.take(parse(&packet[..length]), self.port);
+                }
+                Ok(_) => {}
                 Err(Errno::EAGAIN) => return Ok(heard),
                 Err(Errno::ENOBUFS) => heard.overrun = true,
                 Err(Errno::EINTR) => {}
@@ -115,5 +121,30 @@ impl Heard {
         let (answers, news): (Vec<_>, Vec<_>) = all.into_iter().partition(|it| it.port == port);
         self.answers.extend(answers);
         self.news.extend(news);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netns::{Fence, PodNetns};
+    use nix::sys::socket::sendto;
+
+    use super::super::message::{STRANGERS, get_route};
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_process_in_the_pod_says_in_the_kernels_name_is_not_heard() {
+        let (pod, fence) = (PodNetns::scratch().unwrap(), Fence::new(1).unwrap());
+        let make = || make(SockProtocol::NetlinkRoute, 0).unwrap();
+        let (ours, theirs) = fence.run(&pod, move || (make(), make())).unwrap();
+        let ours = NetlinkSocket::new(ours).unwrap();
+        let to = NetlinkAddr::new(ours.port, 0);
+        let forged = get_route(0, STRANGERS[0], 0);
+        sendto(theirs.fd.as_raw_fd(), &forged, &to, MsgFlags::empty()).unwrap();
+        assert_eq!(ours.noticed().await.unwrap(), Noticed::News);
+        let heard = ours.hear().unwrap();
+        assert!(heard.news.is_empty() && heard.answers.is_empty(), "{heard:?}");
+        ours.ask(&forged).unwrap();
+        assert_eq!(ours.hear().unwrap().answers.len(), 1, "the kernel itself");
     }
 }

@@ -81,6 +81,18 @@ async fn whatever_is_broken_in_a_pod_is_heard_and_seen() {
 }
 
 #[tokio::test]
+async fn what_somebody_else_hears_while_the_pod_is_compared_is_not_lost() {
+    let watched = watched().await;
+    let sight = watched.watch.look().unwrap();
+    // It changes nothing that a look asks for.
+    watched.pod.run("ip rule add pref 12 from 10.1.2.3 lookup main");
+    watched.watch.look().unwrap();
+    watched.watch.accept(sight, &options());
+    assert!(!watched.stands(), "the rule came after what was accepted");
+    watched.put_right().await;
+}
+
+#[tokio::test]
 async fn who_changed_the_rules_is_known() {
     let watched = watched().await;
     assert_eq!(watched.watch.author(), None, "our own changes are not news");

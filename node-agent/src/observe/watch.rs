@@ -31,6 +31,9 @@ pub struct Sight {
     marked: [Way; 2],
     /// To the pod itself by IPv6, which has a way where IPv6 is switched on.
     itself: Way,
+    /// What was heard of so far that the rest may not show. Counted, because two may look at
+    /// a pod at a time, and only one of them hears of it.
+    touches: u64,
 }
 
 impl Sight {
@@ -52,8 +55,8 @@ struct Accepted {
 #[derive(Debug, Default)]
 struct Book {
     accepted: Option<Accepted>,
-    /// Something that a light look may not see was changed since.
-    touched: bool,
+    /// How often something was changed that a light look may not see.
+    touches: u64,
     /// Our table was deleted and is not back.
     table_gone: bool,
     author: Option<Author>,
@@ -100,7 +103,7 @@ impl Watch {
             noticed = self.routes.noticed() => noticed,
         };
         if noticed.map_err(ObserveError::Socket)? == Noticed::Overrun {
-            self.lock().touched = true;
+            self.lock().touches += 1;
         }
         Ok(())
     }
@@ -121,12 +124,14 @@ impl Watch {
         let rulesets = self.rulesets.hear().map_err(ObserveError::Socket)?;
         let routes = self.routes.hear().map_err(ObserveError::Socket)?;
         book.note(&rulesets, &routes);
+        let touches = book.touches;
         drop(book);
         let way = |sequence| way(&routes.answers, sequence).ok_or(ObserveError::NoAnswer);
         Ok(Sight {
             generation: generation(&rulesets.answers).ok_or(ObserveError::NoAnswer)?,
             marked: [way(0)?, way(1)?],
             itself: way(2)?,
+            touches,
         })
     }
 
@@ -135,7 +140,7 @@ impl Watch {
     pub fn accept(&self, sight: Sight, options: &Options) {
         let mut book = self.lock();
         book.accepted = Some(Accepted { sight, options: options.clone(), at: Instant::now() });
-        (book.touched, book.table_gone, book.author) = (false, false, None);
+        (book.table_gone, book.author) = (false, None);
     }
 
     /// Whether these options are in place as far as can be told without a full comparison,
@@ -148,7 +153,7 @@ impl Watch {
                 && accepted.options == *options
                 && accepted.at.elapsed() < spread(longest, self.id.ino)
         };
-        !book.touched && book.accepted.as_ref().is_some_and(stands)
+        book.accepted.as_ref().is_some_and(stands)
     }
 
     /// Whether the ruleset is the one that was last found right, whatever else has changed.
@@ -184,9 +189,9 @@ impl Watch {
 
 impl Book {
     fn note(&mut self, rulesets: &Heard, routes: &Heard) {
-        self.touched |= rulesets.overrun || routes.overrun;
         // A rule beside ours may lead packets past it that nobody has asked about.
-        self.touched |= routes.news.iter().any(|news| concerns_us(&news.message));
+        let concerns = routes.news.iter().any(|news| concerns_us(&news.message));
+        self.touches += u64::from(concerns || rulesets.overrun || routes.overrun);
         for news in &rulesets.news {
             match &news.message {
                 Message::Generation(_, Some(author)) => self.author = Some(author.clone()),

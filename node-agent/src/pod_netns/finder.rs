@@ -64,7 +64,7 @@ pub enum Way {
 
 /// A pod's namespace, verified.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct Located {
     /// It.
     pub netns: PodNetns,
     /// How it was found.
@@ -140,9 +140,9 @@ impl Finder {
     ///
     /// # Errors
     /// [`NotFound`], with what each way met with.
-    pub async fn find(&self, sought: Sought<'_>) -> Result<Found, NotFound> {
+    pub async fn find(&self, sought: Sought<'_>) -> Result<Located, NotFound> {
         let known = sought.known.as_ref();
-        let found = |netns, way| Found { netns, way, news: None };
+        let found = |netns, way| Located { netns, way, news: None };
         if let Some(Known::Seen(record)) = known
             && let Ok(netns) = self.locator.open(record).await
         {
@@ -178,7 +178,7 @@ impl Finder {
         &self,
         sought: &Sought<'_>,
         ips: &[IpAddr],
-    ) -> Result<Found, Refused<RuntimeError>> {
+    ) -> Result<Located, Refused<RuntimeError>> {
         let sandbox = self.runtime.sandbox(sought.uid).await.map_err(Refused::Way)?;
         let path = match sandbox.place {
             Place::Path(path) => path,
@@ -189,7 +189,7 @@ impl Finder {
         self.locator.confirm(&netns, ips).await.map_err(Refused::NotThePods)?;
         let known = sought.known.as_ref().map(Known::record);
         if known.is_some_and(|known| known.container_id == sandbox.id) {
-            return Ok(Found { netns, way: Way::Runtime, news: None });
+            return Ok(Located { netns, way: Way::Runtime, news: None });
         }
         let news = sought.name.map(|name| Record {
             uid: sought.uid.clone(),
@@ -201,7 +201,7 @@ impl Finder {
             netns: StoredId::new(netns.id(), self.locator.boot()),
             ips: ips.to_vec(),
         });
-        Ok(Found { netns, way: Way::Runtime, news })
+        Ok(Located { netns, way: Way::Runtime, news })
     }
 }
 

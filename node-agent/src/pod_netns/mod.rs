@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 use netns::{Fence, FenceError, NetnsError, NetnsId, PodNetns};
 
-pub use finder::{Finder, FinderError, Found, NotFound, Places, Sought, Way};
+pub use finder::{Finder, FinderError, Located, NotFound, Places, Sought, Way};
 pub use processes::{ProcessError, Processes};
 pub use record::{Record, StoredId};
 pub use runtime::{InfoError, Place, Runtime, RuntimeError, Sandbox, USUAL_SOCKETS};

@@ -4,11 +4,11 @@ use netns::PodNetns;
 
 use super::effects::EffectError;
 use super::plan::Action;
-use super::pod::{Attachment, Outcome, State};
+use super::pod::{Attachment, Outcome};
 use super::run::Reconciler;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
-use crate::pod_netns;
+use crate::pod_netns::Located;
 use crate::rules::Found;
 
 impl Reconciler {
@@ -26,7 +26,7 @@ impl Reconciler {
     }
 
     /// From now on the pod has a namespace to act on, whoever told of it.
-    fn found(&self, uid: &PodUid, found: &pod_netns::Found) {
+    fn found(&self, uid: &PodUid, found: &Located) {
         let news = found.news.as_ref();
         let attachment = Attachment {
             container_id: news.map(|record| record.container_id.clone()).unwrap_or_default(),
@@ -53,6 +53,7 @@ impl Reconciler {
             Action::Look => self.look(uid, held).await,
             Action::Capture(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
+                self.let_probes_through(uid, options).await;
                 let captured = effects.capture(&facts, &netns, options).await;
                 if let Err(EffectError::LeftBehind(_)) = captured {
                     self.becomes(uid, Outcome::LeftBehind);
@@ -64,6 +65,7 @@ impl Reconciler {
             }
             Action::Repair(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
+                self.let_probes_through(uid, options).await;
                 effects.repair(&facts, &netns, options).await?;
                 self.replaced(&facts, held, netns, options).await
             }
@@ -88,6 +90,13 @@ impl Reconciler {
         }
     }
 
+    /// The node's own probes reach the pod, at the ports that its rules exempt. Before its
+    /// rules stand: until then, the source of a probe means nothing to the pod.
+    pub(super) async fn let_probes_through(&self, uid: &PodUid, options: &capture::Options) {
+        let ips = self.table().addresses(uid);
+        self.inner.effects.host.exempt(uid, &ips, &options.probes.ports).await;
+    }
+
     pub(super) async fn subject(
         &self,
         uid: &PodUid,
@@ -103,6 +112,9 @@ impl Reconciler {
         let wanted = self.options(uid);
         let found = self.inner.effects.look(&facts, &netns, &wanted).await?;
         let captured = found != Found::Nothing;
+        if captured {
+            self.let_probes_through(uid, &wanted).await;
+        }
         *held = captured.then_some(netns);
         let outcome = match found {
             Found::Nothing => Outcome::FoundNothing,
@@ -127,11 +139,7 @@ impl Reconciler {
         netns: PodNetns,
         options: &capture::Options,
     ) -> Result<(), EffectError> {
-        let before = {
-            let table = self.table();
-            let captured = table.get(&facts.uid).filter(|pod| pod.state == State::Captured);
-            captured.and_then(|pod| pod.applied.clone())
-        };
+        let before = self.applied(&facts.uid);
         if before.as_ref() != Some(options) {
             self.inner.effects.rules.forget_lookups(&netns).await?;
         }

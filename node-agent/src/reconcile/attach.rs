@@ -13,7 +13,7 @@ use super::effects::EffectError;
 use super::plan::Action;
 use super::pod::{Attachment, State};
 use super::run::Reconciler;
-use super::table::Fact;
+use super::table::{Entered, Fact};
 use crate::enrollment::{Enrollment, Reason};
 use crate::facts::{PodFacts, PodName, PodUid};
 use crate::kube::KubeError;
@@ -95,7 +95,8 @@ impl Reconciler {
     /// then taken back.
     ///
     /// # Errors
-    /// Any [`AttachError`]; nothing is left behind.
+    /// Any [`AttachError`]; nothing is left behind, but of a sandbox that was captured before:
+    /// it stays so until its DEL.
     pub async fn attach(
         &self,
         attach: Attach,
@@ -109,9 +110,11 @@ impl Reconciler {
         let (container_id, ips) = (attach.container_id.clone(), attach.ips.clone());
         let attachment = Attachment { container_id, ips };
 
-        let mut held = self.turn(&uid, &facts, attachment).await;
+        let turn = self.turn(&uid, &facts, attachment).await;
+        let mut held = turn.ok_or(AttachError::NoSuchPod(attach.name.clone()))?;
         let result = self.let_in(&facts, &attach, &mut held, abandoned).await;
-        if result.is_err() {
+        // What was captured before stays so, and its DEL must find it.
+        if result.is_err() && self.state(&uid) != State::Captured {
             *held = None;
             self.detach(&uid, &attach.container_id).await;
         }
@@ -122,15 +125,19 @@ impl Reconciler {
 
     /// Enters the sandbox in the table and waits for the pod's turn. Meanwhile the end of
     /// an earlier sandbox of the same pod may be carried out, which strikes the pod off
-    /// and may end its task: then it is entered again.
-    async fn turn(&self, uid: &PodUid, facts: &PodFacts, attachment: Attachment) -> Turn {
+    /// and may end its task: then it is entered again. `None` for a pod that is gone.
+    async fn turn(&self, uid: &PodUid, facts: &PodFacts, attachment: Attachment) -> Option<Turn> {
+        let enter = || {
+            let entered = self.change(|table| table.attach(uid, facts.clone(), attachment.clone()));
+            (entered == Entered::Known).then_some(())
+        };
         loop {
-            self.change(|table| table.attach(uid, facts.clone(), attachment.clone()));
+            enter()?;
             let slot = self.slot(uid);
             let turn = Arc::clone(&slot.held).lock_owned().await;
-            self.change(|table| table.attach(uid, facts.clone(), attachment.clone()));
+            enter()?;
             if self.is_current(uid, &slot) {
-                return turn;
+                return Some(turn);
             }
         }
     }
@@ -145,7 +152,7 @@ impl Reconciler {
         let pod = || facts.name.clone();
         let failed = |source| AttachError::Effect { pod: pod(), source };
         self.remember(facts, attach).await.map_err(|error| failed(error.into()))?;
-        let wanted = self.table().wanted(&facts.uid, &self.inner.settings);
+        let wanted = self.table().wanted(&facts.uid, &self.settings());
         let wanted = wanted.unwrap_or(Enrollment::Skip(Reason::NamespaceUnknown));
         let options = match wanted {
             Enrollment::Capture(options) => options,
@@ -175,6 +182,7 @@ impl Reconciler {
         abandoned: &CancellationToken,
     ) -> Result<(), EffectError> {
         let effects = &self.inner.effects;
+        self.let_probes_through(&facts.uid, options).await;
         // Asked again for a pod that is captured: what is in place stays in place.
         if self.table().get(&facts.uid).is_some_and(|pod| pod.state == State::Captured) {
             return effects.repair(facts, netns, options).await;
@@ -196,6 +204,7 @@ impl Reconciler {
         let outside = self.table().get(uid).is_some_and(|pod| pod.state == State::Outside);
         if outside && held.take().is_some() {
             self.inner.effects.observer.forget(uid);
+            self.inner.effects.host.release(uid);
             self.inner.effects.link.del(uid).await?;
         }
         Ok(())
@@ -226,6 +235,7 @@ impl Reconciler {
         if let Err(error) = self.inner.effects.store.forget(uid, container_id).await {
             tracing::warn!(%uid, %error, "record of a pod that was not let in stays");
         }
+        self.inner.effects.host.release(uid);
         self.change(|table| table.forgotten(uid));
     }
 

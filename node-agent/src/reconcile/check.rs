@@ -99,7 +99,7 @@ impl Reconciler {
         let uid = record.uid;
         let slot = self.slot(&uid);
         let _turn = slot.held.lock().await;
-        let wanted = self.table().wanted(&uid, &self.inner.settings);
+        let wanted = self.table().wanted(&uid, &self.settings());
         let pod = self.table().get(&uid).map(|pod| (pod.state, pod.applied.clone()));
         let not_captured = |reason: String| CheckError::NotCaptured { pod: name.clone(), reason };
         let options = match (pod, wanted) {

@@ -42,12 +42,11 @@ struct File {
 }
 
 impl Remembered {
-    /// What is worth to be left of a pod, if anything is.
+    /// What is worth being left of a pod, if anything is.
     #[must_use]
     pub fn of(pod: &Pod) -> Option<Self> {
-        // What means something can be read again.
-        let options = if pod.mistakes.is_empty() { None } else { Some(pod.wishes.texts()) };
-        let options = options.into_iter().flatten();
+        // Good ones too: they may be spoiled while no agent looks.
+        let options = pod.wishes.texts().iter();
         let options = options.map(|(key, text)| (key.annotation().to_owned(), text.clone()));
         let seconds = |aging: Aging| aging.since.duration_since(UNIX_EPOCH).ok();
         let remembered = Self {
@@ -153,9 +152,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memory.json");
         let mut before = Pod::new();
+        assert_eq!(Remembered::of(&before), None, "it has said nothing");
         before.learn(said("5432"));
-        assert_eq!(Remembered::of(&before), None, "the annotation itself says it");
-        before.learn(said("http"));
         let since = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         before.aging = Some(Aging { since, passes: 1 });
         let uid = PodUid("uid-web".into());

@@ -49,6 +49,7 @@ pub struct Metrics {
     repairs: Family<KindLabel, Counter>,
     repair_seconds: RepairSeconds,
     pods: Family<StateLabel, Gauge>,
+    ending: Gauge,
 }
 
 impl Metrics {
@@ -67,6 +68,8 @@ impl Metrics {
         let took = "seconds from looking at a captured pod that differs to its being right again";
         registry.register("sluice_agent_repair_seconds", took, self.repair_seconds.0.clone());
         registry.register("sluice_agent_pods", "pods of this node, by state", self.pods.clone());
+        let ending = "pods that have ended and of which ztunnel or the agent has yet to let go";
+        registry.register("sluice_agent_pods_ending", ending, self.ending.clone());
     }
 
     pub(super) fn acted(&self, action: &Action) {
@@ -94,5 +97,7 @@ impl Metrics {
             let gauge = self.pods.get_or_create(&StateLabel { state: state.name() });
             gauge.set(i64::try_from(pods).unwrap_or(i64::MAX));
         }
+        let ending = table.pods().filter(|(_, pod)| pod.ending).count();
+        self.ending.set(i64::try_from(ending).unwrap_or(i64::MAX));
     }
 }

@@ -42,6 +42,8 @@ mod model;
 #[cfg(test)]
 mod options_tests;
 #[cfg(test)]
+mod probes_tests;
+#[cfg(test)]
 mod random_tests;
 #[cfg(test)]
 mod tests;

@@ -63,9 +63,10 @@ impl Action {
     }
 }
 
-/// Decides the next step for one pod.
+/// Decides the next step for one pod. `own` are the rules that it has if it is captured,
+/// whether that is wanted or not.
 #[must_use]
-pub fn plan(pod: &Pod, wanted: &Enrollment, ack: &Ack) -> Action {
+pub fn plan(pod: &Pod, wanted: &Enrollment, own: &Options, ack: &Ack) -> Action {
     if pod.ending {
         return Action::Forget;
     }
@@ -80,7 +81,7 @@ pub fn plan(pod: &Pod, wanted: &Enrollment, ack: &Ack) -> Action {
         (State::Outside, Enrollment::Capture(options)) => Action::Capture(options.clone()),
         (State::Outside, Enrollment::Skip(reason)) => outside(pod, reason),
         (State::Captured, Enrollment::Capture(options)) => captured(pod, options, ack),
-        (State::Captured, Enrollment::Skip(reason)) => unwanted(pod, reason, ack),
+        (State::Captured, Enrollment::Skip(reason)) => unwanted(pod, reason, own, ack),
         // Wanted again half-way out.
         (_, Enrollment::Capture(options)) => Action::Repair(options.clone()),
         (State::Withdrawn, _) => Action::AwaitPeers,
@@ -139,15 +140,15 @@ fn captured(pod: &Pod, options: &Options, ack: &Ack) -> Action {
 
 /// Captured, and something speaks against it. A pod that is being deleted is not led out
 /// of the mesh first: its last words stay encrypted.
-fn unwanted(pod: &Pod, reason: &Reason, ack: &Ack) -> Action {
+fn unwanted(pod: &Pod, reason: &Reason, own: &Options, ack: &Ack) -> Action {
     let terminating = pod.facts.as_ref().is_some_and(|facts| facts.terminating);
     let leaves = reason.releases() && !terminating;
     match &pod.applied {
         // To withdraw takes as long as the API is away, and the pod is captured meanwhile.
         Some(options) if leaves && pod.due => Action::Verify(options.clone()),
         _ if leaves => Action::Withdraw,
-        Some(options) => captured(pod, options, ack),
-        None => Action::Idle,
+        // Found damaged or with other rules after a restart, it must not stay so either.
+        applied => captured(pod, applied.as_ref().unwrap_or(own), ack),
     }
 }
 

@@ -136,9 +136,12 @@ impl Pod {
     }
 
     /// Takes in what the API shows. What was said before counts where this means nothing.
-    pub fn learn(&mut self, facts: PodFacts) {
-        (self.wishes, self.mistakes) = self.wishes.hear(&facts.options);
+    /// Tells whether other texts count now: the next life of the agent must know them.
+    pub fn learn(&mut self, facts: PodFacts) -> bool {
+        let before = std::mem::take(&mut self.wishes);
+        (self.wishes, self.mistakes) = before.hear(&facts.options);
         self.facts = Some(facts);
+        self.wishes.texts() != before.texts()
     }
 }
 
@@ -203,7 +206,8 @@ impl Pod {
 
     fn older_ended(&mut self) {
         self.older_due = false;
-        let passed = self.aging.map(|aging| Aging { passes: aging.passes + 1, ..aging });
+        let passed =
+            self.aging.map(|aging| Aging { passes: aging.passes.saturating_add(1), ..aging });
         self.aging = passed.filter(|aging| aging.passes < PASSES);
     }
 }

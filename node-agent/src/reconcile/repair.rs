@@ -20,10 +20,7 @@ impl Reconciler {
     /// A light look at a pod that should be captured; one that shows anything unusual makes a
     /// comparison due.
     pub(super) fn glance(&self, uid: &PodUid) -> Option<Harm> {
-        let captured =
-            |pod: &super::Pod| pod.applied.clone().filter(|_| pod.state == State::Captured);
-        let options = self.table().get(uid).and_then(captured);
-        let Some(options) = options else {
+        let Some(options) = self.applied(uid) else {
             // The news of a pod on its way are heard and forgotten.
             if let Some(watch) = self.inner.effects.observer.known(uid) {
                 drop(watch.look());
@@ -38,6 +35,25 @@ impl Reconciler {
             pod.due = true;
         }
         suspicion
+    }
+
+    /// The rules of a pod that is captured, where it is known which these are.
+    pub(super) fn applied(&self, uid: &PodUid) -> Option<Options> {
+        let table = self.table();
+        let captured = table.get(uid).filter(|pod| pod.state == State::Captured);
+        captured.and_then(|pod| pod.applied.clone())
+    }
+
+    /// Puts a captured pod's own rules right before it is given others: those may have to wait
+    /// for ztunnel.
+    pub(super) async fn keep_closed(
+        &self,
+        uid: &PodUid,
+        held: &mut Option<PodNetns>,
+    ) -> Result<(), EffectError> {
+        let Some(options) = self.applied(uid) else { return Ok(()) };
+        let (facts, netns) = self.subject(uid, held).await?;
+        self.put_right(&facts, &netns, &options).await
     }
 
     /// How long a pod that flaps has to wait before it is repaired again.
@@ -58,6 +74,7 @@ impl Reconciler {
         self.put_right(&facts, &netns, options).await?;
         // What ztunnel has to say about it must not keep the rules from being looked at.
         self.becomes(uid, Outcome::InPlace(options.clone()));
+        self.let_probes_through(uid, options).await;
         let served = self.inner.effects.keep_served(&facts, &netns, options).await;
         // One that leaves is not kept for what ztunnel cannot do.
         if served.is_err() && self.is_wanted(uid) {
@@ -70,7 +87,7 @@ impl Reconciler {
     }
 
     fn is_wanted(&self, uid: &PodUid) -> bool {
-        let wanted = self.table().wanted(uid, &self.inner.settings);
+        let wanted = self.table().wanted(uid, &self.settings());
         matches!(wanted, Some(Enrollment::Capture(_)))
     }
 

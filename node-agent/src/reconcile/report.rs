@@ -41,7 +41,7 @@ impl Reconciler {
     pub(super) fn tell_mistakes(&self, uid: &PodUid) {
         let (mistakes, facts) = {
             let mut table = self.table();
-            let mistakes = table.untold(uid, &self.inner.settings);
+            let mistakes = table.untold(uid, &self.settings());
             (mistakes, table.get(uid).and_then(|pod| pod.facts.clone()))
         };
         let Some(facts) = facts else { return };
@@ -52,13 +52,7 @@ impl Reconciler {
     }
 
     pub(super) fn tell(&self, facts: &PodFacts, reason: EventReason, message: String) {
-        let (this, facts) = (self.clone(), facts.clone());
-        self.inner.tasks.spawn(async move {
-            tokio::select! {
-                () = this.inner.stop.cancelled() => {}
-                () = this.inner.effects.api.event(&facts, reason, message) => {}
-            }
-        });
+        self.inner.effects.api.tell(facts, reason, message);
     }
 
     /// The pod stays captured; what it says to peers is not touched, for this may be written
@@ -75,8 +69,15 @@ impl Reconciler {
         let (this, facts) = (self.clone(), facts.clone());
         self.inner.tasks.spawn(async move {
             let _done = done.drop_guard();
-            before.cancelled().await;
-            if let Err(error) = this.inner.effects.api.observed(&facts, &text).await {
+            let write = async {
+                before.cancelled().await;
+                this.inner.effects.api.observed(&facts, &text).await
+            };
+            let written = tokio::select! {
+                () = this.inner.stop.cancelled() => return,
+                written = write => written,
+            };
+            if let Err(error) = written {
                 tracing::debug!(pod = %facts.name, %error, "repair is not written on the pod");
             }
         });

@@ -1,13 +1,14 @@
 //! PURE. What the agent believes about every pod of its node.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
 
 use capture::Options;
 
 use super::memory::Remembered;
 use super::plan::{Action, plan};
 use super::pod::{Attachment, Pod, State};
-use crate::enrollment::{Enrollment, Labels, Mistake, Reason, Settings, enrollment};
+use crate::enrollment::{self, Enrollment, Labels, Mistake, Reason, Settings, enrollment};
 use crate::facts::{NamespaceFacts, PodFacts, PodUid};
 use crate::ztunnel_link::Ack;
 
@@ -28,17 +29,31 @@ pub enum Fact {
     NamespaceGone(String),
 }
 
+/// Pods that are remembered to be gone: more than end while one ADD is under way.
+const GONE: usize = 4096;
+
 /// All pods of the node and all namespaces.
 #[derive(Debug, Default)]
 pub struct Table {
     pods: BTreeMap<PodUid, Pod>,
     namespaces: HashMap<String, NamespaceFacts>,
+    /// Those that the API has shown to be gone, the latest last. Their UIDs do not return.
+    gone: VecDeque<PodUid>,
     pods_listed: bool,
     namespaces_listed: bool,
     /// Left by an earlier life of the agent, of pods that are not seen yet.
     recalled: BTreeMap<PodUid, Remembered>,
     worth_remembering: bool,
     label_keys: BTreeSet<String>,
+}
+
+/// What became of a sandbox that the plugin told about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// The pod is known with it.
+    Known,
+    /// The pod is gone.
+    Gone,
 }
 
 impl Table {
@@ -137,8 +152,12 @@ impl Table {
 
     /// The plugin has told where a pod's namespace is. A sandbox that was not known is
     /// new, and nothing of ours is in it. Facts that the plugin's caller had to fetch
-    /// stand until the watch shows the pod.
-    pub fn attach(&mut self, uid: &PodUid, mut facts: PodFacts, attachment: Attachment) {
+    /// stand until the watch shows the pod. Not entered is a pod that the API has shown to
+    /// be gone: nobody would ever end it again.
+    pub fn attach(&mut self, uid: &PodUid, mut facts: PodFacts, attachment: Attachment) -> Entered {
+        if self.gone.contains(uid) {
+            return Entered::Gone;
+        }
         self.slim(&mut facts.labels);
         let pod = self.entry(uid);
         let known = pod.attachment.as_ref().map(|a| &a.container_id);
@@ -152,8 +171,10 @@ impl Table {
         pod.ending = false;
         pod.missed = false;
         if !pod.listed || pod.facts.is_none() {
-            pod.learn(facts);
+            let news = pod.learn(facts);
+            self.worth_remembering |= news;
         }
+        Entered::Known
     }
 
     /// The plugin told this to an earlier life of the agent.
@@ -200,8 +221,22 @@ impl Table {
     /// The rules of the pod, if it is captured.
     #[must_use]
     pub fn options(&self, uid: &PodUid, settings: &Settings) -> Options {
-        let wishes = self.pods.get(uid).map(|pod| &pod.wishes);
-        wishes.map_or_else(|| settings.options.clone(), |own| own.options(&settings.options))
+        match self.pods.get(uid) {
+            Some(Pod { facts: Some(facts), wishes, .. }) => {
+                enrollment::options(facts, wishes, settings)
+            }
+            Some(Pod { wishes, .. }) => wishes.options(&settings.options),
+            None => settings.options.clone(),
+        }
+    }
+
+    /// All addresses of a pod that anybody has told.
+    #[must_use]
+    pub fn addresses(&self, uid: &PodUid) -> Vec<IpAddr> {
+        let pod = self.pods.get(uid);
+        let facts = pod.and_then(|pod| pod.facts.as_ref()).map(|facts| &facts.ips);
+        let attachment = pod.and_then(|pod| pod.attachment.as_ref()).map(|told| &told.ips);
+        facts.into_iter().chain(attachment).flatten().copied().collect()
     }
 
     /// Mistakes of a pod that belongs to the mesh, each once.
@@ -225,7 +260,7 @@ impl Table {
         let wanted = self.wanted(uid, settings);
         // A pod without facts is in no list: that is a gap, not a wish.
         let wanted = wanted.unwrap_or(Enrollment::Skip(Reason::NamespaceUnknown));
-        plan(pod, &wanted, ack)
+        plan(pod, &wanted, &self.options(uid, settings), ack)
     }
 
     fn all_pods(&mut self, all: Vec<PodFacts>) -> Vec<PodUid> {
@@ -249,19 +284,24 @@ impl Table {
     fn pod_seen(&mut self, mut facts: PodFacts) -> Option<PodUid> {
         self.slim(&mut facts.labels);
         let uid = facts.uid.clone();
+        // A list may come from a server that lags behind; what is shown is not gone.
+        self.gone.retain(|gone| *gone != uid);
         let pod = self.entry(&uid);
         pod.listed = true;
         if pod.facts.as_ref() == Some(&facts) {
             return None;
         }
-        let before = std::mem::take(&mut pod.mistakes);
-        pod.learn(facts);
+        let news = pod.learn(facts);
         pod.due = true;
-        self.worth_remembering |= before != pod.mistakes;
+        self.worth_remembering |= news;
         Some(uid)
     }
 
     fn pod_gone(&mut self, uid: &PodUid) -> Option<PodUid> {
+        if self.gone.len() >= GONE {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(uid.clone());
         let pod = self.pods.get_mut(uid)?;
         pod.facts = None;
         pod.ending = true;

@@ -114,10 +114,13 @@ impl Reconciler {
                     if self.is_drained(uid, &mut held).await { Duration::ZERO } else { left };
                 return self.wait_or_enter(uid, left, left.min(DRAIN_LOOK), Outcome::Drained);
             }
-            Action::Verify(_) => {
+            Action::Verify(_) | Action::Repair(_) => {
                 let rest = self.rest_before_repair(uid, slot);
                 if !rest.is_zero() {
-                    return Next::After(rest);
+                    // A crowd of news must not have this asked all the time.
+                    let pause = rest.min(BETWEEN_GLANCES);
+                    tokio::time::sleep(pause).await;
+                    return Next::After(rest.saturating_sub(pause));
                 }
             }
             _ => {}
@@ -155,6 +158,11 @@ impl Reconciler {
             },
             Action::Verify(_) => self.act(uid, held, action).await,
             _ => {
+                if matches!(action, Action::Repair(_))
+                    && let Err(error) = self.keep_closed(uid, held).await
+                {
+                    tracing::debug!(%uid, %error, "the rules so far are not put right");
+                }
                 // The semaphore is never closed.
                 let _turn = self.inner.limit.acquire().await;
                 self.act(uid, held, action).await
@@ -173,7 +181,7 @@ impl Reconciler {
         !known
     }
 
-    fn state(&self, uid: &PodUid) -> State {
+    pub(super) fn state(&self, uid: &PodUid) -> State {
         let table = self.table();
         table.get(uid).map_or(State::Unknown, |pod| pod.state)
     }

@@ -1,6 +1,6 @@
 //! As much of the Kubernetes API as the agent asks for, without a socket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
@@ -13,9 +13,9 @@ use hyper::body::Frame;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
-use crate::kube::KubeApi;
+use crate::kube::{KubeApi, Metrics};
 
 type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -26,7 +26,11 @@ pub struct FakeApi {
     events: Arc<Mutex<Vec<(String, String)>>>,
     versions: Arc<Mutex<u64>>,
     watchers: broadcast::Sender<(String, Value)>,
-    down: Arc<Mutex<bool>>,
+    /// All changes, for watches that go on where they ended.
+    history: Arc<Mutex<Vec<(String, Value)>>>,
+    down: Arc<watch::Sender<bool>>,
+    requests: Arc<Mutex<Vec<String>>>,
+    counts: Arc<Mutex<BTreeMap<String, u64>>>,
     said: Arc<Mutex<Vec<String>>>,
 }
 
@@ -39,30 +43,64 @@ impl FakeApi {
             events: Arc::default(),
             versions: Arc::default(),
             watchers,
-            down: Arc::default(),
+            history: Arc::default(),
+            down: Arc::new(watch::Sender::new(false)),
+            requests: Arc::default(),
+            counts: Arc::default(),
             said: Arc::default(),
         };
         api.put("/api/v1/namespaces/shop", json!({"metadata": {"name": "shop"}}));
         api
     }
 
-    pub fn client(&self) -> KubeApi {
+    pub fn client(&self, metrics: Metrics) -> KubeApi {
         let this = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let this = this.clone();
             async move { Ok::<_, Infallible>(this.answer(request).await) }
         });
-        KubeApi::with_client(Client::new(service, "default"), "n1".into())
+        KubeApi::with_client(Client::new(service, "default"), "n1".into(), metrics)
     }
 
-    /// From now on every request fails, or none.
+    /// From now on every request fails, and watches end; or none.
     pub fn set_down(&self, down: bool) {
-        *self.down.lock().unwrap() = down;
+        self.down.send_replace(down);
+    }
+
+    /// What was asked so far, as `GET /api/v1/pods?watch=true`.
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    /// How often the Events were told that have this reason.
+    pub fn told(&self, reason: &str) -> u64 {
+        let counts = self.counts.lock().unwrap();
+        counts.iter().filter(|(name, _)| name.starts_with(reason)).map(|(_, count)| count).sum()
+    }
+
+    /// Our node, with taints of these keys.
+    pub fn add_node(&self, taints: &[&str]) {
+        let taints: Vec<_> =
+            taints.iter().map(|key| json!({"key": key, "effect": "NoSchedule"})).collect();
+        let node = json!({"metadata": {"name": "n1"}, "spec": {"taints": taints}});
+        self.put("/api/v1/nodes/n1", node);
+    }
+
+    /// Keys of its taints.
+    pub fn taints(&self) -> Vec<String> {
+        let objects = self.objects.lock().unwrap();
+        let taints = objects["/api/v1/nodes/n1"]["spec"]["taints"].as_array().unwrap();
+        taints.iter().map(|taint| taint["key"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Adds pod `shop/<name>` with UID `uid-<name>`.
     pub fn add_pod(&self, name: &str, ip: Option<&str>) {
-        let metadata = json!({"name": name, "namespace": "shop", "uid": format!("uid-{name}")});
+        self.add_pod_as(name, &format!("uid-{name}"), ip);
+    }
+
+    /// Like [`FakeApi::add_pod`], with any UID.
+    pub fn add_pod_as(&self, name: &str, uid: &str, ip: Option<&str>) {
+        let metadata = json!({"name": name, "namespace": "shop", "uid": uid});
         let status = json!({"phase": "Running", "podIP": ip});
         let spec = json!({"nodeName": "n1", "serviceAccountName": "clerk"});
         let pod = json!({"metadata": metadata, "spec": spec, "status": status});
@@ -103,9 +141,9 @@ impl FakeApi {
     }
 
     pub fn delete_pod(&self, name: &str) {
-        let gone = self.objects.lock().unwrap().remove(&pod_path(name)).unwrap();
-        // Nobody may be watching.
-        let _ = self.watchers.send(("DELETED".into(), gone));
+        let mut gone = self.objects.lock().unwrap().remove(&pod_path(name)).unwrap();
+        gone["metadata"]["resourceVersion"] = json!(self.next_version());
+        self.changed("DELETED", &gone);
     }
 
     pub fn annotation(&self, name: &str, key: &str) -> Option<String> {
@@ -130,41 +168,49 @@ impl FakeApi {
     }
 
     fn put(&self, path: &str, mut object: Value) -> Value {
-        let version = {
-            let mut versions = self.versions.lock().unwrap();
-            *versions += 1;
-            versions.to_string()
-        };
-        object["metadata"]["resourceVersion"] = json!(version);
-        object["kind"] = json!(if path.contains("/pods/") { "Pod" } else { "Namespace" });
+        object["metadata"]["resourceVersion"] = json!(self.next_version());
+        object["kind"] = json!(match path {
+            path if path.contains("/pods/") => "Pod",
+            path if path.contains("/nodes/") => "Node",
+            _ => "Namespace",
+        });
         self.objects.lock().unwrap().insert(path.into(), object.clone());
-        // Nobody may be watching.
-        let _ = self.watchers.send(("MODIFIED".into(), object.clone()));
+        self.changed("MODIFIED", &object);
         object
     }
 
+    fn next_version(&self) -> String {
+        let mut versions = self.versions.lock().unwrap();
+        *versions += 1;
+        versions.to_string()
+    }
+
+    fn changed(&self, how: &str, object: &Value) {
+        let mut history = self.history.lock().unwrap();
+        history.push((how.into(), object.clone()));
+        // Nobody may be watching.
+        let _ = self.watchers.send((how.into(), object.clone()));
+    }
+
     async fn answer(&self, request: Request<Body>) -> Response<AnyBody> {
-        if *self.down.lock().unwrap() {
+        if *self.down.borrow() {
             return full(StatusCode::SERVICE_UNAVAILABLE, &json!({"message": "down"}));
         }
         let (head, body) = request.into_parts();
+        self.requests.lock().unwrap().push(format!("{} {}", head.method, head.uri));
         let path = head.uri.path().to_owned();
         let query = head.uri.query().unwrap_or_default().to_owned();
         let body = body.collect().await.unwrap().to_bytes();
         match (head.method, self.collection(&path)) {
-            (Method::GET, Some(kind)) if query.contains("watch=") => self.watch(kind),
+            (Method::GET, Some(kind)) if query.contains("watch=") => self.watch(kind, &query),
             (Method::GET, Some(kind)) => self.list(kind),
             (Method::GET, None) => match self.objects.lock().unwrap().get(&path) {
                 Some(object) => full(StatusCode::OK, object),
                 None => not_found(),
             },
+            (Method::PATCH, None) if path.contains("/events/") => self.count_event(&path, &body),
             (Method::PATCH, None) => self.patch_request(&path, &body),
-            (Method::POST, _) => {
-                let event: Value = serde_json::from_slice(&body).unwrap();
-                let text = |key: &str| event[key].as_str().unwrap().to_owned();
-                self.events.lock().unwrap().push((text("reason"), text("message")));
-                full(StatusCode::CREATED, &event)
-            }
+            (Method::POST, _) => self.create_event(&body),
             _ => full(StatusCode::METHOD_NOT_ALLOWED, &json!({})),
         }
     }
@@ -185,33 +231,79 @@ impl FakeApi {
         full(StatusCode::OK, &list)
     }
 
-    fn watch(&self, kind: &'static str) -> Response<AnyBody> {
-        let changes = self.watchers.subscribe();
-        let lines = futures_util::stream::unfold(changes, move |mut changes| async move {
+    /// From the version on that the query names: nothing is missed between list and watch.
+    fn watch(&self, kind: &'static str, query: &str) -> Response<AnyBody> {
+        let since = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
+        let since: u64 = since.and_then(|since| since.parse().ok()).unwrap_or_default();
+        let history = self.history.lock().unwrap();
+        let missed = history.iter().filter(|(_, object)| version(object) > since);
+        let missed: VecDeque<_> = missed.cloned().collect();
+        let state = (missed, self.watchers.subscribe(), self.down.subscribe());
+        drop(history);
+        let lines = futures_util::stream::unfold(state, move |mut state| async move {
             loop {
-                let (change, object) = changes.recv().await.ok()?;
+                let (missed, changes, down) = &mut state;
+                let (change, object) = match missed.pop_front() {
+                    Some(change) => change,
+                    None => tokio::select! {
+                        // What was sent before arrives.
+                        biased;
+                        change = changes.recv() => change.ok()?,
+                        _ = down.wait_for(|down| *down) => return None,
+                    },
+                };
                 if object["kind"] == kind {
                     let line = format!("{}\n", json!({"type": change, "object": object}));
-                    return Some((Ok(Frame::data(Bytes::from(line))), changes));
+                    return Some((Ok(Frame::data(Bytes::from(line))), state));
                 }
             }
         });
         Response::new(StreamBody::new(lines.boxed()).boxed_unsync())
     }
 
-    /// As the real one, refuses a patch that names another UID.
+    fn create_event(&self, body: &[u8]) -> Response<AnyBody> {
+        let event: Value = serde_json::from_slice(body).unwrap();
+        let text = |key: &str| event[key].as_str().unwrap().to_owned();
+        self.events.lock().unwrap().push((text("reason"), text("message")));
+        let name = event["metadata"]["name"].as_str().expect("a name of our own");
+        let key = format!("{} {name}", text("reason"));
+        self.counts.lock().unwrap().insert(key, event["count"].as_u64().unwrap());
+        full(StatusCode::CREATED, &event)
+    }
+
+    fn count_event(&self, path: &str, body: &[u8]) -> Response<AnyBody> {
+        let patch: Value = serde_json::from_slice(body).unwrap();
+        let mut counts = self.counts.lock().unwrap();
+        let name = path.rsplit('/').next().unwrap();
+        match counts.iter_mut().find(|(key, _)| key.ends_with(&format!(" {name}"))) {
+            Some((_, count)) => *count = patch["count"].as_u64().unwrap(),
+            None => return not_found(),
+        }
+        full(StatusCode::OK, &json!({"metadata": {"name": name}, "involvedObject": {}}))
+    }
+
+    /// As the real one, refuses a patch that names another UID or an older version.
     fn patch_request(&self, path: &str, body: &[u8]) -> Response<AnyBody> {
         let patch: Value = serde_json::from_slice(body).unwrap();
         let Some(object) = self.objects.lock().unwrap().get(path).cloned() else {
             return not_found();
         };
-        if patch["metadata"]["uid"] != object["metadata"]["uid"] {
+        let precondition = |key: &str| {
+            let wanted = &patch["metadata"][key];
+            wanted.is_null() || *wanted == object["metadata"][key]
+        };
+        let names_the_pod = path.contains("/nodes/") || patch["metadata"]["uid"].is_string();
+        if !(names_the_pod && precondition("uid") && precondition("resourceVersion")) {
             return status(StatusCode::CONFLICT, "Conflict");
         }
         let observed = &patch["metadata"]["annotations"]["sluice.dev/observed"];
         self.said.lock().unwrap().extend(observed.as_str().map(str::to_owned));
         full(StatusCode::OK, &self.patch(path, &patch))
     }
+}
+
+fn version(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
 }
 
 fn pod_path(name: &str) -> String {

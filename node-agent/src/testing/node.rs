@@ -18,11 +18,12 @@ use super::plugin_call::{plugin_call, read_reply};
 use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, Told, eventually, options, programs};
 use crate::enrollment::{Older, Settings};
 use crate::facts::PodUid;
+use crate::kube::{self, KubeApi};
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Places, Store};
 use crate::reconcile::{self, Effects, Memory, Pace, Reconciler, State};
-use crate::rules::Rules;
+use crate::rules::{HostMetrics, HostProbes, Rules};
 use crate::{plugin_server, ztunnel_link};
 
 /// One life of an agent.
@@ -30,7 +31,9 @@ pub struct Node {
     pub api: FakeApi,
     pub reconciler: Reconciler,
     pub link: ztunnel_link::ZtunnelLink,
+    pub host: HostProbes,
     pub registry: Registry,
+    client: KubeApi,
     observer: Observer,
     folder: PathBuf,
     stop: CancellationToken,
@@ -65,8 +68,15 @@ impl Node {
         metrics.0.register(&mut registry);
         metrics.1.register(&mut registry);
         metrics.2.register(&mut registry);
+        let kube = kube::Metrics::default();
+        kube.register(&mut registry);
+        let client = api.client(kube);
         let fence = Fence::new(4).unwrap();
         let link = ztunnel_link::ZtunnelLink::new(metrics.0, Opener::new(fence.clone()));
+        let rules = Rules::new(programs(), fence.clone(), Handle::current());
+        // A namespace of its own stands for the node's.
+        let place = PodNetns::scratch().unwrap();
+        let host = HostProbes::new(&rules, place, HostMetrics::default());
         let places = Places {
             runtime_sockets: vec![folder.join("cri.sock")],
             processes: folder.join("proc"),
@@ -74,14 +84,15 @@ impl Node {
         let finder = Finder::new(fence.clone(), &places).unwrap();
         let observer = Observer::new(fence.clone());
         let effects = Effects {
-            rules: Rules::new(programs(), fence.clone(), Handle::current()),
+            rules,
+            host: host.clone(),
             link: link.clone(),
             observer: observer.clone(),
             locator: finder.locator().clone(),
             finder,
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
             memory: Memory::open(&folder.join("memory.json")).await,
-            api: api.client(),
+            api: client.clone(),
         };
         let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
         let settings = Settings {
@@ -96,7 +107,9 @@ impl Node {
             api: api.clone(),
             reconciler,
             link,
+            host,
             registry,
+            client,
             observer,
             folder: folder.to_owned(),
             stop,
@@ -111,10 +124,12 @@ impl Node {
         let plugin = plugin_server::Server::bind(&plugin, self.reconciler.clone(), metrics);
         self.tasks.spawn(plugin.unwrap().run(self.stop.clone()));
         let (facts, mut seen) = mpsc::channel(64);
-        let (client, stop, pods) = (self.api.client(), self.stop.clone(), facts.clone());
+        let (client, stop, pods) = (self.client.clone(), self.stop.clone(), facts.clone());
         self.tasks.spawn(async move { client.watch_pods(pods, stop).await });
-        let (client, stop) = (self.api.client(), self.stop.clone());
+        let (client, stop) = (self.client.clone(), self.stop.clone());
         self.tasks.spawn(async move { client.watch_namespaces(facts, stop).await });
+        let (client, stop) = (self.client.clone(), self.stop.clone());
+        self.tasks.spawn(async move { client.write_events(stop).await });
         let reconciler = self.reconciler.clone();
         self.tasks.spawn(async move {
             while let Some(fact) = seen.recv().await {
@@ -124,8 +139,11 @@ impl Node {
         let zds = ztunnel_link::Server::bind(&self.folder.join("ztunnel.sock")).unwrap();
         let (reconciler, link, stop) =
             (self.reconciler.clone(), self.link.clone(), self.stop.clone());
+        self.tasks.spawn(self.host.clone().keep(self.stop.clone()));
+        let host = self.host.clone();
         self.tasks.spawn(async move {
             if reconciler.start().await {
+                host.all_known();
                 let doorman = Doorman::new(HOLD, listeners::Metrics::default());
                 let unserved = || link.unserved();
                 let doorman = doorman.run(link.changes(), unserved, stop.clone());
@@ -203,6 +221,11 @@ impl Node {
     /// The watches over its captured pods.
     pub fn observer(&self) -> &Observer {
         &self.observer
+    }
+
+    /// Whether a ztunnel is connected and has the whole picture.
+    pub fn is_live(&self) -> bool {
+        self.link.is_live()
     }
 
     pub fn plugin_socket(&self) -> PathBuf {

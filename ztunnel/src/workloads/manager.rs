@@ -282,6 +282,8 @@ impl Manager {
         let waiting = self.session.waiting().map(str::to_owned);
         self.readiness.report(Part::Agent, waiting.into_iter().collect());
         self.metrics.active.set(count(self.proxies.len()));
+        let unattended = if self.session.live() { 0 } else { self.proxies.len() };
+        self.metrics.unattended.set(count(unattended));
         self.metrics.pending.set(count(self.session.pending_count()));
     }
 

@@ -30,6 +30,7 @@ struct Node {
     fence: Fence,
     readiness: Readiness,
     handle: Handle,
+    metrics: Metrics,
     stop: CancellationToken,
     task: JoinHandle<Manager>,
     workers: Workers,
@@ -57,13 +58,13 @@ impl Node {
         let workers = Workers::start(std::num::NonZeroUsize::MIN).unwrap();
         let context = context(fence.clone(), workers.clone(), proxies);
         let (manager, handle) =
-            Manager::new(settings, context, metrics, readiness.clone()).unwrap();
+            Manager::new(settings, context, metrics.clone(), readiness.clone()).unwrap();
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let stop = stop.clone();
             async move { manager.run(&stop).await }
         });
-        Self { agent, fence, readiness, handle, stop, task, workers, _folder: folder }
+        Self { agent, fence, readiness, handle, metrics, stop, task, workers, _folder: folder }
     }
 
     /// A connection that has said hello.
@@ -268,14 +269,18 @@ async fn pods_come_stay_over_an_outage_and_go() {
     assert_eq!(pods.len(), 2);
     assert_eq!(pods["a"].1, PodState::Up);
 
+    assert_eq!(node.metrics.unattended.get(), 0);
+
     // The agent is replaced; it has no descriptor of "a" and does not know "b".
     drop(agent);
+    node.until("kept, and seen to be", |node| node.metrics.unattended.get() == 2).await;
     let agent = node.accept().await;
     assert!(node.listens(&a, zds::port::OUTBOUND) && node.listens(&b, zds::port::OUTBOUND));
     agent.keep("a").await.unwrap();
     agent.snapshot_sent().await.unwrap();
     assert!(node.listens(&a, zds::port::OUTBOUND));
     node.until("b is gone", |node| !node.listens(&b, zds::port::OUTBOUND)).await;
+    node.until("a is attended", |node| node.metrics.unattended.get() == 0).await;
 
     agent.del("a").await.unwrap();
     agent.del("never seen").await.unwrap();

@@ -9,6 +9,7 @@ use prometheus_client::registry::Registry;
 pub struct Metrics {
     pub(super) active: Gauge,
     pub(super) pending: Gauge,
+    pub(super) unattended: Gauge,
     pub(super) started: Counter,
     pub(super) stopped: Counter,
 }
@@ -20,6 +21,12 @@ impl Metrics {
         let gauges = [
             ("active_proxy_count", "Pods that are served", &metrics.active),
             ("pending_proxy_count", "Pods that could not be started yet", &metrics.pending),
+            (
+                "unattended_proxy_count",
+                "Pods that are served while no node agent says that they still exist: the \
+                 namespaces of those that do not are kept all the same",
+                &metrics.unattended,
+            ),
         ];
         for (name, help, gauge) in gauges {
             registry.register(format!("workload_manager_{name}"), help, gauge.clone());

@@ -36,7 +36,7 @@ impl World {
         }
     }
 
-    async fn find(&self, pod: &ScratchPod, known: Option<Known>) -> Result<Found, NotFound> {
+    async fn find(&self, pod: &ScratchPod, known: Option<Known>) -> Result<Located, NotFound> {
         self.find_given(pod, known, None).await
     }
 
@@ -45,7 +45,7 @@ impl World {
         pod: &ScratchPod,
         known: Option<Known>,
         given: Option<PodNetns>,
-    ) -> Result<Found, NotFound> {
+    ) -> Result<Located, NotFound> {
         let (uid, name, ips) = (&self.uid, Some(&self.name), &[pod.ip][..]);
         self.finder.find(Sought { uid, name, ips, known, given }).await
     }
@@ -57,7 +57,7 @@ impl World {
     }
 }
 
-fn is(found: &Found, pod: &ScratchPod, way: Way) {
+fn is(found: &Located, pod: &ScratchPod, way: Way) {
     assert_eq!((found.netns.id(), found.way), (pod.netns().id(), way));
 }
 

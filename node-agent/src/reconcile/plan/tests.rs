@@ -78,6 +78,15 @@ fn older_due(pod: &mut Pod) {
     pod.older_due = true;
 }
 
+fn rules_unknown(pod: &mut Pod) {
+    pod.applied = None;
+}
+
+fn rules_unknown_and_leaving(pod: &mut Pod) {
+    rules_unknown(pod);
+    leaving(pod);
+}
+
 fn due(pod: &mut Pod) {
     pod.due = true;
 }
@@ -129,6 +138,8 @@ fn captured_pods_and_gaps() -> Vec<Case> {
     vec![
         captured_and("label mistyped", same, typo(), Action::Idle),
         captured_and("mistyped, time to look", due, typo(), Action::Verify(options())),
+        captured_and("mistyped, rules unknown", rules_unknown, typo(), verify()),
+        captured_and("being deleted, rules unknown", rules_unknown_and_leaving, SKIP, verify()),
         captured_and("namespace out of view", same, unseen, Action::Idle),
         captured_and("address gone", same, skip(Reason::NoAddress), Action::Idle),
         captured_and("containers ended", same, skip(Reason::Ended), Action::Forget),
@@ -185,6 +196,6 @@ fn the_table() {
     for (name, pod, wanted, ack, expected) in
         in_and_out().into_iter().chain(captured).chain(other_pods())
     {
-        assert_eq!(plan(&pod, &wanted, &ack), expected, "{name}");
+        assert_eq!(plan(&pod, &wanted, &options(), &ack), expected, "{name}");
     }
 }

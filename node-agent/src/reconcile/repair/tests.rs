@@ -229,6 +229,43 @@ async fn a_ztunnel_that_refuses_the_pod_does_not_keep_its_rules_from_being_repai
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn other_options_that_wait_for_a_ztunnel_do_not_keep_the_rules_from_being_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    let Captured { node, api, ztunnel, pod } = captured(folder.path(), DEAF).await;
+    drop(ztunnel);
+    eventually("no ztunnel is connected", || async { !node.is_live() }).await;
+    api.annotate("web", "sluice.dev/exclude-outbound-ports", "5432");
+    let failed = "sluice_agent_reconcile_failures_total{type=\"repair\"}";
+    eventually("they wait for a ztunnel", || async { node.metric_value(failed) >= 1.0 }).await;
+    for _ in 0..2 {
+        pod.run("nft flush ruleset");
+        eventually("the rules are back", || async { is_redirected(&pod) }).await;
+    }
+    let _next = node.taking_ztunnel(Arc::new(Mutex::new(Told::default()))).await;
+    eventually("the options count", || async {
+        pod.run("nft list set inet sluice out_skip").contains("5432")
+    })
+    .await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_add_that_fails_of_a_captured_pod_leaves_it_to_its_del() {
+    let folder = tempfile::tempdir().unwrap();
+    let Captured { node, ztunnel, pod, .. } = captured(folder.path(), DEAF).await;
+    drop(ztunnel);
+    eventually("no ztunnel is connected", || async { !node.is_live() }).await;
+    let again = node.call(Verb::Add, "web", &pod).await;
+    assert!(matches!(again, Outcome::Error { .. }), "{again:?}");
+    assert_eq!(node.state("web"), Some(State::Captured));
+    assert!(is_whole(&pod));
+    let uid = crate::facts::PodUid("uid-web".into());
+    assert_eq!(node.call(Verb::Del, "web", &pod).await, Outcome::Done);
+    eventually("it is let go of", || async { node.observer().known(&uid).is_none() }).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_api_that_is_away_keeps_no_rules_from_being_repaired() {
     let folder = tempfile::tempdir().unwrap();
     let web = captured(folder.path(), DEAF).await;

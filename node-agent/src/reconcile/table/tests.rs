@@ -23,6 +23,74 @@ fn attachment(container: &str) -> Attachment {
     Attachment { container_id: container.into(), ips: vec!["10.9.0.5".parse().unwrap()] }
 }
 
+/// All orders of these.
+fn orders<T: Clone>(all: &[T]) -> Vec<Vec<T>> {
+    if all.is_empty() {
+        return vec![Vec::new()];
+    }
+    let begin_with = |at: usize| {
+        let rest: Vec<T> = [&all[..at], &all[at + 1..]].concat();
+        orders(&rest).into_iter().map(move |rest| [vec![all[at].clone()], rest].concat())
+    };
+    (0..all.len()).flat_map(begin_with).collect()
+}
+
+/// Something that happens to a table, with the pod as it is then.
+type Step = (&'static str, fn(&mut Table, PodFacts));
+
+#[test]
+fn facts_that_come_in_any_order_lead_to_the_same_plan() {
+    let (uid, unseen) = (pod("web").uid, PodFacts { ips: Vec::new(), ..pod("web") });
+    let steps: [Step; 5] = [
+        ("no namespaces", |table, _| drop(table.observe(Fact::Namespaces(Vec::new())))),
+        ("no pods", |table, _| drop(table.observe(Fact::Pods(Vec::new())))),
+        ("the namespace", |table, _| {
+            table.observe(Fact::Namespace(namespace(Some("ambient"))));
+        }),
+        ("the pod, without an address", |table, unseen| {
+            table.observe(Fact::Pod(unseen));
+        }),
+        ("its sandbox", |table, unseen| {
+            table.attach(&unseen.uid.clone(), unseen, attachment("c1"));
+        }),
+    ];
+    for order in orders(&steps) {
+        let mut table = Table::default();
+        let names: Vec<_> = order.iter().map(|(name, _)| *name).collect();
+        order.iter().for_each(|(_, step)| step(&mut table, unseen.clone()));
+        // Lists that came late have not seen what was told before: the watch tells it again.
+        table.observe(Fact::Namespace(namespace(Some("ambient"))));
+        if table.get(&uid).is_none_or(|pod| pod.ending) {
+            assert!(place(&names, "no pods") > place(&names, "the pod, without an address"));
+            continue;
+        }
+        let plan = table.plan(&uid, &settings(), &Ack::Unknown);
+        assert!(matches!(plan, Action::Capture(_)), "{plan:?} after {names:?}");
+    }
+}
+
+fn place(names: &[&str], name: &str) -> usize {
+    names.iter().position(|found| *found == name).unwrap()
+}
+
+#[test]
+fn a_pod_that_is_gone_is_not_let_in_again() {
+    let mut table = listed(&["web"]);
+    let uid = pod("web").uid;
+    table.observe(Fact::PodGone(uid.clone()));
+    assert_eq!(table.attach(&uid, pod("web"), attachment("c1")), Entered::Gone);
+    table.forgotten(&uid);
+    assert_eq!(table.attach(&uid, pod("web"), attachment("c1")), Entered::Gone);
+    assert!(table.get(&uid).is_none());
+    table.observe(Fact::Pod(pod("web")));
+    let shown = table.attach(&uid, pod("web"), attachment("c1"));
+    assert_eq!(shown, Entered::Known, "a list from a server that lags behind lacked it");
+    for other in 0..GONE {
+        table.observe(Fact::PodGone(PodUid(format!("other-{other}"))));
+    }
+    assert_eq!(table.gone.len(), GONE, "bounded");
+}
+
 fn names(uids: Vec<PodUid>) -> Vec<String> {
     uids.into_iter().map(|uid| uid.0).collect()
 }
