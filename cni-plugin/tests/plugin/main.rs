@@ -8,6 +8,7 @@ mod agent;
 mod check;
 mod crowd;
 mod del;
+mod duties;
 mod gc;
 mod input;
 mod result;
