@@ -247,15 +247,25 @@ impl Conversation<'_> {
     }
 }
 
-/// When the agent last touched its folder, where it keeps socket and state.
+/// When the agent last touched its folder, as it does every few seconds.
 fn last_sign(agent: &Path) -> String {
     let Some(folder) = agent.parent() else {
         return "no folder".to_owned();
     };
     let touched = std::fs::metadata(folder).and_then(|folder| folder.modified());
     match touched.map(|then| SystemTime::now().duration_since(then)) {
-        Ok(Ok(age)) => format!("last sign of it {} s ago", age.as_secs()),
+        Ok(Ok(age)) => format!("last sign of it {} ago", in_words(age.as_secs())),
         Ok(Err(_)) => "last sign of it in the future: the clock was moved".to_owned(),
         Err(error) => format!("its folder {}: {error}", folder.display()),
+    }
+}
+
+fn in_words(seconds: u64) -> String {
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    match hours {
+        0 if minutes == 0 => format!("{seconds} s"),
+        0 => format!("{minutes} min {} s", seconds % 60),
+        1..48 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{} days", hours / 24),
     }
 }

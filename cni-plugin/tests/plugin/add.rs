@@ -1,11 +1,12 @@
 //! ADD: captured, not in the mesh, passed through, or refused; never in between.
 
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::socket::{Backlog, listen};
 use plugin_api::{Code, Outcome, Reply, VERSION, Verb};
@@ -111,6 +112,21 @@ fn an_absent_agent_means_try_again_at_once() {
     outcome.assert_error(11, &["node agent is away", &socket, "last sign"]);
     assert!(outcome.took < Duration::from_secs(5), "{:?}", outcome.took);
     pod.assert_nothing_left(&[]);
+}
+
+#[test]
+fn the_time_without_an_agent_is_told_in_words() {
+    for (seconds, words) in [
+        (30, "last sign of it 3"),
+        (150, "last sign of it 2 min 3"),
+        (7500, "last sign of it 2 h 5 min ago"),
+        (3 * 86400, "last sign of it 3 days ago"),
+    ] {
+        let pod = Pod::new();
+        let then = SystemTime::now() - Duration::from_secs(seconds);
+        File::open(pod.folder.path()).unwrap().set_modified(then).unwrap();
+        pod.call("ADD").assert_error(11, &["node agent is away", words]);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use netns::PodNetns;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -64,6 +64,29 @@ impl Agent {
             stream.write_all(&bytes).unwrap();
             stream.shutdown(std::net::Shutdown::Both).unwrap();
             stream
+        })
+    }
+
+    /// Says when the request is there, and never replies.
+    pub fn hanging(socket: &Path) -> (Self, Receiver<()>) {
+        let (sender, heard) = channel();
+        let agent = Self::conversing(socket, move |stream| {
+            sender.send(()).unwrap();
+            stream
+        });
+        (agent, heard)
+    }
+
+    /// Answers `count` connections, all of which must come before the first answer does.
+    pub fn answering_together(socket: &Path, count: usize, outcome: Outcome) -> JoinHandle<()> {
+        let listener = UnixListener::bind(socket).unwrap();
+        let reply = plugin_api::encode(&Reply { version: VERSION, outcome }).unwrap();
+        thread::spawn(move || {
+            let streams: Vec<_> = (0..count).map(|_| listener.accept().unwrap().0).collect();
+            for mut stream in streams {
+                read_call(&mut stream);
+                stream.write_all(&reply).unwrap();
+            }
         })
     }
 

@@ -6,7 +6,9 @@
 mod add;
 mod agent;
 mod check;
+mod crowd;
 mod del;
+mod duties;
 mod gc;
 mod input;
 mod result;

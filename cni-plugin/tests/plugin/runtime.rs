@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -89,11 +89,16 @@ impl Pod {
         self.call_with(command, self.config.to_string().as_bytes())
     }
 
-    /// With `stdin` in place of the configuration.
+    /// Starts it and lets it run.
+    pub fn start(&self, command: &str) -> Child {
+        let mut child = self.spawn(command);
+        child.stdin.take().unwrap().write_all(self.config.to_string().as_bytes()).unwrap();
+        child
+    }
+
     #[expect(clippy::disallowed_methods, reason = "the subject is a process")]
-    pub fn call_with(&self, command: &str, stdin: &[u8]) -> Outcome {
-        let start = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sluice-cni"))
+    fn spawn(&self, command: &str) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_sluice-cni"))
             .env_clear()
             .env("CNI_COMMAND", command)
             .envs(self.variables.iter().filter(|(_, value)| !value.is_empty()))
@@ -101,7 +106,13 @@ impl Pod {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
+            .unwrap()
+    }
+
+    /// With `stdin` in place of the configuration.
+    pub fn call_with(&self, command: &str, stdin: &[u8]) -> Outcome {
+        let start = Instant::now();
+        let mut child = self.spawn(command);
         let mut input = child.stdin.take().unwrap();
         let bytes = stdin.to_owned();
         // The plugin may end without having read everything.

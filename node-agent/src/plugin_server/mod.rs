@@ -3,11 +3,12 @@
 mod door;
 mod frame;
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use plugin_api::Outcome;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -26,6 +27,10 @@ pub use frame::ReceiveError;
 
 /// Requests worked on at once; more wait in the kernel.
 const AT_ONCE: usize = 64;
+
+/// How often the agent touches the socket's folder, which tells a plugin that finds nobody how
+/// long that has been so.
+const SIGN: Duration = Duration::from_secs(5);
 
 /// Why the door could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +74,7 @@ impl Metrics {
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
+    path: PathBuf,
     reconciler: Reconciler,
     metrics: Metrics,
 }
@@ -94,13 +100,14 @@ impl Server {
         let listener = UnixListener::bind(path).map_err(failed("listen for the plugin at"))?;
         let owner_only = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(path, owner_only).map_err(failed("restrict"))?;
-        Ok(Self { listener, reconciler, metrics })
+        Ok(Self { listener, path: path.to_owned(), reconciler, metrics })
     }
 
     /// Answers until `stop`; what is under way then is taken back or ends.
     pub async fn run(self, stop: CancellationToken) {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         let requests = TaskTracker::new();
+        requests.spawn(leave_signs(self.path.clone(), stop.clone()));
         loop {
             // The semaphore is never closed.
             let Ok(turn) = Arc::clone(&turns).acquire_owned().await else {
@@ -131,6 +138,20 @@ impl Server {
         }
         requests.close();
         requests.wait().await;
+    }
+}
+
+async fn leave_signs(socket: PathBuf, stop: CancellationToken) {
+    let Some(folder) = socket.parent() else { return };
+    loop {
+        let touched = File::open(folder).and_then(|file| file.set_modified(SystemTime::now()));
+        if let Err(error) = touched {
+            tracing::debug!(folder = %folder.display(), %error, "no sign of life is left");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SIGN) => {}
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use plugin_api::{AttachmentKey, Code, GcRequest, Request, StatusRequest, Verb};
 
 use super::*;
 use crate::facts::PodUid;
-use crate::reconcile::State;
-use crate::testing::{FakeApi, Node, ScratchPod, eventually};
+use crate::reconcile::{Pace, State};
+use crate::testing::{FakeApi, Node, PACE, ScratchPod, eventually};
 
 /// Pods of namespace `shop` that belong to the mesh.
 fn shop(pods: &[&str]) -> (tempfile::TempDir, FakeApi) {
@@ -184,6 +184,55 @@ async fn what_is_not_about_a_pod_has_no_descriptor() {
             "{outcome:?}"
         );
     }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_reads_listeners_and_addresses_too() {
+    let (folder, api) = shop(&["web"]);
+    let pod = ScratchPod::new();
+    // So slow that nobody but CHECK finds anything.
+    let hour = Duration::from_secs(3600);
+    let pace = Pace { verify_interval: hour, compare_interval: hour, ..PACE };
+    let node = Node::start_at(folder.path(), &api, pace).await;
+    let _ztunnel = node.taking_ztunnel(Arc::default()).await;
+    assert_eq!(node.call(Verb::Add, "web", &pod).await, Outcome::Captured);
+    assert_eq!(node.call(Verb::Check, "web", &pod).await, Outcome::Captured);
+
+    let says = |outcome: &Outcome, words: &str| match outcome {
+        Outcome::Error { code: Code::NotCaptured, message, .. } => message.contains(words),
+        _ => false,
+    };
+    pod.run("ss -K -tnlH sport = :15006");
+    let outcome = node.call(Verb::Check, "web", &pod).await;
+    assert!(says(&outcome, "listener"), "{outcome:?}");
+    eventually("what CHECK has found is repaired", || async {
+        node.call(Verb::Check, "web", &pod).await == Outcome::Captured
+    })
+    .await;
+
+    let elsewhere = Request { ips: vec!["10.99.0.1".parse().unwrap()], ..check(&pod) };
+    let outcome = node.send(elsewhere, Some(pod.netns())).await;
+    assert!(says(&outcome, "10.99.0.1"), "{outcome:?}");
+    node.stop().await;
+}
+
+fn check(pod: &ScratchPod) -> Request {
+    Node::request(Verb::Check, "web", pod)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_leaves_signs_of_life() {
+    let (folder, api) = shop(&[]);
+    let node = Node::start(folder.path(), &api).await;
+    let _ztunnel = node.ztunnel(None).await;
+    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+    File::open(folder.path()).unwrap().set_modified(long_ago).unwrap();
+    eventually("the folder is touched", || async {
+        let touched = std::fs::metadata(folder.path()).unwrap().modified().unwrap();
+        touched > long_ago + Duration::from_secs(1800)
+    })
+    .await;
     node.stop().await;
 }
 

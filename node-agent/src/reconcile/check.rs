@@ -1,5 +1,6 @@
 //! CHECK and DEL of one pod, and an ADD whose answer nobody took.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use netns::PodNetns;
@@ -10,6 +11,7 @@ use super::run::Reconciler;
 use crate::enrollment::{Enrollment, Reason};
 use crate::facts::{PodName, PodUid};
 use crate::pod_netns::same;
+use crate::rules::Drift;
 use crate::ztunnel_link::Ack;
 
 /// How long DEL waits for the pod's turn. What is not done by then is done afterwards.
@@ -76,7 +78,8 @@ impl Reconciler {
         }
     }
 
-    /// CHECK.
+    /// CHECK: everything that makes a captured pod, read from its kernel. `ips` are the
+    /// addresses that the runtime believes in.
     ///
     /// # Errors
     /// Any [`CheckError`].
@@ -86,6 +89,7 @@ impl Reconciler {
         container_id: &str,
         ifname: &str,
         netns: &PodNetns,
+        ips: &[IpAddr],
     ) -> Result<Checked, CheckError> {
         let record = self.inner.effects.store.find(container_id, ifname).await;
         let record = record.ok_or_else(|| CheckError::UnknownSandbox(name.clone()))?;
@@ -113,8 +117,12 @@ impl Reconciler {
                 return Err(not_captured("no connected ztunnel has said that it serves".into()));
             }
         }
-        let drifts = self.inner.effects.rules.verify(netns, &options).await;
-        let drifts = drifts.map_err(|error| not_captured(error.to_string()))?;
+        let effects = &self.inner.effects;
+        let there = effects.locator.check(netns, ips).await;
+        there.map_err(|error| not_captured(error.to_string()))?;
+        let drifts = effects.rules.verify(netns, &options).await;
+        let mut drifts = drifts.map_err(|error| not_captured(error.to_string()))?;
+        drifts.extend(effects.closed(&uid).iter().map(|held| Drift::Listener(held.at())));
         if drifts.is_empty() {
             return Ok(Checked::Captured);
         }

@@ -196,7 +196,7 @@ impl Effects {
     }
 
     /// Our listeners in the pod that somebody has ended.
-    fn closed(&self, uid: &PodUid) -> Vec<HeldListener> {
+    pub(super) fn closed(&self, uid: &PodUid) -> Vec<HeldListener> {
         let mut held = self.link.listeners(uid);
         held.retain(|held| !held.is_open());
         held
