@@ -133,6 +133,7 @@ impl Crowd {
             uid: Some(member.uid.clone()),
             container_id: format!("sandbox-{}", member.name),
             ifname: "eth0".to_owned(),
+            network: Some("lab".to_owned()),
             netns_path: Some(member.named.path().display().to_string()),
             ips: vec![member.ip],
         }

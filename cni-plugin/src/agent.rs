@@ -12,8 +12,8 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, getsockopt,
     sendmsg, socket,
 };
-use plugin_api::{Code, FrameError, Outcome, Reply, Request, VERSION};
-use serde::Deserialize;
+use plugin_api::{Code, FrameError, Outcome, VERSION};
+use serde::Serialize;
 
 /// What to do about an agent that speaks, but not as the contract says.
 pub const MISMATCH: &str = "plugin and node agent are of different releases: restart the node \
@@ -68,7 +68,10 @@ pub enum AgentError {
         source: FrameError,
     },
     /// It speaks another version of the contract.
-    #[error("the node agent at {} speaks version {theirs}, this plugin {VERSION}", .socket.display())]
+    #[error(
+        "the node agent at {} speaks version {theirs} of the contract, this plugin {VERSION}",
+        .socket.display()
+    )]
     OtherVersion {
         /// Where it listens.
         socket: PathBuf,
@@ -90,6 +93,11 @@ impl AgentError {
         }
     }
 
+    /// Whether nobody was there to ask, which an agent that restarts explains.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Absent { .. } | Self::HungUp { .. })
+    }
+
     /// What the operator can do.
     pub fn advice(&self) -> &'static str {
         match self {
@@ -98,7 +106,7 @@ impl AgentError {
                 "agentSocket in the conflist leads to a socket that others than root can make"
             }
             Self::Garbage { .. } | Self::OtherVersion { .. } => MISMATCH,
-            Self::Request(_) => "the runtime's variables or prevResult are larger than any pod's",
+            Self::Request(_) => "the runtime's variables or lists are larger than any node's",
         }
     }
 }
@@ -111,7 +119,7 @@ impl AgentError {
 pub fn ask(
     agent: &Path,
     patience: Duration,
-    request: &Request,
+    request: &impl Serialize,
     netns: Option<BorrowedFd<'_>>,
 ) -> Result<Outcome, AgentError> {
     let frame = plugin_api::encode(request).map_err(AgentError::Request)?;
@@ -129,12 +137,6 @@ struct Conversation<'a> {
     agent: &'a Path,
     patience: Duration,
     deadline: Instant,
-}
-
-/// The one key that every version of the contract has.
-#[derive(Deserialize)]
-struct Speaker {
-    version: u32,
 }
 
 impl Conversation<'_> {
@@ -193,19 +195,18 @@ impl Conversation<'_> {
     }
 
     fn receive(&self, stream: &UnixStream) -> Result<Outcome, AgentError> {
-        let garbage = |source| AgentError::Garbage { socket: self.agent.to_owned(), source };
+        let socket = || self.agent.to_owned();
+        let garbage = |source| match source {
+            FrameError::OtherVersion(theirs) => {
+                AgentError::OtherVersion { socket: socket(), theirs }
+            }
+            source => AgentError::Garbage { socket: socket(), source },
+        };
         let mut prefix = [0; 4];
         self.fill(stream, &mut prefix)?;
         let mut body = vec![0; plugin_api::decode_length(prefix).map_err(garbage)?];
         self.fill(stream, &mut body)?;
-        // Another version may say it in another shape.
-        let Speaker { version } = plugin_api::decode(&body).map_err(garbage)?;
-        if version != VERSION {
-            let socket = self.agent.to_owned();
-            return Err(AgentError::OtherVersion { socket, theirs: version });
-        }
-        let reply: Reply = plugin_api::decode(&body).map_err(garbage)?;
-        Ok(reply.outcome)
+        plugin_api::decode_reply(&body).map_err(garbage)
     }
 
     fn fill(&self, mut stream: &UnixStream, buffer: &mut [u8]) -> Result<(), AgentError> {

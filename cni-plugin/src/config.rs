@@ -1,12 +1,14 @@
 //! The network configuration that comes on standard input. Pure.
 //!
 //! Only what we use is looked at. Everything else, keys of later versions included, is
-//! kept as the raw text it came as, so that prevResult leaves exactly as it arrived.
+//! kept as the raw text it came as, so that values of prevResult leave as they arrived.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use plugin_api::AttachmentKey;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
@@ -39,7 +41,8 @@ impl CniVersion {
         }
     }
 
-    fn from_name(name: &str) -> Option<Self> {
+    /// The version of this name, if it is one of ours.
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|version| version.name() == name)
     }
 }
@@ -98,10 +101,18 @@ pub struct Settings {
     pub agent_socket: PathBuf,
     /// `excludeNamespaces`: their pods start without the agent being asked.
     pub exclude_namespaces: Vec<String>,
-    /// `timeoutSeconds`: within this time ADD and CHECK are answered, whatever the agent
+    /// `timeoutSeconds`: within this time every verb is answered, whatever the agent
     /// does. Runtimes give up after minutes, but one that waits keeps a pod from its
     /// next try.
     pub timeout: Duration,
+}
+
+impl Settings {
+    /// How long the agent is waited for: the runtime's clock started before ours, and
+    /// writing the answer takes time too.
+    pub fn patience(&self) -> Duration {
+        self.timeout.mul_f64(0.9)
+    }
 }
 
 impl Default for Settings {
@@ -118,10 +129,25 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct Document {
     keys: Keys,
+    network: String,
     cni_version: CniVersion,
 }
 
 type Keys = BTreeMap<String, Box<RawValue>>;
+
+/// One attachment, as the specification writes it.
+#[derive(Deserialize)]
+struct ValidAttachment {
+    #[serde(rename = "containerID")]
+    container_id: String,
+    ifname: String,
+}
+
+impl From<ValidAttachment> for AttachmentKey {
+    fn from(ValidAttachment { container_id, ifname }: ValidAttachment) -> Self {
+        Self { container_id, ifname }
+    }
+}
 
 impl Document {
     /// Reads standard input.
@@ -130,8 +156,8 @@ impl Document {
     /// [`ConfigError`].
     pub fn parse(input: &[u8]) -> Result<Self, ConfigError> {
         let keys = parse_keys(input)?;
-        let name: String = required(&keys, "name", "every network has one")?;
-        if !is_identifier(&name) {
+        let network: String = required(&keys, "name", "every network has one")?;
+        if !is_identifier(&network) {
             return Err(bad(&keys, "name", IDENTIFIER_RULE));
         }
         let kind: String = required(&keys, "type", "it names the plugin")?;
@@ -141,10 +167,10 @@ impl Document {
         // The specification's first versions had no such key.
         let found = optional(&keys, "cniVersion")?.unwrap_or_else(|| "0.1.0".to_owned());
         let cni_version = CniVersion::from_name(&found).ok_or(ConfigError::Version { found })?;
-        Ok(Self { keys, cni_version })
+        Ok(Self { keys, network, cni_version })
     }
 
-    /// The version in which to answer.
+    /// The version of the configuration, in which to answer.
     pub fn cni_version(&self) -> CniVersion {
         self.cni_version
     }
@@ -176,6 +202,27 @@ impl Document {
         })
     }
 
+    /// The network's name.
+    pub fn network(&self) -> &str {
+        &self.network
+    }
+
+    /// GC: the attachments that the runtime still knows. Runtimes that are written in Go
+    /// send `null` for none. A list that is missing is not taken for an empty one: every pod
+    /// of the node would lose its place in the mesh.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn valid_attachments(&self) -> Result<Vec<AttachmentKey>, ConfigError> {
+        // The text of 1.1.0 has both names, and runtimes send both.
+        const KEYS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
+        const NEED: &str = "GC ends what is not in it";
+        let key = KEYS.into_iter().find(|key| self.keys.contains_key(*key));
+        let key = key.ok_or(ConfigError::Missing { key: KEYS[0], reason: NEED })?;
+        let listed: Option<Vec<ValidAttachment>> = optional(&self.keys, key)?;
+        Ok(listed.unwrap_or_default().into_iter().map(AttachmentKey::from).collect())
+    }
+
     /// What the plugins before this one made.
     ///
     /// # Errors
@@ -185,7 +232,7 @@ impl Document {
         const KEY: &str = "prevResult";
         const NEED: &str = "this plugin must be chained after the one that makes the interface";
         let raw: Box<RawValue> = required(&self.keys, KEY, NEED)?;
-        PrevResult::read(raw).map_err(|reason| bad(&self.keys, KEY, reason))
+        PrevResult::read(raw, self.cni_version).map_err(|reason| bad(&self.keys, KEY, reason))
     }
 }
 

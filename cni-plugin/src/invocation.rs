@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
+use plugin_api::AttachmentKey;
+
 use crate::cni_args::Pod;
 use crate::config::{self, CniVersion, ConfigError, Document, Settings};
 use crate::prev_result::PrevResult;
@@ -27,6 +29,10 @@ pub enum Invocation {
     Check(Attached),
     /// A container's interface goes away.
     Del(Detached),
+    /// Would an ADD be served now?
+    Status(Settings),
+    /// What is left of attachments that the runtime does not know any more?
+    Gc(Known),
 }
 
 /// Everything that ADD and CHECK must be told.
@@ -53,6 +59,17 @@ pub struct Detached {
     pub settings: Settings,
 }
 
+/// GC: what the runtime still knows of a network.
+#[derive(Debug)]
+pub struct Known {
+    /// The network.
+    pub network: String,
+    /// Its attachments.
+    pub valid: Vec<AttachmentKey>,
+    /// Our own part of the configuration.
+    pub settings: Settings,
+}
+
 /// The specification's key of an attachment, and the pod it belongs to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Attachment {
@@ -60,6 +77,8 @@ pub struct Attachment {
     pub container_id: String,
     /// `CNI_IFNAME`.
     pub ifname: String,
+    /// `name` of the configuration.
+    pub network: String,
     /// `None` when the container is no pod.
     pub pod: Option<Pod>,
 }
@@ -83,9 +102,6 @@ pub enum InvocationError {
     /// `CNI_COMMAND` is none of the specification's.
     #[error("CNI_COMMAND is {0:?}, which no version of the specification knows")]
     UnknownCommand(String),
-    /// `CNI_COMMAND` is a verb that this plugin does not answer.
-    #[error("CNI_COMMAND is {0:?}, which this plugin does not implement")]
-    NotImplemented(String),
     /// The configuration's version does not have this verb yet.
     #[error("cniVersion {} has no {verb}, which came with {}", .config.name(), .since.name())]
     TooOld {
@@ -109,10 +125,7 @@ impl InvocationError {
     pub fn code(&self) -> u32 {
         match self {
             Self::TooOld { .. } => 1,
-            Self::Missing(_)
-            | Self::Bad { .. }
-            | Self::UnknownCommand(_)
-            | Self::NotImplemented(_) => 4,
+            Self::Missing(_) | Self::Bad { .. } | Self::UnknownCommand(_) => 4,
             Self::ReadStdin(_) => 5,
             Self::Config(error) => error.code(),
         }
@@ -121,10 +134,6 @@ impl InvocationError {
 
 impl Invocation {
     /// Reads the environment, then what came on standard input.
-    ///
-    /// STATUS and GC are not implemented. Unanswered they must not look like a success
-    /// (STATUS says "ADD would work now", GC "no stale state is left"), so they are
-    /// refused like any unknown command, with code 4.
     ///
     /// # Errors
     /// [`InvocationError`], which names the variable or key.
@@ -139,13 +148,21 @@ impl Invocation {
             "ADD" => attached(&variables, stdin, CniVersion::OLDEST).map(Self::Add),
             "CHECK" => attached(&variables, stdin, CniVersion::V0_4_0).map(Self::Check),
             "DEL" => detached(&variables, stdin).map(Self::Del),
-            "STATUS" | "GC" => {
-                known_since(CniVersion::V1_1_0, &command, &Document::parse(&stdin?)?)?;
-                Err(InvocationError::NotImplemented(command))
-            }
+            "STATUS" | "GC" => of_the_node(&command, &Document::parse(&stdin?)?),
             _ => Err(InvocationError::UnknownCommand(command)),
         }
     }
+}
+
+/// The verbs that are not about one container.
+fn of_the_node(command: &str, document: &Document) -> Result<Invocation, InvocationError> {
+    known_since(CniVersion::V1_1_0, command, document)?;
+    let settings = document.settings()?;
+    if command == "STATUS" {
+        return Ok(Invocation::Status(settings));
+    }
+    let (network, valid) = (document.network().to_owned(), document.valid_attachments()?);
+    Ok(Invocation::Gc(Known { network, valid, settings }))
 }
 
 fn attached(
@@ -157,8 +174,9 @@ fn attached(
     let netns = variables.required("CNI_NETNS")?.into();
     let args = variables.optional("CNI_ARGS")?.unwrap_or_default();
     let pod = Pod::from_args(&args).map_err(|reason| bad("CNI_ARGS", &args, reason))?;
-    let attachment = variables.attachment(pod)?;
+    let key = variables.attachment()?;
     let document = Document::parse(&stdin?)?;
+    let attachment = Attachment::new(key, &document, pod);
     known_since(since, "CHECK", &document)?;
     Ok(Attached {
         attachment,
@@ -176,10 +194,11 @@ fn detached(
 ) -> Result<Detached, InvocationError> {
     variables.all_present(&["CNI_CONTAINERID", "CNI_IFNAME"])?;
     let args = variables.optional("CNI_ARGS").ok().flatten().unwrap_or_default();
-    let attachment = variables.attachment(Pod::from_args(&args).ok().flatten())?;
+    let key = variables.attachment()?;
     let netns = variables.optional("CNI_NETNS").ok().flatten().map(PathBuf::from);
-    let settings = Document::parse(&stdin?)?.settings().unwrap_or_default();
-    Ok(Detached { attachment, netns, settings })
+    let document = Document::parse(&stdin?)?;
+    let attachment = Attachment::new(key, &document, Pod::from_args(&args).ok().flatten());
+    Ok(Detached { attachment, netns, settings: document.settings().unwrap_or_default() })
 }
 
 fn known_since(since: CniVersion, verb: &str, document: &Document) -> Result<(), InvocationError> {
@@ -188,6 +207,13 @@ fn known_since(since: CniVersion, verb: &str, document: &Document) -> Result<(),
         return Err(InvocationError::TooOld { verb: verb.to_owned(), config, since });
     }
     Ok(())
+}
+
+impl Attachment {
+    fn new(key: AttachmentKey, document: &Document, pod: Option<Pod>) -> Self {
+        let AttachmentKey { container_id, ifname } = key;
+        Self { container_id, ifname, network: document.network().to_owned(), pod }
+    }
 }
 
 struct Variables<'a>(&'a Environment);
@@ -216,7 +242,7 @@ impl Variables<'_> {
         if missing.is_empty() { Ok(()) } else { Err(InvocationError::Missing(missing)) }
     }
 
-    fn attachment(&self, pod: Option<Pod>) -> Result<Attachment, InvocationError> {
+    fn attachment(&self) -> Result<AttachmentKey, InvocationError> {
         let container_id = self.required("CNI_CONTAINERID")?;
         let ifname = self.required("CNI_IFNAME")?;
         if !config::is_identifier(&container_id) {
@@ -225,7 +251,7 @@ impl Variables<'_> {
         if let Err(reason) = interface_name(&ifname) {
             return Err(bad("CNI_IFNAME", &ifname, reason));
         }
-        Ok(Attachment { container_id, ifname, pod })
+        Ok(AttachmentKey { container_id, ifname })
     }
 }
 

@@ -18,6 +18,7 @@ mod cni_args;
 mod config;
 mod invocation;
 mod netns;
+mod node_verbs;
 mod prev_result;
 mod reply;
 mod verbs;
@@ -60,6 +61,8 @@ fn run(stdin: Result<Vec<u8>, InvocationError>) -> Result<Answer, Failure> {
             verbs::del(&detached);
             Ok(Answer::Nothing)
         }
+        Invocation::Status(settings) => node_verbs::status(&settings),
+        Invocation::Gc(known) => node_verbs::gc(known),
     }
 }
 

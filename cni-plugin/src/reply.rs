@@ -14,14 +14,14 @@ use crate::netns::NetnsError;
 /// A success.
 #[derive(Debug)]
 pub enum Answer {
-    /// ADD: what the plugins before us made, unchanged.
+    /// ADD: what the plugins before us made.
     Result(Box<RawValue>),
     /// VERSION.
     Versions {
         /// The version of the question.
         cni_version: String,
     },
-    /// CHECK and DEL succeed without a word.
+    /// CHECK, DEL, STATUS and GC succeed without a word.
     Nothing,
 }
 

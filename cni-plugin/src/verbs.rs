@@ -1,4 +1,4 @@
-//! The verbs: who must be asked, and what the agent's answer means to the runtime.
+//! The verbs about one container: who must be asked, and what the agent's answer means to the runtime.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -83,9 +83,7 @@ fn ask(
     request: &Request,
     netns: BorrowedFd<'_>,
 ) -> Result<Outcome, agent::AgentError> {
-    // The runtime's clock started before ours, and writing the answer takes time too.
-    let patience = settings.timeout.mul_f64(0.9);
-    agent::ask(&settings.agent_socket, patience, request, Some(netns))
+    agent::ask(&settings.agent_socket, settings.patience(), request, Some(netns))
 }
 
 fn accept(outcome: Outcome, verb: Verb, pod: &Pod) -> Result<(), Failure> {
@@ -96,8 +94,8 @@ fn accept(outcome: Outcome, verb: Verb, pod: &Pod) -> Result<(), Failure> {
         Outcome::Error { code, message, details } => {
             return Err(Failure { code: code.cni(), message, details });
         }
-        Outcome::Done => {
-            let message = format!("pod {who}: the node agent took {verb:?} for a DEL");
+        other @ (Outcome::Done | Outcome::Ready { .. } | Outcome::Collected { .. }) => {
+            let message = format!("pod {who}: the node agent answered {verb:?} with {other:?}");
             return Err(Failure { code: 11, message, details: agent::MISMATCH.to_owned() });
         }
     }
@@ -113,6 +111,7 @@ fn request(verb: Verb, attachment: &Attachment, pod: &Pod, netns: Option<&Path>)
         uid: pod.uid.clone(),
         container_id: attachment.container_id.clone(),
         ifname: attachment.ifname.clone(),
+        network: Some(attachment.network.clone()),
         netns_path: netns.map(|path| path.display().to_string()),
         ips: Vec::new(),
     }

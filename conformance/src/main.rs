@@ -14,6 +14,7 @@ mod demo;
 mod ending;
 mod load;
 mod observe;
+mod oracle;
 mod scenario;
 mod scenarios;
 mod suite;

@@ -119,10 +119,12 @@ impl Suite {
             Ok(outcome) => outcome,
             Err(_) => Err(anyhow::anyhow!("hangs: not done after {SCENARIO_LIMIT:?}")),
         };
+        let verdicts = world.verdicts().await;
         let took = started.elapsed().as_secs_f32();
-        match outcome {
-            Ok(()) => {
+        match outcome.and(verdicts) {
+            Ok(verdicts) => {
                 println!("ok   {name} ({took:.1} s): {}", scenario.meaning);
+                verdicts.iter().for_each(|verdict| println!("     {verdict}"));
                 tally.passed += 1;
             }
             Err(error) if error.is::<Skip>() => {

@@ -7,6 +7,8 @@ use anyhow::Context;
 use lab::{Lab, Pod, PodSpec, Server};
 
 use crate::observe;
+use crate::oracle::{Oracle, Verdict};
+use crate::scenario::expect;
 
 /// Label that puts a pod or a namespace into the mesh, or keeps a pod out of it.
 pub(crate) const MODE_LABEL: &str = "istio.io/dataplane-mode";
@@ -24,11 +26,12 @@ pub(crate) struct World {
     /// How long anything observable may take.
     pub patience: Duration,
     pods: Mutex<Vec<Arc<Pod>>>,
+    oracles: tokio::sync::Mutex<Vec<Oracle>>,
 }
 
 impl World {
     pub(crate) fn new(lab: Lab, patience: Duration) -> Self {
-        Self { lab, patience, pods: Mutex::default() }
+        Self { lab, patience, pods: Mutex::default(), oracles: tokio::sync::Mutex::default() }
     }
 
     /// Makes a pod and remembers it for evidence and for the end of the scenario.
@@ -49,13 +52,41 @@ impl World {
         Ok(Couple { client, server, app })
     }
 
-    /// As [`World::couple`], captured by labels, and the peers know it.
+    /// As [`World::couple`], captured by labels, and the peers know it. From then on nothing
+    /// between the two may go in clear text, unless [`World::may_speak_openly`].
     pub(crate) async fn captured_couple(&self, namespace: &str) -> anyhow::Result<Couple> {
         let couple = self.couple(namespace).await?;
+        let oracle = Oracle::watch(&self.lab, [&couple.client, &couple.server]).await?;
         self.enrol(&couple.client).await?;
         self.enrol(&couple.server).await?;
         observe::tunnelled(self, &couple.client, &couple.server).await?;
+        self.oracles.lock().await.push(oracle.known(&self.lab).await?);
         Ok(couple)
+    }
+
+    /// From now on clear text of this pod is what the scenario is about; until now there was
+    /// none.
+    pub(crate) async fn may_speak_openly(&self, pod: &Pod) -> anyhow::Result<()> {
+        let mut oracles = self.oracles.lock().await;
+        for oracle in oracles.extract_if(.., |oracle| oracle.is_about(pod)) {
+            judge(&oracle.close().await?)?;
+        }
+        Ok(())
+    }
+
+    /// Ends all watches of the scenario: what they saw, one line each.
+    ///
+    /// # Errors
+    /// Clear text between two captured pods.
+    pub(crate) async fn verdicts(&self) -> anyhow::Result<Vec<String>> {
+        let oracles = std::mem::take(&mut *self.oracles.lock().await);
+        let mut lines = Vec::new();
+        for oracle in oracles {
+            let verdict = oracle.close().await?;
+            judge(&verdict)?;
+            lines.push(verdict.to_string());
+        }
+        Ok(lines)
     }
 
     /// The server of [`World::couple`] alone, captured.
@@ -78,6 +109,7 @@ impl World {
 
     /// Takes the label off and waits until the pod says that it is released.
     pub(crate) async fn release(&self, pod: &Pod) -> anyhow::Result<()> {
+        self.may_speak_openly(pod).await?;
         let kube = self.lab.kube();
         kube.label_pod(pod.namespace(), pod.name(), MODE_LABEL, None).await?;
         self.until_redirection(pod, None).await
@@ -118,6 +150,10 @@ impl World {
     fn registry(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Pod>>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn judge(verdict: &Verdict) -> anyhow::Result<()> {
+    expect("no clear text between captured pods", verdict, |verdict| verdict.open == 0)
 }
 
 /// Two pods that talk.

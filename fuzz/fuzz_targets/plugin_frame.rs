@@ -2,7 +2,7 @@
 //! Frames between the CNI plugin and the agent.
 
 use libfuzzer_sys::fuzz_target;
-use plugin_api::{Reply, Request, decode, decode_length, encode};
+use plugin_api::{Call, GcRequest, Reply, Request, decode, decode_call, decode_length, encode};
 
 fn round_trip<T>(message: &T)
 where
@@ -24,6 +24,12 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(request) = decode::<Request>(bytes) {
         round_trip(&request);
+    }
+    if let Ok(gc) = decode::<GcRequest>(bytes) {
+        round_trip(&gc);
+    }
+    if let Ok(Call::Pod(request)) = decode_call(bytes) {
+        assert_eq!(decode::<Request>(bytes).ok(), Some(request));
     }
     if let Ok(reply) = decode::<Reply>(bytes) {
         round_trip(&reply);

@@ -1,5 +1,7 @@
 //! Wiring: who gets what, what starts after what, and the order in which all of it stops.
 
+mod probes;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,9 +20,10 @@ use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Store};
 use crate::reconcile::{Effects, Fact, Memory, Reconciler};
-use crate::rules::Rules;
+use crate::rules::{HostMetrics, HostProbes, Rules};
 use crate::ztunnel_link::ZtunnelLink;
 use crate::{plugin_server, reconcile, run_dir, ztunnel_link};
+use probes::Probes;
 
 /// Fence workers. Jobs inside are short: opening a socket, starting a process.
 const FENCE_WORKERS: usize = 8;
@@ -35,6 +38,7 @@ struct Metrics {
     kube: KubeMetrics,
     listeners: listeners::Metrics,
     reconcile: reconcile::Metrics,
+    host: HostMetrics,
     plugin: plugin_server::Metrics,
 }
 
@@ -45,6 +49,7 @@ impl Metrics {
         self.kube.register(&mut registry);
         self.listeners.register(&mut registry);
         self.reconcile.register(&mut registry);
+        self.host.register(&mut registry);
         self.plugin.register(&mut registry);
         registry
     }
@@ -92,17 +97,20 @@ async fn act(
 ) -> anyhow::Result<()> {
     let fence = Fence::new(FENCE_WORKERS).context("start the fence")?;
     let link = ZtunnelLink::new(metrics.link.clone(), Opener::new(fence.clone()));
-    let effects = build_effects(config, metrics, fence, link.clone()).await?;
+    let rules = build_rules(config, &fence).await?;
+    let mut settings = config.enrollment.clone();
+    let (source, counted) = (config.probe_source, metrics.host.clone());
+    let probes = Probes::prepare(source, &settings.options, &rules, counted).await?;
+    settings.options.probes.sources.clone_from(&probes.sources);
+    let host = probes.host.clone();
+    let effects =
+        build_effects(config, metrics, fence, (rules, host.clone()), link.clone()).await?;
     let api = effects.api.clone();
-    let reconciler = Reconciler::new(
-        config.enrollment.clone(),
-        config.pace,
-        effects,
-        metrics.reconcile.clone(),
-        stop.clone(),
-    );
+    let reconciler =
+        Reconciler::new(settings, config.pace, effects, metrics.reconcile.clone(), stop.clone());
     // Asked once only, so it was empty.
     let _ = admin.reconciler.set(reconciler.clone());
+    probes.spawn(tasks, &reconciler, admin.readiness.clone(), stop);
 
     let ztunnels = ztunnel_link::Server::bind(&config.zds_socket)?;
     let plugin = plugin_server::Server::bind(
@@ -120,6 +128,7 @@ async fn act(
     // What ztunnel does not find in its snapshot it drops: the snapshot waits for the
     // first lists and for the pods that were captured before this process.
     if reconciler.start().await {
+        host.all_known();
         admin.readiness.fulfil(Condition::Kube);
         tasks.spawn(report_ztunnel(link.clone(), admin.readiness.clone(), stop.clone()));
         let doorman = Doorman::new(config.listener_hold, metrics.listeners.clone());
@@ -132,18 +141,24 @@ async fn act(
     Ok(())
 }
 
+async fn build_rules(config: &Config, fence: &Fence) -> anyhow::Result<Rules> {
+    let rules = Rules::new(config.programs.clone(), fence.clone(), Handle::current());
+    let proof = rules.self_test(&config.enrollment.options).await;
+    proof.context("this node cannot carry the rules (CAP_NET_ADMIN and CAP_SYS_ADMIN needed)")?;
+    Ok(rules)
+}
+
 async fn build_effects(
     config: &Config,
     metrics: &Metrics,
     fence: Fence,
+    (rules, host): (Rules, HostProbes),
     link: ZtunnelLink,
 ) -> anyhow::Result<Effects> {
-    let rules = Rules::new(config.programs.clone(), fence.clone(), Handle::current());
-    let proof = rules.self_test(&config.enrollment.options).await;
-    proof.context("this node cannot carry the rules (CAP_NET_ADMIN and CAP_SYS_ADMIN needed)")?;
     let finder = Finder::new(fence.clone(), &config.places)?;
     Ok(Effects {
         rules,
+        host,
         link,
         observer: Observer::new(fence),
         locator: finder.locator().clone(),

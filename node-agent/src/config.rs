@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::rules::ProbeSource;
 use crate::run_dir::RunDir;
 
 pub use pods::RawPods;
@@ -44,6 +45,11 @@ pub struct Raw {
     /// Readiness, metrics and state.
     #[arg(long, env = "ADMIN_ADDR", default_value = "[::]:8000")]
     pub admin_addr: String,
+    /// How a pod tells the kubelet's probes: `marker` (an address that the host puts on
+    /// them), `node-addresses` (any address of the node: clients that a NodePort leads
+    /// there under such an address pass for probes), or `off` (not at all).
+    #[arg(long, env = "PROBE_SOURCE", default_value = "marker")]
+    pub probe_source: String,
     /// Who belongs to the mesh, and how.
     #[command(flatten)]
     pub pods: RawPods,
@@ -122,6 +128,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Who is in the mesh.
     pub enrollment: crate::enrollment::Settings,
+    /// How pods tell the kubelet's probes.
+    pub probe_source: ProbeSource,
     /// How pods are brought in and out.
     pub pace: crate::reconcile::Pace,
     /// How long connections wait for a ztunnel to come.
@@ -163,6 +171,7 @@ impl Raw {
             },
             admin: reader.address("ADMIN_ADDR", &self.admin_addr),
             enrollment: self.pods.understand(&crate::rules::contract_options(), &mut reader),
+            probe_source: reader.probe_source(&self.probe_source),
             pace: crate::reconcile::Pace {
                 withdraw_wait: reader.duration("WITHDRAW_WAIT", &self.withdraw_wait),
                 drain_deadline: reader.duration("DRAIN_DEADLINE", &self.drain_deadline),
@@ -267,6 +276,13 @@ impl Reader {
         }
     }
 
+    fn probe_source(&mut self, value: &str) -> ProbeSource {
+        ProbeSource::parse(value).unwrap_or_else(|| {
+            let expected = "marker, node-addresses or off is expected";
+            self.wrong("PROBE_SOURCE", value, expected, ProbeSource::Off)
+        })
+    }
+
     /// The given path, or the first program of that name in the search path.
     fn program(&mut self, name: &str, program: &str, given: Option<&Path>, path: &str) -> PathBuf {
         if let Some(given) = given.filter(|given| !given.as_os_str().is_empty()) {
@@ -359,6 +375,7 @@ mod tests {
             "--listener-hold=long",
             "--log-format=xml",
             "--dns-capture=perhaps",
+            "--probe-source=kubelet",
             "--cri-socket=http://runtime",
             "--host-proc=proc",
             "--startup-taint=sluice.dev/agent-not-ready=:NoSchedule",
@@ -369,6 +386,7 @@ mod tests {
             "LISTENER_HOLD",
             "LOG_FORMAT",
             "AMBIENT_DNS_CAPTURE",
+            "PROBE_SOURCE",
             "CRI_SOCKET",
             "HOST_PROC",
             "STARTUP_TAINT",
@@ -377,7 +395,7 @@ mod tests {
             let hits = mistakes.iter().filter(|mistake| mistake.contains(name)).count();
             assert_eq!(hits, 1, "{name} in {mistakes:?}");
         }
-        assert_eq!(mistakes.len(), 11);
+        assert_eq!(mistakes.len(), 12);
     }
 
     #[test]

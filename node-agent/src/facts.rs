@@ -1,7 +1,7 @@
 //! What is known about pods and namespaces, in our own words. Whoever observes something
 //! (the API watch, the plugin) makes these; the pure rooms decide over them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -78,6 +78,8 @@ pub struct PodFacts {
     pub terminating: bool,
     /// Its addresses; empty until the kubelet has reported them.
     pub ips: Vec<IpAddr>,
+    /// The ports at which the kubelet dials it: probes, and hooks of its containers' lives.
+    pub probe_ports: BTreeSet<u16>,
     /// What it says about itself to peers and people.
     pub annotations: Annotations,
 }

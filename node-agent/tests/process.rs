@@ -33,6 +33,8 @@ impl Agent {
             .env("RUN_DIR", folder.join("agent"))
             .env("INPOD_UDS", folder.join("ztunnel.sock"))
             .env("ADMIN_ADDR", admin.to_string())
+            // This process runs in the network namespace of whoever runs the test.
+            .env("PROBE_SOURCE", "off")
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
             .spawn()
@@ -140,6 +142,7 @@ fn a_missing_kubeconfig_is_named() {
         .env("RUN_DIR", folder.path().join("agent"))
         .env("INPOD_UDS", folder.path().join("ztunnel.sock"))
         .env("ADMIN_ADDR", "127.0.0.1:0")
+        .env("PROBE_SOURCE", "off")
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));

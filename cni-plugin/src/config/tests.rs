@@ -105,6 +105,8 @@ fn a_result_that_cannot_be_read_is_refused() {
         r#"{"ips":{}}"#,
         r#"{"ips":[{}]}"#,
         r#"{"ips":[{"address":"nowhere"}]}"#,
+        r#"{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.7/24"}}"#,
+        r#"{"cniVersion":2}"#,
     ] {
         let document = document(&format!(r#","prevResult":{value}"#)).unwrap();
         let error = document.prev_result().unwrap_err();
@@ -116,7 +118,7 @@ fn a_result_that_cannot_be_read_is_refused() {
 
 #[test]
 fn the_result_keeps_its_text() {
-    let text = r#"{ "b":1.50, "a":123456789012345678901234567890,"é":"\u00e9", "b":2e400 }"#;
+    let text = r#"{ "cniVersion" : "1.0.0", "b":1.50, "a":123456789012345678901234567890,"é":"\u00e9", "b":2e400 }"#;
     let document = document(&format!(r#","prevResult":{text}"#)).unwrap();
     assert_eq!(document.prev_result().unwrap().raw.get(), text);
 }

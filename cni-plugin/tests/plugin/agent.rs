@@ -9,16 +9,26 @@ use std::thread;
 
 use netns::PodNetns;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use plugin_api::{Code, Outcome, Reply, Request, VERSION};
+use plugin_api::{Call, Code, Outcome, Reply, Request, VERSION};
 
 use crate::runtime::PATIENCE;
 
 /// One connection as the agent saw it.
 pub struct Asked {
-    pub request: Request,
+    pub call: Call,
     pub netns: Option<PodNetns>,
     /// What followed the request: nothing, and then the plugin's end.
     pub rest: Vec<u8>,
+}
+
+impl Asked {
+    /// What it was asked about a pod.
+    pub fn request(&self) -> &Request {
+        match &self.call {
+            Call::Pod(request) => request,
+            other => panic!("not about a pod: {other:?}"),
+        }
+    }
 }
 
 /// Answers one connection.
@@ -65,12 +75,12 @@ impl Agent {
         let (sender, seen) = channel();
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let (request, netns) = read_request(&mut stream);
+            let (call, netns) = read_call(&mut stream);
             let mut stream = reply(stream);
             let mut rest = Vec::new();
             // A reset is an end too.
             let _ = stream.read_to_end(&mut rest);
-            sender.send(Asked { request, netns, rest }).unwrap();
+            sender.send(Asked { call, netns, rest }).unwrap();
         });
         Self { seen }
     }
@@ -87,7 +97,7 @@ impl Agent {
 }
 
 /// The first byte alone carries the descriptor, so read that one alone.
-fn read_request(stream: &mut UnixStream) -> (Request, Option<PodNetns>) {
+fn read_call(stream: &mut UnixStream) -> (Call, Option<PodNetns>) {
     let mut prefix = [0; 4];
     let descriptor = {
         let mut space = nix::cmsg_space!([RawFd; 4]);
@@ -111,5 +121,5 @@ fn read_request(stream: &mut UnixStream) -> (Request, Option<PodNetns>) {
     stream.read_exact(&mut prefix[1..]).unwrap();
     let mut body = vec![0; plugin_api::decode_length(prefix).unwrap()];
     stream.read_exact(&mut body).unwrap();
-    (plugin_api::decode(&body).unwrap(), netns)
+    (plugin_api::decode_call(&body).unwrap(), netns)
 }

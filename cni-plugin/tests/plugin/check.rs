@@ -13,8 +13,8 @@ fn a_pod_that_is_as_it_should_be_passes() {
         let agent = Agent::answering(&pod.socket(), outcome);
         pod.call("CHECK").assert_silent_success();
         let asked = agent.asked();
-        assert_eq!(asked.request.verb, Verb::Check);
-        assert_eq!(asked.request.ips.len(), 2);
+        assert_eq!(asked.request().verb, Verb::Check);
+        assert_eq!(asked.request().ips.len(), 2);
         assert_eq!(asked.netns.unwrap().id(), pod.netns.id());
     }
 }

@@ -16,9 +16,9 @@ fn the_agent_is_told_without_a_descriptor() {
     pod.call("DEL").assert_silent_success();
     let asked = agent.asked();
     assert!(asked.netns.is_none());
-    assert_eq!(asked.request.verb, Verb::Del);
-    assert_eq!(asked.request.container_id, "c0ffee");
-    assert_eq!(asked.request.ifname, "eth0");
+    assert_eq!(asked.request().verb, Verb::Del);
+    assert_eq!(asked.request().container_id, "c0ffee");
+    assert_eq!(asked.request().ifname, "eth0");
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn neither_namespace_nor_prev_result_is_needed() {
         let agent = Agent::answering(&pod.socket(), Outcome::Done);
         pod.call("DEL").assert_silent_success();
         let hint = Some(netns).filter(|path| !path.is_empty());
-        assert_eq!(agent.asked().request.netns_path.as_deref(), hint);
+        assert_eq!(agent.asked().request().netns_path.as_deref(), hint);
     }
 }
 
@@ -69,7 +69,7 @@ fn what_the_agent_does_not_know_is_done() {
     let pod = Pod::new().with("CNI_CONTAINERID", "never-seen");
     let agent = Agent::answering(&pod.socket(), Outcome::Done);
     pod.call("DEL").assert_silent_success();
-    assert_eq!(agent.asked().request.container_id, "never-seen");
+    assert_eq!(agent.asked().request().container_id, "never-seen");
 }
 
 #[test]

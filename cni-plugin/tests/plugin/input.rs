@@ -1,10 +1,14 @@
 //! What is wrong with the call itself, and VERSION.
 
+use plugin_api::Outcome as Answered;
 use serde_json::{Value, json};
 
+use crate::agent::Agent;
 use crate::runtime::{Outcome, Pod};
 
+/// Those about one container.
 const VERBS: [&str; 3] = ["ADD", "DEL", "CHECK"];
+const ALL_VERBS: [&str; 5] = ["ADD", "DEL", "CHECK", "STATUS", "GC"];
 
 #[test]
 fn an_unknown_command_is_named() {
@@ -49,7 +53,7 @@ fn odd_arguments_are_refused_and_never_a_panic() {
 
 #[test]
 fn empty_and_broken_input_have_their_codes() {
-    for verb in VERBS {
+    for verb in ALL_VERBS {
         Pod::new().call_with(verb, b"").assert_error(5, &["standard input"]);
         Pod::new().call_with(verb, b"{").assert_error(6, &["JSON"]);
         Pod::new().call_with(verb, b"\xff\xfe\x00").assert_error(6, &["JSON"]);
@@ -64,7 +68,7 @@ fn input_beyond_every_bound_is_refused() {
 
 #[test]
 fn a_configuration_without_name_or_type_is_refused() {
-    for verb in VERBS {
+    for verb in ALL_VERBS {
         for (key, value) in [
             ("name", Value::Null),
             ("name", json!("../../x")),
@@ -78,7 +82,7 @@ fn a_configuration_without_name_or_type_is_refused() {
 
 #[test]
 fn an_unsupported_version_is_refused_in_one_we_speak() {
-    for verb in VERBS {
+    for verb in ALL_VERBS {
         for version in ["9.9.9", "0.2.0", "1.2.0", "one"] {
             let outcome = Pod::new().with_key("cniVersion", json!(version)).call(verb);
             outcome.assert_error(1, &[version]);
@@ -96,6 +100,28 @@ fn errors_are_written_in_the_version_of_the_configuration() {
 }
 
 #[test]
+fn keys_of_others_are_no_error_for_any_verb() {
+    for (verb, outcome) in [
+        ("STATUS", Answered::Ready { note: String::new() }),
+        ("GC", Answered::Collected { attachments: 0 }),
+        ("DEL", Answered::Done),
+        ("CHECK", Answered::Captured),
+        ("ADD", Answered::Captured),
+    ] {
+        let pod = Pod::new()
+            .with_key("cniVersion", json!("1.1.0"))
+            .with_key("cni.dev/valid-attachments", json!([]))
+            .with_key("capabilities", json!({"portMappings": true}))
+            .with_key("runtimeConfig", json!({"portMappings": [{"hostPort": 80}]}))
+            .with_key("futureKey", json!(7));
+        let agent = Agent::answering(&pod.socket(), outcome);
+        let outcome = pod.call(verb);
+        assert!(outcome.success, "{verb}: {}", outcome.stdout);
+        agent.asked();
+    }
+}
+
+#[test]
 fn own_keys_of_the_wrong_kind_are_named_with_their_value() {
     for (key, value) in [
         ("agentSocket", json!(7)),
@@ -109,12 +135,12 @@ fn own_keys_of_the_wrong_kind_are_named_with_their_value() {
 }
 
 #[test]
-fn status_and_gc_are_refused_not_answered() {
+fn status_and_gc_came_with_the_last_version() {
     for verb in ["STATUS", "GC"] {
-        let old = Pod::new().call(verb);
-        old.assert_error(1, &[verb, "1.0.0"]);
-        let new = Pod::new().with_key("cniVersion", json!("1.1.0"));
-        new.call(verb).assert_error(4, &[verb, "not implement"]);
+        for version in ["0.3.1", "0.4.0", "1.0.0"] {
+            let old = Pod::new().with_key("cniVersion", json!(version)).call(verb);
+            old.assert_error(1, &[verb, version, "1.1.0"]);
+        }
     }
 }
 

@@ -7,5 +7,8 @@ mod add;
 mod agent;
 mod check;
 mod del;
+mod gc;
 mod input;
+mod result;
 mod runtime;
+mod status;

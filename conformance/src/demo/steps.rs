@@ -48,7 +48,8 @@ pub(super) async fn tell(narrator: &Narrator, world: &World) -> anyhow::Result<S
 
 async fn bring_up(narrator: &Narrator, world: &World) -> anyhow::Result<Cast> {
     narrator.chapter("Four running pods, none of them in the mesh");
-    let make = |name, node| world.pod(in_namespace(NAMESPACE, name, node));
+    // Boxed, because four pods in the making are large.
+    let make = |name, node| Box::pin(world.pod(in_namespace(NAMESPACE, name, node)));
     let cast = async {
         anyhow::Ok(Cast {
             client: make("client", 1).await?,

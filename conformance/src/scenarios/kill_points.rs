@@ -57,7 +57,9 @@ async fn dies(
         ended = ended => ended?.map(|()| false)?,
     };
     point.end().await;
-    if was_struck {
+    // It may have died of what it did after its work.
+    let is_dead = was_struck || agent.pid().await.is_none();
+    if is_dead {
         succeed(agent).await?;
     }
     Ok(was_struck)
@@ -161,6 +163,7 @@ async fn of_repair(world: &World) -> anyhow::Result<()> {
 /// A release takes its time, so fewer deaths are tried.
 async fn of_release(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("kill-release").await?;
+    world.may_speak_openly(&pods.client).await?;
     let is_empty = async || Ok(observe::residue(&pods.client).await?.is_empty());
     let mut steps = 0;
     for number in MESSAGES.into_iter().step_by(2) {

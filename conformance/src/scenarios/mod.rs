@@ -15,6 +15,7 @@ mod lookups;
 mod odd_pods;
 mod pod_options;
 mod policy;
+mod probes;
 mod repairs;
 mod restarts;
 mod services;
@@ -53,6 +54,7 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(under_load::scenarios());
     v4.extend(odd_pods::scenarios());
     v4.extend(bad_input::scenarios());
+    v4.extend(probes::rules::scenarios());
     v4.extend(kubectl::scenarios());
     let mut v6 = basic();
     v6.extend(lookups::scenarios());
@@ -67,6 +69,7 @@ pub(crate) fn stages() -> Vec<Stage> {
 fn basic() -> Vec<Scenario> {
     let mut all = capture::scenarios();
     all.extend(policy::scenarios());
+    all.extend(probes::scenarios());
     all.extend(services::scenarios());
     all.extend(pod_options::scenarios());
     all
@@ -95,6 +98,7 @@ fn dual() -> Vec<Scenario> {
             capture::release
         ),
     ];
+    all.extend(probes::scenarios());
     all.extend(pod_options::scenarios());
     all
 }

@@ -100,7 +100,7 @@ async fn port_taken(world: &World) -> anyhow::Result<()> {
     observe::tunnelled(world, &pods.client, &pods.server).await
 }
 
-async fn agent_page(node: &Node, path: &str) -> anyhow::Result<String> {
+pub(super) async fn agent_page(node: &Node, path: &str) -> anyhow::Result<String> {
     let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, 8000));
     Ok(node.place().http_get(admin, path).await?.1)
 }

@@ -99,6 +99,7 @@ async fn direct(world: &World, pods: &Couple) -> anyhow::Result<()> {
 
 async fn excluded_port(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("ports-out").await?;
+    world.may_speak_openly(&pods.client).await?;
     let _other = pods.server.serve(APP_PORT + 1).await?;
     let mut open = pods.client.connect(pods.server.addr(APP_PORT)).await?;
     open.send_line("before").await?;
@@ -124,6 +125,7 @@ async fn excluded_port(world: &World) -> anyhow::Result<()> {
 
 async fn excluded_network(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("networks").await?;
+    world.may_speak_openly(&pods.client).await?;
     let networks = pods.server.ips().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     annotate(world, &pods.client, OUTBOUND_CIDRS, Some(&networks)).await?;
     // The server knows nothing of it: there it arrives as plaintext.

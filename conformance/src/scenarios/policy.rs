@@ -1,6 +1,6 @@
 //! ALLOW and DENY at the destination.
 
-mod peers;
+pub(super) mod peers;
 
 use std::sync::Arc;
 

@@ -82,6 +82,7 @@ async fn is_advertised(world: &World, pod: &Pod) -> anyhow::Result<bool> {
 async fn killed_while_it_releases(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("letting").await?;
     let agent = part(world.lab.node(1).agent())?;
+    world.may_speak_openly(&pods.client).await?;
     world.lab.kube().label_pod("letting", "client", MODE_LABEL, None).await?;
     world.until_redirection(&pods.client, None).await?;
     agent.kill().await?;

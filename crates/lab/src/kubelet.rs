@@ -130,6 +130,11 @@ impl Kubelet {
         ensure_account(&self.client, namespace, service_account).await?;
         let port = |(name, number)| json!({"name": name, "containerPort": number});
         let ports: Vec<_> = spec.ports.iter().map(port).collect();
+        let mut container = json!({"name": "app", "image": "lab/app", "ports": ports});
+        let kinds = ["livenessProbe", "readinessProbe", "startupProbe"];
+        for (kind, probe) in kinds.into_iter().zip(&spec.probes) {
+            container[kind] = probe.as_in_a_spec();
+        }
         let object = json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -142,7 +147,7 @@ impl Kubelet {
             "spec": {
                 "nodeName": node.name(),
                 "serviceAccountName": service_account,
-                "containers": [{"name": "app", "image": "lab/app", "ports": ports}],
+                "containers": [container],
             },
         });
         let pods = format!("{NAMESPACES}/{namespace}/pods");

@@ -20,6 +20,7 @@ pub mod cni_runtime;
 mod conf;
 mod errors;
 mod ground;
+mod health;
 mod http_client;
 mod kill_point;
 
@@ -45,6 +46,7 @@ mod sweep;
 
 pub use app::{AppError, AppErrorKind, Conversation, Echo, End, Reply, Server};
 pub use errors::{LabError, MeshError};
+pub use health::{HealthServer, Probe};
 pub use http_client::HttpError;
 pub use kill_point::KillPoint;
 pub use kube_client::{KubeClient, KubeError};

@@ -10,8 +10,12 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
 use crate::app::{self, AppError, Conversation, Server};
+use crate::health::{self, Probe};
 use crate::http_client::{self as http, HttpError};
 use crate::process::{self, Job, ProcessError, Ran};
+
+/// How long a probe may take.
+const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Accept queue of the lab's servers.
 const BACKLOG: i32 = 1024;
@@ -107,6 +111,15 @@ impl Place {
         let late = |_| HttpError::Deadline { to, deadline: self.patience };
         let (status, body) = tokio::time::timeout(self.patience, ask).await.map_err(late)??;
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+
+    /// Probes `to` as a kubelet does, from inside, for at most the time that a kubelet
+    /// would be told to wait on a slow machine. Of `probe` only the kind counts.
+    ///
+    /// # Errors
+    /// [`AppError`], whose kind tells refused from silent.
+    pub async fn probe(&self, to: SocketAddr, probe: &Probe) -> Result<(), AppError> {
+        health::probe(self, to, probe, PROBE_DEADLINE).await
     }
 
     /// Runs `job` on a fence worker inside the namespace, without blocking the runtime.

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::app::{AppError, Conversation, Echo, Reply, Server};
 use crate::cni_runtime::{Attachment, CniError};
+use crate::health::{HealthServer, Probe};
 use crate::place::Place;
 use crate::process::{ProcessError, Ran};
 use crate::sandbox::Sandbox;
@@ -39,6 +40,8 @@ pub struct PodSpec {
     pub annotations: BTreeMap<String, String>,
     /// The ports that its container declares, by name.
     pub ports: BTreeMap<String, u16>,
+    /// Its container's liveness, readiness and startup probe, in this order.
+    pub probes: Vec<Probe>,
     /// See [`TryAgain`].
     pub try_again: TryAgain,
 }
@@ -55,6 +58,7 @@ impl PodSpec {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             ports: BTreeMap::new(),
+            probes: Vec::new(),
             try_again: TryAgain::AsKubelet,
         }
     }
@@ -84,6 +88,13 @@ impl PodSpec {
     #[must_use]
     pub fn port(mut self, name: impl Into<String>, number: u16) -> Self {
         self.ports.insert(name.into(), number);
+        self
+    }
+
+    /// The same with one more probe; a container has three at most.
+    #[must_use]
+    pub fn probe(mut self, probe: Probe) -> Self {
+        self.probes.push(probe);
         self
     }
 
@@ -185,6 +196,14 @@ impl Pod {
     /// [`AppError`] when the port is taken.
     pub async fn serve(&self, port: u16) -> Result<Server, AppError> {
         self.place().serve(port).await
+    }
+
+    /// Starts an application in it that answers probes.
+    ///
+    /// # Errors
+    /// [`AppError`] when the port is taken.
+    pub async fn serve_probes(&self, port: u16) -> Result<HealthServer, AppError> {
+        HealthServer::start(self.place(), port).await
     }
 
     /// Opens a connection from it.

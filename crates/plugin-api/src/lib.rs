@@ -6,19 +6,26 @@
 //!        ◄─ [u32 big-endian length][JSON Reply] ──────────────────────────────────────────
 //! ```
 //!
-//! The descriptor comes with ADD and CHECK, never with DEL. Both sides refuse a frame
-//! of more than [`MAX_FRAME`] bytes. This crate does no IO.
+//! A request is a [`Request`] about one pod, a [`StatusRequest`] or a [`GcRequest`]; its
+//! `verb` tells which, and [`decode_call`] reads any of them. The descriptor comes with ADD
+//! and CHECK only. Both sides refuse a frame of more than [`MAX_FRAME`] bytes. This crate
+//! does no IO.
+
+mod frame;
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use frame::{FrameError, decode, decode_call, decode_length, decode_reply, encode};
+
 /// Version of this contract. A peer with another one answers [`Outcome::Error`] with
 /// [`Code::IncompatibleVersion`]; nobody guesses.
 pub const VERSION: u32 = 1;
 
-/// Largest JSON body of a frame, in bytes.
-pub const MAX_FRAME: usize = 64 * 1024;
+/// Largest JSON body of a frame, in bytes. GC tells all attachments of a node, some hundred
+/// bytes each.
+pub const MAX_FRAME: usize = 1024 * 1024;
 
 /// Where the agent listens unless the conflist entry says otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/sluice/agent/plugin.sock";
@@ -33,9 +40,24 @@ pub enum Verb {
     Del,
     /// Is the pod still as ADD left it?
     Check,
+    /// Would an ADD be served now?
+    Status,
+    /// Let go of attachments that the runtime does not know any more.
+    Gc,
 }
 
-/// One call of the plugin by the container runtime.
+/// What the plugin asks, once it is known which version of the contract it speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// ADD, DEL or CHECK.
+    Pod(Request),
+    /// STATUS.
+    Status,
+    /// GC.
+    Gc(GcRequest),
+}
+
+/// ADD, DEL or CHECK: one call of the plugin about one pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
@@ -54,12 +76,70 @@ pub struct Request {
     pub container_id: String,
     /// `CNI_IFNAME`.
     pub ifname: String,
+    /// The network that the interface belongs to (`name` of the configuration): GC is about
+    /// one network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// `CNI_NETNS`, a hint only: the descriptor is what counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns_path: Option<String>,
     /// The pod's addresses, from prevResult.
     #[serde(default)]
     pub ips: Vec<IpAddr>,
+}
+
+/// STATUS: is the agent ready for ADD?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusRequest {
+    /// [`VERSION`] of the sender.
+    pub version: u32,
+    /// [`Verb::Status`].
+    pub verb: Verb,
+}
+
+impl StatusRequest {
+    /// Of this version.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { version: VERSION, verb: Verb::Status }
+    }
+}
+
+impl Default for StatusRequest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// GC: what the runtime still knows of one network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcRequest {
+    /// [`VERSION`] of the sender.
+    pub version: u32,
+    /// [`Verb::Gc`].
+    pub verb: Verb,
+    /// `name` of the configuration. Attachments of other networks are not meant.
+    pub network: String,
+    /// All that are still valid.
+    pub valid: Vec<AttachmentKey>,
+}
+
+impl GcRequest {
+    /// Of this version.
+    #[must_use]
+    pub fn new(network: String, valid: Vec<AttachmentKey>) -> Self {
+        Self { version: VERSION, verb: Verb::Gc, network, valid }
+    }
+}
+
+/// What tells an attachment from others of the same network.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachmentKey {
+    /// `CNI_CONTAINERID`.
+    pub container_id: String,
+    /// `CNI_IFNAME`.
+    pub ifname: String,
 }
 
 /// The agent's answer.
@@ -86,6 +166,17 @@ pub enum Outcome {
     },
     /// DEL: nothing of the pod is left.
     Done,
+    /// STATUS: an ADD would be served.
+    Ready {
+        /// What an operator should know all the same, in words for a log; empty if nothing.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        note: String,
+    },
+    /// GC: nothing is left that the runtime does not know.
+    Collected {
+        /// How many attachments were let go.
+        attachments: usize,
+    },
     /// The request failed and left nothing behind.
     Error {
         /// How the runtime should take it.
@@ -113,6 +204,10 @@ pub enum Code {
     NotCaptured,
     /// A passing fault: the runtime should try again.
     TryAgain,
+    /// STATUS: an ADD would not be served.
+    NotReady,
+    /// STATUS: an ADD would not be served, and pods that run may be impaired.
+    NotReadyImpaired,
 }
 
 impl Code {
@@ -126,55 +221,8 @@ impl Code {
             Self::InvalidNetns => 8,
             Self::NotCaptured => 102,
             Self::TryAgain => 11,
+            Self::NotReady => 50,
+            Self::NotReadyImpaired => 51,
         }
-    }
-}
-
-/// How a frame broke the contract.
-#[derive(Debug, thiserror::Error)]
-pub enum FrameError {
-    /// The length prefix exceeds [`MAX_FRAME`].
-    #[error("frame of {0} bytes exceeds {MAX_FRAME}")]
-    TooLong(usize),
-    /// The body is no JSON of the expected shape.
-    #[error("malformed frame: {0}")]
-    Malformed(#[from] serde_json::Error),
-}
-
-/// Renders a message with its length prefix.
-///
-/// # Errors
-/// [`FrameError::TooLong`] when the peer would refuse it.
-pub fn encode(message: &impl Serialize) -> Result<Vec<u8>, FrameError> {
-    let body = serde_json::to_vec(message)?;
-    let length = body_length(body.len())?;
-    let mut frame = Vec::with_capacity(4 + body.len());
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(&body);
-    Ok(frame)
-}
-
-/// Reads the length prefix: how many bytes of body follow.
-///
-/// # Errors
-/// [`FrameError::TooLong`].
-pub fn decode_length(prefix: [u8; 4]) -> Result<usize, FrameError> {
-    let length = usize::try_from(u32::from_be_bytes(prefix)).unwrap_or(usize::MAX);
-    body_length(length)?;
-    Ok(length)
-}
-
-/// Reads a body.
-///
-/// # Errors
-/// [`FrameError::Malformed`].
-pub fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, FrameError> {
-    Ok(serde_json::from_slice(body)?)
-}
-
-fn body_length(length: usize) -> Result<u32, FrameError> {
-    match u32::try_from(length) {
-        Ok(fits) if length <= MAX_FRAME => Ok(fits),
-        _ => Err(FrameError::TooLong(length)),
     }
 }

@@ -2,14 +2,17 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside test functions")]
 
 use plugin_api::{
-    Code, FrameError, MAX_FRAME, Outcome, Reply, Request, VERSION, Verb, decode, decode_length,
-    encode,
+    AttachmentKey, Call, Code, FrameError, GcRequest, MAX_FRAME, Outcome, Reply, Request,
+    StatusRequest, VERSION, Verb, decode, decode_call, decode_length, decode_reply, encode,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 
-const ADD: &str = r#"{"version":1,"verb":"ADD","namespace":"shop","name":"web-0","uid":"u1","containerId":"c1","ifname":"eth0","netnsPath":"/run/netns/x","ips":["10.1.2.3","fd00::3"]}"#;
+const ADD: &str = r#"{"version":1,"verb":"ADD","namespace":"shop","name":"web-0","uid":"u1","containerId":"c1","ifname":"eth0","network":"lab","netnsPath":"/run/netns/x","ips":["10.1.2.3","fd00::3"]}"#;
+const STATUS: &str = r#"{"version":1,"verb":"STATUS"}"#;
+const GC: &str =
+    r#"{"version":1,"verb":"GC","network":"lab","valid":[{"containerId":"c1","ifname":"eth0"}]}"#;
 const DEL: &str = r#"{"version":1,"verb":"DEL","namespace":"shop","name":"web-0","containerId":"c1","ifname":"eth0","ips":[]}"#;
 
 fn add() -> Request {
@@ -21,13 +24,26 @@ fn add() -> Request {
         uid: Some("u1".into()),
         container_id: "c1".into(),
         ifname: "eth0".into(),
+        network: Some("lab".into()),
         netns_path: Some("/run/netns/x".into()),
         ips: vec!["10.1.2.3".parse().unwrap(), "fd00::3".parse().unwrap()],
     }
 }
 
 fn del() -> Request {
-    Request { verb: Verb::Del, uid: None, netns_path: None, ips: Vec::new(), ..add() }
+    Request {
+        verb: Verb::Del,
+        uid: None,
+        network: None,
+        netns_path: None,
+        ips: Vec::new(),
+        ..add()
+    }
+}
+
+fn gc() -> GcRequest {
+    let key = AttachmentKey { container_id: "c1".into(), ifname: "eth0".into() };
+    GcRequest::new("lab".into(), vec![key])
 }
 
 fn replies() -> Vec<(Outcome, &'static str)> {
@@ -43,6 +59,15 @@ fn replies() -> Vec<(Outcome, &'static str)> {
             r#"{"version":1,"outcome":"notInMesh","reason":"no label"}"#,
         ),
         (Outcome::Done, r#"{"version":1,"outcome":"done"}"#),
+        (Outcome::Ready { note: String::new() }, r#"{"version":1,"outcome":"ready"}"#),
+        (
+            Outcome::Ready { note: "no ztunnel".into() },
+            r#"{"version":1,"outcome":"ready","note":"no ztunnel"}"#,
+        ),
+        (
+            Outcome::Collected { attachments: 3 },
+            r#"{"version":1,"outcome":"collected","attachments":3}"#,
+        ),
         (
             error,
             r#"{"version":1,"outcome":"error","code":"tryAgain","message":"ztunnel is not connected","details":"pod shop/web-0"}"#,
@@ -71,6 +96,31 @@ fn requests() {
     check(&add(), ADD);
     check(&del(), DEL);
     check(&Request { verb: Verb::Check, ..del() }, &DEL.replace("DEL", "CHECK"));
+    check(&StatusRequest::new(), STATUS);
+    check(&gc(), GC);
+}
+
+#[test]
+fn a_request_is_read_by_its_verb() {
+    assert_eq!(decode_call(ADD.as_bytes()).unwrap(), Call::Pod(add()));
+    assert_eq!(decode_call(DEL.as_bytes()).unwrap(), Call::Pod(del()));
+    assert_eq!(decode_call(STATUS.as_bytes()).unwrap(), Call::Status);
+    assert_eq!(decode_call(GC.as_bytes()).unwrap(), Call::Gc(gc()));
+    let nameless = decode_call(STATUS.replace("STATUS", "GC").as_bytes()).unwrap_err();
+    assert!(nameless.to_string().contains("network"), "{nameless}");
+    let unknown = decode_call(STATUS.replace("STATUS", "MOVE").as_bytes()).unwrap_err();
+    assert!(unknown.to_string().contains("`MOVE`"), "{unknown}");
+}
+
+#[test]
+fn another_version_is_named_whatever_it_says() {
+    for body in [r#"{"version":2,"verb":"MOVE"}"#, r#"{"version":2,"shape":{"of":"the future"}}"#] {
+        for error in
+            [decode_call(body.as_bytes()).unwrap_err(), decode_reply(body.as_bytes()).unwrap_err()]
+        {
+            assert!(matches!(error, FrameError::OtherVersion(2)), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -88,6 +138,8 @@ fn codes() {
         (Code::InvalidNetns, r#""invalidNetns""#, 8),
         (Code::NotCaptured, r#""notCaptured""#, 102),
         (Code::TryAgain, r#""tryAgain""#, 11),
+        (Code::NotReady, r#""notReady""#, 50),
+        (Code::NotReadyImpaired, r#""notReadyImpaired""#, 51),
     ] {
         check(&code, json);
         assert_eq!(code.cni(), cni);
@@ -129,7 +181,7 @@ fn what_a_sender_may_not_leave_out() {
 
 #[test]
 fn unknown_words_are_named() {
-    assert!(malformed::<Request>(&DEL.replace("DEL", "GC")).contains("`GC`"));
+    assert!(malformed::<Request>(&DEL.replace("DEL", "MOVE")).contains("`MOVE`"));
     // Verbs are written as CNI writes them, not otherwise.
     assert!(malformed::<Request>(&DEL.replace("DEL", "del")).contains("`del`"));
     assert!(malformed::<Reply>(r#"{"version":1,"outcome":"queued"}"#).contains("`queued`"));
@@ -160,5 +212,5 @@ fn frames_have_a_limit() {
     // A text of n bytes is n + 2 bytes of JSON.
     assert_eq!(encode(&"x".repeat(MAX_FRAME - 2)).unwrap().len(), 4 + MAX_FRAME);
     let error = encode(&"x".repeat(MAX_FRAME - 1)).unwrap_err();
-    assert_eq!(error.to_string(), "frame of 65537 bytes exceeds 65536");
+    assert_eq!(error.to_string(), "frame of 1048577 bytes exceeds 1048576");
 }

@@ -106,11 +106,13 @@ impl Admin {
 
     fn ready(&self) -> Response<Full<Bytes>> {
         let waits = self.readiness.waits_for();
+        let remarks = self.readiness.remarks();
+        let remarks: String = remarks.iter().map(|remark| format!("{remark}\n")).collect();
         if waits.is_empty() {
-            return text(StatusCode::OK, "ok\n".into());
+            return text(StatusCode::OK, format!("ok\n{remarks}"));
         }
         let lines: String = waits.iter().map(|wait| format!("waits for {wait}\n")).collect();
-        text(StatusCode::SERVICE_UNAVAILABLE, lines)
+        text(StatusCode::SERVICE_UNAVAILABLE, lines + &remarks)
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
@@ -127,14 +129,16 @@ impl Admin {
 
     fn state(&self) -> Response<Full<Bytes>> {
         let pods = self.reconciler.get().map(pods).unwrap_or_default();
-        let state = json!({ "waitsFor": self.readiness.waits_for(), "pods": pods });
+        let state = json!({ "waitsFor": self.readiness.waits_for(),
+            "remarks": self.readiness.remarks(), "pods": pods });
         content(StatusCode::OK, "application/json", format!("{state:#}\n"))
     }
 }
 
 fn pods(reconciler: &Reconciler) -> Vec<Value> {
     let table = reconciler.table();
-    let wanted = |uid| table.wanted(uid, reconciler.settings());
+    let settings = reconciler.settings();
+    let wanted = |uid| table.wanted(uid, &settings);
     table.pods().map(|(uid, pod)| describe(uid, pod, wanted(uid))).collect()
 }
 

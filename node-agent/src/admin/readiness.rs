@@ -1,7 +1,7 @@
 //! What the agent still waits for.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -37,11 +37,13 @@ impl Condition {
 #[derive(Clone, Debug)]
 pub struct Readiness {
     missing: Arc<watch::Sender<BTreeSet<Condition>>>,
+    remarks: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self { missing: Arc::new(watch::Sender::new(Condition::ALL.into())) }
+        let missing = Arc::new(watch::Sender::new(Condition::ALL.into()));
+        Self { missing, remarks: Arc::default() }
     }
 }
 
@@ -66,5 +68,22 @@ impl Readiness {
     pub async fn ready(&self) {
         // The sender is ours and lives as long.
         drop(self.missing.subscribe().wait_for(BTreeSet::is_empty).await);
+    }
+
+    /// Something is wrong that does not keep the agent from its work; nothing when `text` is
+    /// empty.
+    pub fn remark(&self, about: &'static str, text: &str) {
+        let mut remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        remarks.remove(about);
+        if !text.is_empty() {
+            remarks.insert(about, text.to_owned());
+        }
+    }
+
+    /// What is wrong, one line for each part that has a remark.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        remarks.iter().map(|(about, text)| format!("{about}: {text}")).collect()
     }
 }

@@ -126,8 +126,16 @@ pub fn enrollment(
         .or_else(|| not_now(pod));
     match obstacle {
         Some(reason) => Enrollment::Skip(reason),
-        None => Enrollment::Capture(wishes.options(&settings.options)),
+        None => Enrollment::Capture(options(pod, wishes, settings)),
     }
+}
+
+/// The rules of this pod, if it is captured: the node's, with its wishes and its probes.
+#[must_use]
+pub fn options(pod: &PodFacts, wishes: &Wishes, settings: &Settings) -> Options {
+    let mut options = wishes.options(&settings.options);
+    options.probes.ports.clone_from(&pod.probe_ports);
+    options
 }
 
 /// What no label can overrule.

@@ -4,6 +4,7 @@ mod events;
 mod metrics;
 mod node;
 mod objects;
+mod probes;
 mod series;
 mod watch;
 

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
+use super::probes::{self, SlimContainer};
 use crate::enrollment::Key;
 use crate::facts::{Annotations, NamespaceFacts, Network, Phase, PodFacts, PodName, PodUid};
 
@@ -37,6 +38,8 @@ pub(super) struct SlimPod {
 struct SlimPodSpec {
     host_network: Option<bool>,
     service_account_name: Option<String>,
+    containers: Option<Vec<SlimContainer>>,
+    init_containers: Option<Vec<SlimContainer>>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -102,6 +105,9 @@ impl SlimPod {
         let Self { metadata, spec, status } = self;
         let annotations = metadata.annotations.unwrap_or_default();
         let labels = metadata.labels.unwrap_or_default();
+        let ips = status.ips();
+        let [containers, init_containers] =
+            [&spec.containers, &spec.init_containers].map(|list| list.as_deref().unwrap_or(&[]));
         Some(PodFacts {
             uid: PodUid(metadata.uid?),
             name: PodName { namespace: metadata.namespace?, name: metadata.name? },
@@ -117,7 +123,8 @@ impl SlimPod {
                 _ => Phase::Alive,
             },
             terminating: metadata.deletion_timestamp.is_some(),
-            ips: status.ips(),
+            probe_ports: probes::ports(containers, init_containers, &ips),
+            ips,
             annotations: Annotations {
                 redirection: annotations.get(REDIRECTION).is_some_and(|value| value == ENABLED),
                 observed: annotations.get(OBSERVED).cloned(),
@@ -128,11 +135,11 @@ impl SlimPod {
 
 impl SlimPodStatus {
     /// An address that is none is left out: it affects only itself.
-    fn ips(self) -> Vec<IpAddr> {
-        let all = self.pod_ips.unwrap_or_default().into_iter().filter_map(|entry| entry.ip);
+    fn ips(&self) -> Vec<IpAddr> {
+        let all = self.pod_ips.iter().flatten().filter_map(|entry| entry.ip.as_ref());
         let mut ips: Vec<IpAddr> = all.filter_map(|ip| ip.parse().ok()).collect();
         if ips.is_empty() {
-            ips.extend(self.pod_ip.and_then(|ip| ip.parse::<IpAddr>().ok()));
+            ips.extend(self.pod_ip.as_ref().and_then(|ip| ip.parse::<IpAddr>().ok()));
         }
         ips
     }
@@ -175,7 +182,8 @@ mod tests {
                     "ambient.istio.io/dns-capture": "true",
                 },
             },
-            "spec": {"serviceAccountName": "clerk", "hostNetwork": true, "containers": []},
+            "spec": {"serviceAccountName": "clerk", "hostNetwork": true,
+                     "containers": [{"livenessProbe": {"tcpSocket": {"port": 8080}}}]},
             "status": {"phase": "Succeeded", "podIP": "10.0.0.1",
                        "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}, {"ip": "junk"}]},
         }))
@@ -188,6 +196,7 @@ mod tests {
         assert_eq!((facts.network, facts.phase), (Network::Host, Phase::Ended));
         let ips: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         assert_eq!(facts.ips, ips);
+        assert_eq!(facts.probe_ports, [8080].into());
         assert_eq!(facts.annotations, crate::reconcile::captured_annotations());
     }
 

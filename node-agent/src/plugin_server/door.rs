@@ -5,18 +5,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use netns::PodNetns;
-use plugin_api::{Code, Outcome, Reply, Request, VERSION, Verb};
+use plugin_api::{Call, Code, FrameError, GcRequest, Outcome, Reply, Request, VERSION, Verb};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 use super::frame::{self, ReceiveError};
 use crate::facts::{PodName, PodUid};
-use crate::reconcile::{Attach, AttachError, Attached, CheckError, Checked, Reconciler};
+use crate::reconcile::{Attach, AttachError, Attached, CheckError, Checked, Ready, Reconciler};
 
 /// How long one request may take. The plugin gives up sooner; this bounds a plugin that
 /// does not.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+const NO_LISTS: &str = "the node agent has not yet got the lists of pods and namespaces from \
+    the Kubernetes API, without which it cannot tell which pods belong to the mesh";
 
 /// One connection.
 pub(super) struct Door {
@@ -39,17 +42,28 @@ impl Door {
             () = self.stop.cancelled() => return,
             received = frame::receive(&stream) => received,
         };
-        let (request, netns) = match received {
-            Ok(received) => received,
-            Err(error) => return self.refuse(&mut stream, &error).await,
-        };
-        let outcome = self.decide(&stream, &request, netns.as_ref()).await;
+        match received {
+            Ok((Call::Pod(request), netns)) => self.about_pod(stream, &request, netns).await,
+            Ok((_, Some(_))) => {
+                self.refuse(&mut stream, &ReceiveError::Descriptors(1)).await;
+            }
+            Ok((Call::Status, None)) => self.send(&mut stream, self.status()).await,
+            Ok((Call::Gc(request), None)) => {
+                let outcome = self.gc(&request).await;
+                self.send(&mut stream, outcome).await;
+            }
+            Err(error) => self.refuse(&mut stream, &error).await,
+        }
+    }
+
+    async fn about_pod(&self, mut stream: UnixStream, request: &Request, netns: Option<PodNetns>) {
+        let outcome = self.decide(&stream, request, netns.as_ref()).await;
         self.metrics.answered(&outcome);
-        log(&request, &outcome);
+        log(request, &outcome);
         let added = request.verb == Verb::Add && !matches!(outcome, Outcome::Error { .. });
         let sent = frame::reply(&mut stream, &Reply { version: VERSION, outcome }).await;
         if let (Err(error), true, Some(netns)) = (sent, added, netns) {
-            let (pod, container) = (name(&request), &request.container_id);
+            let (pod, container) = (name(request), &request.container_id);
             tracing::warn!(%pod, %error, "nobody took the answer to ADD, taking it back");
             self.reconciler.abandon(container, &request.ifname, &netns).await;
         }
@@ -58,16 +72,52 @@ impl Door {
     async fn refuse(&self, stream: &mut UnixStream, error: &ReceiveError) {
         tracing::warn!(%error, "bad request at the plugin's socket");
         let code = match error {
+            ReceiveError::Frame(FrameError::OtherVersion(_)) => Code::IncompatibleVersion,
             ReceiveError::Netns(_) => Code::InvalidNetns,
             ReceiveError::Frame(_) | ReceiveError::Descriptors(_) | ReceiveError::Surplus(_) => {
                 Code::InvalidRequest
             }
             ReceiveError::Io(_) | ReceiveError::TooSlow | ReceiveError::Partial => Code::TryAgain,
         };
-        let outcome = failure(code, error.to_string());
+        self.send(stream, failure(code, error.to_string())).await;
+    }
+
+    /// Answers where nothing is to be taken back if nobody hears it.
+    async fn send(&self, stream: &mut UnixStream, outcome: Outcome) {
         self.metrics.answered(&outcome);
         // It may well be gone.
         let _ = frame::reply(stream, &Reply { version: VERSION, outcome }).await;
+    }
+
+    /// An absent ztunnel does not make the node unready: ztunnel runs in a pod itself, and
+    /// the kubelet starts no container on a node whose network is not ready. It is outside
+    /// the mesh, as other pods are that an ADD lets start meanwhile.
+    fn status(&self) -> Outcome {
+        match self.reconciler.readiness() {
+            Ready::Yes => Outcome::Ready { note: String::new() },
+            Ready::WithoutZtunnel => Outcome::Ready {
+                note: "no ztunnel is connected to the node agent: new pods of the mesh wait".into(),
+            },
+            Ready::NotYet { pods: 0 } => failure(Code::NotReady, NO_LISTS.into()),
+            Ready::NotYet { pods } => failure(
+                Code::NotReadyImpaired,
+                format!("{NO_LISTS}; {pods} running pods were not looked at so far"),
+            ),
+        }
+    }
+
+    async fn gc(&self, request: &GcRequest) -> Outcome {
+        let network = &request.network;
+        match self.reconciler.collect(network, &request.valid).await {
+            Ok(attachments) => {
+                tracing::info!(%network, attachments, "GC: stale attachments were let go");
+                Outcome::Collected { attachments }
+            }
+            Err(error) => {
+                tracing::warn!(%network, %error, "GC: not everything was let go");
+                failure(Code::TryAgain, error.to_string())
+            }
+        }
     }
 
     async fn decide(
@@ -76,13 +126,6 @@ impl Door {
         request: &Request,
         netns: Option<&PodNetns>,
     ) -> Outcome {
-        if request.version != VERSION {
-            let message = format!(
-                "plugin speaks version {} of the contract, this node agent {VERSION}",
-                request.version
-            );
-            return failure(Code::IncompatibleVersion, message);
-        }
         match (request.verb, netns) {
             (Verb::Del, None) => {
                 self.reconciler.delete(&request.container_id, &request.ifname).await;
@@ -97,6 +140,9 @@ impl Door {
                 let message = "no descriptor of the pod's network namespace came along";
                 failure(Code::InvalidRequest, message.into())
             }
+            (verb @ (Verb::Status | Verb::Gc), _) => {
+                failure(Code::InvalidRequest, format!("{verb:?} is not about one pod"))
+            }
         }
     }
 
@@ -108,6 +154,7 @@ impl Door {
             uid: request.uid.clone().map(PodUid),
             container_id: request.container_id.clone(),
             ifname: request.ifname.clone(),
+            network: request.network.clone(),
             path: request.netns_path.clone().map(PathBuf::from),
             ips: request.ips.clone(),
             netns: netns.clone(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use netns::{NetnsError, PodNetns};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
-use plugin_api::{FrameError, Reply, Request};
+use plugin_api::{Call, FrameError, Reply};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -47,18 +47,16 @@ pub enum ReceiveError {
 }
 
 /// Receives one request and its descriptor.
-pub(super) async fn receive(
-    stream: &UnixStream,
-) -> Result<(Request, Option<PodNetns>), ReceiveError> {
+pub(super) async fn receive(stream: &UnixStream) -> Result<(Call, Option<PodNetns>), ReceiveError> {
     let mut received = Received::default();
     timeout(PATIENCE, received.fill(stream)).await.map_err(|_| ReceiveError::TooSlow)??;
-    let request = plugin_api::decode(&received.bytes[4..])?;
+    let call = plugin_api::decode_call(&received.bytes[4..])?;
     let netns = match received.fds.as_slice() {
         [] => None,
         [fd] => Some(fd.open()?),
         more => return Err(ReceiveError::Descriptors(more.len())),
     };
-    Ok((request, netns))
+    Ok((call, netns))
 }
 
 /// Sends the reply; `Err` when nobody took it.

@@ -59,6 +59,7 @@ impl Metrics {
         let response_code = match outcome {
             Outcome::Error { code, .. } => code.cni(),
             Outcome::Captured | Outcome::NotInMesh { .. } | Outcome::Done => 0,
+            Outcome::Ready { .. } | Outcome::Collected { .. } => 0,
         };
         self.requests.get_or_create(&ResponseLabel { response_code }).inc();
     }
@@ -133,5 +134,7 @@ impl Server {
     }
 }
 
+#[cfg(test)]
+mod node_tests;
 #[cfg(test)]
 mod tests;

@@ -196,6 +196,7 @@ impl Finder {
             name: name.clone(),
             container_id: sandbox.id,
             ifname: IFNAME.to_owned(),
+            network: None,
             path: Some(path),
             netns: StoredId::new(netns.id(), self.locator.boot()),
             ips: ips.to_vec(),

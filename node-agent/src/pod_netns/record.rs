@@ -20,6 +20,9 @@ pub struct Record {
     pub container_id: String,
     /// The interface that was made.
     pub ifname: String,
+    /// The network that it belongs to, where the plugin has told.
+    #[serde(default)]
+    pub network: Option<String>,
     /// Where the namespace could be opened.
     #[serde(default)]
     pub path: Option<PathBuf>,

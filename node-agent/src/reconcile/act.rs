@@ -53,6 +53,7 @@ impl Reconciler {
             Action::Look => self.look(uid, held).await,
             Action::Capture(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
+                self.let_probes_through(uid, options).await;
                 let captured = effects.capture(&facts, &netns, options).await;
                 if let Err(EffectError::LeftBehind(_)) = captured {
                     self.becomes(uid, Outcome::LeftBehind);
@@ -64,6 +65,7 @@ impl Reconciler {
             }
             Action::Repair(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
+                self.let_probes_through(uid, options).await;
                 effects.repair(&facts, &netns, options).await?;
                 self.replaced(&facts, held, netns, options).await
             }
@@ -88,6 +90,13 @@ impl Reconciler {
         }
     }
 
+    /// The node's own probes reach the pod, at the ports that its rules exempt. Before its
+    /// rules stand: until then, the source of a probe means nothing to the pod.
+    pub(super) async fn let_probes_through(&self, uid: &PodUid, options: &capture::Options) {
+        let ips = self.table().addresses(uid);
+        self.inner.effects.host.exempt(uid, &ips, &options.probes.ports).await;
+    }
+
     pub(super) async fn subject(
         &self,
         uid: &PodUid,
@@ -103,6 +112,9 @@ impl Reconciler {
         let wanted = self.options(uid);
         let found = self.inner.effects.look(&facts, &netns, &wanted).await?;
         let captured = found != Found::Nothing;
+        if captured {
+            self.let_probes_through(uid, &wanted).await;
+        }
         *held = captured.then_some(netns);
         let outcome = match found {
             Found::Nothing => Outcome::FoundNothing,

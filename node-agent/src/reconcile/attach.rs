@@ -36,6 +36,8 @@ pub struct Attach {
     pub container_id: String,
     /// The interface.
     pub ifname: String,
+    /// The network that it belongs to.
+    pub network: Option<String>,
     /// Where the namespace can be opened later.
     pub path: Option<PathBuf>,
     /// The pod's addresses.
@@ -150,7 +152,7 @@ impl Reconciler {
         let pod = || facts.name.clone();
         let failed = |source| AttachError::Effect { pod: pod(), source };
         self.remember(facts, attach).await.map_err(|error| failed(error.into()))?;
-        let wanted = self.table().wanted(&facts.uid, &self.inner.settings);
+        let wanted = self.table().wanted(&facts.uid, &self.settings());
         let wanted = wanted.unwrap_or(Enrollment::Skip(Reason::NamespaceUnknown));
         let options = match wanted {
             Enrollment::Capture(options) => options,
@@ -180,6 +182,7 @@ impl Reconciler {
         abandoned: &CancellationToken,
     ) -> Result<(), EffectError> {
         let effects = &self.inner.effects;
+        self.let_probes_through(&facts.uid, options).await;
         // Asked again for a pod that is captured: what is in place stays in place.
         if self.table().get(&facts.uid).is_some_and(|pod| pod.state == State::Captured) {
             return effects.repair(facts, netns, options).await;
@@ -201,6 +204,7 @@ impl Reconciler {
         let outside = self.table().get(uid).is_some_and(|pod| pod.state == State::Outside);
         if outside && held.take().is_some() {
             self.inner.effects.observer.forget(uid);
+            self.inner.effects.host.release(uid);
             self.inner.effects.link.del(uid).await?;
         }
         Ok(())
@@ -215,6 +219,7 @@ impl Reconciler {
             name: facts.name.clone(),
             container_id: attach.container_id.clone(),
             ifname: attach.ifname.clone(),
+            network: attach.network.clone(),
             path: attach.path.clone(),
             netns: StoredId::new(attach.netns.id(), effects.locator.boot()),
             ips: attach.ips.clone(),
@@ -230,6 +235,7 @@ impl Reconciler {
         if let Err(error) = self.inner.effects.store.forget(uid, container_id).await {
             tracing::warn!(%uid, %error, "record of a pod that was not let in stays");
         }
+        self.inner.effects.host.release(uid);
         self.change(|table| table.forgotten(uid));
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use netns::PodNetns;
 
+use super::collect::LetGoError;
 use super::pod::State;
 use super::run::Reconciler;
 use crate::enrollment::{Enrollment, Reason};
@@ -67,18 +68,15 @@ impl Reconciler {
         let Some(record) = self.inner.effects.store.find(container_id, ifname).await else {
             return;
         };
-        let uid = record.uid;
-        self.change(|table| table.end(&uid));
-        self.wake(&uid);
-        // A pod that the table does not know has nothing to be ended but its record.
-        let ended = || self.table().get(&uid).is_none_or(|pod| !pod.ending);
-        let mut changes = self.changes();
-        let wait = async { drop(changes.wait_for(|_| ended()).await) };
-        if tokio::time::timeout(DEL_PATIENCE, wait).await.is_err() {
-            tracing::info!(pod = %record.name, %uid, "DEL answered before the pod was let go");
-        }
-        if let Err(error) = self.inner.effects.store.forget(&uid, container_id).await {
-            tracing::warn!(pod = %record.name, %uid, %error, "record of an ended pod stays");
+        let pod = record.name.clone();
+        match self.let_go(record, DEL_PATIENCE).await {
+            Ok(()) => {}
+            Err(error @ LetGoError::Underway { .. }) => {
+                tracing::info!(%pod, %container_id, %error, "DEL is answered all the same");
+            }
+            Err(error) => {
+                tracing::warn!(%pod, %container_id, %error, "record of an ended pod stays");
+            }
         }
     }
 
@@ -101,7 +99,7 @@ impl Reconciler {
         let uid = record.uid;
         let slot = self.slot(&uid);
         let _turn = slot.held.lock().await;
-        let wanted = self.table().wanted(&uid, &self.inner.settings);
+        let wanted = self.table().wanted(&uid, &self.settings());
         let pod = self.table().get(&uid).map(|pod| (pod.state, pod.applied.clone()));
         let not_captured = |reason: String| CheckError::NotCaptured { pod: name.clone(), reason };
         let options = match (pod, wanted) {

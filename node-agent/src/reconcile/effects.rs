@@ -10,7 +10,7 @@ use crate::facts::{PodFacts, PodUid};
 use crate::kube::{KubeApi, KubeError};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Located, Locator, NotFound, Sought, Store, StoreError};
-use crate::rules::{Rules, RulesError};
+use crate::rules::{HostProbes, Rules, RulesError};
 use crate::ztunnel_link::{Ack, LinkError, Workload, ZtunnelLink};
 
 /// Which step failed.
@@ -55,6 +55,8 @@ pub enum EffectError {
 pub struct Effects {
     /// Rules in pods.
     pub rules: Rules,
+    /// What the host does for probes.
+    pub host: HostProbes,
     /// ztunnel.
     pub link: ZtunnelLink,
     /// What the kernel says about captured pods.
@@ -172,6 +174,10 @@ impl Effects {
         if let Err(error) = self.link.del(uid).await {
             tracing::error!(%uid, %error, "cannot make ztunnel let go of a failed capture");
         }
+        // What is left of the capture must not keep probes out.
+        if undone == Undone::Wholly {
+            self.host.release(uid);
+        }
         undone
     }
 
@@ -201,7 +207,9 @@ impl Effects {
         // ztunnel closes its ends by itself; what it leaves is ended after it.
         self.link.del(uid).await?;
         self.rules.end_connections(netns).await?;
-        Ok(self.rules.remove(netns).await?)
+        self.rules.remove(netns).await?;
+        self.host.release(uid);
+        Ok(())
     }
 
     /// The pod ends. Its rules end with its namespace.
@@ -212,6 +220,7 @@ impl Effects {
     ) -> Result<(), EffectError> {
         // Its sockets would keep the namespace alive.
         self.observer.forget(uid);
+        self.host.release(uid);
         let stored = match container_id {
             Some(container_id) => self.store.forget(uid, container_id).await,
             None => Ok(()),

@@ -10,6 +10,7 @@
 mod act;
 mod attach;
 mod check;
+mod collect;
 mod effects;
 mod flaps;
 mod inspect;
@@ -27,6 +28,7 @@ mod tend;
 
 pub use attach::{Attach, AttachError, Attached};
 pub use check::{CheckError, Checked};
+pub use collect::{CollectError, Ready};
 pub use effects::{EffectError, Effects};
 pub use memory::{Memory, Remembered};
 pub use metrics::Metrics;
@@ -39,6 +41,8 @@ pub use table::{Fact, Table};
 mod model;
 #[cfg(test)]
 mod options_tests;
+#[cfg(test)]
+mod probes_tests;
 #[cfg(test)]
 mod random_tests;
 #[cfg(test)]

@@ -41,7 +41,7 @@ impl Reconciler {
     pub(super) fn mark_older(&self, uid: &PodUid) -> Option<Duration> {
         let mut table = self.table();
         let pod = table.get_mut(uid)?;
-        let older = pod.wishes.older(self.inner.settings.older);
+        let older = pod.wishes.older(self.settings().older);
         let left = pod.aging.and_then(|aging| left(aging, older, SystemTime::now()));
         pod.older_due = left == Some(Duration::ZERO);
         left

@@ -74,6 +74,7 @@ impl Reconciler {
         self.put_right(&facts, &netns, options).await?;
         // What ztunnel has to say about it must not keep the rules from being looked at.
         self.becomes(uid, Outcome::InPlace(options.clone()));
+        self.let_probes_through(uid, options).await;
         let served = tokio::select! {
             served = self.inner.effects.keep_served(&facts, &netns, options) => served,
             // Due again already; ztunnel is asked again after that.
@@ -90,7 +91,7 @@ impl Reconciler {
     }
 
     fn is_wanted(&self, uid: &PodUid) -> bool {
-        let wanted = self.table().wanted(uid, &self.inner.settings);
+        let wanted = self.table().wanted(uid, &self.settings());
         matches!(wanted, Some(Enrollment::Capture(_)))
     }
 

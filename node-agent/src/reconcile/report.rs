@@ -41,7 +41,7 @@ impl Reconciler {
     pub(super) fn tell_mistakes(&self, uid: &PodUid) {
         let (mistakes, facts) = {
             let mut table = self.table();
-            let mistakes = table.untold(uid, &self.inner.settings);
+            let mistakes = table.untold(uid, &self.settings());
             (mistakes, table.get(uid).and_then(|pod| pod.facts.clone()))
         };
         let Some(facts) = facts else { return };

@@ -1,7 +1,8 @@
 //! The life of the reconciler: what it holds, how it starts, one task for each pod. The
 //! tasks themselves are in `tend`, their actions in `act`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub struct Reconciler {
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    pub(super) settings: Settings,
+    settings: Mutex<Arc<Settings>>,
     pub(super) effects: Effects,
     pub(super) pace: Pace,
     pub(super) metrics: Metrics,
@@ -78,7 +79,7 @@ impl Reconciler {
         let (changed, _) = watch::channel(0);
         let table = Table::recalling(effects.memory.found().clone(), settings.label_keys());
         let inner = Inner {
-            settings,
+            settings: Mutex::new(Arc::new(settings)),
             effects,
             pace,
             metrics,
@@ -144,8 +145,19 @@ impl Reconciler {
 
     /// What the operator decided.
     #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.inner.settings
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.inner.settings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Probes come from these addresses from now on: every pod's rules follow.
+    pub fn probe_from(&self, sources: &BTreeSet<IpAddr>) {
+        let mut settings = Settings::clone(&self.settings());
+        settings.options.probes.sources.clone_from(sources);
+        *self.inner.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        let known: Vec<_> = self.table().pods().map(|(uid, _)| uid.clone()).collect();
+        for uid in known {
+            self.wake(&uid);
+        }
     }
 
     /// Counts changes of the table.
@@ -243,18 +255,20 @@ impl Reconciler {
         let facts = self.facts(uid);
         if let Some(facts) = facts.filter(|facts| facts.annotations.redirection) {
             tracing::warn!(pod = %facts.name, %uid, %error, "captured pod is not found again yet");
-            let workload = workload(&facts, &self.options(uid));
+            let options = self.options(uid);
+            self.let_probes_through(uid, &options).await;
+            let workload = workload(&facts, &options);
             self.inner.effects.link.restore(uid, workload, None);
         }
     }
 
     pub(super) fn plan(&self, uid: &PodUid) -> Action {
         let ack = self.inner.effects.link.ack(uid);
-        self.table().plan(uid, &self.inner.settings, &ack)
+        self.table().plan(uid, &self.settings(), &ack)
     }
 
     pub(super) fn options(&self, uid: &PodUid) -> capture::Options {
-        self.table().options(uid, &self.inner.settings)
+        self.table().options(uid, &self.settings())
     }
 
     pub(super) fn facts(&self, uid: &PodUid) -> Option<PodFacts> {

@@ -1,13 +1,14 @@
 //! PURE. What the agent believes about every pod of its node.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
 
 use capture::Options;
 
 use super::memory::Remembered;
 use super::plan::{Action, plan};
 use super::pod::{Attachment, Pod, State};
-use crate::enrollment::{Enrollment, Labels, Mistake, Reason, Settings, enrollment};
+use crate::enrollment::{self, Enrollment, Labels, Mistake, Reason, Settings, enrollment};
 use crate::facts::{NamespaceFacts, PodFacts, PodUid};
 use crate::ztunnel_link::Ack;
 
@@ -220,8 +221,22 @@ impl Table {
     /// The rules of the pod, if it is captured.
     #[must_use]
     pub fn options(&self, uid: &PodUid, settings: &Settings) -> Options {
-        let wishes = self.pods.get(uid).map(|pod| &pod.wishes);
-        wishes.map_or_else(|| settings.options.clone(), |own| own.options(&settings.options))
+        match self.pods.get(uid) {
+            Some(Pod { facts: Some(facts), wishes, .. }) => {
+                enrollment::options(facts, wishes, settings)
+            }
+            Some(Pod { wishes, .. }) => wishes.options(&settings.options),
+            None => settings.options.clone(),
+        }
+    }
+
+    /// All addresses of a pod that anybody has told.
+    #[must_use]
+    pub fn addresses(&self, uid: &PodUid) -> Vec<IpAddr> {
+        let pod = self.pods.get(uid);
+        let facts = pod.and_then(|pod| pod.facts.as_ref()).map(|facts| &facts.ips);
+        let attachment = pod.and_then(|pod| pod.attachment.as_ref()).map(|told| &told.ips);
+        facts.into_iter().chain(attachment).flatten().copied().collect()
     }
 
     /// Mistakes of a pod that belongs to the mesh, each once.

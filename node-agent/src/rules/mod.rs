@@ -13,6 +13,7 @@
 mod command;
 mod drift;
 mod flows;
+mod host;
 mod older;
 mod options;
 mod policy_route;
@@ -29,6 +30,9 @@ use tokio::sync::Mutex;
 
 pub use command::CommandError;
 pub use drift::{Drift, Kind, list};
+pub use host::{
+    HostProbes, LinkError, Metrics as HostMetrics, NodeAddresses, ProbeSource, Troubles,
+};
 pub use options::contract_options;
 pub use policy_route::{Missing, PolicyRouteError};
 
@@ -74,6 +78,12 @@ pub enum RulesError {
         step: &'static str,
         /// What differs.
         drifts: Vec<Drift>,
+    },
+    /// The same, of the host.
+    #[error("after loading its probe rules the host still differs: {}", host_drifts(.drifts))]
+    HostNotAsIntended {
+        /// What differs.
+        drifts: Vec<capture::HostDrift>,
     },
     /// Something of ours is still there.
     #[error("rules, policy rule or route are still in the pod after their removal")]
@@ -290,6 +300,10 @@ impl Rules {
 
 fn command(step: &'static str) -> impl FnOnce(CommandError) -> RulesError {
     move |source| RulesError::Command { step, source }
+}
+
+fn host_drifts(drifts: &[capture::HostDrift]) -> String {
+    drifts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -5,6 +5,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use capture::{Dns, Inbound, Options, Ports, Probes, Uncaptured};
 
+/// The source that the host gives to IPv4 probes, as in Istio's rules: link-local, so that
+/// nobody routes it.
+pub(super) const PROBE_SOURCE_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 7, 127);
+/// The same for IPv6, in a range of unique local addresses.
+pub(super) const PROBE_SOURCE_V6: Ipv6Addr =
+    Ipv6Addr::new(0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff);
+
 /// The rules of every captured pod, as far as the contract with ztunnel decides them.
 /// Name lookups stay direct: whether ztunnel answers them is a setting.
 #[must_use]
@@ -21,11 +28,7 @@ pub fn contract_options() -> Options {
         connmark: mark(zds::CONNMARK),
         dns: Dns::Off,
         probes: Probes {
-            sources: BTreeSet::from([
-                Ipv4Addr::new(169, 254, 7, 127).into(),
-                Ipv6Addr::new(0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff)
-                    .into(),
-            ]),
+            sources: [PROBE_SOURCE_V4.into(), PROBE_SOURCE_V6.into()].into(),
             ports: BTreeSet::new(),
         },
         in_skip: BTreeSet::new(),

@@ -8,7 +8,7 @@ mod node;
 mod plugin_call;
 mod scratch_pod;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,6 +46,7 @@ pub fn pod(name: &str) -> PodFacts {
         phase: Phase::Alive,
         terminating: false,
         ips: vec!["10.9.0.5".parse().expect("an address")],
+        probe_ports: BTreeSet::new(),
         annotations: Annotations::default(),
     }
 }

@@ -23,7 +23,7 @@ use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Places, Store};
 use crate::reconcile::{self, Effects, Memory, Pace, Reconciler, State};
-use crate::rules::Rules;
+use crate::rules::{HostMetrics, HostProbes, Rules};
 use crate::{plugin_server, ztunnel_link};
 
 /// One life of an agent.
@@ -31,6 +31,7 @@ pub struct Node {
     pub api: FakeApi,
     pub reconciler: Reconciler,
     pub link: ztunnel_link::ZtunnelLink,
+    pub host: HostProbes,
     pub registry: Registry,
     client: KubeApi,
     observer: Observer,
@@ -72,6 +73,10 @@ impl Node {
         let client = api.client(kube);
         let fence = Fence::new(4).unwrap();
         let link = ztunnel_link::ZtunnelLink::new(metrics.0, Opener::new(fence.clone()));
+        let rules = Rules::new(programs(), fence.clone(), Handle::current());
+        // A namespace of its own stands for the node's.
+        let place = PodNetns::scratch().unwrap();
+        let host = HostProbes::new(&rules, place, HostMetrics::default());
         let places = Places {
             runtime_sockets: vec![folder.join("cri.sock")],
             processes: folder.join("proc"),
@@ -79,7 +84,8 @@ impl Node {
         let finder = Finder::new(fence.clone(), &places).unwrap();
         let observer = Observer::new(fence.clone());
         let effects = Effects {
-            rules: Rules::new(programs(), fence.clone(), Handle::current()),
+            rules,
+            host: host.clone(),
             link: link.clone(),
             observer: observer.clone(),
             locator: finder.locator().clone(),
@@ -101,6 +107,7 @@ impl Node {
             api: api.clone(),
             reconciler,
             link,
+            host,
             registry,
             client,
             observer,
@@ -132,8 +139,11 @@ impl Node {
         let zds = ztunnel_link::Server::bind(&self.folder.join("ztunnel.sock")).unwrap();
         let (reconciler, link, stop) =
             (self.reconciler.clone(), self.link.clone(), self.stop.clone());
+        self.tasks.spawn(self.host.clone().keep(self.stop.clone()));
+        let host = self.host.clone();
         self.tasks.spawn(async move {
             if reconciler.start().await {
+                host.all_known();
                 let doorman = Doorman::new(HOLD, listeners::Metrics::default());
                 let unserved = || link.unserved();
                 let doorman = doorman.run(link.changes(), unserved, stop.clone());
@@ -179,6 +189,7 @@ impl Node {
             uid: Some(format!("uid-{name}")),
             container_id: format!("c-{name}"),
             ifname: "eth0".into(),
+            network: Some("lab".to_owned()),
             netns_path: Some(pod.path().display().to_string()),
             ips: vec![pod.ip],
         }

@@ -157,10 +157,10 @@ async fn root_namespace(world: &World) -> anyhow::Result<()> {
 }
 
 /// A PeerAuthentication as the cluster has it.
-struct Peer(String);
+pub(in crate::scenarios) struct Peer(String);
 
 impl Peer {
-    async fn create(
+    pub(in crate::scenarios) async fn create(
         world: &World,
         namespace: &str,
         name: &str,
@@ -183,7 +183,7 @@ impl Peer {
         Ok(())
     }
 
-    async fn delete(self, world: &World) -> anyhow::Result<()> {
+    pub(in crate::scenarios) async fn delete(self, world: &World) -> anyhow::Result<()> {
         Ok(world.lab.kube().delete(&self.0).await?)
     }
 }

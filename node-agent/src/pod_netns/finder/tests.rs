@@ -29,6 +29,7 @@ impl World {
             name: self.name.clone(),
             container_id: "told".into(),
             ifname: "eth0".into(),
+            network: None,
             path: Some(pod.path()),
             netns: StoredId::new(pod.netns().id(), self.finder.locator().boot()),
             ips: vec![pod.ip],

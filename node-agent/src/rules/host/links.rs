@@ -1,0 +1,168 @@
+//! Links, addresses and routes of one namespace, by netlink.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+
+use futures_util::TryStreamExt;
+use netns::{FenceError, NetnsError, PodNetns};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::{Handle, LinkUnspec, LinkVeth};
+use tokio::task::JoinHandle;
+
+use crate::inside::inside;
+use crate::rules::command::Runner;
+
+/// Which step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// No namespace.
+    #[error("make a namespace: {0}")]
+    Netns(#[from] NetnsError),
+    /// A namespace could not be entered.
+    #[error("open a route socket: {0}")]
+    Fence(#[from] FenceError),
+    /// No socket.
+    #[error("open a route socket: {0}")]
+    Socket(#[source] std::io::Error),
+    /// The kernel refused.
+    #[error("{step}: {source}")]
+    Netlink {
+        /// What was attempted.
+        step: &'static str,
+        /// The kernel's answer.
+        source: rtnetlink::Error,
+    },
+    /// A link that was just made is gone.
+    #[error("link {0} is gone as soon as it was made")]
+    Vanished(&'static str),
+}
+
+/// A route socket in a namespace; its task ends with it.
+pub(super) struct Links {
+    handle: Handle,
+    connection: JoinHandle<()>,
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Links {
+    pub(super) async fn open(runner: &Runner, netns: &PodNetns) -> Result<Self, LinkError> {
+        let runtime = runner.runtime().clone();
+        let job = move || {
+            let _reactor = runtime.enter();
+            rtnetlink::new_connection()
+        };
+        let opened = inside(runner.fence(), netns, job).await?;
+        let (connection, handle, _) = opened.map_err(LinkError::Socket)?;
+        Ok(Self { handle, connection: runner.runtime().spawn(connection) })
+    }
+
+    /// The addresses that the node's connections may come from. Those of the loopback range
+    /// and of single links stay there.
+    pub(super) async fn addresses(&self) -> Result<BTreeSet<IpAddr>, LinkError> {
+        let all = self.handle.address().get().execute();
+        let all: Vec<_> = all.try_collect().await.map_err(netlink("list addresses"))?;
+        Ok(all.iter().filter_map(own_address).filter(is_seen_by_pods).collect())
+    }
+
+    pub(super) async fn pair(&self, name: &str, peer: &str) -> Result<(), LinkError> {
+        let request = self.handle.link().add(LinkVeth::new(name, peer).build());
+        request.execute().await.map_err(netlink("make a link"))
+    }
+
+    pub(super) async fn give(&self, name: &'static str, netns: &PodNetns) -> Result<(), LinkError> {
+        let link = LinkUnspec::new_with_index(self.index(name).await?);
+        let change = link.setns_by_fd(netns.as_fd().as_raw_fd()).build();
+        let request = self.handle.link().change(change);
+        request.execute().await.map_err(netlink("move a link to its namespace"))
+    }
+
+    pub(super) async fn up(&self, index: u32) -> Result<(), LinkError> {
+        let change = LinkUnspec::new_with_index(index).up().build();
+        self.handle.link().change(change).execute().await.map_err(netlink("set a link up"))
+    }
+
+    /// Without duplicate detection, which takes a second and more.
+    pub(super) async fn address(
+        &self,
+        index: u32,
+        addr: IpAddr,
+        bits: u8,
+    ) -> Result<(), LinkError> {
+        let mut request = self.handle.address().add(index, addr, bits);
+        let header = &mut request.message_mut().header;
+        if addr.is_ipv6() {
+            header.flags |= AddressHeaderFlags::Nodad;
+        } else {
+            header.scope = AddressScope::Link;
+        }
+        request.execute().await.map_err(netlink("give an address to a link"))
+    }
+
+    pub(super) async fn route(&self, route: RouteMessage) -> Result<(), LinkError> {
+        self.handle.route().add(route).execute().await.map_err(netlink("add a route"))
+    }
+
+    /// What is not there is deleted.
+    pub(super) async fn delete(&self, name: &'static str) -> Result<(), LinkError> {
+        match self.index(name).await {
+            Ok(index) => {
+                let request = self.handle.link().del(index);
+                request.execute().await.map_err(netlink("delete a link"))
+            }
+            Err(LinkError::Vanished(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn index(&self, name: &'static str) -> Result<u32, LinkError> {
+        const ENODEV: i32 = 19;
+        let mut found = self.handle.link().get().match_name(name.to_owned()).execute();
+        match found.try_next().await {
+            Ok(Some(link)) => Ok(link.header.index),
+            Ok(None) => Err(LinkError::Vanished(name)),
+            Err(rtnetlink::Error::NetlinkError(message))
+                if message.code.is_some_and(|code| code.get() == -ENODEV) =>
+            {
+                Err(LinkError::Vanished(name))
+            }
+            Err(source) => Err(netlink("look up a link")(source)),
+        }
+    }
+}
+
+fn netlink(step: &'static str) -> impl FnOnce(rtnetlink::Error) -> LinkError {
+    move |source| LinkError::Netlink { step, source }
+}
+
+/// The near end of a link with two.
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let of = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| {
+        message.attributes.iter().find_map(wanted)
+    };
+    let local = of(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| {
+        of(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
+}
+
+fn is_seen_by_pods(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_loopback(),
+        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+    }
+}
