@@ -345,7 +345,7 @@ impl World {
         let known = self.records.iter().find(|(_, known)| *known == container);
         let Some(uid) = known.map(|(uid, _)| uid.clone()) else { return };
         if let Some(agent) = &mut self.agent {
-            agent.table.end(&uid);
+            agent.table.end(&uid, container);
         }
     }
 }
