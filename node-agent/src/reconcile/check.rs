@@ -54,6 +54,10 @@ impl Reconciler {
         };
         let slot = self.slot(&uid);
         let mut held = slot.held.lock().await;
+        // It may have ended while its turn was waited for, and the pod have another sandbox.
+        if self.inner.effects.store.find(container_id, ifname).await.is_none() {
+            return;
+        }
         self.inner.effects.undo(&uid, netns).await;
         *held = None;
         self.detach(&uid, container_id).await;

@@ -103,7 +103,7 @@ impl Reconciler {
         patience: Duration,
     ) -> Result<(), LetGoError> {
         let Record { uid, name: pod, container_id, .. } = record;
-        self.change(|table| table.end(&uid));
+        self.change(|table| table.end(&uid, &container_id));
         self.wake(&uid);
         // A pod that the table does not know has nothing to be ended but its record.
         let ended = || self.table().get(&uid).is_none_or(|pod| !pod.ending);

@@ -7,6 +7,7 @@ use fastrand::Rng;
 use plugin_api::{Outcome, Verb};
 
 use super::Pace;
+use crate::facts::PodUid;
 use crate::testing::{FakeApi, FakeZtunnel, Node, ScratchPod, eventually};
 
 /// Lives, and random events in each.
@@ -159,6 +160,7 @@ impl Life {
         if self.ztunnel.is_none() {
             self.flip_ztunnel().await;
         }
+        self.nobody_is_left().await;
         let (Some(Sandbox { pod, name }), Some(ztunnel)) = (&self.sandbox, &self.ztunnel) else {
             return;
         };
@@ -175,6 +177,25 @@ impl Life {
             }
         })
         .await;
+    }
+}
+
+impl Life {
+    /// Nothing holds the namespace of a pod that has ended.
+    async fn nobody_is_left(&self) {
+        let (Some(node), Some(ztunnel)) = (&self.node, &self.ztunnel) else { return };
+        let now = self.sandbox.as_ref().map(|sandbox| sandbox.name.as_str());
+        for name in (1..=self.serial).map(|number| format!("web-{number}")) {
+            if Some(name.as_str()) == now {
+                continue;
+            }
+            let uid = PodUid(format!("uid-{name}"));
+            eventually(&format!("{name} is let go of, after {:?}", self.story), || async {
+                let watched = node.observer().known(&uid).is_some();
+                !watched && node.state(&name).is_none() && !ztunnel.serves(&uid.0)
+            })
+            .await;
+        }
     }
 }
 

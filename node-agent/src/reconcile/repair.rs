@@ -75,7 +75,11 @@ impl Reconciler {
         // What ztunnel has to say about it must not keep the rules from being looked at.
         self.becomes(uid, Outcome::InPlace(options.clone()));
         self.let_probes_through(uid, options).await;
-        let served = self.inner.effects.keep_served(&facts, &netns, options).await;
+        let served = tokio::select! {
+            served = self.inner.effects.keep_served(&facts, &netns, options) => served,
+            // Due again already; ztunnel is asked again after that.
+            () = self.alarmed(uid) => return Ok(()),
+        };
         // One that leaves is not kept for what ztunnel cannot do.
         if served.is_err() && self.is_wanted(uid) {
             if let Some(pod) = self.table().get_mut(uid) {

@@ -183,11 +183,13 @@ impl Table {
         pod.attachment.get_or_insert(attachment);
     }
 
-    /// The pod's sandbox goes away.
-    pub fn end(&mut self, uid: &PodUid) {
-        if let Some(pod) = self.pods.get_mut(uid) {
-            pod.ending = true;
-        }
+    /// This sandbox of the pod goes away. That of another one may be told late, when the next
+    /// is being made.
+    pub fn end(&mut self, uid: &PodUid, container_id: &str) {
+        let Some(pod) = self.pods.get_mut(uid) else { return };
+        // Of one that was only found nobody knows which it is.
+        let own = |id: &str| id.is_empty() || id == container_id;
+        pod.ending |= pod.attachment.as_ref().is_none_or(|its| own(&its.container_id));
     }
 
     /// Nothing of the pod's sandbox is kept any more. A pod that the API still shows may

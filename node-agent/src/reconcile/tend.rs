@@ -73,7 +73,7 @@ impl Reconciler {
     }
 
     /// Until the kernel has news about the pod that are not good. Others do not end a pause.
-    async fn alarmed(&self, uid: &PodUid) {
+    pub(super) async fn alarmed(&self, uid: &PodUid) {
         loop {
             self.inner.effects.observer.noticed(uid).await;
             if self.glance(uid).is_some() {

@@ -66,15 +66,31 @@ pub(super) fn older(sockets: &Sockets, options: &Options) -> Vec<Ends> {
             || ztunnel.contains(&other);
         !within
             && !redirected.contains(&ends.local)
-            && !excluded(&ends, sockets.accepting.contains(&ends.local.port()), options)
+            && !excluded(&ends, sockets.origin(&ends), options)
     };
     sockets.applications.iter().filter(|ends| is_older(ends)).copied().collect()
 }
 
+/// Who opened a connection of an application's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The application.
+    Dialled,
+    /// Its peer.
+    Accepted,
+}
+
+impl Sockets {
+    fn origin(&self, ends: &Ends) -> Origin {
+        let accepted = self.accepting.contains(&ends.local.port());
+        if accepted { Origin::Accepted } else { Origin::Dialled }
+    }
+}
+
 /// Whether a new connection like this one would be direct, too.
-fn excluded(ends: &Ends, accepted: bool, options: &Options) -> bool {
+fn excluded(ends: &Ends, origin: Origin, options: &Options) -> bool {
     let Ends { local, peer } = ends;
-    if !accepted {
+    if origin == Origin::Dialled {
         return options.out_skip.iter().any(|range| range.contains(peer.port()))
             || options.out_skip_cidrs.iter().any(|network| network.contains(peer.ip()));
     }

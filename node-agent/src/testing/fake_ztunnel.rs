@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use netns::PodNetns;
 use tokio::task::JoinHandle;
@@ -11,6 +12,9 @@ use zds::{
     Ack, Carries, FEATURE_LISTENERS, FEATURE_LOOKUPS, GiveBack, GivenListener, Hello, Lookups,
     Request, Version, WorkloadResponse, workload_response::Payload,
 };
+
+/// How often one that is silent asks whether it still is.
+const SOON: Duration = Duration::from_millis(10);
 
 /// What a ztunnel was told.
 #[derive(Debug, Default)]
@@ -25,6 +29,8 @@ pub struct Told {
     pub lookups: BTreeMap<String, Lookups>,
     /// Set from outside: from now on it refuses every add.
     pub refuses: bool,
+    /// Set from outside: it reads, and answers when it is no longer set.
+    pub is_silent: bool,
 }
 
 /// One connected ztunnel; gone when dropped.
@@ -72,6 +78,9 @@ impl FakeZtunnel {
                 let request = zds::decode_request(&packet.bytes, packet.fds).unwrap();
                 let Answer { ack, fds } =
                     note(&mut notes.lock().unwrap(), request, refuse.as_deref());
+                while notes.lock().unwrap().is_silent {
+                    tokio::time::sleep(SOON).await;
+                }
                 let ack = Some(Payload::Ack(ack));
                 let answer = zds::encode(&WorkloadResponse { payload: ack }).unwrap();
                 let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();

@@ -98,6 +98,7 @@ impl World {
             }
             Action::Repair(options) => {
                 let container = self.found(uid)?;
+                self.keep_closed(uid, &container)?;
                 self.repair(uid, &container, &options)?;
                 self.becomes(uid, Outcome::InPlace(options))
             }
@@ -141,7 +142,8 @@ impl World {
             return Err(Fault::Failed);
         }
         let container = self.found(uid)?;
-        let wanted = self.settings.options.clone();
+        let settings = self.settings.clone();
+        let wanted = self.agent()?.table.options(uid, &settings);
         let rules = self.sandboxes.get(&container).map(|sandbox| sandbox.rules.clone());
         let outcome = match rules {
             None | Some(Rules::None) => Outcome::FoundNothing,
@@ -199,12 +201,27 @@ impl World {
         self.step()
     }
 
+    /// A failure does not end the repair that it stands before.
+    fn keep_closed(&mut self, uid: &PodUid, container: &Container) -> Result<(), Fault> {
+        let pod = self.agent()?.table.get(uid).filter(|pod| pod.state == State::Captured);
+        let Some(options) = pod.and_then(|pod| pod.applied.clone()) else { return Ok(()) };
+        match self.put_right(container, &options) {
+            Err(Fault::Died) => Err(Fault::Died),
+            _ => Ok(()),
+        }
+    }
+
+    fn put_right(&mut self, container: &Container, options: &Options) -> Result<(), Fault> {
+        let wanted = Rules::Capture(options.clone());
+        match self.sandboxes.get(container) {
+            Some(sandbox) if sandbox.rules != wanted => self.write(container, wanted),
+            _ => Ok(()),
+        }
+    }
+
     fn verify(&mut self, uid: &PodUid, options: &Options) -> Result<(), Fault> {
         let container = self.found(uid)?;
-        let wanted = Rules::Capture(options.clone());
-        if self.sandboxes.get(&container).is_some_and(|sandbox| sandbox.rules != wanted) {
-            self.write(&container, wanted)?;
-        }
+        self.put_right(&container, options)?;
         self.becomes(uid, Outcome::InPlace(options.clone()))?;
         if self.agent()?.roster.get(uid) != Some(&container) {
             self.serve(uid, &container)?;
@@ -328,7 +345,7 @@ impl World {
         let known = self.records.iter().find(|(_, known)| *known == container);
         let Some(uid) = known.map(|(uid, _)| uid.clone()) else { return };
         if let Some(agent) = &mut self.agent {
-            agent.table.end(&uid);
+            agent.table.end(&uid, container);
         }
     }
 }

@@ -57,7 +57,8 @@ impl World {
         let container = self.sandbox_of(uid).cloned().unwrap_or_default();
         let rules = &self.sandboxes[&container].rules;
         let served = self.ztunnel.as_ref().and_then(|served| served.get(uid));
-        let wanted = enrollment(facts, &Wishes::default(), Some(&self.namespace), &self.settings);
+        let (wishes, _) = Wishes::default().hear(&facts.options);
+        let wanted = enrollment(facts, &wishes, Some(&self.namespace), &self.settings);
         let wrong = match wanted {
             // A pod that is being deleted stays as it is.
             Enrollment::Skip(Reason::Terminating) => None,

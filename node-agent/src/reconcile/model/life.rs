@@ -1,6 +1,7 @@
 //! What happens to pods, processes and rules, and how it all comes to rest.
 
 use super::{Fault, Rules, Sandbox, World};
+use crate::enrollment::Key;
 use crate::facts::PodUid;
 use crate::reconcile::{Action, Fact, State};
 use crate::testing::pod;
@@ -12,7 +13,7 @@ const PATIENCE: usize = 400;
 
 impl World {
     pub(super) fn something_happens(&mut self) {
-        match self.rng.u8(..36) {
+        match self.rng.u8(..38) {
             0..3 => self.create_pod(),
             3..6 => self.start_sandbox(),
             6..8 => self.start_unseen(),
@@ -38,6 +39,10 @@ impl World {
             23 => self.flip_ztunnel(),
             24 => self.damage(),
             25 => self.glance(),
+            26..28 => {
+                self.flip_option();
+                self.deliver();
+            }
             _ => {
                 let known = self.known();
                 if let Some(uid) = any(&mut self.rng, known) {
@@ -147,6 +152,15 @@ impl World {
         self.tell(format!("{} is labelled {mode:?}", uid.0));
         let facts = self.pods.get_mut(&uid).unwrap();
         facts.dataplane_mode = mode;
+        self.news.push_back(Fact::Pod(facts.clone()));
+    }
+
+    fn flip_option(&mut self) {
+        let Some(uid) = self.any_pod() else { return };
+        let text = ["", "22", "22,80"][self.rng.usize(..3)];
+        self.tell(format!("{} excludes {text:?}", uid.0));
+        let facts = self.pods.get_mut(&uid).unwrap();
+        facts.options = [(Key::ExcludeOutboundPorts, text.to_owned())].into();
         self.news.push_back(Fact::Pod(facts.clone()));
     }
 

@@ -1,5 +1,5 @@
 //! The pure core in a world that it cannot rely on: random interleavings of ADD, DEL, label
-//! flips, restarts, relists, damage and failures at every step. The table and the plan are
+//! and option flips, restarts, relists, damage and failures at every step. The table and the plan are
 //! the real ones; the steps of an action stand here in the order in which `effects` has
 //! them, and any of them may fail, or be the agent's last.
 

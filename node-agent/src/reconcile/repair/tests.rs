@@ -250,6 +250,29 @@ async fn other_options_that_wait_for_a_ztunnel_do_not_keep_the_rules_from_being_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ztunnel_that_takes_its_time_does_not_keep_the_rules_from_being_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    let (api, pod) = (FakeApi::new(), ScratchPod::new());
+    api.add_pod("web", Some("10.9.0.5"));
+    api.label("web", Some("ambient"));
+    let node = Node::start_at(folder.path(), &api, DEAF).await;
+    let binds_itself = node.ztunnel(None).await;
+    assert_eq!(node.call(Verb::Add, "web", &pod).await, Outcome::Captured);
+    drop(binds_itself);
+    let next = node.taking_ztunnel(Arc::default()).await;
+    // The agent opens listeners for it as soon as it looks at the pod.
+    next.told.lock().unwrap().is_silent = true;
+    let before = next.lines().len();
+    api.annotate("web", "sluice.dev/older-connections", "reset");
+    eventually("it is asked", || async { next.lines().len() > before }).await;
+    pod.run("nft flush ruleset");
+    eventually("the rules are back", || async { is_redirected(&pod) }).await;
+    assert!(node.is_live(), "it has not answered, and nobody has given it up");
+    next.told.lock().unwrap().is_silent = false;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_add_that_fails_of_a_captured_pod_leaves_it_to_its_del() {
     let folder = tempfile::tempdir().unwrap();
     let Captured { node, ztunnel, pod, .. } = captured(folder.path(), DEAF).await;

@@ -74,6 +74,18 @@ fn place(names: &[&str], name: &str) -> usize {
 }
 
 #[test]
+fn a_del_that_comes_late_does_not_end_the_next_sandbox() {
+    let mut table = listed(&["web"]);
+    let uid = pod("web").uid;
+    table.attach(&uid, pod("web"), attachment("c1"));
+    table.attach(&uid, pod("web"), attachment("c2"));
+    table.end(&uid, "c1");
+    assert!(!table.get(&uid).unwrap().ending);
+    table.end(&uid, "c2");
+    assert!(table.get(&uid).unwrap().ending);
+}
+
+#[test]
 fn a_pod_that_is_gone_is_not_let_in_again() {
     let mut table = listed(&["web"]);
     let uid = pod("web").uid;
@@ -168,7 +180,7 @@ fn a_new_sandbox_starts_outside_and_the_same_one_stays_where_it_is() {
     table.get_mut(&uid).unwrap().state = State::Captured;
     table.attach(&uid, pod("a"), attachment("c1"));
     assert_eq!(table.get(&uid).unwrap().state, State::Captured);
-    table.end(&uid);
+    table.end(&uid, "c1");
     table.attach(&uid, pod("a"), attachment("c2"));
     let pod = table.get(&uid).unwrap();
     assert_eq!((pod.state, pod.ending), (State::Outside, false));
@@ -179,7 +191,7 @@ fn a_forgotten_pod_stays_while_the_api_shows_it() {
     let mut table = listed(&["a"]);
     let uid = pod("a").uid;
     table.attach(&uid, pod("a"), attachment("c1"));
-    table.end(&uid);
+    table.end(&uid, "c1");
     table.forgotten(&uid);
     let left = table.get(&uid).unwrap();
     assert!(left.attachment.is_none() && !left.ending && left.facts.is_some());
