@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lab::{Conversation, Pod};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::load;
 use crate::observe::{self, Seen, exchange, until};
@@ -14,6 +14,8 @@ use crate::world::{APP_PORT, Couple, World};
 use super::lookups::{DNS_CAPTURE, query};
 use super::services::Service;
 
+/// As resolvers do.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 const INBOUND_PORTS: &str = "sluice.dev/exclude-inbound-ports";
 const OUTBOUND_PORTS: &str = "sluice.dev/exclude-outbound-ports";
 const OUTBOUND_CIDRS: &str = "sluice.dev/exclude-outbound-cidrs";
@@ -207,10 +209,11 @@ async fn lookups_toggle(world: &World) -> anyhow::Result<()> {
     let service = Service::create(world, "toggled", json!({})).await?;
     let name = "shop.toggled.svc.cluster.local";
     let (resolver, question) = (pods.server.addr(53), query(name, service.addresses[0]));
-    let asked = || async { pods.client.ask(resolver, &question).await };
+    // One that is on its way as the rules change may be lost: resolvers ask again.
+    let asked = async || timeout(ASK_AGAIN, pods.client.ask(resolver, &question)).await.ok()?.ok();
     let by_ztunnel = |answer: &[u8]| answer.get(2).is_some_and(|flags| flags & 0x80 != 0);
     let until = async |what: &str, ztunnels: bool| {
-        let seen = || async { asked().await.ok().filter(|it| by_ztunnel(it) == ztunnels) };
+        let seen = || async { asked().await.filter(|it| by_ztunnel(it) == ztunnels) };
         lab::eventually(what, world.patience, seen).await.map(drop)
     };
     until("an answer of the resolver's", false).await?;

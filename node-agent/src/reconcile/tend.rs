@@ -98,6 +98,9 @@ impl Reconciler {
         tending.note(self.state(uid));
         let action = self.plan(uid);
         match &action {
+            // Whoever has looked meanwhile has taken the kernel's news in: a pod rests after a
+            // look that shows nothing.
+            Action::Idle if self.glance(uid).is_some() => return Next::Now,
             Action::Idle => {
                 let look = interval.saturating_sub(tending.looked.elapsed());
                 return Next::After(
