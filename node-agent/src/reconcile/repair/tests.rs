@@ -259,6 +259,7 @@ async fn a_ztunnel_that_takes_its_time_does_not_keep_the_rules_from_being_repair
     let binds_itself = node.ztunnel(None).await;
     assert_eq!(node.call(Verb::Add, "web", &pod).await, Outcome::Captured);
     drop(binds_itself);
+    eventually("no ztunnel is connected", || async { !node.is_live() }).await;
     let next = node.taking_ztunnel(Arc::default()).await;
     // The agent opens listeners for it as soon as it looks at the pod.
     next.told.lock().unwrap().is_silent = true;
