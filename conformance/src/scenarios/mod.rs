@@ -19,7 +19,6 @@ mod probes;
 mod repairs;
 mod restarts;
 mod services;
-mod under_load;
 
 use lab::Family;
 
@@ -51,7 +50,6 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(api_away::scenarios());
     v4.extend(lookups::scenarios());
     v4.extend(leaving::scenarios());
-    v4.extend(under_load::scenarios());
     v4.extend(odd_pods::scenarios());
     v4.extend(bad_input::scenarios());
     v4.extend(probes::rules::scenarios());
