@@ -146,7 +146,7 @@ async fn full(ward: &Ward, report: &mut Report) -> anyhow::Result<()> {
         "s",
     );
     idle(ward, before, report).await?;
-    repairs(ward, &crowd, report)?;
+    repairs(ward, &crowd, report).await?;
     crowd.disperse(&ward.lab).await
 }
 
@@ -174,9 +174,13 @@ async fn idle(ward: &Ward, before: Holds, report: &mut Report) -> anyhow::Result
 }
 
 /// Flushes one pod's rules after the other: how long each was open.
-fn repairs(ward: &Ward, crowd: &Crowd, report: &mut Report) -> anyhow::Result<()> {
-    let broken = crowd.members.iter().take(BROKEN);
-    let took = broken.map(|member| repair(ward, member)).collect::<anyhow::Result<Vec<_>>>()?;
+async fn repairs(ward: &Ward, crowd: &Crowd, report: &mut Report) -> anyhow::Result<()> {
+    let mut took = Vec::new();
+    for member in crowd.members.iter().take(BROKEN) {
+        took.push(repair(ward, member)?);
+        // What was asked of this program meanwhile.
+        tokio::task::yield_now().await;
+    }
     spread(report, "rules flushed until they are back", took);
     Ok(())
 }
