@@ -138,6 +138,12 @@ impl Suite {
                 if let Err(error) = keep_evidence(world, &folder).await {
                     println!("     evidence is incomplete: {error:#}");
                 }
+                // One failure is to be one failure.
+                match world.lab.restore_mesh().await {
+                    Ok(helped) if helped.is_empty() => {}
+                    Ok(helped) => println!("     started again: {}", helped.join(", ")),
+                    Err(error) => println!("     the mesh is not as at the start: {error}"),
+                }
             }
         }
         if let Err(error) = world.clear().await {

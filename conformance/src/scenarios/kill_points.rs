@@ -57,16 +57,16 @@ async fn dies(
         ended = ended => ended?.map(|()| false)?,
     };
     point.end().await;
-    // It may have died of what it did after its work.
-    let is_dead = was_struck || agent.pid().await.is_none();
-    if is_dead {
-        succeed(agent).await?;
-    }
+    succeed(agent).await?;
     Ok(was_struck)
 }
 
-/// The next agent takes over from the dead one.
+/// The next agent takes over from one that is dead, or dying of what it did after its work:
+/// who is, does not answer.
 async fn succeed(agent: &Part) -> anyhow::Result<()> {
+    if agent.is_ready().await {
+        return Ok(());
+    }
     agent.kill().await?;
     agent.start().await?;
     Ok(agent.ready().await?)
@@ -97,6 +97,7 @@ async fn of_add(world: &World) -> anyhow::Result<()> {
             }
         };
         point.end().await;
+        succeed(agent).await?;
         let residue = observe::residue(&client).await?;
         expect("rules when the pod starts", residue, |text| text.contains("redirect to :15001"))?;
         world.until_redirection(&client, Some("enabled")).await?;

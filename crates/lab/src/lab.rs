@@ -169,6 +169,31 @@ impl Lab {
         Ok(())
     }
 
+    /// Whatever has happened to agents and ztunnels: those that every node runs from the start
+    /// run and are ready, no others do. Gives the names of those that had to be helped.
+    ///
+    /// # Errors
+    /// [`MeshError`]
+    pub async fn restore_mesh(&self) -> Result<Vec<String>, MeshError> {
+        let usual = self.parts();
+        let mut helped = Vec::new();
+        for part in self.nodes.iter().flat_map(Node::parts) {
+            let is_usual = usual.iter().any(|usual| std::ptr::eq(*usual, part));
+            if is_usual == part.pid().await.is_some() && (!is_usual || part.is_ready().await) {
+                continue;
+            }
+            helped.push(part.name().to_owned());
+            if part.was_started().await {
+                part.kill().await?;
+            }
+            if is_usual {
+                part.start().await?;
+            }
+        }
+        try_join_all(usual.iter().map(|part| part.ready())).await?;
+        Ok(helped)
+    }
+
     /// Runs a pod, as a kubelet does: objects, namespace, ADD, status.
     ///
     /// # Errors

@@ -138,6 +138,11 @@ impl Part {
         matches!(child.try_wait(), Ok(None)).then(|| child.id())?
     }
 
+    /// Whether it was started, and neither stopped nor killed since: it runs, or ended by itself.
+    pub(crate) async fn was_started(&self) -> bool {
+        self.child.lock().await.is_some()
+    }
+
     /// Starts it, without waiting for readiness.
     ///
     /// # Errors

@@ -111,3 +111,20 @@ async fn kubectl_sees_the_pods_of_the_lab() {
     assert!(ran.stdout.contains("web") && ran.stdout.contains("Running"), "{}", ran.stdout);
     assert!(lab.teardown().await.is_clean());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mesh_is_restored_from_whatever_a_story_has_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let lab = lab_with(folder.path(), SLEEP, SLEEP).await;
+    let node = lab.node(1);
+    let (agent, ztunnel) = (node.agent().unwrap(), node.ztunnel().unwrap());
+    agent.start().await.unwrap();
+    node.next_ztunnel().unwrap().start().await.unwrap();
+    let stuck = agent.pid().await.unwrap();
+    let error = lab.restore_mesh().await.unwrap_err();
+    assert!(matches!(error, MeshError::Part(PartError::NotReady { .. })), "{error}");
+    assert!(ztunnel.pid().await.is_some(), "it did not run");
+    assert_ne!(agent.pid().await, Some(stuck), "it ran and was not ready");
+    assert_eq!(node.next_ztunnel().unwrap().pid().await, None, "it is not always there");
+    assert!(lab.teardown().await.is_clean());
+}

@@ -263,8 +263,7 @@ async fn a_hundred_pods_of_one_name_after_each_other_are_each_captured_as_themse
         if life > 0 {
             api.delete_pod("web");
         }
-        api.add_pod_as("web", &uid, Some("10.9.0.5"));
-        api.label("web", Some("ambient"));
+        api.add_pod_as("web", &uid, Some("10.9.0.5"), Some("ambient"));
         let mut request = Node::request(Verb::Add, "web", &pod);
         (request.uid, request.container_id) = (Some(uid.clone()), format!("c-{life}"));
         assert_eq!(node.send(request.clone(), Some(pod.netns())).await, Outcome::Captured);

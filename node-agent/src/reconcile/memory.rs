@@ -107,11 +107,13 @@ impl Memory {
     /// The system's answer.
     pub async fn write(
         &self,
-        pods: impl FnOnce() -> BTreeMap<PodUid, Remembered>,
+        news: impl FnOnce() -> Option<BTreeMap<PodUid, Remembered>>,
     ) -> io::Result<()> {
-        // What is written is gathered within, so that the last one to write knows most.
+        // What is written is gathered within: the last one to write knows most, and who finds
+        // no news knows that they are written.
         let _turn = self.written.lock().await;
-        let bytes = serde_json::to_vec(&File { version: VERSION, pods: pods() })?;
+        let Some(pods) = news() else { return Ok(()) };
+        let bytes = serde_json::to_vec(&File { version: VERSION, pods })?;
         let fresh = self.path.with_extension("json.new");
         let mut options = tokio::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
@@ -158,8 +160,9 @@ mod tests {
         before.aging = Some(Aging { since, passes: 1 });
         let uid = PodUid("uid-web".into());
         let memory = Memory::open(&path).await;
-        let left = || [(uid.clone(), Remembered::of(&before).unwrap())].into();
+        let left = || Some([(uid.clone(), Remembered::of(&before).unwrap())].into());
         memory.write(left).await.unwrap();
+        memory.write(|| None).await.unwrap();
 
         let memory = Memory::open(&path).await;
         let mut after = memory.found()[&uid].clone().pod();

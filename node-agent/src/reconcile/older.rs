@@ -70,10 +70,11 @@ impl Reconciler {
 
     /// Leaves to the next life of the agent what it cannot find out by itself.
     pub(super) async fn write_memory(&self) {
-        if !self.table().take_worth_remembering() {
-            return;
-        }
-        let written = self.inner.effects.memory.write(|| self.table().remembered()).await;
+        let news = || {
+            let mut table = self.table();
+            table.take_worth_remembering().then(|| table.remembered())
+        };
+        let written = self.inner.effects.memory.write(news).await;
         if let Err(error) = written {
             tracing::warn!(%error, "cannot write down what pods said before");
             self.table().worth_remembering();

@@ -94,9 +94,10 @@ impl Reconciler {
             self.glance(uid);
         }
         let older = self.mark_older(uid);
-        self.write_memory().await;
         tending.note(self.state(uid));
         let action = self.plan(uid);
+        // What it rests on is left to the next life before it shows in the kernel.
+        self.write_memory().await;
         match &action {
             // Whoever has looked meanwhile has taken the kernel's news in: a pod rests after a
             // look that shows nothing.

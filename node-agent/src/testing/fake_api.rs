@@ -95,12 +95,14 @@ impl FakeApi {
 
     /// Adds pod `shop/<name>` with UID `uid-<name>`.
     pub fn add_pod(&self, name: &str, ip: Option<&str>) {
-        self.add_pod_as(name, &format!("uid-{name}"), ip);
+        self.add_pod_as(name, &format!("uid-{name}"), ip, None);
     }
 
-    /// Like [`FakeApi::add_pod`], with any UID.
-    pub fn add_pod_as(&self, name: &str, uid: &str, ip: Option<&str>) {
-        let metadata = json!({"name": name, "namespace": "shop", "uid": uid});
+    /// Like [`FakeApi::add_pod`], with any UID, and labelled from the beginning.
+    pub fn add_pod_as(&self, name: &str, uid: &str, ip: Option<&str>, mode: Option<&str>) {
+        let labels: BTreeMap<_, _> =
+            mode.into_iter().map(|mode| ("istio.io/dataplane-mode", mode)).collect();
+        let metadata = json!({"name": name, "namespace": "shop", "uid": uid, "labels": labels});
         let status = json!({"phase": "Running", "podIP": ip});
         let spec = json!({"nodeName": "n1", "serviceAccountName": "clerk"});
         let pod = json!({"metadata": metadata, "spec": spec, "status": status});
