@@ -19,6 +19,7 @@ mod probes;
 mod repairs;
 mod restarts;
 mod services;
+mod under_load;
 
 use lab::Family;
 
@@ -44,6 +45,7 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(repairs::scenarios());
     v4.extend(restarts::scenarios());
     v4.extend(kill_points::scenarios());
+    v4.extend(under_load::scenarios());
     v4.extend(handover::scenarios());
     v4.extend(drain::scenarios());
     v4.extend(control_plane::scenarios());

@@ -1,6 +1,7 @@
 //! Connections that pass through a pod's in-pod proxy: how many are left, ending them,
 //! and what conntrack remembers of them.
 
+use std::io;
 use std::path::PathBuf;
 
 use capture::Options;
@@ -9,11 +10,16 @@ use zds::{CONNMARK, PACKET_MARK, port};
 
 use super::command::{CommandError, Runner};
 use super::older::{self, Ends, Sockets};
+use crate::inside::inside;
 
 /// A connection that carries bytes, in either direction.
 const ALIVE: [&str; 4] = ["state", "synchronized", "exclude", "time-wait"];
 /// Sockets that one filter names; the kernel takes a few hundred.
 const AT_ONCE: usize = 64;
+
+/// Names of the tables in the namespace of who reads.
+const LEGACY_TABLES: [&str; 2] =
+    ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
 
 /// Counts and ends connections of a pod.
 #[derive(Clone, Debug)]
@@ -93,6 +99,27 @@ impl Flows {
             &["-p", "udp", "--reply-port-src", &dns],
         ];
         self.forget_all(netns, &ours).await
+    }
+
+    /// Whether iptables of the old kind, which nft does not list, has a table in the pod. A
+    /// list that cannot be read is taken for one that has an entry.
+    pub(super) async fn are_tracked_for_iptables(&self, netns: &PodNetns) -> bool {
+        let is_used = || {
+            LEGACY_TABLES.iter().any(|path| match std::fs::read_to_string(path) {
+                Ok(tables) => !tables.trim().is_empty(),
+                // The kernel's module is not there, so neither are tables.
+                Err(error) => error.kind() != io::ErrorKind::NotFound,
+            })
+        };
+        inside(self.runner.fence(), netns, is_used).await.unwrap_or(true)
+    }
+
+    /// Makes conntrack forget all connections of the pod, whoever's.
+    pub(super) async fn forget_everything(&self, netns: &PodNetns) -> Result<(), CommandError> {
+        for family in ["ipv4", "ipv6"] {
+            self.conntrack(netns, &["-F", "-f", family]).await?.success()?;
+        }
+        Ok(())
     }
 
     async fn forget_all(&self, netns: &PodNetns, filters: &[&[&str]]) -> Result<(), CommandError> {

@@ -241,13 +241,31 @@ impl Rules {
 
     /// Removes everything of ours and looks that it is gone. Nothing there is fine.
     ///
+    /// The policy rule and route go last: as long as they are there, [`Rules::find`] sees
+    /// that a removal is not at its end.
+    ///
     /// # Errors
     /// Any [`RulesError`].
     pub async fn remove(&self, netns: &PodNetns) -> Result<(), RulesError> {
         self.load(netns, capture::removal()).await?;
+        self.forget_flows(netns).await?;
         PolicyRoute::open(&self.runner, netns).await?.remove().await?;
-        self.flows.forget(netns).await.map_err(command("forget the proxied connections"))?;
         if self.present(netns).await? { Err(RulesError::NotGone) } else { Ok(()) }
+    }
+
+    /// Without anybody's rules the kernel tracks no connections. Of those that live on it
+    /// keeps what it knew, and when rules come again takes a later connection between the
+    /// same ports for the old one: past the redirection, and then out of sight.
+    async fn forget_flows(&self, netns: &PodNetns) -> Result<(), RulesError> {
+        let tables = self.runner.run(netns, &self.programs.nft, &["list", "tables"], String::new());
+        let tables = tables.await.and_then(command::Output::success);
+        let bare = tables.map_err(command("list the pod's tables"))?.trim().is_empty();
+        let step = command("forget connections of the capture");
+        let tracked = self.flows.are_tracked_for_iptables(netns).await;
+        if bare && !tracked {
+            return self.flows.forget_everything(netns).await.map_err(step);
+        }
+        self.flows.forget(netns).await.map_err(step)
     }
 
     async fn load(&self, netns: &PodNetns, document: String) -> Result<(), RulesError> {

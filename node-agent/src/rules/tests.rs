@@ -123,6 +123,30 @@ async fn proxied_connections_are_counted_drained_and_ended() {
 }
 
 #[tokio::test]
+async fn a_direct_connection_is_forgotten_with_the_rules_and_remembered_for_those_of_others() {
+    for theirs in [None, Some("nft add table inet theirs")] {
+        let (rules, pod) = captured().await;
+        let excluded = Options { out_skip: [80.into()].into(), ..options() };
+        rules.apply(&pod.netns(), &excluded).await.unwrap();
+        let (app, _server) = pod.dial_elsewhere();
+        let known = || pod.run("conntrack -L -p tcp --dport 80").trim().to_owned();
+        assert!(known().contains("ESTABLISHED"), "{}", known());
+
+        theirs.map(|command| pod.run(command));
+        rules.remove(&pod.netns()).await.unwrap();
+        assert_eq!(known().is_empty(), theirs.is_none(), "{theirs:?}: {}", known());
+        drop(app);
+    }
+}
+
+#[tokio::test]
+async fn a_removal_that_ended_half_way_is_seen() {
+    let (rules, pod) = captured().await;
+    rules.load(&pod.netns(), capture::removal()).await.unwrap();
+    assert_eq!(rules.find(&pod.netns(), &options()).await.unwrap(), Found::Otherwise);
+}
+
+#[tokio::test]
 async fn a_namespace_whose_lo_is_down_is_an_error_that_says_so() {
     let (rules, netns) = (rules(), PodNetns::scratch().unwrap());
     let error = rules.apply(&netns, &options()).await.unwrap_err().to_string();
