@@ -10,13 +10,12 @@ use capture::Options;
 use netns::PodNetns;
 use zds::ListenerKind;
 
-use super::effects::{EffectError, Effects, workload};
+use super::effects::{EffectError, Effects};
 use super::flaps::Harm;
 use crate::facts::{PodFacts, PodUid};
 use crate::listeners::HeldListener;
 use crate::observe::{Author, ObserveError, Sight, Watch};
 use crate::rules::{Drift, Found, Kind, RulesError};
-use crate::ztunnel_link::LinkError;
 
 /// In what way a captured pod differs from what it should be.
 #[derive(Debug, Default)]
@@ -146,28 +145,22 @@ impl Effects {
         Ok(())
     }
 
-    /// What is in a pod of an earlier life of the agent. If it is captured, ztunnel is told:
-    /// it may have been restarted as well.
+    /// What is in a pod of an earlier life of the agent.
     pub(super) async fn look(
         &self,
-        facts: &PodFacts,
+        uid: &PodUid,
         netns: &PodNetns,
         options: &Options,
     ) -> Result<Found, EffectError> {
-        let seen = self.sight(&facts.uid, netns).await;
+        let seen = self.sight(uid, netns).await;
         let found = self.rules.find(netns, options).await?;
         if let (Found::AsWanted, Some((watch, sight))) = (found, seen) {
             watch.accept(sight, options);
         }
         if found == Found::Nothing {
-            self.observer.forget(&facts.uid);
-            return Ok(found);
+            self.observer.forget(uid);
         }
-        match self.link.add(&facts.uid, workload(facts, options), netns.clone()).await {
-            // It is on the roster now: the next ztunnel finds it in its snapshot.
-            Ok(()) | Err(LinkError::NoZtunnel) => Ok(found),
-            Err(error) => Err(error.into()),
-        }
+        Ok(found)
     }
 
     /// The pod's watch, and what it sees. A pod that cannot be watched is compared fully
