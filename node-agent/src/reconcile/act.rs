@@ -58,8 +58,9 @@ impl Reconciler {
                 if let Err(EffectError::LeftBehind(_)) = captured {
                     self.becomes(uid, Outcome::LeftBehind);
                 }
-                captured?;
+                let overtaken = captured?;
                 self.captured(&facts, held, netns, options);
+                self.overtaken(&facts, Some(overtaken));
                 self.age(uid);
                 Ok(())
             }
@@ -108,8 +109,9 @@ impl Reconciler {
         let unseen = self.table().get(uid).is_some_and(|pod| pod.attachment.is_none());
         let (facts, netns) = self.subject(uid, held).await?;
         let wanted = self.options(uid);
-        let found = self.inner.effects.look(uid, &netns, &wanted).await?;
+        let (found, overtaken) = self.inner.effects.look(uid, &netns, &wanted).await?;
         if found != Found::Nothing {
+            self.overtaken(&facts, Some(overtaken));
             return self.found_captured(&facts, held, netns, found).await;
         }
         *held = None;
@@ -164,7 +166,8 @@ impl Reconciler {
             effects.serve(facts, &netns, options).await
         };
         self.closed_while(uid, held, prepared).await?;
-        effects.apply_and_observe(uid, &netns, options).await?;
+        let overtaken = effects.apply_and_observe(uid, &netns, options).await?;
+        self.overtaken(facts, Some(overtaken));
         self.replaced(facts, held, netns, options).await
     }
 

@@ -187,12 +187,13 @@ impl Reconciler {
     ) -> Result<(), EffectError> {
         let effects = &self.inner.effects;
         self.let_probes_through(&facts.uid, options).await;
-        effects.capture(facts, &netns, options).await?;
+        let overtaken = effects.capture(facts, &netns, options).await?;
         if abandoned.is_cancelled() || self.inner.stop.is_cancelled() {
             effects.undo(&facts.uid, &netns).await;
             return Err(EffectError::Abandoned);
         }
         self.captured(facts, held, netns, options);
+        self.overtaken(facts, Some(overtaken));
         Ok(())
     }
 

@@ -101,20 +101,21 @@ impl Effects {
         Ok(found)
     }
 
-    /// Listen, redirect, observe. Leaves nothing behind when it fails.
+    /// Listen, redirect, observe: also which policy rules of others come before ours. Leaves
+    /// nothing behind when it fails.
     pub(super) async fn capture(
         &self,
         facts: &PodFacts,
         netns: &PodNetns,
         options: &Options,
-    ) -> Result<(), EffectError> {
+    ) -> Result<Vec<String>, EffectError> {
         let outcome = async {
             // Also when ztunnel serves the pod already: that may be in an earlier sandbox.
             self.link.add(&facts.uid, workload(facts, options), netns.clone()).await?;
             self.apply_and_observe(&facts.uid, netns, options).await
         };
         match outcome.await {
-            Ok(()) => Ok(()),
+            Ok(overtaken) => Ok(overtaken),
             Err(error) => match self.undo(&facts.uid, netns).await {
                 Undone::Wholly => Err(error),
                 Undone::Partly => Err(EffectError::LeftBehind(Box::new(error))),

@@ -99,6 +99,8 @@ pub struct Pod {
     pub applied: Option<Options>,
     /// It is time to look again.
     pub due: bool,
+    /// Policy rules of others that may lead its answers past ztunnel.
+    pub overtaken: Vec<String>,
     /// There may be connections that are older than the capture and not ended.
     pub aging: Option<Aging>,
     /// It is time to end them.
@@ -126,6 +128,7 @@ impl Pod {
             state: State::Unknown,
             applied: None,
             due: false,
+            overtaken: Vec::new(),
             aging: None,
             older_due: false,
             ending: false,
@@ -184,6 +187,7 @@ impl Pod {
                 self.state = State::Outside;
                 self.applied = None;
                 self.due = false;
+                self.overtaken = Vec::new();
                 self.aging = None;
             }
             Outcome::FoundCaptured(applied) => {
@@ -212,13 +216,31 @@ impl Pod {
     }
 }
 
+impl Pod {
+    /// What it says about itself when it is captured.
+    #[must_use]
+    pub fn captured_annotations(&self) -> Annotations {
+        if self.overtaken.is_empty() {
+            return captured_annotations();
+        }
+        let text = format!("impaired: {}", overtaken(&self.overtaken));
+        Annotations { observed: Some(text), ..captured_annotations() }
+    }
+}
+
+/// What others' policy rules do to a pod, in words.
+pub(super) fn overtaken(rules: &[String]) -> String {
+    let rules = rules.join(", ");
+    format!("{rules} of somebody else comes before ours and may lead answers past ztunnel")
+}
+
 impl Default for Pod {
     fn default() -> Self {
         Self::new()
     }
 }
 
-/// What a captured pod says about itself.
+/// What a captured pod says about itself when all is well.
 #[must_use]
 pub fn captured_annotations() -> Annotations {
     Annotations { redirection: true, observed: Some("captured".into()) }

@@ -152,8 +152,9 @@ impl Reconciler {
         let _turn = self.inner.repairs.acquire().await;
         let (effects, began) = (&self.inner.effects, Instant::now());
         let longest = self.inner.pace.compare_interval;
-        let findings = effects.inspect(facts, netns, options, longest).await?;
+        let mut findings = effects.inspect(facts, netns, options, longest).await?;
         if findings.drifts.is_empty() {
+            self.overtaken(facts, findings.overtaken);
             return Ok(());
         }
         let tell = self.slot(&facts.uid).flaps().repair(findings.harm(), Instant::now());
@@ -163,7 +164,8 @@ impl Reconciler {
         if let Tell::Flapping(times) = tell {
             self.flaps(facts, &findings, times);
         }
-        effects.mend(facts, netns, options, &findings).await?;
+        effects.mend(facts, netns, options, &mut findings).await?;
+        self.overtaken(facts, findings.overtaken.take());
         self.inner.metrics.repaired(&findings.kinds(), began.elapsed());
         self.repaired(facts, &findings, tell, began.elapsed());
         if findings.harm() == Harm::Opens {

@@ -11,6 +11,7 @@ use zds::Carries;
 use crate::reconcile::{Pace, State};
 use crate::testing::{FakeApi, FakeZtunnel, Node, PACE, ScratchPod, Told, eventually};
 
+mod foreign;
 mod waiting;
 
 const HOUR: Duration = Duration::from_secs(3600);
