@@ -1,10 +1,13 @@
 //! One action on one pod, and what is believed afterwards.
 
+use std::time::SystemTime;
+
 use netns::PodNetns;
 
 use super::effects::EffectError;
+use super::older::captures_more;
 use super::plan::Action;
-use super::pod::{Attachment, Outcome};
+use super::pod::{Attachment, Opened, Outcome};
 use super::run::Reconciler;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
@@ -61,7 +64,7 @@ impl Reconciler {
                 let overtaken = captured?;
                 self.captured(&facts, held, netns, options);
                 self.overtaken(&facts, Some(overtaken));
-                self.age(uid);
+                self.age(uid, Opened::Before);
                 Ok(())
             }
             Action::Repair(options) => {
@@ -138,6 +141,9 @@ impl Reconciler {
         *held = Some(netns.clone());
         let applied = (found == Found::AsWanted).then(|| wanted.clone());
         self.becomes(uid, Outcome::FoundCaptured(applied));
+        if let Some(pod) = self.table().get_mut(uid) {
+            pod.ruled = Some(SystemTime::now());
+        }
         if found == Found::Otherwise
             && let Action::Verify(options) = self.plan(uid)
         {
@@ -190,14 +196,16 @@ impl Reconciler {
                 let (pod, uid) = (&facts.name, &facts.uid);
                 tracing::info!(%pod, %uid, ?options, "options were changed");
                 self.tell(facts, EventReason::OptionsApplied, "the pod's options count now".into());
+                if captures_more(&before, options) {
+                    self.age(uid, Opened::Before);
+                }
             }
-            Some(_) => {
+            Some(_) => self.captured(facts, held, netns, options),
+            None => {
                 self.captured(facts, held, netns, options);
-                return Ok(());
+                self.age(&facts.uid, Opened::Before);
             }
-            None => self.captured(facts, held, netns, options),
         }
-        self.age(&facts.uid);
         Ok(())
     }
 

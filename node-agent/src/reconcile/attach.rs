@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::effects::EffectError;
 use super::plan::Action;
-use super::pod::{Attachment, State};
+use super::pod::{Attachment, Opened, State};
 use super::run::Reconciler;
 use super::table::{Entered, Fact};
 use crate::enrollment::{Enrollment, Reason};
@@ -194,6 +194,7 @@ impl Reconciler {
         }
         self.captured(facts, held, netns, options);
         self.overtaken(facts, Some(overtaken));
+        self.age(&facts.uid, Opened::Nothing);
         Ok(())
     }
 

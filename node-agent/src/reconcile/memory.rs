@@ -1,6 +1,6 @@
 //! What one life of the agent leaves to the next about pods: what counts where an
-//! annotation means nothing, and since when a pod is captured whose older connections are
-//! not ended yet.
+//! annotation means nothing, and since when a pod is captured and how often its older
+//! connections were ended.
 //!
 //! Nothing here decides whether a pod is captured. A file that is lost costs a pod its last
 //! good options, where what it says now means nothing, and lets older connections live.

@@ -33,7 +33,7 @@ pub use effects::{EffectError, Effects};
 pub use memory::{Memory, Remembered};
 pub use metrics::Metrics;
 pub use plan::{Action, plan};
-pub use pod::{Aging, Attachment, Outcome, Pod, State, captured_annotations};
+pub use pod::{Aging, Attachment, Opened, Outcome, Pod, State, captured_annotations};
 pub use run::{Pace, Reconciler};
 pub use table::{Fact, Table};
 

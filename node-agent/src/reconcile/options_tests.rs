@@ -161,6 +161,28 @@ async fn what_is_no_longer_excluded_is_older_than_the_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_time_of_older_connections_counts_from_the_capture_and_not_from_a_repair() {
+    let folder = tempfile::tempdir().unwrap();
+    let (node, api, _ztunnel, pod) = captured(folder.path()).await;
+    api.annotate("web", OLDER, "keep-for=1h");
+    let uid = crate::facts::PodUid("uid-web".into());
+    let aging = || node.reconciler.table().get(&uid).and_then(|pod| pod.aging).unwrap();
+    let since = aging().since;
+    pod.run("nft flush ruleset");
+    let repaired = "sluice_agent_drift_repairs_total{kind=\"rules\"} 1";
+    eventually("it is repaired", || async { node.metric(repaired) }).await;
+    node.looks_again("web").await;
+    assert_eq!(aging().since, since, "by the same options as before");
+    api.annotate("web", OUTBOUND_PORTS, "5432");
+    holds(&pod, "out_skip", "5432").await;
+    node.looks_again("web").await;
+    assert_eq!(aging().since, since, "what is excluded now is no older for it");
+    api.unannotate("web", OUTBOUND_PORTS);
+    eventually("what was excluded is older now", || async { aging().since > since }).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mistake_that_nobody_saw_being_made_leaves_the_last_good_options() {
     let folder = tempfile::tempdir().unwrap();
     let (node, api, _ztunnel, pod) = captured(folder.path()).await;

@@ -74,10 +74,45 @@ pub struct Attachment {
 /// How far the connections older than a capture are from their end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Aging {
-    /// When the pod was captured.
+    /// When the pod was captured, or by rules that capture more than those before.
     pub since: SystemTime,
-    /// How often older connections were looked for and ended since.
+    /// How often older connections were looked for and ended since the rules came.
     pub passes: u8,
+}
+
+/// Looks after which no connection older than the rules can be left.
+const PASSES: u8 = 2;
+
+/// Which connections may have been opened past ztunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// Those that the pod had before these rules.
+    Before,
+    /// Those of a time in which somebody had changed the rules. Their time counts from the
+    /// capture, as that of others does.
+    Meanwhile,
+    /// None: nothing had run before.
+    Nothing,
+}
+
+impl Aging {
+    /// From when on, where rules came `now`.
+    #[must_use]
+    pub fn after(before: Option<Self>, opened: Opened, now: SystemTime) -> Self {
+        match opened {
+            Opened::Before => Self { since: now, passes: 0 },
+            Opened::Meanwhile => {
+                Self { since: before.map_or(now, |before| before.since), passes: 0 }
+            }
+            Opened::Nothing => Self { since: now, passes: PASSES },
+        }
+    }
+
+    /// No connection older than the rules is left.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.passes >= PASSES
+    }
 }
 
 /// What is believed about one pod.
@@ -101,8 +136,10 @@ pub struct Pod {
     pub due: bool,
     /// Policy rules of others that may lead its answers past ztunnel.
     pub overtaken: Vec<String>,
-    /// There may be connections that are older than the capture and not ended.
+    /// Whether there may be connections that are older than the capture and not ended.
     pub aging: Option<Aging>,
+    /// When its rules came last, or this process has found them.
+    pub ruled: Option<SystemTime>,
     /// It is time to end them.
     pub older_due: bool,
     /// It ends: its sandbox goes away, or the API has forgotten it.
@@ -130,6 +167,7 @@ impl Pod {
             due: false,
             overtaken: Vec::new(),
             aging: None,
+            ruled: None,
             older_due: false,
             ending: false,
             trouble: None,
@@ -147,9 +185,6 @@ impl Pod {
         self.wishes.texts() != before.texts()
     }
 }
-
-/// Looks after which no connection older than the capture can be left.
-const PASSES: u8 = 2;
 
 /// What came of an action that succeeded, as far as beliefs go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,9 +245,9 @@ impl Pod {
 
     fn older_ended(&mut self) {
         self.older_due = false;
-        let passed =
-            self.aging.map(|aging| Aging { passes: aging.passes.saturating_add(1), ..aging });
-        self.aging = passed.filter(|aging| aging.passes < PASSES);
+        if let Some(aging) = &mut self.aging {
+            aging.passes = aging.passes.saturating_add(1);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::effects::EffectError;
 use super::flaps::{Harm, Tell};
 use super::inspect::Findings;
-use super::pod::{Outcome, State};
+use super::pod::{Opened, Outcome, State};
 use super::run::Reconciler;
 use super::slot::Slot;
 use super::tend::{BETWEEN_GLANCES, OPEN_PAUSES};
@@ -170,7 +170,7 @@ impl Reconciler {
         self.repaired(facts, &findings, tell, began.elapsed());
         if findings.harm() == Harm::Opens {
             // What was opened meanwhile may be direct.
-            self.age(&facts.uid);
+            self.age(&facts.uid, Opened::Meanwhile);
             effects.rules.forget_lookups(netns).await?;
         }
         Ok(())
