@@ -1,13 +1,14 @@
 //! One action on one pod, and what is believed afterwards.
 
-use std::time::SystemTime;
+use std::time::Instant;
 
 use netns::PodNetns;
 
+use super::aging::Opened;
 use super::effects::EffectError;
 use super::older::captures_more;
 use super::plan::Action;
-use super::pod::{Attachment, Opened, Outcome};
+use super::pod::{Attachment, Outcome};
 use super::run::Reconciler;
 use crate::facts::{Annotations, PodFacts, PodUid};
 use crate::kube::EventReason;
@@ -142,7 +143,7 @@ impl Reconciler {
         let applied = (found == Found::AsWanted).then(|| wanted.clone());
         self.becomes(uid, Outcome::FoundCaptured(applied));
         if let Some(pod) = self.table().get_mut(uid) {
-            pod.ruled = Some(SystemTime::now());
+            pod.ruled = Some(Instant::now());
         }
         if found == Found::Otherwise
             && let Action::Verify(options) = self.plan(uid)

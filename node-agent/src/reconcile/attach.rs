@@ -9,9 +9,10 @@ use netns::PodNetns;
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
+use super::aging::Opened;
 use super::effects::EffectError;
 use super::plan::Action;
-use super::pod::{Attachment, Opened, State};
+use super::pod::{Attachment, State};
 use super::run::Reconciler;
 use super::table::{Entered, Fact};
 use crate::enrollment::{Enrollment, Reason};

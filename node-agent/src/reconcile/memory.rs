@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
-use super::pod::{Aging, Pod};
+use super::aging::Aging;
+use super::pod::Pod;
 use crate::enrollment::{Key, Wishes};
 use crate::facts::PodUid;
 

@@ -1,10 +1,11 @@
 //! PURE. What the agent believes about one pod.
 
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use capture::Options;
 
+use super::aging::{Aging, PutOff};
 use crate::enrollment::{Mistake, Wishes};
 use crate::facts::{Annotations, PodFacts};
 
@@ -71,50 +72,6 @@ pub struct Attachment {
     pub ips: Vec<IpAddr>,
 }
 
-/// How far the connections older than a capture are from their end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Aging {
-    /// When the pod was captured, or by rules that capture more than those before.
-    pub since: SystemTime,
-    /// How often older connections were looked for and ended since the rules came.
-    pub passes: u8,
-}
-
-/// Looks after which no connection older than the rules can be left.
-const PASSES: u8 = 2;
-
-/// Which connections may have been opened past ztunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// Those that the pod had before these rules.
-    Before,
-    /// Those of a time in which somebody had changed the rules. Their time counts from the
-    /// capture, as that of others does.
-    Meanwhile,
-    /// None: nothing had run before.
-    Nothing,
-}
-
-impl Aging {
-    /// From when on, where rules came `now`.
-    #[must_use]
-    pub fn after(before: Option<Self>, opened: Opened, now: SystemTime) -> Self {
-        match opened {
-            Opened::Before => Self { since: now, passes: 0 },
-            Opened::Meanwhile => {
-                Self { since: before.map_or(now, |before| before.since), passes: 0 }
-            }
-            Opened::Nothing => Self { since: now, passes: PASSES },
-        }
-    }
-
-    /// No connection older than the rules is left.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.passes >= PASSES
-    }
-}
-
 /// What is believed about one pod.
 #[derive(Clone, Debug)]
 pub struct Pod {
@@ -139,9 +96,11 @@ pub struct Pod {
     /// Whether there may be connections that are older than the capture and not ended.
     pub aging: Option<Aging>,
     /// When its rules came last, or this process has found them.
-    pub ruled: Option<SystemTime>,
+    pub ruled: Option<Instant>,
     /// It is time to end them.
     pub older_due: bool,
+    /// That has failed.
+    pub older_put_off: Option<PutOff>,
     /// It ends: its sandbox goes away, or the API has forgotten it.
     pub ending: bool,
     /// The last failure, until something succeeds.
@@ -169,6 +128,7 @@ impl Pod {
             aging: None,
             ruled: None,
             older_due: false,
+            older_put_off: None,
             ending: false,
             trouble: None,
             listed: false,
@@ -208,6 +168,8 @@ pub enum Outcome {
     Removed,
     /// Connections that are older than the capture were ended, once more.
     OlderEnded,
+    /// They could not be, at this time.
+    OlderNotEnded(Instant),
     /// A capture has failed and left something in the pod, which is to be completed or
     /// removed.
     LeftBehind,
@@ -216,7 +178,9 @@ pub enum Outcome {
 impl Pod {
     /// Takes in what came of an action.
     pub fn becomes(&mut self, outcome: Outcome) {
-        self.trouble = None;
+        if !matches!(outcome, Outcome::OlderNotEnded(_)) {
+            self.trouble = None;
+        }
         match outcome {
             Outcome::FoundNothing | Outcome::Removed => {
                 self.state = State::Outside;
@@ -240,14 +204,19 @@ impl Pod {
             Outcome::Draining => self.state = State::Draining,
             Outcome::Drained | Outcome::LeftBehind => self.state = State::Drained,
             Outcome::OlderEnded => self.older_ended(),
+            Outcome::OlderNotEnded(since) => self.older_not_ended(since),
         }
+    }
+
+    fn older_not_ended(&mut self, since: Instant) {
+        self.older_due = false;
+        self.older_put_off = Some(PutOff::again(self.older_put_off, since));
     }
 
     fn older_ended(&mut self) {
         self.older_due = false;
-        if let Some(aging) = &mut self.aging {
-            aging.passes = aging.passes.saturating_add(1);
-        }
+        self.older_put_off = None;
+        self.aging = self.aging.map(Aging::passed);
     }
 }
 

@@ -8,10 +8,11 @@ use capture::Options;
 use netns::PodNetns;
 use tokio::time::Instant;
 
+use super::aging::Opened;
 use super::effects::EffectError;
 use super::flaps::{Harm, Tell};
 use super::inspect::Findings;
-use super::pod::{Opened, Outcome, State};
+use super::pod::{Outcome, State};
 use super::run::Reconciler;
 use super::slot::Slot;
 use super::tend::{BETWEEN_GLANCES, OPEN_PAUSES};

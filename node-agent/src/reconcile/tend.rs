@@ -145,16 +145,28 @@ impl Reconciler {
                 tending.failures = 0;
                 Next::Now
             }
-            Err(error) => {
-                self.failed(uid, &action, &error);
-                let open =
-                    matches!(action, Action::Verify(_)) && self.glance(uid) == Some(Harm::Opens);
-                let pauses = if open { OPEN_PAUSES } else { PAUSES };
-                let pause = pauses.after(tending.failures);
-                tending.failures += 1;
-                Next::After(pause)
-            }
+            Err(error) => self.after_failure(uid, tending, &action, &error),
         }
+    }
+
+    fn after_failure(
+        &self,
+        uid: &PodUid,
+        tending: &mut Tending,
+        action: &Action,
+        error: &EffectError,
+    ) -> Next {
+        self.failed(uid, action, error);
+        if let Action::EndOlder(_) = action {
+            // It has a pause of its own, and what comes after it need not wait.
+            self.becomes(uid, Outcome::OlderNotEnded(std::time::Instant::now()));
+            return Next::Now;
+        }
+        let open = matches!(action, Action::Verify(_)) && self.glance(uid) == Some(Harm::Opens);
+        let pauses = if open { OPEN_PAUSES } else { PAUSES };
+        let pause = pauses.after(tending.failures);
+        tending.failures += 1;
+        Next::After(pause)
     }
 
     /// What waits for the API is put off when the pod needs to be repaired, and takes nobody's
