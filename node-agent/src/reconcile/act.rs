@@ -187,27 +187,27 @@ impl Reconciler {
         netns: PodNetns,
         options: &capture::Options,
     ) -> Result<(), EffectError> {
-        let before = self.applied(&facts.uid);
+        let uid = &facts.uid;
+        let before = self.applied(uid);
         if before.as_ref() != Some(options) {
-            self.inner.effects.rules.forget_lookups(&netns).await?;
+            self.owe_lookups(uid);
         }
         match before {
             Some(before) if before != *options => {
-                self.in_place(facts, held, netns, options);
-                let (pod, uid) = (&facts.name, &facts.uid);
-                tracing::info!(%pod, %uid, ?options, "options were changed");
+                self.in_place(facts, held, netns.clone(), options);
+                tracing::info!(pod = %facts.name, %uid, ?options, "options were changed");
                 self.tell(facts, EventReason::OptionsApplied, "the pod's options count now".into());
                 if captures_more(&before, options) {
                     self.age(uid, Opened::Before);
                 }
             }
-            Some(_) => self.captured(facts, held, netns, options),
+            Some(_) => self.captured(facts, held, netns.clone(), options),
             None => {
-                self.captured(facts, held, netns, options);
-                self.age(&facts.uid, Opened::Before);
+                self.captured(facts, held, netns.clone(), options);
+                self.age(uid, Opened::Before);
             }
         }
-        Ok(())
+        self.forget_lookups(uid, &netns).await
     }
 
     pub(super) fn captured(

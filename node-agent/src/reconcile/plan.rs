@@ -121,7 +121,7 @@ fn captured(pod: &Pod, options: &Options, ack: &Ack) -> Action {
     }
     // Looking comes before telling: what is told was observed. And before what ztunnel has
     // to say: whether clear text may pass does not depend on it.
-    if pod.due {
+    if pod.due || pod.lookups_owed {
         return Action::Verify(options.clone());
     }
     if pod.older_due {

@@ -91,6 +91,9 @@ pub struct Pod {
     pub applied: Option<Options>,
     /// It is time to look again.
     pub due: bool,
+    /// The kernel may know lookups of a time without these rules, which would decide about
+    /// later ones.
+    pub lookups_owed: bool,
     /// Policy rules of others that may lead its answers past ztunnel.
     pub overtaken: Vec<String>,
     /// Whether there may be connections that are older than the capture and not ended.
@@ -124,6 +127,7 @@ impl Pod {
             state: State::Unknown,
             applied: None,
             due: false,
+            lookups_owed: false,
             overtaken: Vec::new(),
             aging: None,
             ruled: None,
@@ -166,6 +170,8 @@ pub enum Outcome {
     Drained,
     /// Nothing of ours is left in the pod.
     Removed,
+    /// The kernel knows no lookups any more of a time without the pod's rules.
+    LookupsForgotten,
     /// Connections that are older than the capture were ended, once more.
     OlderEnded,
     /// They could not be, at this time.
@@ -186,6 +192,7 @@ impl Pod {
                 self.state = State::Outside;
                 self.applied = None;
                 self.due = false;
+                self.lookups_owed = false;
                 self.overtaken = Vec::new();
                 self.aging = None;
             }
@@ -203,6 +210,7 @@ impl Pod {
             Outcome::PeersKnow => self.state = State::PeersKnow,
             Outcome::Draining => self.state = State::Draining,
             Outcome::Drained | Outcome::LeftBehind => self.state = State::Drained,
+            Outcome::LookupsForgotten => self.lookups_owed = false,
             Outcome::OlderEnded => self.older_ended(),
             Outcome::OlderNotEnded(since) => self.older_not_ended(since),
         }

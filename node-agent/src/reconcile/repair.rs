@@ -156,7 +156,7 @@ impl Reconciler {
         let mut findings = effects.inspect(facts, netns, options, longest).await?;
         if findings.drifts.is_empty() {
             self.overtaken(facts, findings.overtaken);
-            return Ok(());
+            return self.forget_lookups(&facts.uid, netns).await;
         }
         let tell = self.slot(&facts.uid).flaps().repair(findings.harm(), Instant::now());
         if tell != Tell::Nothing {
@@ -165,14 +165,36 @@ impl Reconciler {
         if let Tell::Flapping(times) = tell {
             self.flaps(facts, &findings, times);
         }
+        if findings.harm() == Harm::Opens {
+            // What was opened meanwhile may be direct. Noted before, for a repair may fail
+            // when the rules are back.
+            self.age(&facts.uid, Opened::Meanwhile);
+            self.owe_lookups(&facts.uid);
+        }
         effects.mend(facts, netns, options, &mut findings).await?;
         self.overtaken(facts, findings.overtaken.take());
         self.inner.metrics.repaired(&findings.kinds(), began.elapsed());
         self.repaired(facts, &findings, tell, began.elapsed());
-        if findings.harm() == Harm::Opens {
-            // What was opened meanwhile may be direct.
-            self.age(&facts.uid, Opened::Meanwhile);
-            effects.rules.forget_lookups(netns).await?;
+        self.forget_lookups(&facts.uid, netns).await
+    }
+
+    /// Lookups of the time without the rules that are in place now would decide about later
+    /// ones.
+    pub(super) fn owe_lookups(&self, uid: &PodUid) {
+        if let Some(pod) = self.table().get_mut(uid) {
+            pod.lookups_owed = true;
+        }
+    }
+
+    /// Has the kernel forget them. Owed until it has worked.
+    pub(super) async fn forget_lookups(
+        &self,
+        uid: &PodUid,
+        netns: &PodNetns,
+    ) -> Result<(), EffectError> {
+        if self.table().get(uid).is_some_and(|pod| pod.lookups_owed) {
+            self.inner.effects.rules.forget_lookups(netns).await?;
+            self.becomes(uid, Outcome::LookupsForgotten);
         }
         Ok(())
     }

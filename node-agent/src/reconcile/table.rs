@@ -166,6 +166,7 @@ impl Table {
             pod.applied = None;
             pod.trouble = None;
             pod.aging = None;
+            pod.lookups_owed = false;
         }
         pod.attachment = Some(attachment);
         pod.ending = false;

@@ -99,6 +99,10 @@ fn claims(pod: &mut Pod) {
     facts(pod).annotations = captured_annotations();
 }
 
+fn owing(pod: &mut Pod) {
+    pod.lookups_owed = true;
+}
+
 fn overtaken(pod: &mut Pod) {
     pod.overtaken = vec!["a rule".into()];
 }
@@ -133,6 +137,8 @@ fn captured_pods() -> Vec<Case> {
         captured_and("other rules", same, others_wanted, Action::Repair(others())),
         captured_and("told peers nothing yet", silent, wanted(), annotate),
         captured_and("overtaken", overtaken, wanted(), Action::Annotate(impaired)),
+        captured_and("owes something", owing, wanted(), verify.clone()),
+        captured_and("owes something and leaves", owing, SKIP, Action::Withdraw),
         captured_and("looks before it tells", silent_and_due, wanted(), verify),
         captured_and("being deleted", leaving, wanted(), Action::Idle),
         captured_and("being deleted, un-labelled", leaving, SKIP, Action::Idle),
