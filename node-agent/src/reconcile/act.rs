@@ -83,11 +83,7 @@ impl Reconciler {
                 self.becomes(uid, Outcome::Withdrawn);
                 Ok(())
             }
-            Action::Drain(options) => {
-                effects.rules.drain(&self.netns(uid, held).await?, options).await?;
-                self.becomes(uid, Outcome::Draining);
-                Ok(())
-            }
+            Action::Drain(options) => self.drain(uid, held, options).await,
             Action::Remove => self.remove(uid, held).await,
             Action::Forget => self.forget(uid, held).await,
         }
@@ -250,18 +246,6 @@ impl Reconciler {
                 facts.annotations = said.clone();
             }
         });
-        Ok(())
-    }
-
-    async fn remove(&self, uid: &PodUid, held: &mut Option<PodNetns>) -> Result<(), EffectError> {
-        let netns = self.netns(uid, held).await?;
-        self.inner.effects.remove(uid, &netns).await?;
-        *held = None;
-        self.becomes(uid, Outcome::Removed);
-        if let Some(facts) = self.facts(uid) {
-            tracing::info!(pod = %facts.name, %uid, "released");
-            self.tell(&facts, EventReason::Released, "traffic is direct again".into());
-        }
         Ok(())
     }
 

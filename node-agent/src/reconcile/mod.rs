@@ -15,6 +15,7 @@ mod collect;
 mod effects;
 mod flaps;
 mod inspect;
+mod leave;
 mod memory;
 mod metrics;
 mod older;

@@ -48,6 +48,18 @@ impl State {
         Self::Drained,
     ];
 
+    /// Whether connections are led to ztunnel in it, new ones included.
+    #[must_use]
+    pub fn redirects(self) -> bool {
+        matches!(self, Self::Captured | Self::Withdrawn | Self::PeersKnow)
+    }
+
+    /// Whether only connections of before are, until they end.
+    #[must_use]
+    pub fn drains(self) -> bool {
+        matches!(self, Self::Draining | Self::Drained)
+    }
+
     /// Its name in metrics and in the state dump.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -160,6 +172,8 @@ pub enum Outcome {
     FoundCaptured(Option<Options>),
     /// These rules are in place, and were observed.
     InPlace(Options),
+    /// The same, of a pod that is as far in or out as before.
+    PutRight(Options),
     /// Peers were told not to use the tunnel any more.
     Withdrawn,
     /// They have had their time.
@@ -206,9 +220,16 @@ impl Pod {
                 self.applied = Some(options);
                 self.due = false;
             }
+            Outcome::PutRight(options) => {
+                self.applied = Some(options);
+                self.due = false;
+            }
             Outcome::Withdrawn => self.state = State::Withdrawn,
             Outcome::PeersKnow => self.state = State::PeersKnow,
-            Outcome::Draining => self.state = State::Draining,
+            Outcome::Draining => {
+                self.state = State::Draining;
+                self.due = false;
+            }
             Outcome::Drained | Outcome::LeftBehind => self.state = State::Drained,
             Outcome::LookupsForgotten => self.lookups_owed = false,
             Outcome::OlderEnded => self.older_ended(),

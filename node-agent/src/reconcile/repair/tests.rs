@@ -12,6 +12,7 @@ use crate::reconcile::{Pace, State};
 use crate::testing::{FakeApi, FakeZtunnel, Node, PACE, ScratchPod, Told, eventually};
 
 mod foreign;
+mod leaving;
 mod owed;
 mod waiting;
 
