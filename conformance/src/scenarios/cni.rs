@@ -1,6 +1,8 @@
 //! The door: what the container runtime sees of us.
 
+use anyhow::Context;
 use lab::TryAgain;
+use lab::cni_runtime::{CniError, Conflist};
 
 use crate::observe;
 use crate::scenario::{Scenario, expect, scenario};
@@ -23,6 +25,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "check",
             "CHECK succeeds on a captured pod and fails while nobody serves it",
             check
+        ),
+        scenario!("status", "STATUS is a success with an agent, and 50 or 51 without", status),
+        scenario!(
+            "gc",
+            "GC ends what the runtime does not know any more, and leaves the others captured",
+            gc
         ),
         scenario!(
             "result-untouched",
@@ -92,4 +100,53 @@ async fn result_untouched(world: &World) -> anyhow::Result<()> {
     })?;
     let rules = observe::residue(&pod).await?;
     expect("captured", rules, |text| text.contains("15001"))
+}
+
+/// Our own entry of the node's list, in the first version that has STATUS and GC. The primary
+/// plugins of a distribution may be older than that.
+fn own_entry(world: &World) -> anyhow::Result<Conflist> {
+    let mut list = world.lab.node(1).cni().load()?;
+    list.plugins.retain(|plugin| plugin.kind == "sluice-cni");
+    expect("our entry in the list", list.plugins.len(), |count| *count == 1)?;
+    list.version = "1.1.0".to_owned();
+    Ok(list)
+}
+
+async fn status(world: &World) -> anyhow::Result<()> {
+    let (list, cni) = (own_entry(world)?, world.lab.node(1).cni());
+    let ready = lab::eventually("STATUS of a node with an agent", world.patience, || async {
+        cni.status(&list).await.ok()
+    });
+    ready.await?;
+    let agent = part(world.lab.node(1).agent())?;
+    agent.stop().await?;
+    let verdict = cni.status(&list).await;
+    agent.start().await?;
+    let code = verdict.as_ref().err().and_then(CniError::code);
+    expect("code 50 or 51", format!("{verdict:?}"), |_| matches!(code, Some(50 | 51)))?;
+    // Whoever asks while the agent starts is made to wait for it, not told off.
+    agent.ready().await?;
+    Ok(cni.status(&list).await?)
+}
+
+async fn gc(world: &World) -> anyhow::Result<()> {
+    let labelled = |name| in_namespace("collected", name, 1).label(MODE_LABEL, "ambient");
+    let kept = world.pod(labelled("kept")).await?;
+    let stale = world.pod(labelled("stale")).await?;
+    let (server, _app) = world.captured_server("collected").await?;
+    observe::tunnelled(world, &kept, &server).await?;
+    observe::tunnelled(world, &stale, &server).await?;
+
+    let (list, cni) = (own_entry(world)?, world.lab.node(1).cni());
+    // A runtime that lost its memory of one: what it does not know it cannot DEL.
+    std::fs::remove_file(cni.cached(&list, stale.attachment())).context("forget an attachment")?;
+    cni.gc(&list, &[kept.attachment()]).await?;
+    observe::until(world, "the stale pod refused", &stale, &server, |seen| seen.is_refused())
+        .await?;
+    observe::tunnelled(world, &kept, &server).await?;
+    kept.check().await?;
+    // Once more, and there is nothing left to end.
+    cni.gc(&list, &[kept.attachment()]).await?;
+    let seen = observe::exchange(world, &kept, &server).await?;
+    expect("the tunnel of the valid pod", &seen, |seen| seen.is_tunnelled())
 }
