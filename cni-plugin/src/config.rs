@@ -105,6 +105,30 @@ pub struct Settings {
     /// does. Runtimes give up after minutes, but one that waits keeps a pod from its
     /// next try.
     pub timeout: Duration,
+    /// `whenAgentAbsent`: which pods start while the agent does not answer.
+    pub when_agent_absent: WhenAgentAbsent,
+    /// `logFile` and `logMaxBytes`: where the plugin tells its story besides standard error.
+    pub log_file: Option<LogFile>,
+}
+
+/// Which pods start while the agent does not answer, besides those of excluded namespaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenAgentAbsent {
+    /// None.
+    #[default]
+    Closed,
+    /// Those that the agent has written down as being outside the mesh.
+    AllowKnown,
+}
+
+/// A file of bounded size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFile {
+    /// Where it is. The last full one lies beside it.
+    pub path: PathBuf,
+    /// When it is full.
+    pub max_bytes: u64,
 }
 
 impl Settings {
@@ -121,9 +145,16 @@ impl Default for Settings {
             agent_socket: plugin_api::DEFAULT_SOCKET.into(),
             exclude_namespaces: Vec::new(),
             timeout: Duration::from_secs(5),
+            when_agent_absent: WhenAgentAbsent::default(),
+            log_file: None,
         }
     }
 }
+
+/// Bounds of `logMaxBytes`, and what counts without it.
+const MIN_LOG: u64 = 64 * 1024;
+const MAX_LOG: u64 = 1024 * 1024 * 1024;
+const DEFAULT_LOG: u64 = 1024 * 1024;
 
 /// A network configuration whose version is supported and whose name is one.
 #[derive(Debug)]
@@ -199,7 +230,25 @@ impl Document {
             agent_socket,
             exclude_namespaces: exclude_namespaces.unwrap_or(defaults.exclude_namespaces),
             timeout,
+            when_agent_absent: optional(&self.keys, "whenAgentAbsent")?.unwrap_or_default(),
+            log_file: self.log_file()?,
         })
+    }
+
+    fn log_file(&self) -> Result<Option<LogFile>, ConfigError> {
+        let max_bytes = match optional::<u64>(&self.keys, "logMaxBytes")? {
+            Some(bytes @ MIN_LOG..=MAX_LOG) => bytes,
+            Some(_) => {
+                return Err(bad(&self.keys, "logMaxBytes", "not between 64 KiB and 1 GiB"));
+            }
+            None => DEFAULT_LOG,
+        };
+        match optional::<PathBuf>(&self.keys, "logFile")? {
+            Some(path) if !path.is_absolute() || path.file_name().is_none() => {
+                Err(bad(&self.keys, "logFile", "not the absolute path of a file"))
+            }
+            path => Ok(path.map(|path| LogFile { path, max_bytes })),
+        }
     }
 
     /// The network's name.

@@ -128,6 +128,8 @@ fn own_keys_of_the_wrong_kind_are_named_with_their_value() {
         ("excludeNamespaces", json!("kube-system")),
         ("timeoutSeconds", json!(61)),
         ("timeoutSeconds", json!("5")),
+        ("whenAgentAbsent", json!("open")),
+        ("logFile", json!("here.log")),
     ] {
         let shown = value.to_string();
         Pod::new().with_key(key, value).call("ADD").assert_error(7, &[key, &shown]);

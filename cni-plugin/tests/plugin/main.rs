@@ -11,6 +11,8 @@ mod del;
 mod duties;
 mod gc;
 mod input;
+mod journal;
+mod known;
 mod result;
 mod runtime;
 mod status;
