@@ -12,6 +12,7 @@ mod duties;
 mod gc;
 mod input;
 mod journal;
+mod killed;
 mod known;
 mod result;
 mod runtime;
