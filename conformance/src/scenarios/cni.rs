@@ -1,8 +1,11 @@
 //! The door: what the container runtime sees of us.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use anyhow::Context;
 use lab::TryAgain;
-use lab::cni_runtime::{CniError, Conflist};
+use lab::cni_runtime::{CniError, Conflist, Runtime};
 
 use crate::observe;
 use crate::scenario::{Scenario, expect, scenario};
@@ -31,6 +34,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "gc",
             "GC ends what the runtime does not know any more, and leaves the others captured",
             gc
+        ),
+        scenario!(
+            "plugin-killed-at-each-step-of-add",
+            "a plugin killed at any step of its talk with the agent leaves a pod that ADD captures",
+            plugin_killed
         ),
         scenario!(
             "result-untouched",
@@ -102,18 +110,22 @@ async fn result_untouched(world: &World) -> anyhow::Result<()> {
     expect("captured", rules, |text| text.contains("15001"))
 }
 
-/// Our own entry of the node's list, in the first version that has STATUS and GC. The primary
-/// plugins of a distribution may be older than that.
+/// Our own entry of the node's list alone.
 fn own_entry(world: &World) -> anyhow::Result<Conflist> {
     let mut list = world.lab.node(1).cni().load()?;
     list.plugins.retain(|plugin| plugin.kind == "sluice-cni");
     expect("our entry in the list", list.plugins.len(), |count| *count == 1)?;
-    list.version = "1.1.0".to_owned();
     Ok(list)
 }
 
+/// The same in the first version that has STATUS and GC, which the primary plugins of a
+/// distribution may not know.
+fn newest_entry(world: &World) -> anyhow::Result<Conflist> {
+    Ok(Conflist { version: "1.1.0".to_owned(), ..own_entry(world)? })
+}
+
 async fn status(world: &World) -> anyhow::Result<()> {
-    let (list, cni) = (own_entry(world)?, world.lab.node(1).cni());
+    let (list, cni) = (newest_entry(world)?, world.lab.node(1).cni());
     let ready = lab::eventually("STATUS of a node with an agent", world.patience, || async {
         cni.status(&list).await.ok()
     });
@@ -137,7 +149,7 @@ async fn gc(world: &World) -> anyhow::Result<()> {
     observe::tunnelled(world, &kept, &server).await?;
     observe::tunnelled(world, &stale, &server).await?;
 
-    let (list, cni) = (own_entry(world)?, world.lab.node(1).cni());
+    let (list, cni) = (newest_entry(world)?, world.lab.node(1).cni());
     // A runtime that lost its memory of one: what it does not know it cannot DEL.
     std::fs::remove_file(cni.cached(&list, stale.attachment())).context("forget an attachment")?;
     cni.gc(&list, &[kept.attachment()]).await?;
@@ -149,4 +161,55 @@ async fn gc(world: &World) -> anyhow::Result<()> {
     cni.gc(&list, &[kept.attachment()]).await?;
     let seen = observe::exchange(world, &kept, &server).await?;
     expect("the tunnel of the valid pod", &seen, |seen| seen.is_tunnelled())
+}
+
+/// System calls of an ADD from the first that the agent can notice, and which of that name.
+const STEPS: [(&str, u8); 8] = [
+    ("socket", 1),
+    ("connect", 1),
+    ("getsockopt", 1),
+    ("sendmsg", 1),
+    ("recvfrom", 1),
+    ("recvfrom", 2),
+    ("write", 1),
+    ("exit_group", 1),
+];
+
+async fn plugin_killed(world: &World) -> anyhow::Result<()> {
+    let (server, _app) = world.captured_server("killed-plugin").await?;
+    let client = in_namespace("killed-plugin", "client", 1).label(MODE_LABEL, "ambient");
+    let client = world.pod(client).await?;
+    observe::tunnelled(world, &client, &server).await?;
+    let (mut list, cni) = (own_entry(world)?, world.lab.node(1).cni());
+    // What the primary plugins did stays: ours alone is called again and again.
+    list.plugins[0].config.insert("prevResult".into(), client.result().clone());
+    for (call, occurrence) in STEPS {
+        cni.del(&list, client.attachment()).await?;
+        // As in a namespace that is new.
+        let gone = client.run(&["nft", "delete", "table", "inet", "sluice"]).await?;
+        expect("no rules", gone.stderr, String::is_empty)?;
+        let died = killing(world, call, occurrence)?.add(&list, client.attachment()).await;
+        let words = died.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        expect("a plugin that was killed", words, |words| words.contains("exit code None"))?;
+        cni.del(&list, client.attachment()).await?;
+        cni.add(&list, client.attachment()).await?;
+        let rules = observe::residue(&client).await?;
+        expect("rules", rules, |text| text.contains("redirect to :15001"))?;
+        observe::tunnelled(world, &client, &server).await?;
+    }
+    Ok(())
+}
+
+/// A runtime whose plugin is killed as it makes this system call.
+fn killing(world: &World, call: &str, occurrence: u8) -> anyhow::Result<Runtime> {
+    let node = world.lab.node(1);
+    let folder = node.folder().join("killing");
+    std::fs::create_dir_all(&folder)?;
+    let plugin = node.cni().find("sluice-cni").context("the plugin's binary")?;
+    let inject = format!("inject={call}:signal=SIGKILL:when={occurrence}");
+    let script = format!("#!/bin/sh\nexec strace -o /dev/null -e {inject} {}\n", plugin.display());
+    let path = folder.join("sluice-cni");
+    std::fs::write(&path, script)?;
+    std::fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+    Ok(node.cni().with_plugins(vec![folder]))
 }

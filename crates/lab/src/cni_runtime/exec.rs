@@ -114,7 +114,7 @@ impl Executor {
         outcome(&plugin.kind, verb, &ran)
     }
 
-    fn find(&self, kind: &str) -> Result<PathBuf, PluginError> {
+    pub fn find(&self, kind: &str) -> Result<PathBuf, PluginError> {
         let found = self.folders.iter().map(|folder| folder.join(kind)).find(|p| is_file(p));
         found.ok_or_else(|| PluginError::Missing {
             plugin: kind.to_owned(),

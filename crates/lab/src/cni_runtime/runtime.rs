@@ -117,6 +117,18 @@ impl Runtime {
         self
     }
 
+    /// The same that looks for plugins elsewhere.
+    #[must_use]
+    pub fn with_plugins(&self, folders: Vec<PathBuf>) -> Self {
+        Self { executor: Executor { folders, ..self.executor.clone() }, ..self.clone() }
+    }
+
+    /// Where the binary of a plugin is, if it is anywhere.
+    #[must_use]
+    pub fn find(&self, plugin: &str) -> Option<PathBuf> {
+        self.executor.find(plugin).ok()
+    }
+
     /// The configuration as it stands now.
     ///
     /// # Errors
