@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::config::LogFile;
-use crate::invocation::{Attachment, Invocation};
+use crate::invocation::Invocation;
 
 /// Longest line of the file, in bytes. A pipe is as long, and no message needs more.
 const MAX_LINE: usize = 4096;
@@ -24,14 +24,18 @@ const MAX_LINE: usize = 4096;
 #[derive(Debug)]
 pub struct Journal {
     begin: Instant,
+    /// Verb and pod.
     subject: String,
+    /// What tells this attachment from others of the pod, for the file.
+    key: String,
     file: Option<LogFile>,
 }
 
 impl Journal {
     /// For what is not understood, hence names no file.
     pub fn of_nobody() -> Self {
-        Self { begin: Instant::now(), subject: "?".to_owned(), file: None }
+        let (subject, key) = Default::default();
+        Self { begin: Instant::now(), subject, key, file: None }
     }
 
     /// For what the runtime asks.
@@ -44,17 +48,21 @@ impl Journal {
             Invocation::Status(settings) => ("STATUS", None, settings),
             Invocation::Gc(it) => ("GC", None, &it.settings),
         };
-        let subject = match attachment {
-            Some(attachment) => format!("{verb} {}", name(attachment)),
-            None => verb.to_owned(),
+        let pod = attachment.and_then(|attachment| attachment.pod.as_ref());
+        let subject = match pod {
+            Some(pod) => format!("{verb} {}/{}: ", pod.namespace, pod.name),
+            None => format!("{verb}: "),
         };
-        Self { subject, file: settings.log_file.clone(), ..Self::of_nobody() }
+        let uid = pod.and_then(|pod| pod.uid.as_deref()).unwrap_or("-");
+        let key = attachment.map(|it| format!(" {uid} {} {}", it.container_id, it.ifname));
+        let (key, file) = (key.unwrap_or_default(), settings.log_file.clone());
+        Self { subject, key, file, ..Self::of_nobody() }
     }
 
     /// Writes a line. A log that cannot be written keeps nothing from being done.
     pub fn say(&self, line: impl Display) {
         // Nobody is left to hear that nobody listens.
-        let _ = writeln!(io::stderr(), "sluice-cni: {line}");
+        let _ = writeln!(io::stderr(), "sluice-cni: {}{line}", self.subject);
         let Some(file) = &self.file else { return };
         if let Err(error) = append(file, &self.line(&line.to_string())) {
             let _ = writeln!(io::stderr(), "sluice-cni: log to {}: {error}", file.path.display());
@@ -65,23 +73,13 @@ impl Journal {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (time, took) = (rfc3339(now), self.begin.elapsed().as_secs_f64() * 1000.0);
         let pid = std::process::id();
-        let line = format!("{time} sluice-cni[{pid}] {}: {text} ({took:.1} ms)", self.subject);
+        let Self { subject, key, .. } = self;
+        let line = format!("{time} sluice-cni[{pid}]{key} {subject}{text} ({took:.1} ms)");
         // What others said must not look like lines of ours.
         let mut line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         line.truncate(line.floor_char_boundary(MAX_LINE - 1));
         line.push('\n');
         line
-    }
-}
-
-fn name(attachment: &Attachment) -> String {
-    let Attachment { container_id, ifname, pod, .. } = attachment;
-    match pod {
-        Some(pod) => {
-            let uid = pod.uid.as_deref().unwrap_or("?");
-            format!("{}/{} {uid} {container_id} {ifname}", pod.namespace, pod.name)
-        }
-        None => format!("no pod {container_id} {ifname}"),
     }
 }
 
@@ -163,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_line_is_one_line_of_bounded_length() {
-        let journal = Journal { subject: "ADD a/b".to_owned(), ..Journal::of_nobody() };
+        let journal = Journal { subject: "ADD a/b: ".to_owned(), ..Journal::of_nobody() };
         let line = journal.line("one\ntwo\x1b[31m\r");
         assert!(line.contains("ADD a/b: one two [31m "), "{line}");
         assert_eq!(line.matches(char::is_control).collect::<Vec<_>>(), ["\n"]);

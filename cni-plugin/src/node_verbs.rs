@@ -27,7 +27,7 @@ pub fn status(settings: &Settings, journal: &Journal) -> Result<Answer, Failure>
     match ask_until_there(settings) {
         Ok(Outcome::Ready { note }) => {
             if !note.is_empty() {
-                journal.say(format_args!("STATUS: ready, but {note}"));
+                journal.say(format_args!("ready, but {note}"));
             }
             Ok(Answer::Nothing)
         }
@@ -53,7 +53,7 @@ pub fn gc(known: Known, journal: &Journal) -> Result<Answer, Failure> {
     let request = GcRequest::new(network, valid);
     match agent::ask(&settings.agent_socket, settings.patience(), &request, None)? {
         Outcome::Collected { attachments } => {
-            journal.say(format_args!("GC of network {}: {attachments} let go", request.network));
+            journal.say(format_args!("{attachments} of network {} let go", request.network));
             Ok(Answer::Nothing)
         }
         Outcome::Error { code, message, details } => {

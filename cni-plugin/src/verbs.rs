@@ -43,12 +43,10 @@ pub fn del(detached: &Detached, journal: &Journal) {
     let Some(pod) = &attachment.pod else { return };
     let request = request(Verb::Del, attachment, pod, netns.as_deref());
     match agent::ask(&settings.agent_socket, DEL_PATIENCE, &request, None) {
-        Ok(Outcome::Done) => journal.say(format_args!("DEL {}: done", label(pod))),
-        Ok(Outcome::Error { message, .. }) => {
-            journal.say(format_args!("DEL {}: {message}", label(pod)))
-        }
-        Ok(other) => journal.say(format_args!("DEL {}: unexpected answer {other:?}", label(pod))),
-        Err(error) => journal.say(format_args!("DEL {}: {error}", label(pod))),
+        Ok(Outcome::Done) => journal.say("done"),
+        Ok(Outcome::Error { message, .. }) => journal.say(message),
+        Ok(other) => journal.say(format_args!("unexpected answer {other:?}")),
+        Err(error) => journal.say(error),
     }
 }
 
@@ -85,7 +83,7 @@ fn asked_about<'a>(
         return None;
     };
     if settings.exclude_namespaces.contains(&pod.namespace) {
-        journal.say(format_args!("{}: namespace is excluded, passed through", label(pod)));
+        journal.say("namespace is excluded, passed through");
         return None;
     }
     Some(pod)
@@ -112,10 +110,10 @@ fn without_agent(
     }
     match known::age_if_outside(&settings.agent_socket, pod) {
         Ok(age) => {
-            let (who, age) = (label(pod), age.as_secs());
+            let age = age.as_secs();
             journal.say(format_args!(
-                "{who}: passed through without the agent's word: {error}; {age} s ago it knew the \
-                 pod to be outside the mesh (whenAgentAbsent is allow-known)"
+                "passed through without the agent's word: {error}; {age} s ago it knew the pod to \
+                 be outside the mesh (whenAgentAbsent is allow-known)"
             ));
             Ok(())
         }
@@ -127,16 +125,16 @@ fn without_agent(
 }
 
 fn accept(outcome: Outcome, verb: Verb, pod: &Pod, journal: &Journal) -> Result<(), Failure> {
-    let who = label(pod);
     match outcome {
-        Outcome::Captured => journal.say(format_args!("{who}: captured")),
+        Outcome::Captured => journal.say("captured"),
         Outcome::NotInMesh { reason } => {
-            journal.say(format_args!("{who}: not in the mesh: {reason}"));
+            journal.say(format_args!("not in the mesh: {reason}"));
         }
         Outcome::Error { code, message, details } => {
             return Err(Failure { code: code.cni(), message, details });
         }
         other @ (Outcome::Done | Outcome::Ready { .. } | Outcome::Collected { .. }) => {
+            let who = format!("{}/{}", pod.namespace, pod.name);
             let message = format!("pod {who}: the node agent answered {verb:?} with {other:?}");
             return Err(Failure { code: 11, message, details: agent::MISMATCH.to_owned() });
         }
@@ -157,8 +155,4 @@ fn request(verb: Verb, attachment: &Attachment, pod: &Pod, netns: Option<&Path>)
         netns_path: netns.map(|path| path.display().to_string()),
         ips: Vec::new(),
     }
-}
-
-fn label(pod: &Pod) -> String {
-    format!("{}/{}", pod.namespace, pod.name)
 }

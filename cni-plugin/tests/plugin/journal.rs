@@ -41,10 +41,10 @@ fn a_pods_story_is_in_one_file_with_verb_pod_and_outcome() {
 
     let found = lines(&log);
     let words = [
-        ("ADD default/web 0b1c-2d c0ffee eth0: ", "away"),
-        ("ADD default/web 0b1c-2d c0ffee eth0: ", "captured"),
-        ("CHECK default/web 0b1c-2d c0ffee eth0: ", "rules: because (CNI code 102)"),
-        ("DEL default/web 0b1c-2d c0ffee eth0: ", "done"),
+        (" 0b1c-2d c0ffee eth0 ADD default/web: ", "away"),
+        (" 0b1c-2d c0ffee eth0 ADD default/web: ", "captured"),
+        (" 0b1c-2d c0ffee eth0 CHECK default/web: ", "rules: because (CNI code 102)"),
+        (" 0b1c-2d c0ffee eth0 DEL default/web: ", "done"),
     ];
     assert_eq!(found.len(), words.len(), "{found:#?}");
     for (line, (subject, outcome)) in found.iter().zip(words) {
