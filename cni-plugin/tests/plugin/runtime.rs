@@ -93,14 +93,16 @@ impl Pod {
         self.call_with(command, self.config.to_string().as_bytes())
     }
 
-    /// The system calls that it makes from its start to its end.
-    pub fn system_calls(&self, command: &str) -> Vec<String> {
+    /// The system calls that it makes from its start to its end, as `strace` writes them.
+    pub fn trace(&self, command: &str) -> Vec<String> {
         let trace = tempfile::NamedTempFile::new().unwrap();
         let path = trace.path().display().to_string();
-        let status = self.traced(command, &["-o", &path]);
+        let status = self.traced(command, &["-f", "-o", &path]);
         assert!(status.success(), "{status}");
         let trace = std::fs::read_to_string(trace.path()).unwrap();
-        trace.lines().filter_map(|line| Some(line.split_once('(')?.0.to_owned())).collect()
+        // In front is which process it was.
+        let call = |line: &str| Some(line.split_once(' ')?.1.trim_start().to_owned());
+        trace.lines().filter_map(call).filter(|line| line.contains('(')).collect()
     }
 
     /// Has the kernel kill it as it makes this system call for the `occurrence`th time.
@@ -144,6 +146,14 @@ impl Pod {
             .unwrap()
     }
 
+    /// With no standard input at all.
+    pub fn call_without_stdin(&self, command: &str) -> Outcome {
+        let start = Instant::now();
+        let mut child = self.spawn_as(command, &["sh", "-c", "exec \"$0\" <&-", PLUGIN]);
+        drop(child.stdin.take());
+        Outcome::of(child, start)
+    }
+
     /// With `stdin` in place of the configuration.
     pub fn call_with(&self, command: &str, stdin: &[u8]) -> Outcome {
         let start = Instant::now();
@@ -152,14 +162,9 @@ impl Pod {
         let bytes = stdin.to_owned();
         // The plugin may end without having read everything.
         let writer = thread::spawn(move || drop(input.write_all(&bytes)));
-        let output = child.wait_with_output().unwrap();
+        let outcome = Outcome::of(child, start);
         writer.join().unwrap();
-        Outcome {
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-            success: output.status.success(),
-            took: start.elapsed(),
-        }
+        outcome
     }
 
     /// The folder holds nothing but what the test put there.
@@ -173,6 +178,16 @@ impl Pod {
 }
 
 impl Outcome {
+    fn of(child: Child, start: Instant) -> Self {
+        let output = child.wait_with_output().unwrap();
+        Self {
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+            success: output.status.success(),
+            took: start.elapsed(),
+        }
+    }
+
     /// The error that must be on standard output, alone and complete.
     pub fn error(&self) -> Value {
         assert!(!self.success, "succeeded with {:?}", self.stdout);

@@ -4,8 +4,9 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Context;
-use lab::TryAgain;
 use lab::cni_runtime::{CniError, Conflist, Runtime};
+use lab::{Pod, TryAgain};
+use serde_json::Value;
 
 use crate::observe;
 use crate::scenario::{Scenario, expect, scenario};
@@ -18,6 +19,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "agent-absent",
             "without the agent pods do not start (code 11), except in excluded namespaces",
             agent_absent
+        ),
+        scenario!(
+            "agent-absent-known-pods",
+            "where that is wanted, pods known to be outside the mesh start without the agent",
+            known_pods
         ),
         scenario!(
             "ztunnel-absent",
@@ -64,6 +70,46 @@ async fn agent_absent(world: &World) -> anyhow::Result<()> {
     excluded?;
     world.pod(in_namespace("door", "starts", 1)).await?;
     Ok(())
+}
+
+async fn known_pods(world: &World) -> anyhow::Result<()> {
+    let plain = world.pod(in_namespace("known", "plain", 1)).await?;
+    let labelled = in_namespace("known", "labelled", 1).label(MODE_LABEL, "ambient");
+    let labelled = world.pod(labelled).await?;
+    let list = world.lab.node(1).agent_folder().join("known-outside.json");
+    let is_listed =
+        |pod: &Pod| std::fs::read_to_string(&list).is_ok_and(|text| text.contains(pod.uid()));
+    let listed = lab::eventually("the pod in the agent's list", world.patience, || async {
+        is_listed(&plain).then_some(())
+    });
+    listed.await?;
+    expect("the labelled pod in the list", is_listed(&labelled), |listed| !listed)?;
+    let agent = part(world.lab.node(1).agent())?;
+    agent.stop().await?;
+    let (outside, inside) = (add_again(world, &plain).await?, add_again(world, &labelled).await?);
+    agent.start().await?;
+    agent.ready().await?;
+    expect("a start without the agent", format!("{outside:?}"), |_| outside.is_ok())?;
+    let code = inside.as_ref().err().and_then(CniError::code);
+    expect("CNI code 11", format!("{inside:?}"), |_| code == Some(11))?;
+
+    // Who is captured is not in the list any more, however the agent ends.
+    world.enrol(&plain).await?;
+    agent.kill().await?;
+    let refused = add_again(world, &plain).await?;
+    agent.start().await?;
+    agent.ready().await?;
+    let code = refused.as_ref().err().and_then(CniError::code);
+    expect("CNI code 11", format!("{refused:?}"), |_| code == Some(11))
+}
+
+/// ADD by our plugin alone, after what the primary plugins did for the pod.
+async fn add_again(world: &World, pod: &Pod) -> anyhow::Result<Result<Value, CniError>> {
+    let mut list = own_entry(world)?;
+    let entry = &mut list.plugins[0].config;
+    entry.insert("whenAgentAbsent".into(), "allow-known".into());
+    entry.insert("prevResult".into(), pod.result().clone());
+    Ok(world.lab.node(1).cni().add(&list, pod.attachment()).await)
 }
 
 async fn ztunnel_absent(world: &World) -> anyhow::Result<()> {
