@@ -1,5 +1,6 @@
 //! The only room that talks to the Kubernetes API.
 
+mod condition;
 mod events;
 mod metrics;
 mod node;
@@ -17,6 +18,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+pub use condition::NodeState;
 pub use metrics::Metrics;
 
 use crate::facts::{Annotations, NamespaceFacts, PodFacts, PodName};

@@ -190,9 +190,7 @@ impl Effects {
     ) -> Result<(), EffectError> {
         let workload = workload(facts, options);
         if self.lacks_v6_lookups(&facts.uid, netns).await {
-            // Closed and opened again: ztunnel takes the sockets of a name server as a whole.
-            let closed = Workload { lookups: Lookups::Direct, ..workload.clone() };
-            self.link.add(&facts.uid, closed, netns.clone()).await?;
+            self.link.renew_lookups(&facts.uid, workload.clone(), netns.clone()).await?;
         }
         let lacks = self.link.lacks_listeners(&facts.uid, netns, workload.lookups);
         if lacks || self.joins(facts, &workload) {
