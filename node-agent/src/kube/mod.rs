@@ -87,6 +87,8 @@ pub enum EventReason {
     Released,
     /// Something in the pod differed from what it should be.
     Drifted,
+    /// Somebody's policy rule in the pod comes before ours.
+    ForeignPolicyRule,
     /// Somebody in the pod undoes what is repaired, again and again.
     Flapping,
     /// An option of the pod means nothing.
@@ -106,6 +108,7 @@ impl EventReason {
             Self::CaptureFailed => ("CaptureFailed", "Warning"),
             Self::Released => ("Released", "Normal"),
             Self::Drifted => ("Drifted", "Warning"),
+            Self::ForeignPolicyRule => ("ForeignPolicyRule", "Warning"),
             Self::Flapping => ("Flapping", "Warning"),
             Self::BadOption => ("BadOption", "Warning"),
             Self::OptionsApplied => ("OptionsApplied", "Normal"),
