@@ -18,6 +18,7 @@ pub mod config;
 pub mod enrollment;
 pub mod facts;
 mod inside;
+pub mod known_outside;
 pub mod kube;
 pub mod listeners;
 pub mod observe;
