@@ -1,6 +1,7 @@
 //! Settings: text in [`Raw`], types in [`Config`]. The only room that reads the environment.
 
 mod pods;
+mod uninstall;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,6 +15,7 @@ use crate::rules::ProbeSource;
 use crate::run_dir::RunDir;
 
 pub use pods::RawPods;
+pub use uninstall::{Plugin, RawUninstall};
 
 /// The settings as they were given.
 #[derive(Clone, Debug, Parser)]
@@ -159,6 +161,7 @@ impl Raw {
     /// All mistakes at once.
     pub fn understand(self) -> Result<Config, Mistakes> {
         let mut reader = Reader::default();
+        let programs = self.programs(&mut reader);
         let config = Config {
             node: reader.node(&self.node_name),
             kubeconfig: self.kubeconfig.filter(|path| !path.as_os_str().is_empty()),
@@ -179,19 +182,21 @@ impl Raw {
                 compare_interval: reader.interval("COMPARE_INTERVAL", &self.compare_interval),
             },
             listener_hold: reader.duration("LISTENER_HOLD", &self.listener_hold),
-            programs: crate::rules::Programs {
-                nft: reader.program("NFT", "nft", self.nft.as_deref(), &self.path),
-                conntrack: reader.program(
-                    "CONNTRACK",
-                    "conntrack",
-                    self.conntrack.as_deref(),
-                    &self.path,
-                ),
-                ss: reader.program("SS", "ss", self.ss.as_deref(), &self.path),
-            },
+            programs,
             log: Log { format: reader.format(&self.log_format), filter: self.rust_log },
         };
         if reader.mistakes.is_empty() { Ok(config) } else { Err(Mistakes(reader.mistakes)) }
+    }
+
+    fn programs(&self, reader: &mut Reader) -> crate::rules::Programs {
+        let mut find = |name, program, given: &Option<PathBuf>| {
+            reader.program(name, program, given.as_deref(), &self.path)
+        };
+        crate::rules::Programs {
+            nft: find("NFT", "nft", &self.nft),
+            conntrack: find("CONNTRACK", "conntrack", &self.conntrack),
+            ss: find("SS", "ss", &self.ss),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -167,6 +167,17 @@ impl KubeApi {
         let pods: Api<SlimPod> = Api::namespaced(self.client.clone(), &name.namespace);
         let found = patiently("fetch the pod", pods.get_opt(&name.name)).await?;
         Ok(found.and_then(SlimPod::facts))
+    }
+
+    /// Fetches all pods of this node.
+    ///
+    /// # Errors
+    /// [`KubeError::Api`], [`KubeError::TimedOut`].
+    pub async fn own_pods(&self) -> Result<Vec<PodFacts>, KubeError> {
+        let pods: Api<SlimPod> = Api::all(self.client.clone());
+        let ours = ListParams::default().fields(&format!("spec.nodeName={}", self.node));
+        let found = patiently("list the node's pods", pods.list(&ours)).await?;
+        Ok(found.items.into_iter().filter_map(SlimPod::facts).collect())
     }
 
     /// Fetches one namespace.
