@@ -18,7 +18,11 @@ impl Node {
         };
         match withdraw(kube).await {
             Ok(0) => {}
-            Ok(_) => tokio::time::sleep(self.config.withdraw_wait).await,
+            Ok(told) => {
+                let wait = self.config.withdraw_wait;
+                report.line(&format!("tell the peers of {told} pods, wait {wait:?}"))?;
+                tokio::time::sleep(wait).await;
+            }
             Err(error) => report.note(&format!(
                 "peers are not told: {error}; they use the tunnel to pods of this node until \
                  those restart or lose the annotation ambient.istio.io/redirection"
@@ -32,15 +36,50 @@ impl Node {
 async fn withdraw(kube: &Kube) -> Result<usize, KubeError> {
     let kubeconfig = kube.kubeconfig.as_deref();
     let api = KubeApi::new(kubeconfig, kube.node.clone(), Metrics::default()).await?;
-    let mut told = 0;
+    withdraw_through(&api).await
+}
+
+/// One that cannot be told does not keep from the others.
+async fn withdraw_through(api: &KubeApi) -> Result<usize, KubeError> {
+    let (mut told, mut failure) = (0, None);
     for pod in api.own_pods().await? {
         if pod.annotations == Annotations::default() {
             continue;
         }
         match api.annotate(&pod, &Annotations::default()).await {
-            Ok(()) | Err(KubeError::PodGone(_)) => told += 1,
-            Err(error) => return Err(error),
+            Ok(()) => told += 1,
+            Err(KubeError::PodGone(_)) => {}
+            Err(error) => failure = Some(error),
         }
     }
-    Ok(told)
+    failure.map_or(Ok(told), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::FakeApi;
+
+    #[tokio::test]
+    async fn pods_that_said_that_they_are_captured_say_it_no_more() {
+        let fake = FakeApi::new();
+        for name in ["web", "plain"] {
+            fake.add_pod(name, Some("10.9.0.5"));
+        }
+        let api = fake.client(Metrics::default());
+        let web = api.own_pods().await.unwrap().into_iter().find(|pod| pod.name.name == "web");
+        let said = Annotations { redirection: true, observed: Some("captured".into()) };
+        api.annotate(&web.unwrap(), &said).await.unwrap();
+
+        assert_eq!(withdraw_through(&api).await.unwrap(), 1);
+        assert_eq!(fake.annotation("web", "ambient.istio.io/redirection"), None);
+        assert_eq!(withdraw_through(&api).await.unwrap(), 0);
+        assert!(
+            fake.requests().iter().any(|it| it.contains("spec.nodeName")),
+            "{:?}",
+            fake.requests()
+        );
+        fake.set_down(true);
+        assert!(withdraw_through(&api).await.is_err());
+    }
 }
