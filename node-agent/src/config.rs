@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::reconcile::OnEscaped;
 use crate::rules::ProbeSource;
 use crate::run_dir::RunDir;
 
@@ -69,6 +70,10 @@ pub struct Raw {
     /// showed nothing. A comparison starts `nft`.
     #[arg(long, env = "COMPARE_INTERVAL", default_value = "5m")]
     pub compare_interval: String,
+    /// What becomes of a pod of the mesh that started without the plugin's knowledge:
+    /// `capture` (in place) or `evict` (in place, and evicted as its disruption budget allows).
+    #[arg(long, env = "ON_ESCAPED", default_value = "capture")]
+    pub on_escaped: String,
     /// How long connections wait for a ztunnel to come before they are reset.
     #[arg(long, env = "LISTENER_HOLD", default_value = "10s")]
     pub listener_hold: String,
@@ -180,6 +185,7 @@ impl Raw {
                 drain_deadline: reader.duration("DRAIN_DEADLINE", &self.drain_deadline),
                 verify_interval: reader.interval("VERIFY_INTERVAL", &self.verify_interval),
                 compare_interval: reader.interval("COMPARE_INTERVAL", &self.compare_interval),
+                on_escaped: reader.on_escaped(&self.on_escaped),
             },
             listener_hold: reader.duration("LISTENER_HOLD", &self.listener_hold),
             programs,
@@ -286,6 +292,17 @@ impl Reader {
             let expected = "marker, node-addresses or off is expected";
             self.wrong("PROBE_SOURCE", value, expected, ProbeSource::Off)
         })
+    }
+
+    fn on_escaped(&mut self, value: &str) -> OnEscaped {
+        match value {
+            "capture" => OnEscaped::Capture,
+            "evict" => OnEscaped::Evict,
+            _ => {
+                let expected = "capture or evict is expected";
+                self.wrong("ON_ESCAPED", value, expected, OnEscaped::Capture)
+            }
+        }
     }
 
     /// The given path, or the first program of that name in the search path.

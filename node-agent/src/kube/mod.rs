@@ -1,6 +1,7 @@
 //! The only room that talks to the Kubernetes API.
 
 mod events;
+mod evict;
 mod metrics;
 mod node;
 mod objects;
@@ -17,6 +18,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+pub use evict::Eviction;
 pub use metrics::Metrics;
 
 use crate::facts::{Annotations, NamespaceFacts, PodFacts, PodName};
@@ -95,6 +97,12 @@ pub enum EventReason {
     OlderConnectionsEnded,
     /// The pod was found running outside the mesh, and nobody had told of its start.
     StartedUnseen,
+    /// One that belongs to the mesh is evicted for it.
+    Evicted,
+    /// It is to be evicted, and cannot be yet.
+    EvictionDelayed,
+    /// It was to be evicted, and nobody would make another one.
+    NotEvicted,
 }
 
 impl EventReason {
@@ -109,6 +117,9 @@ impl EventReason {
             Self::OptionsApplied => ("OptionsApplied", "Normal"),
             Self::OlderConnectionsEnded => ("OlderConnectionsEnded", "Normal"),
             Self::StartedUnseen => ("StartedUnseen", "Warning"),
+            Self::Evicted => ("Evicted", "Normal"),
+            Self::EvictionDelayed => ("EvictionDelayed", "Warning"),
+            Self::NotEvicted => ("NotEvicted", "Warning"),
         }
     }
 }
