@@ -26,6 +26,7 @@ pub mod observe;
 pub mod plugin_server;
 pub mod pod_netns;
 pub mod reconcile;
+mod replace_file;
 pub mod rules;
 pub mod run_dir;
 pub mod ztunnel_link;

@@ -202,11 +202,11 @@ impl FakeApi {
     }
 
     async fn answer(&self, request: Request<Body>) -> Response<AnyBody> {
+        let (head, body) = request.into_parts();
+        self.requests.lock().unwrap().push(format!("{} {}", head.method, head.uri));
         if *self.down.borrow() {
             return full(StatusCode::SERVICE_UNAVAILABLE, &json!({"message": "down"}));
         }
-        let (head, body) = request.into_parts();
-        self.requests.lock().unwrap().push(format!("{} {}", head.method, head.uri));
         let path = head.uri.path().to_owned();
         let query = head.uri.query().unwrap_or_default().to_owned();
         let body = body.collect().await.unwrap().to_bytes();
