@@ -26,6 +26,9 @@ pub struct RawUninstall {
     /// Where the runtime reads its network configuration.
     #[arg(long, env = "CNI_CONF_DIR", default_value = "/etc/cni/net.d")]
     pub cni_conf_dir: PathBuf,
+    /// Name of our own list there.
+    #[arg(long, env = "CNI_CONF_NAME", default_value = "00-sluice.conflist")]
+    pub cni_conf_name: String,
     /// Where the runtime finds plugins.
     #[arg(long, env = "CNI_BIN_DIR", default_value = "/opt/cni/bin")]
     pub cni_bin_dir: PathBuf,
@@ -63,6 +66,7 @@ impl Raw {
             zds_socket: reader.absolute("INPOD_UDS", &self.inpod_uds),
             processes: reader.absolute("HOST_PROC", &self.host_proc),
             conf_dir: reader.absolute("CNI_CONF_DIR", &own.cni_conf_dir),
+            conf_name: own.cni_conf_name.clone(),
             bin_dir: reader.absolute("CNI_BIN_DIR", &own.cni_bin_dir),
             cache_dir: reader.absolute("CNI_CACHE_DIR", &own.cni_cache_dir),
             programs: self.programs(&mut reader),

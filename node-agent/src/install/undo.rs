@@ -10,6 +10,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::binary::NAME;
@@ -122,7 +123,7 @@ fn without(text: &str) -> serde_json::Result<Option<Becomes>> {
     Ok((!cuts.ranges.is_empty()).then(|| Becomes::Text(cuts.apply())))
 }
 
-/// Whether a list has no other plugin than ours: such a one was never somebody's.
+/// Whether a list is ours as a whole: by its mark, or because it has no other plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Emptied {
     Wholly,
@@ -138,6 +139,9 @@ struct Cuts<'a> {
 struct Plugin {
     #[serde(rename = "type")]
     type_: String,
+    /// Marks the entry in a list that was made of somebody's, and is ours as a whole.
+    #[serde(rename = "listOf")]
+    list_of: Option<IgnoredAny>,
 }
 
 impl<'a> Cuts<'a> {
@@ -167,9 +171,11 @@ impl<'a> Cuts<'a> {
     /// there is none before.
     fn list(&mut self, raw: &'a RawValue) -> serde_json::Result<Emptied> {
         let plugins: Vec<&'a RawValue> = serde_json::from_str(raw.get())?;
-        let ours = |plugin: &&RawValue| {
-            serde_json::from_str::<Plugin>(plugin.get()).is_ok_and(|plugin| plugin.type_ == NAME)
+        let known = |plugin: &RawValue| {
+            let known = serde_json::from_str::<Plugin>(plugin.get()).ok();
+            known.filter(|plugin| plugin.type_ == NAME)
         };
+        let ours = |plugin: &&RawValue| known(plugin).is_some();
         let first_kept = plugins.iter().position(|plugin| !ours(plugin));
         let (Some(first), Some(last)) = (plugins.first(), plugins.last()) else {
             return Ok(Emptied::Not);
@@ -189,7 +195,8 @@ impl<'a> Cuts<'a> {
                 self.ranges.push(cut);
             }
         }
-        Ok(Emptied::Not)
+        let marked = plugins.iter().any(|it| known(it).is_some_and(|it| it.list_of.is_some()));
+        Ok(if marked { Emptied::Wholly } else { Emptied::Not })
     }
 
     /// Where a part of the text stands in it: parts are borrowed from it.

@@ -77,6 +77,8 @@ pub struct Config {
     pub processes: PathBuf,
     /// Where the runtime's configuration is.
     pub conf_dir: PathBuf,
+    /// Name of our own list there.
+    pub conf_name: String,
     /// Where its plugins are.
     pub bin_dir: PathBuf,
     /// What its sandboxes were attached with.

@@ -11,8 +11,6 @@ use crate::pod_netns::{NodePlace, Record, every, recorded};
 
 /// Pods looked into at once: each look starts programs.
 const AT_ONCE: usize = 8;
-/// The list that is ours as a whole.
-const OWN_LIST: &str = "00-sluice.conflist";
 
 /// What a look has found.
 #[derive(Debug, Default)]
@@ -29,7 +27,7 @@ impl Node {
     /// Everything of ours. What cannot be looked at does not keep from the rest.
     pub(super) async fn survey(&self) -> Found {
         let mut found = Found::default();
-        let (changes, errors) = undo::changes(&self.config.conf_dir, OWN_LIST);
+        let (changes, errors) = undo::changes(&self.config.conf_dir, &self.config.conf_name);
         found.things.extend(changes.into_iter().map(Thing::Conf));
         found.troubles.extend(errors.iter().map(ToString::to_string));
         self.pods(&mut found).await;

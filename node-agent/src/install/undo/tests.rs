@@ -47,9 +47,15 @@ fn what_only_speaks_of_us_is_left_alone() {
 }
 
 #[test]
-fn a_list_of_ours_alone_goes_as_a_whole() {
-    let text = r#"{"name":"n","plugins":[{"type":"sluice-cni"}]}"#;
-    assert_eq!(without(text).unwrap(), Some(Becomes::Nothing));
+fn a_list_that_is_ours_goes_as_a_whole() {
+    for text in [
+        r#"{"name":"n","plugins":[{"type":"sluice-cni"}]}"#,
+        r#"{"plugins":[{"type":"a"},{"type":"sluice-cni","listOf":"10-a.conflist"}]}"#,
+    ] {
+        assert_eq!(without(text).unwrap(), Some(Becomes::Nothing), "{text}");
+    }
+    let copied = r#"{"delegates":[{"plugins":[{"type":"a"},{"type":"sluice-cni","listOf":"x"}]}]}"#;
+    assert_eq!(text(without(copied).unwrap()), r#"{"delegates":[{"plugins":[{"type":"a"}]}]}"#);
 }
 
 #[test]
