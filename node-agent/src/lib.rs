@@ -14,10 +14,12 @@
 
 pub mod admin;
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod enrollment;
 pub mod facts;
 mod inside;
+pub mod install;
 pub mod known_outside;
 pub mod kube;
 pub mod listeners;

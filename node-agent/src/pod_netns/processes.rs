@@ -194,7 +194,7 @@ fn look_into(locator: &Locator, ways: Vec<PathBuf>, pods: BTreeSet<String>) -> O
 
 /// The pod that a control group was made for: `pod` and the UID in one of the path's parts,
 /// written with `_` by systemd. UIDs of static pods are hashes.
-fn pod_of(group: &str) -> Option<String> {
+pub(super) fn pod_of(group: &str) -> Option<String> {
     let is_hash = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
     let is_uid = |text: &str| {
         let parts: Vec<usize> = text.split('-').map(str::len).collect();

@@ -29,6 +29,18 @@ struct File {
     pods: Vec<Record>,
 }
 
+/// The records at `path`, for who only reads them; none where there is no file.
+///
+/// # Errors
+/// In words, when the file cannot be read or is no record file.
+pub fn recorded(path: &Path) -> Result<Vec<Record>, String> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(parse(&bytes)?.into_values().collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed("read", path)(error).to_string()),
+    }
+}
+
 /// A record, and since when it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {

@@ -23,7 +23,7 @@ use crate::kube::{self, KubeApi};
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Places, Store};
-use crate::reconcile::{self, Effects, Memory, Pace, Reconciler, State};
+use crate::reconcile::{self, Effects, Memory, OnEscaped, Pace, Reconciler, State};
 use crate::rules::{HostMetrics, HostProbes, Programs, Rules};
 use crate::{plugin_server, ztunnel_link};
 
@@ -47,6 +47,7 @@ pub const PACE: Pace = Pace {
     drain_deadline: Duration::from_secs(2),
     verify_interval: Duration::from_millis(500),
     compare_interval: Duration::from_secs(2),
+    on_escaped: OnEscaped::Capture,
 };
 
 /// How long connections wait for a ztunnel.
