@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::effects::{Effects, workload};
+use super::escaped::OnEscaped;
 use super::metrics::Metrics;
 use super::plan::Action;
 use super::pod::{Attachment, Outcome, Pod};
@@ -35,6 +36,8 @@ pub struct Pace {
     pub verify_interval: Duration,
     /// How often it is compared fully, though nothing was seen.
     pub compare_interval: Duration,
+    /// What becomes of pods that started uncaptured.
+    pub on_escaped: OnEscaped,
 }
 
 /// Keeps every pod of the node where it belongs.
