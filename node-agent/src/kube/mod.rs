@@ -1,6 +1,8 @@
 //! The only room that talks to the Kubernetes API.
 
+mod condition;
 mod events;
+mod evict;
 mod metrics;
 mod node;
 mod objects;
@@ -12,11 +14,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+pub use condition::NodeState;
+pub use evict::Eviction;
 pub use metrics::Metrics;
 
 use crate::facts::{Annotations, NamespaceFacts, PodFacts, PodName};
@@ -97,6 +101,12 @@ pub enum EventReason {
     OlderConnectionsEnded,
     /// The pod was found running outside the mesh, and nobody had told of its start.
     StartedUnseen,
+    /// One that belongs to the mesh is evicted for it.
+    Evicted,
+    /// It is to be evicted, and cannot be yet.
+    EvictionDelayed,
+    /// It was to be evicted, and nobody would make another one.
+    NotEvicted,
 }
 
 impl EventReason {
@@ -112,6 +122,9 @@ impl EventReason {
             Self::OptionsApplied => ("OptionsApplied", "Normal"),
             Self::OlderConnectionsEnded => ("OlderConnectionsEnded", "Normal"),
             Self::StartedUnseen => ("StartedUnseen", "Warning"),
+            Self::Evicted => ("Evicted", "Normal"),
+            Self::EvictionDelayed => ("EvictionDelayed", "Warning"),
+            Self::NotEvicted => ("NotEvicted", "Warning"),
         }
     }
 }
@@ -170,6 +183,17 @@ impl KubeApi {
         let pods: Api<SlimPod> = Api::namespaced(self.client.clone(), &name.namespace);
         let found = patiently("fetch the pod", pods.get_opt(&name.name)).await?;
         Ok(found.and_then(SlimPod::facts))
+    }
+
+    /// Fetches all pods of this node.
+    ///
+    /// # Errors
+    /// [`KubeError::Api`], [`KubeError::TimedOut`].
+    pub async fn own_pods(&self) -> Result<Vec<PodFacts>, KubeError> {
+        let pods: Api<SlimPod> = Api::all(self.client.clone());
+        let ours = ListParams::default().fields(&format!("spec.nodeName={}", self.node));
+        let found = patiently("list the node's pods", pods.list(&ours)).await?;
+        Ok(found.items.into_iter().filter_map(SlimPod::facts).collect())
     }
 
     /// Fetches one namespace.

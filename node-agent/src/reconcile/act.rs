@@ -121,6 +121,7 @@ impl Reconciler {
             let message = "the pod started without the node agent's knowledge and has not been \
                            captured so far; it is captured now if it belongs to the mesh";
             self.tell(&facts, EventReason::StartedUnseen, message.into());
+            self.escaped(&facts);
         }
         Ok(())
     }

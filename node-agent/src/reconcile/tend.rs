@@ -104,6 +104,7 @@ impl Reconciler {
             self.glance(uid);
         }
         let older = self.mark_older(uid);
+        self.note_choice(uid, slot);
         tending.note(self.state(uid));
         let action = self.plan(uid);
         // What it rests on is left to the next life before it shows in the kernel.

@@ -22,12 +22,12 @@ mod policy_route;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use capture::{Listing, ListingError, Options, Ruleset};
 use netns::{Fence, NetnsError, PodNetns};
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
+use tokio::sync::OnceCell;
 
 pub use command::CommandError;
 pub use drift::{Comparison, Drift, Kind, list};
@@ -105,13 +105,16 @@ pub enum Found {
 /// Distinct options whose listings are kept. A node's pods have a few in common.
 const MOST_REFERENCES: usize = 256;
 
+/// What nft lists after the rules of some options were loaded; empty until somebody has asked.
+type Reference = Arc<OnceCell<Arc<Listing>>>;
+
 /// Works on the rules of pods. Clones share the reference listings.
 #[derive(Clone)]
 pub struct Rules {
     runner: Runner,
     flows: Flows,
     programs: Programs,
-    references: Arc<Mutex<HashMap<Options, Arc<Listing>>>>,
+    references: Arc<Mutex<HashMap<Options, Reference>>>,
 }
 
 impl fmt::Debug for Rules {
@@ -329,22 +332,25 @@ impl Rules {
         Ok(Listing::parse(&table.success().map_err(step)?)?)
     }
 
-    /// The lock is held while a missing reference is made, so that pods that start
-    /// together do not make it many times.
+    /// Pods that start together with the same options wait for one scratch namespace; those
+    /// with others do not.
     async fn reference(&self, options: &Options) -> Result<Arc<Listing>, RulesError> {
-        let mut references = self.references.lock().await;
-        if let Some(known) = references.get(options) {
-            return Ok(Arc::clone(known));
-        }
-        let scratch = PodNetns::scratch()?;
-        self.load(&scratch, capture::replace(&Ruleset::capture(options))).await?;
-        let listing = Arc::new(self.listing(&scratch).await?);
+        let cell = self.cell(options);
+        let listing = cell.get_or_try_init(|| async {
+            let scratch = PodNetns::scratch()?;
+            self.load(&scratch, capture::replace(&Ruleset::capture(options))).await?;
+            self.listing(&scratch).await.map(Arc::new)
+        });
+        listing.await.map(Arc::clone)
+    }
+
+    fn cell(&self, options: &Options) -> Reference {
+        let mut references = self.references.lock().unwrap_or_else(PoisonError::into_inner);
         // Who changes a pod's options again and again must not fill the memory.
-        if references.len() >= MOST_REFERENCES {
+        if references.len() >= MOST_REFERENCES && !references.contains_key(options) {
             references.clear();
         }
-        references.insert(options.clone(), Arc::clone(&listing));
-        Ok(listing)
+        Arc::clone(references.entry(options.clone()).or_default())
     }
 }
 
