@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use super::watched::GONE;
 use super::*;
 use crate::enrollment::Older;
 use crate::reconcile::captured_annotations;
