@@ -1,5 +1,6 @@
 //! Wiring: who gets what, what starts after what, and the order in which all of it stops.
 
+mod node_state;
 mod probes;
 
 use std::sync::{Arc, OnceLock};
@@ -77,6 +78,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             let acted = act(&config, &metrics, &admin, &mut tasks, &stop).await;
             stop.cancel();
             finish(&mut tasks, &admin).await;
+            if let Err(error) = &acted {
+                node_state::report_failure(&config, error).await;
+            }
             drop(lock);
             return acted;
         }
@@ -121,6 +125,7 @@ async fn act(
     tasks.spawn(plugin.run(stop.clone()));
     admin.readiness.fulfil(Condition::PluginSocket);
     spawn_watches(tasks, &api, &reconciler, stop);
+    tasks.spawn(node_state::report(api.clone(), admin.readiness.clone(), stop.clone()));
     if let Some(taint) = config.startup_taint.clone() {
         tasks.spawn(remove_taint(api, taint, admin.readiness.clone(), stop.clone()));
     }

@@ -1,5 +1,6 @@
 //! The only room that talks to the Kubernetes API.
 
+mod condition;
 mod events;
 mod evict;
 mod metrics;
@@ -18,6 +19,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+pub use condition::NodeState;
 pub use evict::Eviction;
 pub use metrics::Metrics;
 
@@ -87,6 +89,8 @@ pub enum EventReason {
     Released,
     /// Something in the pod differed from what it should be.
     Drifted,
+    /// Somebody's policy rule in the pod comes before ours.
+    ForeignPolicyRule,
     /// Somebody in the pod undoes what is repaired, again and again.
     Flapping,
     /// An option of the pod means nothing.
@@ -112,6 +116,7 @@ impl EventReason {
             Self::CaptureFailed => ("CaptureFailed", "Warning"),
             Self::Released => ("Released", "Normal"),
             Self::Drifted => ("Drifted", "Warning"),
+            Self::ForeignPolicyRule => ("ForeignPolicyRule", "Warning"),
             Self::Flapping => ("Flapping", "Warning"),
             Self::BadOption => ("BadOption", "Warning"),
             Self::OptionsApplied => ("OptionsApplied", "Normal"),

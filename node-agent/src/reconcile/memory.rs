@@ -1,6 +1,6 @@
 //! What one life of the agent leaves to the next about pods: what counts where an
-//! annotation means nothing, and since when a pod is captured whose older connections are
-//! not ended yet.
+//! annotation means nothing, and since when a pod is captured and how often its older
+//! connections were ended.
 //!
 //! Nothing here decides whether a pod is captured. A file that is lost costs a pod its last
 //! good options, where what it says now means nothing, and lets older connections live.
@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use super::pod::{Aging, Pod};
+use super::aging::Aging;
+use super::pod::Pod;
 use crate::enrollment::{Key, Wishes};
 use crate::facts::PodUid;
 use crate::replace_file::{Outlives, replace_file};

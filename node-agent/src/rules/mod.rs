@@ -16,6 +16,7 @@ mod flows;
 mod host;
 mod older;
 mod options;
+mod overtaking;
 mod policy_route;
 
 use std::collections::HashMap;
@@ -29,7 +30,7 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
 pub use command::CommandError;
-pub use drift::{Drift, Kind, list};
+pub use drift::{Comparison, Drift, Kind, list};
 pub use host::{
     HostProbes, LinkError, Metrics as HostMetrics, NodeAddresses, ProbeSource, Troubles,
 };
@@ -159,11 +160,33 @@ impl Rules {
         netns: &PodNetns,
         options: &Options,
     ) -> Result<Vec<Drift>, RulesError> {
+        Ok(self.compare(netns, options).await?.drifts)
+    }
+
+    /// Like [`Rules::verify`], and looks who else has a say in where answers go.
+    ///
+    /// # Errors
+    /// Any [`RulesError`]; nothing is known then.
+    pub async fn compare(
+        &self,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<Comparison, RulesError> {
         let reference = self.reference(options).await?;
         let observed = self.listing(netns).await?;
         let ruleset = capture::compare(&reference, &observed).into_iter().map(Drift::Ruleset);
-        let missing = PolicyRoute::open(&self.runner, netns).await?.missing().await?;
-        Ok(ruleset.chain(missing.into_iter().map(Drift::PolicyRoute)).collect())
+        let route = PolicyRoute::open(&self.runner, netns).await?;
+        let missing = route.missing().await?.into_iter().map(Drift::PolicyRoute);
+        let drifts = ruleset.chain(missing).collect();
+        Ok(Comparison { drifts, overtaken: route.overtaken().await? })
+    }
+
+    /// Policy rules of others that may lead an application's answers past ztunnel.
+    ///
+    /// # Errors
+    /// [`RulesError::PolicyRoute`].
+    pub async fn overtaken(&self, netns: &PodNetns) -> Result<Vec<String>, RulesError> {
+        Ok(PolicyRoute::open(&self.runner, netns).await?.overtaken().await?)
     }
 
     /// Looks what is in a pod: the first look, at a pod of an earlier life of the agent.

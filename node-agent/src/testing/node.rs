@@ -23,7 +23,7 @@ use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Places, Store};
 use crate::reconcile::{self, Effects, Memory, OnEscaped, Pace, Reconciler, State};
-use crate::rules::{HostMetrics, HostProbes, Rules};
+use crate::rules::{HostMetrics, HostProbes, Programs, Rules};
 use crate::{plugin_server, ztunnel_link};
 
 /// One life of an agent.
@@ -60,6 +60,16 @@ impl Node {
 
     /// Like [`Node::start`], at another pace.
     pub async fn start_at(folder: &std::path::Path, api: &FakeApi, pace: Pace) -> Self {
+        Self::start_with(folder, api, pace, programs()).await
+    }
+
+    /// Like [`Node::start_at`], with other programs.
+    pub async fn start_with(
+        folder: &std::path::Path,
+        api: &FakeApi,
+        pace: Pace,
+        programs: Programs,
+    ) -> Self {
         let metrics = (
             ztunnel_link::Metrics::default(),
             reconcile::Metrics::default(),
@@ -74,7 +84,7 @@ impl Node {
         let client = api.client(kube);
         let fence = Fence::new(4).unwrap();
         let link = ztunnel_link::ZtunnelLink::new(metrics.0, Opener::new(fence.clone()));
-        let rules = Rules::new(programs(), fence.clone(), Handle::current());
+        let rules = Rules::new(programs, fence.clone(), Handle::current());
         // A namespace of its own stands for the node's.
         let place = PodNetns::scratch().unwrap();
         let host = HostProbes::new(&rules, place, HostMetrics::default());
