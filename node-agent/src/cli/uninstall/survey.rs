@@ -30,6 +30,7 @@ impl Node {
         let (changes, errors) = undo::changes(&self.config.conf_dir, &self.config.conf_name);
         found.things.extend(changes.into_iter().map(Thing::Conf));
         found.troubles.extend(errors.iter().map(ToString::to_string));
+        self.said(&mut found).await;
         self.pods(&mut found).await;
         match self.host.present().await {
             Ok(true) => found.things.push(Thing::Host),

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use crate::facts::PodFacts;
 use crate::install::undo::{Becomes, Change};
 use crate::pod_netns::NodePlace;
 
@@ -11,6 +13,15 @@ use crate::pod_netns::NodePlace;
 pub(super) enum Thing {
     /// A file of the runtime's configuration.
     Conf(Change),
+    /// Pods that say in the API that they are captured.
+    Said {
+        /// They.
+        pods: Vec<PodFacts>,
+        /// How long peers are given to learn that it is so no more.
+        wait: Duration,
+    },
+    /// The node's condition in the API.
+    Condition,
     /// A pod with rules of ours.
     Pod(NodePlace),
     /// The host's probe rules.
@@ -32,6 +43,12 @@ impl fmt::Display for Thing {
             Self::Conf(Change { path, becomes: Becomes::Text(_) }) => {
                 write!(f, "take sluice-cni out of network configuration {}", path.display())
             }
+            Self::Said { pods, wait } => {
+                let names: Vec<_> = pods.iter().map(|pod| pod.name.to_string()).collect();
+                let names = names.join(", ");
+                write!(f, "tell peers that {names} leave the mesh, and wait {wait:?}")
+            }
+            Self::Condition => f.write_str("remove the node's condition from the API"),
             Self::Pod(place) => write!(
                 f,
                 "release {}: end its connections through ztunnel, remove rules, policy route and \
