@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Condition, Readiness};
 use crate::config::Config;
+use crate::known_outside::KnownOutside;
 use crate::kube::{KubeApi, Metrics as KubeMetrics};
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
@@ -161,12 +162,14 @@ async fn build_effects(
     link: ZtunnelLink,
 ) -> anyhow::Result<Effects> {
     let finder = Finder::new(fence.clone(), &config.places)?;
+    let locator = finder.locator().clone();
     Ok(Effects {
         rules,
         host,
         link,
         observer: Observer::new(fence),
-        locator: finder.locator().clone(),
+        known: KnownOutside::open(&config.run_dir.known_outside(), locator.boot()).await,
+        locator,
         finder,
         store: Store::open(&config.run_dir.pods()).await?,
         memory: Memory::open(&config.run_dir.memory()).await,

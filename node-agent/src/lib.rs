@@ -20,6 +20,7 @@ pub mod enrollment;
 pub mod facts;
 mod inside;
 pub mod install;
+pub mod known_outside;
 pub mod kube;
 pub mod listeners;
 pub mod observe;

@@ -37,6 +37,12 @@ impl RunDir {
         self.0.join("memory.json")
     }
 
+    /// Pods that the plugin may let start while it reaches no agent.
+    #[must_use]
+    pub fn known_outside(&self) -> PathBuf {
+        self.0.join(plugin_api::KNOWN_FILE)
+    }
+
     /// Held by the one agent of the node that acts.
     #[must_use]
     pub fn lock(&self) -> PathBuf {

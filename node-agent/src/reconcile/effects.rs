@@ -7,6 +7,7 @@ use zds::{ListenAt, Lookups, WorkloadInfo};
 
 use super::memory::Memory;
 use crate::facts::{PodFacts, PodUid};
+use crate::known_outside::KnownOutside;
 use crate::kube::{KubeApi, KubeError};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Located, Locator, NotFound, Sought, Store, StoreError};
@@ -69,6 +70,8 @@ pub struct Effects {
     pub store: Store,
     /// What a life of the agent leaves to the next.
     pub memory: Memory,
+    /// Pods that may start while no agent answers.
+    pub known: KnownOutside,
     /// The API.
     pub api: KubeApi,
 }
@@ -109,6 +112,8 @@ impl Effects {
         netns: &PodNetns,
         options: &Options,
     ) -> Result<Vec<String>, EffectError> {
+        // From here on it starts nowhere without an agent.
+        self.known.strike(&facts.uid).await;
         let outcome = async {
             // Also when ztunnel serves the pod already: that may be in an earlier sandbox.
             self.link.add(&facts.uid, workload(facts, options), netns.clone()).await?;

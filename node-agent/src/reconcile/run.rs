@@ -19,6 +19,7 @@ use super::slot::Slot;
 use super::table::{Fact, Table};
 use crate::enrollment::Settings;
 use crate::facts::{PodFacts, PodUid};
+use crate::known_outside::KnownOutside;
 use crate::pod_netns::Record;
 
 /// Pods worked on at once: more do not get faster on a small node.
@@ -161,6 +162,12 @@ impl Reconciler {
         for uid in known {
             self.wake(&uid);
         }
+    }
+
+    /// The list of pods that may start while no agent answers.
+    #[must_use]
+    pub fn known_outside(&self) -> &KnownOutside {
+        &self.inner.effects.known
     }
 
     /// Counts changes of the table.

@@ -18,6 +18,7 @@ use super::plugin_call::{plugin_call, read_reply};
 use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, Told, eventually, options, programs};
 use crate::enrollment::{Older, Settings};
 use crate::facts::PodUid;
+use crate::known_outside::KnownOutside;
 use crate::kube::{self, KubeApi};
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
@@ -99,6 +100,11 @@ impl Node {
             host: host.clone(),
             link: link.clone(),
             observer: observer.clone(),
+            known: KnownOutside::open(
+                &folder.join(plugin_api::KNOWN_FILE),
+                finder.locator().boot(),
+            )
+            .await,
             locator: finder.locator().clone(),
             finder,
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
