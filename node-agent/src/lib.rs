@@ -18,6 +18,7 @@ pub mod config;
 pub mod enrollment;
 pub mod facts;
 mod inside;
+pub mod install;
 pub mod kube;
 pub mod listeners;
 pub mod observe;

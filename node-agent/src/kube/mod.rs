@@ -95,6 +95,11 @@ pub enum EventReason {
     OlderConnectionsEnded,
     /// The pod was found running outside the mesh, and nobody had told of its start.
     StartedUnseen,
+    /// Of the node: somebody removes our plugin from the runtime's configuration again and
+    /// again.
+    ConflistContested,
+    /// Of the node: our plugin cannot be put into the runtime's configuration.
+    ConflistTrouble,
 }
 
 impl EventReason {
@@ -109,6 +114,16 @@ impl EventReason {
             Self::OptionsApplied => ("OptionsApplied", "Normal"),
             Self::OlderConnectionsEnded => ("OlderConnectionsEnded", "Normal"),
             Self::StartedUnseen => ("StartedUnseen", "Warning"),
+            Self::ConflistContested => ("ConflistContested", "Warning"),
+            Self::ConflistTrouble => ("ConflistTrouble", "Warning"),
+        }
+    }
+
+    /// What kind of object it is told of.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::ConflistContested | Self::ConflistTrouble => "Node",
+            _ => "Pod",
         }
     }
 }
