@@ -111,15 +111,8 @@ impl Node {
             memory: Memory::open(&folder.join("memory.json")).await,
             api: client.clone(),
         };
-        let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
-        let settings = Settings {
-            excluded_namespaces,
-            selectors: None,
-            options: options(),
-            older: Older::Keep,
-        };
         let stop = CancellationToken::new();
-        let reconciler = Reconciler::new(settings, pace, effects, metrics.1, stop.clone());
+        let reconciler = Reconciler::new(settings(), pace, effects, metrics.1, stop.clone());
         let node = Self {
             api: api.clone(),
             reconciler,
@@ -291,4 +284,9 @@ async fn blocking(call: impl FnOnce() -> Reply + Send + 'static) -> Outcome {
     let reply = reply.expect("a reply");
     assert_eq!(reply.version, VERSION);
     reply.outcome
+}
+
+fn settings() -> Settings {
+    let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
+    Settings { excluded_namespaces, selectors: None, options: options(), older: Older::Keep }
 }

@@ -24,7 +24,7 @@ use netns::{Fence, FenceError, NetnsError, PodNetns};
 use tokio::runtime::Handle;
 
 use crate::config::Plugin;
-use crate::install::binary;
+use crate::install::{self, FoundPlaces, binary};
 use crate::kube::KubeApi;
 use crate::rules::{HostMetrics, HostProbes, Programs, Rules};
 use crate::run_dir::{self, RunDir, RunDirError};
@@ -72,16 +72,14 @@ pub struct Config {
     pub plugin: Plugin,
     /// The agent's directory.
     pub run_dir: RunDir,
-    /// Where ztunnel connects.
-    pub zds_socket: PathBuf,
+    /// Files of ours outside of it: where ztunnel connects, and the plugin's log.
+    pub outside: Vec<PathBuf>,
     /// The node's `/proc`.
     pub processes: PathBuf,
-    /// Where the runtime's configuration is.
-    pub conf_dir: PathBuf,
-    /// Name of our own list there.
+    /// Where the runtime's configuration and its plugins are.
+    pub places: FoundPlaces,
+    /// Name of our own list.
     pub conf_name: String,
-    /// Where its plugins are.
-    pub bin_dir: PathBuf,
     /// What its sandboxes were attached with.
     pub cache_dir: PathBuf,
     /// Programs that work on rules.
@@ -179,7 +177,7 @@ impl Node {
         let (mut before, mut pods, mut after) = (Vec::new(), Vec::new(), Vec::new());
         for thing in found.things {
             match thing {
-                Thing::Conf(_) | Thing::Said { .. } => before.push(thing),
+                Thing::Conf(..) | Thing::Said { .. } => before.push(thing),
                 Thing::Pod(place) => pods.push(place),
                 _ => after.push(thing),
             }
@@ -211,7 +209,9 @@ impl Node {
             Thing::Pod(_) => Ok(()),
             Thing::Said { pods, .. } => self.withdraw(pods).await,
             Thing::Condition => self.forget_node().await,
-            Thing::Conf(change) => change.apply().map_err(|error| error.to_string()),
+            Thing::Conf(folder, change) => {
+                install::apply(folder, change).map_err(|error| error.to_string())
+            }
             Thing::Host => self.host.remove().await.map_err(|error| error.to_string()),
             Thing::Program(path) => binary::remove(path).map_err(|error| error.to_string()),
             Thing::File(path) | Thing::Folder(path) => {
