@@ -130,7 +130,7 @@ pub enum Visit {
     Answered(Verb),
 }
 
-/// Answers ADD and DEL of as many connections as come, and goes on whatever they do.
+/// Answers as many connections as come, and goes on whatever they do.
 pub fn standing(socket: &Path) -> Receiver<Visit> {
     let listener = UnixListener::bind(socket).unwrap();
     let (sender, seen) = channel();
@@ -149,10 +149,12 @@ fn visit(mut stream: UnixStream) -> Visit {
     let Ok((call, _)) = try_read_call(&mut stream) else {
         return Visit::Cut;
     };
-    let Call::Pod(Request { verb, .. }) = call else {
-        panic!("not about a pod: {call:?}");
+    let (verb, outcome) = match call {
+        Call::Pod(Request { verb: Verb::Del, .. }) => (Verb::Del, Outcome::Done),
+        Call::Pod(Request { verb, .. }) => (verb, Outcome::Captured),
+        Call::Status => (Verb::Status, Outcome::Ready { note: String::new() }),
+        Call::Gc(_) => (Verb::Gc, Outcome::Collected { attachments: 0 }),
     };
-    let outcome = if verb == Verb::Del { Outcome::Done } else { Outcome::Captured };
     let reply = plugin_api::encode(&Reply { version: VERSION, outcome }).unwrap();
     match stream.write_all(&reply) {
         Ok(()) => Visit::Answered(verb),

@@ -6,6 +6,7 @@
 mod add;
 mod agent;
 mod check;
+mod cnitool;
 mod crowd;
 mod del;
 mod duties;

@@ -15,7 +15,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const PLUGIN: &str = env!("CARGO_BIN_EXE_sluice-cni");
+/// The plugin's binary.
+pub const PLUGIN: &str = env!("CARGO_BIN_EXE_sluice-cni");
 
 /// A generous bound for what must end by itself.
 pub const PATIENCE: Duration = Duration::from_secs(20);

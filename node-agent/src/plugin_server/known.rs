@@ -9,7 +9,7 @@ use crate::known_outside::Pods;
 use crate::reconcile::{Reconciler, State};
 
 /// Changes come in crowds, and who is to be captured is struck off at once by others.
-const SETTLE: Duration = Duration::from_millis(200);
+const SETTLE: Duration = Duration::from_secs(1);
 /// How often the plugin is told that nothing has changed.
 const SIGN: Duration = Duration::from_secs(10);
 

@@ -287,6 +287,10 @@ async fn blocking(call: impl FnOnce() -> Reply + Send + 'static) -> Outcome {
 }
 
 fn settings() -> Settings {
-    let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
-    Settings { excluded_namespaces, selectors: None, options: options(), older: Older::Keep }
+    Settings {
+        excluded_namespaces: BTreeSet::from(["kube-system".to_owned()]),
+        selectors: None,
+        options: options(),
+        older: Older::Keep,
+    }
 }
