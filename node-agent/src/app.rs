@@ -1,5 +1,6 @@
 //! Wiring: who gets what, what starts after what, and the order in which all of it stops.
 
+mod install;
 mod node_state;
 mod probes;
 
@@ -42,6 +43,7 @@ struct Metrics {
     reconcile: reconcile::Metrics,
     host: HostMetrics,
     plugin: plugin_server::Metrics,
+    install: crate::install::Metrics,
 }
 
 impl Metrics {
@@ -53,6 +55,7 @@ impl Metrics {
         self.reconcile.register(&mut registry);
         self.host.register(&mut registry);
         self.plugin.register(&mut registry);
+        self.install.register(&mut registry);
         registry
     }
 }
@@ -125,6 +128,11 @@ async fn act(
     )?;
     tasks.spawn(plugin.run(stop.clone()));
     admin.readiness.fulfil(Condition::PluginSocket);
+    // Only now: whom the conflist names must answer.
+    if let Some(wanted) = config.install.clone() {
+        let told = (api.clone(), admin.readiness.clone());
+        install::spawn(tasks, wanted, metrics.install.clone(), told, stop);
+    }
     spawn_watches(tasks, &api, &reconciler, stop);
     tasks.spawn(node_state::report(api.clone(), admin.readiness.clone(), stop.clone()));
     if let Some(taint) = config.startup_taint.clone() {

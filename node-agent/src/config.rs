@@ -1,5 +1,6 @@
 //! Settings: text in [`Raw`], types in [`Config`]. The only room that reads the environment.
 
+mod install;
 mod pods;
 mod uninstall;
 
@@ -15,6 +16,7 @@ use crate::reconcile::OnEscaped;
 use crate::rules::ProbeSource;
 use crate::run_dir::RunDir;
 
+pub use install::{Install, RawInstall};
 pub use pods::RawPods;
 pub use uninstall::{Plugin, RawUninstall};
 
@@ -56,6 +58,9 @@ pub struct Raw {
     /// Who belongs to the mesh, and how.
     #[command(flatten)]
     pub pods: RawPods,
+    /// How the runtime comes to call our plugin.
+    #[command(flatten)]
+    pub install: RawInstall,
     /// How long peers are given to learn that a pod leaves the mesh.
     #[arg(long, env = "WITHDRAW_WAIT", default_value = "5s")]
     pub withdraw_wait: String,
@@ -135,6 +140,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Who is in the mesh.
     pub enrollment: crate::enrollment::Settings,
+    /// How the runtime comes to call our plugin, if that is our business.
+    pub install: Option<Install>,
     /// How pods tell the kubelet's probes.
     pub probe_source: ProbeSource,
     /// How pods are brought in and out.
@@ -167,10 +174,13 @@ impl Raw {
     pub fn understand(self) -> Result<Config, Mistakes> {
         let mut reader = Reader::default();
         let programs = self.programs(&mut reader);
+        let run_dir = RunDir(reader.absolute("RUN_DIR", &self.run_dir));
+        let excluded = &self.pods.exclude_namespaces;
         let config = Config {
+            install: self.install.understand(&run_dir, excluded, &mut reader),
             node: reader.node(&self.node_name),
             kubeconfig: self.kubeconfig.filter(|path| !path.as_os_str().is_empty()),
-            run_dir: RunDir(reader.absolute("RUN_DIR", &self.run_dir)),
+            run_dir,
             zds_socket: reader.absolute("INPOD_UDS", &self.inpod_uds),
             startup_taint: reader.taint(&self.startup_taint),
             places: crate::pod_netns::Places {

@@ -21,6 +21,7 @@ mod repairs;
 mod restarts;
 mod services;
 mod under_load;
+mod uninstall;
 
 use lab::Family;
 
@@ -45,6 +46,7 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(faults::scenarios());
     v4.extend(repairs::scenarios());
     v4.extend(restarts::scenarios());
+    v4.extend(uninstall::scenarios());
     v4.extend(kill_points::scenarios());
     v4.extend(under_load::scenarios());
     v4.extend(handover::scenarios());

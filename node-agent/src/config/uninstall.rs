@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Mistakes, Raw, Reader};
 use crate::cli::uninstall::{Config, Kube, Leave, Mode};
+use crate::install::{self, seen_from};
 use crate::run_dir::RunDir;
 
 /// The command's own settings as they were given.
@@ -23,16 +24,7 @@ pub struct RawUninstall {
     /// What becomes of the plugin's program.
     #[arg(long, value_enum, default_value = "auto")]
     pub plugin: Plugin,
-    /// Where the runtime reads its network configuration.
-    #[arg(long, env = "CNI_CONF_DIR", default_value = "/etc/cni/net.d")]
-    pub cni_conf_dir: PathBuf,
-    /// Name of our own list there.
-    #[arg(long, env = "CNI_CONF_NAME", default_value = "00-sluice.conflist")]
-    pub cni_conf_name: String,
-    /// Where the runtime finds plugins.
-    #[arg(long, env = "CNI_BIN_DIR", default_value = "/opt/cni/bin")]
-    pub cni_bin_dir: PathBuf,
-    /// Where is kept which plugins the node's sandboxes were attached with.
+    /// Where is kept, on the node, which plugins its sandboxes were attached with.
     #[arg(long, env = "CNI_CACHE_DIR", default_value = "/var/lib/cni")]
     pub cni_cache_dir: PathBuf,
 }
@@ -63,17 +55,28 @@ impl Raw {
             leave: if own.drain { Leave::Drained(deadline) } else { Leave::AtOnce },
             plugin: own.plugin,
             run_dir: RunDir(reader.absolute("RUN_DIR", &self.run_dir)),
-            zds_socket: reader.absolute("INPOD_UDS", &self.inpod_uds),
+            outside: self.outside(&mut reader),
             processes: reader.absolute("HOST_PROC", &self.host_proc),
-            conf_dir: reader.absolute("CNI_CONF_DIR", &own.cni_conf_dir),
-            conf_name: own.cni_conf_name.clone(),
-            bin_dir: reader.absolute("CNI_BIN_DIR", &own.cni_bin_dir),
-            cache_dir: reader.absolute("CNI_CACHE_DIR", &own.cni_cache_dir),
+            places: install::find(&self.install.places(&mut reader)),
+            conf_name: self.install.own_list(&mut reader),
+            cache_dir: seen_from(
+                &self.install.host_root,
+                &reader.absolute("CNI_CACHE_DIR", &own.cni_cache_dir),
+            ),
             programs: self.programs(&mut reader),
             kube: (!self.node_name.is_empty())
                 .then(|| Kube { node: self.node_name.clone(), kubeconfig }),
             withdraw_wait: reader.duration("WITHDRAW_WAIT", &self.withdraw_wait),
         };
         if reader.mistakes.is_empty() { Ok(config) } else { Err(Mistakes(reader.mistakes)) }
+    }
+
+    /// The plugin gives its log another name when it is full.
+    fn outside(&self, reader: &mut Reader) -> Vec<PathBuf> {
+        let zds = reader.absolute("INPOD_UDS", &self.inpod_uds);
+        let log = self.install.log_file(reader);
+        let log = log.map(|log| seen_from(&self.install.host_root, &log));
+        let full = log.as_ref().map(|log| PathBuf::from(format!("{}.1", log.display())));
+        [Some(zds), log, full].into_iter().flatten().collect()
     }
 }

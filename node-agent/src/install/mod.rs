@@ -1,6 +1,40 @@
-//! What stands on the node so that a container runtime calls us: the plugin's program, its
-//! entry in the runtime's configuration, and how both come and go.
+//! Puts our plugin into the container runtime's network configuration and keeps it there, and
+//! its program beside it; takes both away again when somebody asks for it.
+//!
+//! ```text
+//! inotify, every 2 s ─► folder: read ─► plan (PURE) ─► folder: write beside, fsync, rename
+//!                                         │
+//!                                         └► reports: log, Event on the node, /readyz
+//! ```
+//!
+//! By default in a list of our own that sorts first: whoever writes the other files, at any
+//! moment the file that a runtime takes has our plugin in it. It stays when the agent ends:
+//! pods that start then wait, they do not escape.
 
 pub mod binary;
 pub mod cached;
-pub mod undo;
+mod entry;
+mod fights;
+mod folder;
+mod keeper;
+mod list;
+mod metrics;
+mod places;
+mod plan;
+mod report;
+mod toml;
+mod undo;
+mod watch;
+
+pub use entry::{Entry, PLUGIN, WhenAgentAbsent};
+pub use folder::{FolderError, apply, read};
+pub use keeper::{Installer, News};
+pub use list::{List, Shape};
+pub use metrics::Metrics;
+pub use places::{Found as FoundPlaces, Wishes as PlaceWishes, find, seen_from};
+pub use plan::{Change, Found, Mode, Past, Plan, Settings, View, plan};
+pub use report::Report;
+pub use undo::{Undo, undo};
+
+#[cfg(test)]
+mod tests;

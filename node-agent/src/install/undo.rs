@@ -1,126 +1,77 @@
-//! Takes the plugin out of the runtime's configuration: our own list is removed, and where our
-//! entry was appended to somebody's list, it is cut out of the text. All other bytes stay as
-//! they are, so that no number, key or order of theirs is changed.
+//! PURE. How the runtime's configuration is freed of our plugin: lists of our own are removed,
+//! and where our entry stands in somebody's list, it is cut out of the text, also in lists
+//! within lists, as Multus has them. All other bytes stay as they are.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
 use std::ops::Range;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::binary::NAME;
+use super::entry::PLUGIN;
+use super::folder::FRESH;
+use super::plan::{Change, Found, View};
 
-/// What runtimes read.
-const EXTENSIONS: [&str; 3] = ["conf", "conflist", "json"];
 /// Lists within lists: Multus has one level.
 const DEEPEST: usize = 16;
 
-/// Which step failed.
-#[derive(Debug, thiserror::Error)]
-#[error("{step} {}: {source}", .path.display())]
-pub struct UndoError {
-    step: &'static str,
-    path: PathBuf,
-    source: io::Error,
+/// What is to be done, and what hinders.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Undo {
+    /// The steps, in any order.
+    pub changes: Vec<Change>,
+    /// Files that name our plugin and cannot be understood.
+    pub troubles: Vec<String>,
 }
 
-/// One file that names our plugin, and what becomes of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The file.
-    pub path: PathBuf,
-    /// What becomes of it.
-    pub becomes: Becomes,
+/// Decides. The file `own` is ours, whatever is in it. Files that cannot be read are
+/// somebody else's: ours can.
+#[must_use]
+pub fn undo(view: &View, own: &str) -> Undo {
+    let mut undo = Undo::default();
+    for (name, found) in &view.files {
+        match found {
+            _ if name == own => undo.changes.push(Change::Remove { name: name.clone() }),
+            Found::Text(text) if text.contains(PLUGIN) => match without(text) {
+                Ok(None) => {}
+                Ok(Some(Without::Nothing)) => {
+                    undo.changes.push(Change::Remove { name: name.clone() });
+                }
+                Ok(Some(Without::Text(text))) => {
+                    undo.changes.push(Change::Write { name: name.clone(), text });
+                }
+                Err(error) => undo.troubles.push(format!(
+                    "network configuration {name} names {PLUGIN} and is no JSON: {error}; take \
+                     it out by hand"
+                )),
+            },
+            Found::Text(_) | Found::Unusable(_) => {}
+        }
+    }
+    let left = view.others.iter().filter(|name| name.starts_with('.') && name.ends_with(FRESH));
+    undo.changes.extend(left.map(|name| Change::Remove { name: name.clone() }));
+    undo
 }
 
-/// What becomes of a file that names our plugin.
+/// What is left of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Becomes {
+enum Without {
     /// It is ours as a whole.
     Nothing,
-    /// This text: the same without our entries.
+    /// This text.
     Text(String),
 }
 
-/// What has to change in `folder` so that nothing there names our plugin. The file `own` is
-/// ours as a whole, whatever is in it. A folder that is not there needs no change.
-///
-/// # Errors
-/// For each file that cannot be read, or names us and cannot be understood, a [`UndoError`];
-/// the others are told all the same.
-pub fn changes(folder: &Path, own: &str) -> (Vec<Change>, Vec<UndoError>) {
-    let (mut changes, mut errors) = (Vec::new(), Vec::new());
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return (changes, errors),
-        Err(error) => return (changes, vec![failed("list", folder)(error)]),
-    };
-    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    // As runtimes read them, so that what is told is told in an order.
-    paths.sort();
-    for path in paths {
-        match change(&path, own) {
-            Ok(becomes) => changes.extend(becomes.map(|becomes| Change { path, becomes })),
-            Err(error) => errors.push(error),
-        }
-    }
-    (changes, errors)
-}
-
-impl Change {
-    /// Makes it so, in one step for whoever reads meanwhile.
-    ///
-    /// # Errors
-    /// [`UndoError`]; the file is then as it was.
-    pub fn apply(&self) -> Result<(), UndoError> {
-        match &self.becomes {
-            Becomes::Nothing => match std::fs::remove_file(&self.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(failed("remove", &self.path)(error))
-                }
-                _ => Ok(()),
-            },
-            Becomes::Text(text) => replace(&self.path, text).map_err(failed("replace", &self.path)),
-        }
-    }
-}
-
-fn change(path: &Path, own: &str) -> Result<Option<Becomes>, UndoError> {
-    if path.file_name().is_some_and(|name| name == own) {
-        return Ok(Some(Becomes::Nothing));
-    }
-    let is_read = path.extension().is_some_and(|it| EXTENSIONS.iter().any(|known| it == *known));
-    if !is_read || !path.is_file() {
-        return Ok(None);
-    }
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) if text.contains(NAME) => text,
-        Ok(_) => return Ok(None),
-        // Somebody else's, gone meanwhile or not even text.
-        Err(error)
-            if [io::ErrorKind::NotFound, io::ErrorKind::InvalidData].contains(&error.kind()) =>
-        {
-            return Ok(None);
-        }
-        Err(error) => return Err(failed("read", path)(error)),
-    };
-    without(&text).map_err(|error| failed("understand", path)(error.into()))
-}
-
 /// The text without our entries; `None` when there are none.
-fn without(text: &str) -> serde_json::Result<Option<Becomes>> {
+fn without(text: &str) -> serde_json::Result<Option<Without>> {
     let whole: &RawValue = serde_json::from_str(text)?;
     let mut cuts = Cuts { text, ranges: Vec::new() };
     let emptied = cuts.object(whole, DEEPEST)?;
     if emptied == Emptied::Wholly {
-        return Ok(Some(Becomes::Nothing));
+        return Ok(Some(Without::Nothing));
     }
-    Ok((!cuts.ranges.is_empty()).then(|| Becomes::Text(cuts.apply())))
+    Ok((!cuts.ranges.is_empty()).then(|| Without::Text(cuts.apply())))
 }
 
 /// Whether a list is ours as a whole: by its mark, or because it has no other plugin.
@@ -173,7 +124,7 @@ impl<'a> Cuts<'a> {
         let plugins: Vec<&'a RawValue> = serde_json::from_str(raw.get())?;
         let known = |plugin: &RawValue| {
             let known = serde_json::from_str::<Plugin>(plugin.get()).ok();
-            known.filter(|plugin| plugin.type_ == NAME)
+            known.filter(|plugin| plugin.type_ == PLUGIN)
         };
         let ours = |plugin: &&RawValue| known(plugin).is_some();
         let first_kept = plugins.iter().position(|plugin| !ours(plugin));
@@ -219,27 +170,6 @@ impl<'a> Cuts<'a> {
         }
         kept + &self.text[from..]
     }
-}
-
-/// Written beside it under a name that no runtime reads, and renamed over. A link stays one:
-/// what it leads to is replaced.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let path = std::fs::canonicalize(path)?;
-    let mode = std::fs::metadata(&path)?.permissions().mode();
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
-    let fresh = folder.join(format!(".{name}.sluice-new"));
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(text.as_bytes())?;
-    file.set_permissions(std::fs::Permissions::from_mode(mode & 0o7777))?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, &path)?;
-    File::open(folder)?.sync_all()
-}
-
-fn failed<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> UndoError + 'a {
-    move |source| UndoError { step, path: path.to_owned(), source }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{KubeApi, KubeError, patiently};
+use super::{KubeApi, KubeError, is_gone, patiently};
 
 /// The condition's type.
 const TYPE: &str = "SluiceReady";
@@ -66,5 +66,32 @@ impl KubeApi {
         let parameters = PatchParams::default();
         let patched = nodes.patch_status(&self.node, &parameters, &patch);
         patiently("write the node's condition", patched).await.map(drop)
+    }
+
+    /// Whether the node has the condition; one that is gone has none.
+    ///
+    /// # Errors
+    /// [`KubeError::Api`], [`KubeError::TimedOut`].
+    pub async fn node_is_reported(&self) -> Result<bool, KubeError> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let node = match patiently("fetch the node", nodes.get_status(&self.node)).await {
+            Err(KubeError::Api { source, .. }) if is_gone(&source) => return Ok(false),
+            answer => answer?,
+        };
+        let conditions = node.status.and_then(|status| status.conditions);
+        Ok(conditions.iter().flatten().any(|condition| condition.type_ == TYPE))
+    }
+
+    /// Takes the condition off the node: no agent reports it any more.
+    ///
+    /// # Errors
+    /// [`KubeError::Api`], [`KubeError::TimedOut`].
+    pub async fn forget_node(&self) -> Result<(), KubeError> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let gone = json!([{ "$patch": "delete", "type": TYPE }]);
+        let patch = Patch::Strategic(json!({ "status": { "conditions": gone } }));
+        let parameters = PatchParams::default();
+        let patched = nodes.patch_status(&self.node, &parameters, &patch);
+        patiently("take the condition off the node", patched).await.map(drop)
     }
 }

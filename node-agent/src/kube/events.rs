@@ -15,10 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::series::{Book, Kind, Moment, Next, Topic, Write};
 use super::{EventReason, KubeApi, KubeError, patiently};
-use crate::facts::PodFacts;
+use crate::facts::{PodFacts, PodName, PodUid};
 
 /// How Events name their author.
 const COMPONENT: &str = "sluice-node-agent";
+/// Where Events of objects are written that are in no namespace.
+const OF_NODES: &str = "default";
 /// While the API is away.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
@@ -53,6 +55,16 @@ impl KubeApi {
     /// is told again within minutes is counted in the Event that is there.
     pub fn tell(&self, pod: &PodFacts, reason: EventReason, message: String) {
         let (uid, pod) = (pod.uid.clone(), pod.name.clone());
+        let topic = Topic { uid, pod, reason, message };
+        self.events.book().note(topic, self.events.now());
+        self.events.told.notify_one();
+    }
+
+    /// Tells people about our node, as [`KubeApi::tell`] does about a pod. By convention the
+    /// UID that is told of a node is its name.
+    pub fn tell_of_node(&self, reason: EventReason, message: String) {
+        let (uid, name) = (PodUid(self.node.clone()), self.node.clone());
+        let pod = PodName { namespace: OF_NODES.into(), name };
         let topic = Topic { uid, pod, reason, message };
         self.events.book().note(topic, self.events.now());
         self.events.told.notify_one();
@@ -133,7 +145,7 @@ impl KubeApi {
 
     fn event_object(&self, write: &Write) -> Event {
         let Topic { uid, pod, reason, message } = &write.topic;
-        let (reason, type_) = reason.text();
+        let (kind, (reason, type_)) = (reason.kind(), reason.text());
         Event {
             metadata: ObjectMeta {
                 name: Some(write.name.clone()),
@@ -142,9 +154,9 @@ impl KubeApi {
             },
             involved_object: ObjectReference {
                 api_version: Some("v1".into()),
-                kind: Some("Pod".into()),
+                kind: Some(kind.into()),
                 name: Some(pod.name.clone()),
-                namespace: Some(pod.namespace.clone()),
+                namespace: (kind == "Pod").then(|| pod.namespace.clone()),
                 uid: Some(uid.0.clone()),
                 ..ObjectReference::default()
             },
@@ -196,6 +208,22 @@ impl KubeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn of_the_node_is_told_as_of_an_object_without_a_namespace() {
+        let client = crate::testing::FakeApi::new().client(crate::kube::Metrics::default());
+        client.tell_of_node(EventReason::ConflistContested, "somebody removes it".into());
+        let Next::Write(write) = client.events.book().next(Duration::ZERO) else {
+            panic!("it is due at once");
+        };
+        let event = client.event_object(&write);
+        let about = &event.involved_object;
+        assert_eq!(about.kind.as_deref(), Some("Node"));
+        assert_eq!((about.name.as_deref(), about.uid.as_deref()), (Some("n1"), Some("n1")));
+        assert_eq!(about.namespace, None);
+        assert_eq!(event.metadata.namespace.as_deref(), Some("default"));
+        assert_eq!(event.reason.as_deref(), Some("ConflistContested"));
+    }
 
     #[test]
     fn messages_fit() {

@@ -107,6 +107,11 @@ pub enum EventReason {
     EvictionDelayed,
     /// It was to be evicted, and nobody would make another one.
     NotEvicted,
+    /// Of the node: somebody removes our plugin from the runtime's configuration again and
+    /// again.
+    ConflistContested,
+    /// Of the node: our plugin cannot be put into the runtime's configuration.
+    ConflistTrouble,
 }
 
 impl EventReason {
@@ -125,6 +130,16 @@ impl EventReason {
             Self::Evicted => ("Evicted", "Normal"),
             Self::EvictionDelayed => ("EvictionDelayed", "Warning"),
             Self::NotEvicted => ("NotEvicted", "Warning"),
+            Self::ConflistContested => ("ConflistContested", "Warning"),
+            Self::ConflistTrouble => ("ConflistTrouble", "Warning"),
+        }
+    }
+
+    /// What kind of object it is told of.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::ConflistContested | Self::ConflistTrouble => "Node",
+            _ => "Pod",
         }
     }
 }

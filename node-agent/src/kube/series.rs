@@ -22,7 +22,7 @@ const MOST: usize = 2048;
 /// Of a pod's name, what fits the name of an Event with what comes behind it.
 const LONGEST_POD: usize = 220;
 
-/// What is told about which pod.
+/// What is told about which pod; of some reasons, about our node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Topic {
     pub(super) uid: PodUid,

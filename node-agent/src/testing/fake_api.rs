@@ -207,7 +207,8 @@ impl FakeApi {
         if *self.down.borrow() {
             return full(StatusCode::SERVICE_UNAVAILABLE, &json!({"message": "down"}));
         }
-        let path = head.uri.path().to_owned();
+        let path = head.uri.path();
+        let path = path.strip_suffix("/status").unwrap_or(path).to_owned();
         let query = head.uri.query().unwrap_or_default().to_owned();
         let body = body.collect().await.unwrap().to_bytes();
         match (head.method, self.collection(&path)) {

@@ -119,6 +119,11 @@ impl Ground {
 
     /// An agent that acts on this node, without an API.
     pub fn agent(&self) -> Agent {
+        self.agent_with(&[])
+    }
+
+    /// Likewise, with more settings.
+    pub fn agent_with(&self, more: &[(&str, &str)]) -> Agent {
         self.write("kubeconfig", KUBECONFIG);
         let kubeconfig = self.at("kubeconfig").display().to_string();
         let settings = [
@@ -127,7 +132,7 @@ impl Ground {
             ("ADMIN_ADDR", "127.0.0.1:0"),
             ("RUST_LOG", "off"),
         ];
-        let agent = Agent(self.command(&[], &settings));
+        let agent = Agent(self.command(&[], &[&settings[..], more].concat()));
         let socket = self.at("agent/plugin.sock");
         eventually("the agent acts", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
         agent

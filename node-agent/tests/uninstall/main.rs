@@ -6,9 +6,9 @@ mod ground;
 
 use ground::{Ground, PATIENCE, Pod, UIDS, eventually, lives, names, told};
 
-const THEIRS: &str = r#"{"name":"net","plugins":[{"type":"bridge","mtu":1500.0}]}"#;
-const WITH_OURS: &str =
-    r#"{"name":"net","plugins":[{"type":"bridge","mtu":1500.0},{"type":"sluice-cni"}]}"#;
+const THEIRS: &str =
+    r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"bridge","mtu":1500.0}]}"#;
+const WITH_OURS: &str = r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"bridge","mtu":1500.0},{"type":"sluice-cni"}]}"#;
 
 /// A node as an agent that was killed leaves it: a pod that is recorded, one that only a
 /// process leads to, and everything around.
@@ -102,7 +102,9 @@ fn a_dry_run_on_a_node_without_us_makes_nothing() {
     let ground = Ground::new();
     std::fs::remove_dir(ground.at("agent")).unwrap();
     let dry = ground.uninstall(&["--dry-run"]);
-    assert_eq!((dry.code, dry.out.as_str()), (Some(0), "dry run: nothing was changed\n"));
+    assert_eq!(dry.code, Some(0), "{dry:?}");
+    let lines: Vec<_> = dry.out.lines().filter(|line| !line.starts_with("note: ")).collect();
+    assert_eq!(lines, ["dry run: nothing was changed"]);
     assert!(!ground.at("agent").exists());
 }
 
@@ -128,6 +130,28 @@ fn while_an_agent_runs_nothing_is_touched_and_it_is_named() {
     let done = ground.uninstall(&[]);
     assert_eq!(done.code, Some(0), "{done:?}");
     assert_eq!(pods[0].traces(), "");
+    assert!(!ground.at("agent").exists());
+}
+
+#[test]
+fn what_an_agent_has_installed_goes_as_it_came() {
+    let ground = Ground::new();
+    let plugin = "#!/bin/sh\necho '{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[\"1.0.0\"]}'\n";
+    ground.write("source", plugin);
+    ground.write("conf/10-net.conflist", THEIRS);
+    let source = ground.at("source").display().to_string();
+    let agent = ground.agent_with(&[("INSTALL_CNI", "own"), ("CNI_PLUGIN_SOURCE", &source)]);
+    let own = ground.at("conf/00-sluice.conflist");
+    eventually("our list is there", || own.exists());
+    assert_eq!(ground.read("bin/sluice-cni"), plugin);
+    drop(agent);
+    assert!(own.exists(), "an agent that is killed leaves it");
+
+    let done = ground.uninstall(&[]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert_eq!(names(&ground.at("conf")), ["10-net.conflist"]);
+    assert_eq!(ground.read("conf/10-net.conflist"), THEIRS);
+    assert_eq!(names(&ground.at("bin")), Vec::<String>::new());
     assert!(!ground.at("agent").exists());
 }
 

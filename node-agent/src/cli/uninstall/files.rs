@@ -1,38 +1,36 @@
 //! What the agent keeps in its directory.
 
+use std::collections::BTreeSet;
+use std::fs::FileType;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::thing::Thing;
 use crate::run_dir::RunDir;
 
-/// Everything of the agent's directory, the lock last, then the directory; and the socket
-/// at which ztunnel finds the agent. Folders in it are nobody's that we know, and stay.
+/// What is there of `outside`, then everything of the agent's directory, the lock last, then
+/// the directory. Folders in it are nobody's that we know, and stay.
 ///
 /// # Errors
 /// When the directory is there and cannot be listed.
-pub(super) fn present(run_dir: &RunDir, zds_socket: &Path) -> io::Result<Vec<Thing>> {
-    let is_socket =
-        |path: &Path| path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
-    let zds = is_socket(zds_socket).then(|| zds_socket.to_owned());
-    let mut files: Vec<PathBuf> = Vec::new();
+pub(super) fn present(run_dir: &RunDir, outside: &[PathBuf]) -> io::Result<Vec<Thing>> {
+    let is_file = |path: &&PathBuf| path.symlink_metadata().is_ok_and(|found| !found.is_dir());
+    let outside = outside.iter().filter(is_file).cloned();
     let entries = match std::fs::read_dir(&run_dir.0) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(zds.into_iter().map(Thing::File).collect());
+            return Ok(outside.map(Thing::File).collect());
         }
         Err(error) => return Err(error),
     };
-    for entry in entries.flatten() {
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            files.push(entry.path());
-        }
-    }
-    let (lock, zds) = (run_dir.lock(), zds.filter(|zds| !files.contains(zds)));
-    files.sort_by_key(|path| (*path == lock, path.clone()));
-    let things = zds.into_iter().chain(files).map(Thing::File);
-    Ok(things.chain([Thing::Folder(run_dir.0.clone())]).collect())
+    let is_ours = |kind: io::Result<FileType>| kind.is_ok_and(|kind| !kind.is_dir());
+    let within = entries.flatten().filter(|entry| is_ours(entry.file_type()));
+    let within: BTreeSet<PathBuf> = within.map(|entry| entry.path()).collect();
+    let outside = outside.filter(|path| !within.contains(path)).collect::<Vec<_>>();
+    let (lock, before): (Vec<_>, Vec<_>) =
+        within.into_iter().partition(|path| *path == run_dir.lock());
+    let files = outside.into_iter().chain(before).chain(lock).map(Thing::File);
+    Ok(files.chain([Thing::Folder(run_dir.0.clone())]).collect())
 }
 
 /// Removes a file, or a directory that is empty. What is gone is fine.

@@ -1,8 +1,8 @@
 //! Takes everything of ours off the node, whoever put it there and however it ended.
 //!
 //! ```text
-//! lock ─► survey ─► [peers are told] ─► each thing is removed ─► survey: nothing left?
-//!           │ conflist, pods, host rules, program, files
+//! lock ─► survey ─► each thing is removed ─► survey: nothing left?
+//!           │ conflist, what peers are told, pods, the node's rules, program, files
 //!           └ a rehearsal prints what the survey found, and ends
 //! ```
 //!
@@ -13,9 +13,9 @@ mod files;
 mod listening;
 mod pods;
 mod report;
+mod said;
 mod survey;
 mod thing;
-mod withdraw;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,7 +24,8 @@ use netns::{Fence, FenceError, NetnsError, PodNetns};
 use tokio::runtime::Handle;
 
 use crate::config::Plugin;
-use crate::install::binary;
+use crate::install::{self, FoundPlaces, binary};
+use crate::kube::KubeApi;
 use crate::rules::{HostMetrics, HostProbes, Programs, Rules};
 use crate::run_dir::{self, RunDir, RunDirError};
 use report::Report;
@@ -71,16 +72,14 @@ pub struct Config {
     pub plugin: Plugin,
     /// The agent's directory.
     pub run_dir: RunDir,
-    /// Where ztunnel connects.
-    pub zds_socket: PathBuf,
+    /// Files of ours outside of it: where ztunnel connects, and the plugin's log.
+    pub outside: Vec<PathBuf>,
     /// The node's `/proc`.
     pub processes: PathBuf,
-    /// Where the runtime's configuration is.
-    pub conf_dir: PathBuf,
-    /// Name of our own list there.
+    /// Where the runtime's configuration and its plugins are.
+    pub places: FoundPlaces,
+    /// Name of our own list.
     pub conf_name: String,
-    /// Where its plugins are.
-    pub bin_dir: PathBuf,
     /// What its sandboxes were attached with.
     pub cache_dir: PathBuf,
     /// Programs that work on rules.
@@ -133,6 +132,7 @@ struct Node {
     host: HostProbes,
     fence: Fence,
     own: PodNetns,
+    api: Result<KubeApi, String>,
 }
 
 /// Takes everything off the node and looks again, or tells what that would be.
@@ -144,7 +144,8 @@ pub async fn run(config: Config) -> Result<Outcome, UninstallError> {
     let own = PodNetns::current()?;
     let rules = Rules::new(config.programs.clone(), fence.clone(), Handle::current());
     let host = HostProbes::new(&rules, own.clone(), HostMetrics::default());
-    let node = Node { config, rules, host, fence, own };
+    let api = said::api(&config).await;
+    let node = Node { config, rules, host, fence, own, api };
     match node.config.mode {
         Mode::Rehearsal => node.rehearse().await,
         Mode::Earnest => node.remove_all().await,
@@ -176,7 +177,7 @@ impl Node {
         let (mut before, mut pods, mut after) = (Vec::new(), Vec::new(), Vec::new());
         for thing in found.things {
             match thing {
-                Thing::Conf(_) => before.push(thing),
+                Thing::Conf(..) | Thing::Said { .. } => before.push(thing),
                 Thing::Pod(place) => pods.push(place),
                 _ => after.push(thing),
             }
@@ -206,7 +207,11 @@ impl Node {
         let removed = match thing {
             // They are released together, before.
             Thing::Pod(_) => Ok(()),
-            Thing::Conf(change) => change.apply().map_err(|error| error.to_string()),
+            Thing::Said { pods, .. } => self.withdraw(pods).await,
+            Thing::Condition => self.forget_node().await,
+            Thing::Conf(folder, change) => {
+                install::apply(folder, change).map_err(|error| error.to_string())
+            }
             Thing::Host => self.host.remove().await.map_err(|error| error.to_string()),
             Thing::Program(path) => binary::remove(path).map_err(|error| error.to_string()),
             Thing::File(path) | Thing::Folder(path) => {

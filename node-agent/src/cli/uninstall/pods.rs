@@ -1,4 +1,4 @@
-//! Releases pods: peers first, then rules. All pods leave together, so that one deadline
+//! Releases pods, after their peers were told. All pods leave together, so that one deadline
 //! serves them all.
 
 use std::time::Duration;
@@ -25,10 +25,6 @@ impl Node {
         pods: Vec<NodePlace>,
         report: &mut Report,
     ) -> Result<(), UninstallError> {
-        if pods.is_empty() {
-            return Ok(());
-        }
-        self.withdraw(report).await?;
         let (turns, mut leaving) = (&Semaphore::new(AT_ONCE), FuturesUnordered::new());
         for place in &pods {
             leaving.push(async move { (place, self.release(place, turns).await) });

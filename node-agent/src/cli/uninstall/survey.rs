@@ -6,7 +6,7 @@ use futures_util::stream;
 use super::thing::{Thing, name};
 use super::{Node, files, listening};
 use crate::config::Plugin;
-use crate::install::{binary, cached, undo};
+use crate::install::{self, binary, cached};
 use crate::pod_netns::{NodePlace, Record, every, recorded};
 
 /// Pods looked into at once: each look starts programs.
@@ -27,9 +27,8 @@ impl Node {
     /// Everything of ours. What cannot be looked at does not keep from the rest.
     pub(super) async fn survey(&self) -> Found {
         let mut found = Found::default();
-        let (changes, errors) = undo::changes(&self.config.conf_dir, &self.config.conf_name);
-        found.things.extend(changes.into_iter().map(Thing::Conf));
-        found.troubles.extend(errors.iter().map(ToString::to_string));
+        self.conflists(&mut found);
+        self.said(&mut found).await;
         self.pods(&mut found).await;
         match self.host.present().await {
             Ok(true) => found.things.push(Thing::Host),
@@ -37,7 +36,7 @@ impl Node {
             Err(error) => found.troubles.push(format!("look for the node's probe rules: {error}")),
         }
         self.program(&mut found);
-        match files::present(&self.config.run_dir, &self.config.zds_socket) {
+        match files::present(&self.config.run_dir, &self.config.outside) {
             Ok(files) => found.things.extend(files),
             Err(error) => found.troubles.push(format!(
                 "list the agent's directory {}: {error}",
@@ -45,6 +44,19 @@ impl Node {
             )),
         }
         found
+    }
+
+    fn conflists(&self, found: &mut Found) {
+        let folder = &self.config.places.conf_dir;
+        match install::read(folder) {
+            Ok(view) => {
+                let undo = install::undo(&view, &self.config.conf_name);
+                let things = undo.changes.into_iter();
+                found.things.extend(things.map(|change| Thing::Conf(folder.clone(), change)));
+                found.troubles.extend(undo.troubles);
+            }
+            Err(error) => found.troubles.push(error.to_string()),
+        }
     }
 
     async fn pods(&self, found: &mut Found) {
@@ -94,7 +106,8 @@ impl Node {
     }
 
     fn program(&self, found: &mut Found) {
-        let present = binary::present(&self.config.bin_dir);
+        let folders = &self.config.places.bin_dirs;
+        let present: Vec<_> = folders.iter().flat_map(|it| binary::present(it)).collect();
         if present.is_empty() {
             return;
         }
@@ -107,11 +120,12 @@ impl Node {
             found.things.extend(present.into_iter().map(Thing::Program));
             return;
         };
-        let program = self.config.bin_dir.join(binary::NAME);
-        let (kept, others): (Vec<_>, Vec<_>) = present.into_iter().partition(|it| *it == program);
-        found.things.extend(others.into_iter().map(Thing::Program));
-        if !kept.is_empty() {
-            found.notes.push(format!("plugin {} stays, {reason}", program.display()));
+        for path in present {
+            if path.ends_with(binary::NAME) {
+                found.notes.push(format!("plugin {} stays, {reason}", path.display()));
+            } else {
+                found.things.push(Thing::Program(path));
+            }
         }
     }
 

@@ -2,15 +2,26 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::install::undo::{Becomes, Change};
+use crate::facts::PodFacts;
+use crate::install::Change;
 use crate::pod_netns::NodePlace;
 
 /// One thing of ours on the node.
 #[derive(Clone, Debug)]
 pub(super) enum Thing {
-    /// A file of the runtime's configuration.
-    Conf(Change),
+    /// A file of the runtime's configuration, in this folder.
+    Conf(PathBuf, Change),
+    /// Pods that say in the API that they are captured.
+    Said {
+        /// They.
+        pods: Vec<PodFacts>,
+        /// How long peers are given to learn that it is so no more.
+        wait: Duration,
+    },
+    /// The node's condition in the API.
+    Condition,
     /// A pod with rules of ours.
     Pod(NodePlace),
     /// The host's probe rules.
@@ -26,12 +37,19 @@ pub(super) enum Thing {
 impl fmt::Display for Thing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Conf(Change { path, becomes: Becomes::Nothing }) => {
-                write!(f, "remove network configuration {}", path.display())
+            Self::Conf(folder, Change::Remove { name }) => {
+                write!(f, "remove network configuration {}", folder.join(name).display())
             }
-            Self::Conf(Change { path, becomes: Becomes::Text(_) }) => {
+            Self::Conf(folder, Change::Write { name, .. }) => {
+                let path = folder.join(name);
                 write!(f, "take sluice-cni out of network configuration {}", path.display())
             }
+            Self::Said { pods, wait } => {
+                let names: Vec<_> = pods.iter().map(|pod| pod.name.to_string()).collect();
+                let names = names.join(", ");
+                write!(f, "tell peers that {names} leave the mesh, and wait {wait:?}")
+            }
+            Self::Condition => f.write_str("remove the node's condition from the API"),
             Self::Pod(place) => write!(
                 f,
                 "release {}: end its connections through ztunnel, remove rules, policy route and \

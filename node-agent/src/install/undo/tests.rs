@@ -1,10 +1,13 @@
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
+use crate::install::{apply, read};
 
 const OWN: &str = "00-own.conflist";
 
-fn text(becomes: Option<Becomes>) -> String {
+fn text(becomes: Option<Without>) -> String {
     match becomes {
-        Some(Becomes::Text(text)) => text,
+        Some(Without::Text(text)) => text,
         other => panic!("no text: {other:?}"),
     }
 }
@@ -52,7 +55,7 @@ fn a_list_that_is_ours_goes_as_a_whole() {
         r#"{"name":"n","plugins":[{"type":"sluice-cni"}]}"#,
         r#"{"plugins":[{"type":"a"},{"type":"sluice-cni","listOf":"10-a.conflist"}]}"#,
     ] {
-        assert_eq!(without(text).unwrap(), Some(Becomes::Nothing), "{text}");
+        assert_eq!(without(text).unwrap(), Some(Without::Nothing), "{text}");
     }
     let copied = r#"{"delegates":[{"plugins":[{"type":"a"},{"type":"sluice-cni","listOf":"x"}]}]}"#;
     assert_eq!(text(without(copied).unwrap()), r#"{"delegates":[{"plugins":[{"type":"a"}]}]}"#);
@@ -62,6 +65,7 @@ fn a_list_that_is_ours_goes_as_a_whole() {
 fn a_folder_is_freed_of_us_and_keeps_modes_links_and_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
+    let mode = |name: &str| std::fs::metadata(at(name)).unwrap().permissions().mode() & 0o7777;
     let ours = r#"{"plugins":[{"type":"a"},{"type":"sluice-cni"}]}"#;
     std::fs::write(at(OWN), "whatever").unwrap();
     std::fs::write(at("10-a.conflist"), ours).unwrap();
@@ -72,32 +76,22 @@ fn a_folder_is_freed_of_us_and_keeps_modes_links_and_the_rest() {
     std::fs::write(at("30-c.conflist"), r#"{"plugins":[{"type":"a"}]}"#).unwrap();
     std::fs::write(at("40-broken.conf"), r#"{"plugins":[{"type":"sluice-cni"}"#).unwrap();
     std::fs::write(at("50-broken.conf"), "{").unwrap();
+    std::fs::write(at(".10-a.conflist.sluice-new"), "{").unwrap();
     std::fs::write(at("notes.txt"), ours).unwrap();
 
-    let (found, errors) = changes(folder.path(), OWN);
-    let names: Vec<_> = found.iter().map(|it| it.path.file_name().unwrap().to_owned()).collect();
-    assert_eq!(names, [OWN, "10-a.conflist", "20-b.conflist"]);
-    assert_eq!(errors.len(), 1, "{errors:?}");
-    assert!(errors[0].to_string().contains("40-broken.conf"), "{}", errors[0]);
-
-    for change in &found {
-        change.apply().unwrap();
+    let found = undo(&read(folder.path()).unwrap(), OWN);
+    assert_eq!(found.changes.len(), 4, "{found:?}");
+    assert_eq!(found.troubles.len(), 1, "{found:?}");
+    assert!(found.troubles[0].contains("40-broken.conf"), "{found:?}");
+    for change in &found.changes {
+        apply(folder.path(), change).unwrap();
     }
     let left = r#"{"plugins":[{"type":"a"}]}"#;
-    assert!(!at(OWN).exists());
+    assert!(!at(OWN).exists() && !at(".10-a.conflist.sluice-new").exists());
     assert_eq!(std::fs::read_to_string(at("10-a.conflist")).unwrap(), left);
-    let mode = std::fs::metadata(at("10-a.conflist")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o7777, 0o640);
+    assert_eq!(mode("10-a.conflist"), 0o640);
     assert!(at("20-b.conflist").is_symlink());
     assert_eq!(std::fs::read_to_string(at("elsewhere/b")).unwrap(), left);
     assert_eq!(std::fs::read_to_string(at("notes.txt")).unwrap(), ours, "no runtime reads it");
-    assert_eq!(changes(folder.path(), OWN).0, []);
-    let hidden = std::fs::read_dir(folder.path()).unwrap().flatten();
-    assert_eq!(hidden.filter(|it| it.file_name().to_string_lossy().starts_with('.')).count(), 0);
-}
-
-#[test]
-fn a_folder_that_is_not_there_needs_nothing() {
-    let (changes, errors) = changes(Path::new("/nonexistent"), OWN);
-    assert!(changes.is_empty() && errors.is_empty());
+    assert_eq!(undo(&read(folder.path()).unwrap(), OWN).changes, []);
 }

@@ -1,0 +1,106 @@
+//! What people are told about the conflist.
+
+use std::fmt;
+
+/// Something that whoever runs the node may want to know.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Report {
+    /// No primary plugin has a usable file.
+    NoPrimary,
+    /// A file that no runtime can use.
+    Unusable {
+        /// Its name.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The list is made of one file of several.
+    Several {
+        /// The one.
+        chosen: String,
+        /// The others, which runtimes do not use.
+        others: Vec<String>,
+    },
+    /// Another file sorts before our own list: our entry is appended to it.
+    SortsFirst {
+        /// The file.
+        file: String,
+    },
+    /// The file of which our list is made is gone or broken: the list stays as it was.
+    Kept {
+        /// The file.
+        file: String,
+    },
+    /// Our plugin cannot be called in the network's version.
+    Unspoken {
+        /// The file.
+        file: String,
+        /// The version.
+        version: String,
+    },
+    /// The plugin's program is not where the runtime looks for it.
+    NoProgram {
+        /// Where it was looked for.
+        folders: String,
+    },
+    /// A file operation failed.
+    Failed {
+        /// Which one, and the system's answer.
+        what: String,
+    },
+}
+
+impl Report {
+    /// Whether pods start without us, or none starts, until somebody does something.
+    #[must_use]
+    pub fn is_trouble(&self) -> bool {
+        match self {
+            Self::Unspoken { .. } | Self::NoProgram { .. } | Self::Failed { .. } => true,
+            Self::NoPrimary
+            | Self::Unusable { .. }
+            | Self::Several { .. }
+            | Self::SortsFirst { .. }
+            | Self::Kept { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPrimary => write!(
+                f,
+                "no primary plugin has a network configuration on this node yet: pods wait for one"
+            ),
+            Self::Unusable { file, why } => {
+                write!(f, "network configuration {file} cannot be used: {why}")
+            }
+            Self::Several { chosen, others } => write!(
+                f,
+                "several network configurations: {chosen} sorts first and is used, not {}",
+                others.join(", ")
+            ),
+            Self::SortsFirst { file } => write!(
+                f,
+                "network configuration {file} sorts before our own list: our entry is put into \
+                 it, and may be lost for moments when its owner writes it"
+            ),
+            Self::Kept { file } => write!(
+                f,
+                "network configuration {file}, of which our list is made, is gone or broken: \
+                 the list stays as it was until there is a usable one"
+            ),
+            Self::Unspoken { file, version } => write!(
+                f,
+                "network configuration {file} has cniVersion {version}, in which our plugin \
+                 cannot be called: pods start outside the mesh; set 0.3.1 or later"
+            ),
+            Self::NoProgram { folders } => write!(
+                f,
+                "the plugin's program is not in {folders}: nothing is written, or no pod could \
+                 start; put it there or set CNI_BIN_DIR"
+            ),
+            Self::Failed { what } => f.write_str(what),
+        }
+    }
+}

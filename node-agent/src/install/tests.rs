@@ -1,0 +1,296 @@
+//! The room at work in folders of this machine.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::places::Found;
+use super::*;
+use crate::testing::eventually;
+
+const OWN: &str = "00-sluice.conflist";
+
+fn calico(mtu: u32) -> String {
+    format!(r#"{{"name":"pods","cniVersion":"1.0.0","plugins":[{{"type":"calico","mtu":{mtu}}}]}}"#)
+}
+
+/// A node's folders, and an installer at work there.
+struct Node {
+    root: tempfile::TempDir,
+    settings: Settings,
+    news: Arc<Mutex<Vec<News>>>,
+    running: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl Node {
+    /// With the plugin's program in place.
+    fn new(mode: Mode) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let bin = root.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        std::fs::write(bin.join(PLUGIN), "x").unwrap();
+        std::fs::set_permissions(bin.join(PLUGIN), PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::create_dir(root.path().join("net.d")).unwrap();
+        let entry = Entry {
+            agent_socket: "/run/a.sock".into(),
+            exclude_namespaces: ["kube-system".to_owned()].into(),
+            timeout_seconds: 5,
+            when_agent_absent: WhenAgentAbsent::Closed,
+            log_file: None,
+        };
+        let settings = Settings { mode, own: OWN.into(), entry };
+        Self { root, settings, news: Arc::default(), running: None }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.path().join("net.d")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        std::fs::write(self.file(name), text).unwrap();
+    }
+
+    fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.file(name)).unwrap_or_default()
+    }
+
+    fn start(&mut self) {
+        let found = Found {
+            conf_dir: self.folder(),
+            bin_dirs: vec![self.root.path().join("bin")],
+            conf_said: String::new(),
+            bin_said: String::new(),
+        };
+        let news = Arc::clone(&self.news);
+        let tell = move |it| news.lock().unwrap().push(it);
+        let installer = Installer::new(found, self.settings.clone(), Metrics::default(), tell);
+        let stop = CancellationToken::new();
+        self.running = Some((stop.clone(), tokio::spawn(installer.keep(stop))));
+    }
+
+    async fn stop(&mut self) {
+        let (stop, running) = self.running.take().unwrap();
+        stop.cancel();
+        running.await.unwrap();
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        eventually(what, || async { holds(self) }).await;
+    }
+
+    async fn until_chained(&self, mtu: u32) {
+        let mtu = format!("\"mtu\":{mtu}}}");
+        let what = format!("our list has {mtu}");
+        self.until(&what, |node| node.text(OWN).contains(&mtu)).await;
+    }
+
+    fn told(&self, part: &str) -> bool {
+        self.news.lock().unwrap().iter().any(|news| format!("{news:?}").contains(part))
+    }
+}
+
+/// The list that a runtime would use now: it lists the folder and reads the first file.
+fn chosen(folder: &Path) -> Option<String> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = entries
+        .filter(|path| Shape::of(&path.file_name().unwrap().to_string_lossy()).is_some())
+        .collect();
+    paths.sort();
+    std::fs::read_to_string(paths.first()?).ok()
+}
+
+#[tokio::test]
+async fn our_list_is_made_followed_and_left_when_the_agent_ends() {
+    let mut node = Node::new(Mode::Own);
+    node.put("10-calico.conflist", &calico(1));
+    node.start();
+    node.until_chained(1).await;
+    let mode = std::fs::metadata(node.file(OWN)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    node.put("10-calico.conflist", &calico(2));
+    node.until_chained(2).await;
+    node.stop().await;
+    assert!(node.text(OWN).contains(PLUGIN), "a restart is no removal");
+    node.put("10-calico.conflist", &calico(3));
+    node.start();
+    node.until_chained(3).await;
+    let names: Vec<_> = std::fs::read_dir(node.folder()).unwrap().collect();
+    assert_eq!(names.len(), 2, "nothing else is left: {names:?}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_as_it_should_be_is_not_written() {
+    let mut node = Node::new(Mode::Own);
+    node.put("10-calico.conflist", &calico(1));
+    node.start();
+    node.until_chained(1).await;
+    node.stop().await;
+    let written = std::fs::metadata(node.file(OWN)).unwrap().modified().unwrap();
+    node.start();
+    node.put("10-calico.conflist", &calico(1));
+    node.put("99-last.conflist", &calico(9));
+    node.until("it was looked at", |node| node.told("99-last.conflist")).await;
+    assert_eq!(std::fs::metadata(node.file(OWN)).unwrap().modified().unwrap(), written);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_folder_that_nobody_has_made_yet_is_made() {
+    let mut node = Node::new(Mode::Own);
+    std::fs::remove_dir(node.folder()).unwrap();
+    node.start();
+    node.until("pods wait", |node| node.text(OWN).contains("sluice-waits")).await;
+    node.put("10-calico.conflist", &calico(1));
+    node.until_chained(1).await;
+    std::fs::remove_dir_all(node.folder()).unwrap();
+    node.until("it is made again", |node| node.text(OWN).contains(PLUGIN)).await;
+    node.put("10-calico.conflist", &calico(2));
+    node.until_chained(2).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_written_before_the_program_is_there() {
+    let mut node = Node::new(Mode::Own);
+    let program = node.root.path().join("bin").join(PLUGIN);
+    std::fs::remove_file(&program).unwrap();
+    node.put("10-calico.conflist", &calico(1));
+    node.start();
+    node.until("it is told", |node| node.told("program is not in")).await;
+    assert_eq!(chosen(&node.folder()), Some(calico(1)), "pods start as without us");
+    std::fs::write(&program, "x").unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    node.until_chained(1).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn in_append_mode_mode_and_link_of_the_primarys_file_stay() {
+    let mut node = Node::new(Mode::Append);
+    let target = node.root.path().join("calico.conflist");
+    std::fs::write(&target, calico(1)).unwrap();
+    std::fs::set_permissions(&target, PermissionsExt::from_mode(0o640)).unwrap();
+    symlink(&target, node.file("10-calico.conflist")).unwrap();
+    node.start();
+    node.until("our entry is there", |node| node.text("10-calico.conflist").contains(PLUGIN)).await;
+    assert!(node.file("10-calico.conflist").is_symlink());
+    assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o7777, 0o640);
+    // Where a link leads is not noticed, but looked at.
+    std::fs::write(&target, calico(2)).unwrap();
+    let back = |node: &Node| node.text("10-calico.conflist").matches(PLUGIN).count() == 1;
+    node.until("our entry is there again", back).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn odd_files_keep_nothing_from_the_primary() {
+    let mut node = Node::new(Mode::Own);
+    node.put("10-calico.conflist", &calico(1));
+    std::fs::create_dir(node.file("20-folder.conf")).unwrap();
+    symlink("/nonexistent", node.file("30-dangling.conf")).unwrap();
+    nix::unistd::mkfifo(&node.file("40-pipe.conf"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::write(node.file("50-bytes.conf"), [0xff, 0xfe]).unwrap();
+    std::fs::write(node.file("60-long.conf"), " ".repeat(2 << 20)).unwrap();
+    node.start();
+    node.until_chained(1).await;
+    node.until("each is named", |node| {
+        ["30-dangling.conf", "40-pipe.conf", "50-bytes.conf", "60-long.conf"]
+            .iter()
+            .all(|name| node.told(name))
+    })
+    .await;
+    assert!(!node.told("20-folder.conf"), "no runtime takes a folder for a file");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_written_keeps_what_it_has_and_is_told() {
+    let mut node = Node::new(Mode::Own);
+    node.put("10-calico.conflist", &calico(1));
+    // Nobody can write there, not even root: a folder has the name of the new file.
+    std::fs::create_dir(node.file(".00-sluice.conflist.sluice-new")).unwrap();
+    node.start();
+    node.until("it is told", |node| node.told("Trouble") && node.told("what was there stays"))
+        .await;
+    assert_eq!(chosen(&node.folder()), Some(calico(1)));
+    std::fs::remove_dir(node.file(".00-sluice.conflist.sluice-new")).unwrap();
+    node.until_chained(1).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_removes_our_list_again_and_again_is_named() {
+    let mut node = Node::new(Mode::Own);
+    node.put("05-cilium.conflist", &calico(1));
+    node.start();
+    let backup = format!("{OWN}.cilium_bak");
+    for _ in 0..6 {
+        node.until_chained(1).await;
+        std::fs::rename(node.file(OWN), node.file(&backup)).unwrap();
+    }
+    node.until("it is told", |node| {
+        node.told("Contested") && node.told("Cilium") && node.told("cni.exclusive=false")
+    })
+    .await;
+    node.until_chained(1).await;
+    node.stop().await;
+}
+
+/// The primary's owner writes its file as owners do: in place, or by removing and renaming,
+/// with a broken moment in between; and a reader, who is as fast as can be, chooses.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_moment_a_runtime_picks_our_plugin_is_in_the_list() {
+    let mut node = Node::new(Mode::Own);
+    node.start();
+    node.until("our list is there", |node| node.text(OWN).contains(PLUGIN)).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let reader = std::thread::spawn({
+        let (folder, done) = (node.folder(), Arc::clone(&done));
+        move || {
+            let mut looks = 0_u64;
+            while !done.load(Ordering::Relaxed) {
+                let text = chosen(&folder).unwrap_or_default();
+                assert!(text.contains(PLUGIN), "look {looks} found {text:?}");
+                looks += 1;
+            }
+            looks
+        }
+    });
+    let deadline = Instant::now() + Duration::from_secs(3);
+    let mut mtu = 1000;
+    while Instant::now() < deadline && !reader.is_finished() {
+        mtu += 1;
+        match mtu % 3 {
+            0 => node.put("10-calico.conflist", &calico(mtu)),
+            1 => {
+                // In place, in two steps.
+                node.put("10-calico.conflist", &calico(mtu)[..20]);
+                node.put("10-calico.conflist", &calico(mtu));
+            }
+            _ => {
+                let _ = std::fs::remove_file(node.file("10-calico.conflist"));
+                node.put("calico.tmp", &calico(mtu));
+                let (fresh, name) = (node.file("calico.tmp"), node.file("10-calico.conflist"));
+                std::fs::rename(fresh, name).unwrap();
+            }
+        }
+        if mtu % 20 == 0 {
+            node.until_chained(mtu).await;
+        }
+    }
+    node.until_chained(mtu).await;
+    done.store(true, Ordering::Relaxed);
+    let looks = reader.join().expect("every look finds our plugin");
+    assert!(looks > 100, "{looks} looks, {} changes", mtu - 1000);
+    node.stop().await;
+}
