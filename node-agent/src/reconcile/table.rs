@@ -136,8 +136,13 @@ impl Table {
 
     /// The plugin told this to an earlier life of the agent.
     pub fn restore(&mut self, uid: &PodUid, attachment: Attachment) {
+        // The first list may have come before, and lacked it.
+        let is_gone = self.pods_listed && !self.pods.contains_key(uid);
         let pod = self.entry(uid);
         pod.attachment.get_or_insert(attachment);
+        if is_gone {
+            self.pod_gone(uid);
+        }
     }
 
     /// This sandbox of the pod goes away. That of another one may be told late, when the next

@@ -160,6 +160,16 @@ fn what_an_earlier_life_knew_is_in_the_first_list_or_gone() {
 }
 
 #[test]
+fn what_is_restored_after_the_first_list_is_in_it_or_gone() {
+    let mut table = listed(&["a"]);
+    for name in ["a", "b"] {
+        table.restore(&pod(name).uid, attachment("c1"));
+    }
+    assert!(!table.get(&pod("a").uid).unwrap().ending);
+    assert!(table.get(&pod("b").uid).unwrap().ending);
+}
+
+#[test]
 fn addresses_of_the_plugin_stand_until_the_api_tells_them() {
     let mut table = listed(&[]);
     let mut young = pod("a");
