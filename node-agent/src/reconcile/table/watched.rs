@@ -89,7 +89,7 @@ impl Table {
         Some(uid)
     }
 
-    fn pod_gone(&mut self, uid: &PodUid) -> Option<PodUid> {
+    pub(super) fn pod_gone(&mut self, uid: &PodUid) -> Option<PodUid> {
         if self.gone.len() >= GONE {
             self.gone.pop_front();
         }
