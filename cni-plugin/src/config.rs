@@ -19,9 +19,13 @@ pub use settings::{LogFile, Settings, WhenAgentAbsent};
 /// Versions of the CNI specification that the plugin speaks, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CniVersion {
+    /// The first with lists of plugins.
     V0_3_1,
+    /// The first with CHECK.
     V0_4_0,
+    /// The first whose addresses do not tell their family.
     V1_0_0,
+    /// The first with STATUS and GC.
     V1_1_0,
 }
 

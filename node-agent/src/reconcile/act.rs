@@ -83,11 +83,7 @@ impl Reconciler {
                 self.becomes(uid, Outcome::Withdrawn);
                 Ok(())
             }
-            Action::Drain(options) => {
-                effects.rules.drain(&self.netns(uid, held).await?, options).await?;
-                self.becomes(uid, Outcome::Draining);
-                Ok(())
-            }
+            Action::Drain(options) => self.drain(uid, held, options).await,
             Action::Remove => self.remove(uid, held).await,
             Action::Forget => self.forget(uid, held).await,
         }
@@ -188,27 +184,27 @@ impl Reconciler {
         netns: PodNetns,
         options: &capture::Options,
     ) -> Result<(), EffectError> {
-        let before = self.applied(&facts.uid);
+        let uid = &facts.uid;
+        let before = self.applied(uid);
         if before.as_ref() != Some(options) {
-            self.inner.effects.rules.forget_lookups(&netns).await?;
+            self.owe_lookups(uid);
         }
         match before {
             Some(before) if before != *options => {
-                self.in_place(facts, held, netns, options);
-                let (pod, uid) = (&facts.name, &facts.uid);
-                tracing::info!(%pod, %uid, ?options, "options were changed");
+                self.in_place(facts, held, netns.clone(), options);
+                tracing::info!(pod = %facts.name, %uid, ?options, "options were changed");
                 self.tell(facts, EventReason::OptionsApplied, "the pod's options count now".into());
                 if captures_more(&before, options) {
                     self.age(uid, Opened::Before);
                 }
             }
-            Some(_) => self.captured(facts, held, netns, options),
+            Some(_) => self.captured(facts, held, netns.clone(), options),
             None => {
-                self.captured(facts, held, netns, options);
-                self.age(&facts.uid, Opened::Before);
+                self.captured(facts, held, netns.clone(), options);
+                self.age(uid, Opened::Before);
             }
         }
-        Ok(())
+        self.forget_lookups(uid, &netns).await
     }
 
     pub(super) fn captured(
@@ -251,18 +247,6 @@ impl Reconciler {
                 facts.annotations = said.clone();
             }
         });
-        Ok(())
-    }
-
-    async fn remove(&self, uid: &PodUid, held: &mut Option<PodNetns>) -> Result<(), EffectError> {
-        let netns = self.netns(uid, held).await?;
-        self.inner.effects.remove(uid, &netns).await?;
-        *held = None;
-        self.becomes(uid, Outcome::Removed);
-        if let Some(facts) = self.facts(uid) {
-            tracing::info!(pod = %facts.name, %uid, "released");
-            self.tell(&facts, EventReason::Released, "traffic is direct again".into());
-        }
         Ok(())
     }
 

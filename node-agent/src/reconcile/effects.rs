@@ -213,11 +213,10 @@ impl Effects {
         Ok(())
     }
 
-    /// The last step out: end what is left while NAT stands, then nothing of ours stays.
+    /// The last step out, when ztunnel has let go: end what it has left while NAT stands, then
+    /// nothing of ours stays.
     pub(super) async fn remove(&self, uid: &PodUid, netns: &PodNetns) -> Result<(), EffectError> {
         self.observer.forget(uid);
-        // ztunnel closes its ends by itself; what it leaves is ended after it.
-        self.link.del(uid).await?;
         self.rules.end_connections(netns).await?;
         self.rules.remove(netns).await?;
         self.host.release(uid);

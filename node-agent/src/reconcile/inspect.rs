@@ -151,6 +151,52 @@ impl Effects {
         Ok(overtaken)
     }
 
+    /// Has only connections of before led to ztunnel.
+    pub(super) async fn drain(
+        &self,
+        uid: &PodUid,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<(), EffectError> {
+        self.rules.drain(netns, options).await?;
+        self.accept_drained(uid, netns, options).await;
+        Ok(())
+    }
+
+    /// The same, where somebody may have removed anything of it.
+    pub(super) async fn drain_again(
+        &self,
+        uid: &PodUid,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<(), EffectError> {
+        self.rules.drain_again(netns, options).await?;
+        self.accept_drained(uid, netns, options).await;
+        Ok(())
+    }
+
+    async fn accept_drained(&self, uid: &PodUid, netns: &PodNetns, options: &Options) {
+        if let Some((watch, sight)) = self.sight(uid, netns).await
+            // Somebody may have removed them since.
+            && !watch.has_lost_table()
+        {
+            watch.accept(sight, options);
+        }
+    }
+
+    /// Whether a light look shows that somebody has changed what keeps the connections of a
+    /// draining pod proxied. Its listeners accept nothing more that counts.
+    pub(super) fn drain_suspicion(
+        &self,
+        uid: &PodUid,
+        options: &Options,
+        longest: Duration,
+    ) -> Option<Harm> {
+        let watch = self.observer.known(uid)?;
+        let stands = watch.look().is_ok_and(|sight| watch.stands(&sight, options, longest));
+        (!stands).then_some(Harm::Opens)
+    }
+
     /// What is in a pod of an earlier life of the agent, and which policy rules of others
     /// come before ours there.
     pub(super) async fn look(

@@ -16,6 +16,7 @@ mod effects;
 mod escaped;
 mod flaps;
 mod inspect;
+mod leave;
 mod memory;
 mod metrics;
 mod older;

@@ -31,7 +31,8 @@ pub enum Action {
     Withdraw,
     /// Give peers time to learn it.
     AwaitPeers,
-    /// Make new connections direct, keep old ones.
+    /// Make new connections direct, keep old ones; or once more, where somebody has changed
+    /// what keeps them.
     Drain(Options),
     /// Give old connections time to end.
     AwaitDrained,
@@ -84,10 +85,22 @@ pub fn plan(pod: &Pod, wanted: &Enrollment, own: &Options, ack: &Ack) -> Action 
         (State::Captured, Enrollment::Skip(reason)) => unwanted(pod, reason, own, ack),
         // Wanted again half-way out.
         (_, Enrollment::Capture(options)) => Action::Repair(options.clone()),
-        (State::Withdrawn, _) => Action::AwaitPeers,
-        (State::PeersKnow, _) => pod.applied.clone().map_or(Action::Remove, Action::Drain),
-        (State::Draining, _) => Action::AwaitDrained,
-        (State::Drained, _) => Action::Remove,
+        (_, Enrollment::Skip(_)) => leaving(pod),
+    }
+}
+
+/// Half-way out: the next step, but what the last one has left is kept up until then.
+fn leaving(pod: &Pod) -> Action {
+    use State::{Drained, Draining, PeersKnow, Withdrawn};
+    match (pod.state, pod.applied.clone()) {
+        (state, Some(options)) if pod.due && state.redirects() => Action::Verify(options),
+        (state, Some(options)) if pod.due && state.drains() => Action::Drain(options),
+        (Withdrawn, _) => Action::AwaitPeers,
+        (PeersKnow, Some(options)) => Action::Drain(options),
+        (Draining, _) => Action::AwaitDrained,
+        (PeersKnow | Drained | State::Unknown | State::Outside | State::Captured, _) => {
+            Action::Remove
+        }
     }
 }
 
@@ -121,7 +134,7 @@ fn captured(pod: &Pod, options: &Options, ack: &Ack) -> Action {
     }
     // Looking comes before telling: what is told was observed. And before what ztunnel has
     // to say: whether clear text may pass does not depend on it.
-    if pod.due {
+    if pod.due || pod.lookups_owed {
         return Action::Verify(options.clone());
     }
     if pod.older_due {

@@ -48,6 +48,18 @@ impl State {
         Self::Drained,
     ];
 
+    /// Whether connections are led to ztunnel in it, new ones included.
+    #[must_use]
+    pub fn redirects(self) -> bool {
+        matches!(self, Self::Captured | Self::Withdrawn | Self::PeersKnow)
+    }
+
+    /// Whether only connections of before are, until they end.
+    #[must_use]
+    pub fn drains(self) -> bool {
+        matches!(self, Self::Draining | Self::Drained)
+    }
+
     /// Its name in metrics and in the state dump.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -91,6 +103,9 @@ pub struct Pod {
     pub applied: Option<Options>,
     /// It is time to look again.
     pub due: bool,
+    /// The kernel may know lookups of a time without these rules, which would decide about
+    /// later ones.
+    pub lookups_owed: bool,
     /// Policy rules of others that may lead its answers past ztunnel.
     pub overtaken: Vec<String>,
     /// Whether there may be connections that are older than the capture and not ended.
@@ -124,6 +139,7 @@ impl Pod {
             state: State::Unknown,
             applied: None,
             due: false,
+            lookups_owed: false,
             overtaken: Vec::new(),
             aging: None,
             ruled: None,
@@ -156,6 +172,8 @@ pub enum Outcome {
     FoundCaptured(Option<Options>),
     /// These rules are in place, and were observed.
     InPlace(Options),
+    /// The same, of a pod that is as far in or out as before.
+    PutRight(Options),
     /// Peers were told not to use the tunnel any more.
     Withdrawn,
     /// They have had their time.
@@ -166,6 +184,8 @@ pub enum Outcome {
     Drained,
     /// Nothing of ours is left in the pod.
     Removed,
+    /// The kernel knows no lookups any more of a time without the pod's rules.
+    LookupsForgotten,
     /// Connections that are older than the capture were ended, once more.
     OlderEnded,
     /// They could not be, at this time.
@@ -186,6 +206,7 @@ impl Pod {
                 self.state = State::Outside;
                 self.applied = None;
                 self.due = false;
+                self.lookups_owed = false;
                 self.overtaken = Vec::new();
                 self.aging = None;
             }
@@ -199,10 +220,18 @@ impl Pod {
                 self.applied = Some(options);
                 self.due = false;
             }
+            Outcome::PutRight(options) => {
+                self.applied = Some(options);
+                self.due = false;
+            }
             Outcome::Withdrawn => self.state = State::Withdrawn,
             Outcome::PeersKnow => self.state = State::PeersKnow,
-            Outcome::Draining => self.state = State::Draining,
+            Outcome::Draining => {
+                self.state = State::Draining;
+                self.due = false;
+            }
             Outcome::Drained | Outcome::LeftBehind => self.state = State::Drained,
+            Outcome::LookupsForgotten => self.lookups_owed = false,
             Outcome::OlderEnded => self.older_ended(),
             Outcome::OlderNotEnded(since) => self.older_not_ended(since),
         }

@@ -21,18 +21,21 @@ use crate::facts::{PodFacts, PodUid};
 use crate::kube::EventReason;
 
 impl Reconciler {
-    /// A light look at a pod that should be captured; one that shows anything unusual makes a
-    /// comparison due.
+    /// A light look at a pod that has rules of ours; one that shows anything unusual has it
+    /// put right.
     pub(super) fn glance(&self, uid: &PodUid) -> Option<Harm> {
-        let Some(options) = self.applied(uid) else {
-            // The news of a pod on its way are heard and forgotten.
-            if let Some(watch) = self.inner.effects.observer.known(uid) {
+        let (effects, longest) = (&self.inner.effects, self.inner.pace.compare_interval);
+        let suspicion = if let Some(options) = self.applied(uid) {
+            effects.suspicion(uid, &options, longest)
+        } else if let Some(options) = self.drained(uid) {
+            effects.drain_suspicion(uid, &options, longest)
+        } else {
+            // The news of a pod on its way in are heard and forgotten.
+            if let Some(watch) = effects.observer.known(uid) {
                 drop(watch.look());
             }
-            return None;
+            None
         };
-        let longest = self.inner.pace.compare_interval;
-        let suspicion = self.inner.effects.suspicion(uid, &options, longest);
         if suspicion.is_some()
             && let Some(pod) = self.table().get_mut(uid)
         {
@@ -41,20 +44,31 @@ impl Reconciler {
         suspicion
     }
 
-    /// The rules of a pod that is captured, where it is known which these are.
+    /// The rules of a pod whose connections are led to ztunnel, where it is known which these
+    /// are.
     pub(super) fn applied(&self, uid: &PodUid) -> Option<Options> {
         let table = self.table();
-        let captured = table.get(uid).filter(|pod| pod.state == State::Captured);
-        captured.and_then(|pod| pod.applied.clone())
+        let redirects = table.get(uid).filter(|pod| pod.state.redirects());
+        redirects.and_then(|pod| pod.applied.clone())
     }
 
-    /// Puts a captured pod's own rules right before it is given others: those may have to wait
-    /// for ztunnel.
+    /// The same of a pod that drains, before it did.
+    fn drained(&self, uid: &PodUid) -> Option<Options> {
+        let table = self.table();
+        let drains = table.get(uid).filter(|pod| pod.state.drains());
+        drains.and_then(|pod| pod.applied.clone())
+    }
+
+    /// Puts a pod's own rules right before it is given others: those may have to wait for
+    /// ztunnel.
     pub(super) async fn keep_closed(
         &self,
         uid: &PodUid,
         held: &mut Option<PodNetns>,
     ) -> Result<(), EffectError> {
+        if let Some(options) = self.drained(uid) {
+            return self.drain(uid, held, &options).await;
+        }
         let Some(options) = self.applied(uid) else { return Ok(()) };
         let (facts, netns) = self.subject(uid, held).await?;
         self.put_right(&facts, &netns, &options).await
@@ -121,7 +135,7 @@ impl Reconciler {
         let (facts, netns) = self.subject(uid, held).await?;
         self.put_right(&facts, &netns, options).await?;
         // What ztunnel has to say about it must not keep the rules from being looked at.
-        self.becomes(uid, Outcome::InPlace(options.clone()));
+        self.becomes(uid, Outcome::PutRight(options.clone()));
         self.let_probes_through(uid, options).await;
         let served = tokio::select! {
             served = self.inner.effects.keep_served(&facts, &netns, options) => served,
@@ -156,23 +170,46 @@ impl Reconciler {
         let mut findings = effects.inspect(facts, netns, options, longest).await?;
         if findings.drifts.is_empty() {
             self.overtaken(facts, findings.overtaken);
-            return Ok(());
+            return self.forget_lookups(&facts.uid, netns).await;
         }
         let tell = self.slot(&facts.uid).flaps().repair(findings.harm(), Instant::now());
-        if tell != Tell::Nothing {
+        // One that leaves has nothing left to say about itself.
+        if tell != Tell::Nothing && self.state(&facts.uid) == State::Captured {
             self.tell_repairing(facts, &findings.text());
         }
         if let Tell::Flapping(times) = tell {
             self.flaps(facts, &findings, times);
         }
+        if findings.harm() == Harm::Opens {
+            // What was opened meanwhile may be direct. Noted before, for a repair may fail
+            // when the rules are back.
+            self.age(&facts.uid, Opened::Meanwhile);
+            self.owe_lookups(&facts.uid);
+        }
         effects.mend(facts, netns, options, &mut findings).await?;
         self.overtaken(facts, findings.overtaken.take());
         self.inner.metrics.repaired(&findings.kinds(), began.elapsed());
         self.repaired(facts, &findings, tell, began.elapsed());
-        if findings.harm() == Harm::Opens {
-            // What was opened meanwhile may be direct.
-            self.age(&facts.uid, Opened::Meanwhile);
-            effects.rules.forget_lookups(netns).await?;
+        self.forget_lookups(&facts.uid, netns).await
+    }
+
+    /// Lookups of the time without the rules that are in place now would decide about later
+    /// ones.
+    pub(super) fn owe_lookups(&self, uid: &PodUid) {
+        if let Some(pod) = self.table().get_mut(uid) {
+            pod.lookups_owed = true;
+        }
+    }
+
+    /// Has the kernel forget them. Owed until it has worked.
+    pub(super) async fn forget_lookups(
+        &self,
+        uid: &PodUid,
+        netns: &PodNetns,
+    ) -> Result<(), EffectError> {
+        if self.table().get(uid).is_some_and(|pod| pod.lookups_owed) {
+            self.inner.effects.rules.forget_lookups(netns).await?;
+            self.becomes(uid, Outcome::LookupsForgotten);
         }
         Ok(())
     }

@@ -121,15 +121,17 @@ impl Reconciler {
             }
             Action::AwaitPeers => {
                 let left = tending.left(self.inner.pace.withdraw_wait);
-                return self.wait_or_enter(uid, left, left, Outcome::PeersKnow);
+                let pause = left.min(interval);
+                return self.wait_or_enter(uid, tending, (left, pause), Outcome::PeersKnow);
             }
             Action::AwaitDrained => {
                 let left = tending.left(self.inner.pace.drain_deadline);
                 let left =
                     if self.is_drained(uid, &mut held).await { Duration::ZERO } else { left };
-                return self.wait_or_enter(uid, left, left.min(DRAIN_LOOK), Outcome::Drained);
+                let pause = left.min(DRAIN_LOOK);
+                return self.wait_or_enter(uid, tending, (left, pause), Outcome::Drained);
             }
-            Action::Verify(_) | Action::Repair(_) => {
+            Action::Verify(_) | Action::Repair(_) | Action::Drain(_) => {
                 let rest = self.rest_before_repair(uid, slot);
                 if !rest.is_zero() {
                     // A crowd of news must not have this asked all the time.
@@ -163,7 +165,11 @@ impl Reconciler {
             self.becomes(uid, Outcome::OlderNotEnded(std::time::Instant::now()));
             return Next::Now;
         }
-        let open = matches!(action, Action::Verify(_)) && self.glance(uid) == Some(Harm::Opens);
+        let keeps = matches!(action, Action::Verify(_) | Action::Drain(_));
+        let open = keeps && self.glance(uid) == Some(Harm::Opens);
+        if keeps {
+            self.leave_all_the_same(uid);
+        }
         let pauses = if open { OPEN_PAUSES } else { PAUSES };
         let pause = pauses.after(tending.failures);
         tending.failures += 1;
@@ -213,12 +219,21 @@ impl Reconciler {
         table.get(uid).map_or(State::Unknown, |pod| pod.state)
     }
 
-    fn wait_or_enter(&self, uid: &PodUid, left: Duration, pause: Duration, next: Outcome) -> Next {
-        if !left.is_zero() {
-            return Next::After(pause);
+    /// Of what is left, it pauses for so long.
+    fn wait_or_enter(
+        &self,
+        uid: &PodUid,
+        tending: &Tending,
+        (left, pause): (Duration, Duration),
+        next: Outcome,
+    ) -> Next {
+        if left.is_zero() {
+            self.becomes(uid, next);
+            return Next::Now;
         }
-        self.becomes(uid, next);
-        Next::Now
+        // What has failed and is still to be done is tried again.
+        let failed = tending.failures > 0 && self.glance(uid).is_some();
+        if failed { Next::Now } else { Next::After(pause) }
     }
 
     /// A count that fails is no reason to wait less: the deadline bounds it.

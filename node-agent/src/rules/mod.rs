@@ -225,6 +225,15 @@ impl Rules {
         self.load(netns, capture::replace(&Ruleset::drain(options))).await
     }
 
+    /// Like [`Rules::drain`], where somebody may have removed anything of it.
+    ///
+    /// # Errors
+    /// Any [`RulesError`].
+    pub async fn drain_again(&self, netns: &PodNetns, options: &Options) -> Result<(), RulesError> {
+        PolicyRoute::open(&self.runner, netns).await?.ensure().await?;
+        self.drain(netns, options).await
+    }
+
     /// How many connections between applications and ztunnel live.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 //! has said. All of it behind one short lock, so that a pod that is added while a ztunnel
 //! connects is either in its snapshot or sent to it afterwards.
 
+mod answers;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -10,10 +12,12 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use zds::{GiveBack, GivenListener, Lookups, Violation};
 
 use super::member::{Member, Workload};
-use super::session::{Command, Subject, Takes};
+use super::session::{Command, Takes};
 use super::{LinkError, Metrics};
 use crate::facts::PodUid;
 use crate::listeners::{HeldListener, PodListeners};
+
+pub use answers::Ack;
 
 /// Names one connection of this process' life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,17 +37,6 @@ pub(super) struct Line {
     /// It has become the newest again, and has missed what the other one got: it asks for
     /// [`Roster::missed`]. A call, not a queue: of any number of pods, none gets lost.
     pub(super) behind: Arc<Notify>,
-}
-
-/// What the newest ztunnel says about a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ack {
-    /// Its listeners are there.
-    Serving,
-    /// It tried and failed.
-    Refused(String),
-    /// It has not said anything, or there is no ztunnel.
-    Unknown,
 }
 
 #[derive(Debug)]
@@ -221,18 +214,6 @@ impl Roster {
         self.members.get(uid).map(held).unwrap_or_default()
     }
 
-    /// Listeners from which no ztunnel accepts. One that has just connected is given the
-    /// time to say so.
-    pub(super) fn unserved(&self) -> BTreeMap<PodUid, Vec<HeldListener>> {
-        let silent = |uid| self.connections.last().is_some_and(|c| !c.acks.contains_key(uid));
-        let served = |uid| self.connections.iter().any(|c| c.serves.contains(uid));
-        let unserved = self.members.iter().filter(|&(uid, _)| !served(uid) && !silent(uid));
-        unserved
-            .map(|(uid, member)| (uid.clone(), member.listeners.all().cloned().collect()))
-            .filter(|(_, held): &(_, Vec<_>)| !held.is_empty())
-            .collect()
-    }
-
     fn newest_takes(&self) -> Option<Takes> {
         self.connections.last().map(|newest| newest.takes)
     }
@@ -243,36 +224,6 @@ impl Roster {
     }
 
     fn changed(&self) {
-        self.changes.send_modify(|version| *version += 1);
-    }
-
-    /// A ztunnel has answered.
-    pub(super) fn answered(
-        &mut self,
-        id: ConnectionId,
-        subject: &Subject,
-        result: &Result<(), String>,
-    ) {
-        let members = &self.members;
-        if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) {
-            match subject {
-                // A pod that left meanwhile is not noted again.
-                Subject::Serve(uid) if members.contains_key(uid) => {
-                    connection.acks.insert(uid.clone(), result.clone());
-                    if result.is_ok() {
-                        connection.serves.insert(uid.clone());
-                    }
-                }
-                Subject::Serve(_) | Subject::Drop(_) => {}
-                Subject::Snapshot => connection.live = result.is_ok(),
-            }
-        }
-        self.changed();
-    }
-
-    /// A ztunnel has refused a pod, and nobody waits for this answer.
-    pub(super) fn refused_unasked(&mut self, uid: &PodUid) {
-        self.refused_unasked.insert(uid.clone());
         self.changes.send_modify(|version| *version += 1);
     }
 
@@ -311,25 +262,5 @@ impl Roster {
         }
         unsendable.into_iter().for_each(|(uid, error)| self.untold(uid, error));
         missed
-    }
-
-    /// What the newest ztunnel says about a pod.
-    pub(super) fn ack(&self, uid: &PodUid) -> Ack {
-        match self.connections.last().and_then(|newest| newest.acks.get(uid)) {
-            Some(Ok(())) => Ack::Serving,
-            Some(Err(error)) => Ack::Refused(error.clone()),
-            None => Ack::Unknown,
-        }
-    }
-
-    /// Pods that were refused while nobody waited for the answer, each told once. Whoever
-    /// waits for a refusal has learned of it, and decides when to try again.
-    pub(super) fn take_refused(&mut self) -> BTreeSet<PodUid> {
-        std::mem::take(&mut self.refused_unasked)
-    }
-
-    /// Whether the newest ztunnel has the whole picture.
-    pub(super) fn is_live(&self) -> bool {
-        self.connections.last().is_some_and(|newest| newest.live)
     }
 }

@@ -110,13 +110,15 @@ impl World {
                 self.annotate(uid, &Annotations::default())?;
                 self.becomes(uid, Outcome::Withdrawn)
             }
-            Action::AwaitPeers => self.becomes(uid, Outcome::PeersKnow),
-            Action::Drain(_) => {
-                let container = self.found(uid)?;
-                self.write(&container, Rules::Drained)?;
-                self.becomes(uid, Outcome::Draining)
+            Action::AwaitPeers => {
+                self.nothing_is_left_damaged(uid);
+                self.becomes(uid, Outcome::PeersKnow)
             }
-            Action::AwaitDrained => self.becomes(uid, Outcome::Drained),
+            Action::Drain(options) => self.drain(uid, options),
+            Action::AwaitDrained => {
+                self.nothing_is_left_damaged(uid);
+                self.becomes(uid, Outcome::Drained)
+            }
             Action::Remove => {
                 let container = self.found(uid)?;
                 self.let_go(uid)?;
@@ -125,6 +127,29 @@ impl World {
             }
             Action::EndOlder(_) => self.becomes(uid, Outcome::OlderNotEnded(Instant::now())),
             Action::Forget => self.forget(uid),
+        }
+    }
+
+    fn drain(&mut self, uid: &PodUid, options: Options) -> Result<(), Fault> {
+        let container = self.found(uid)?;
+        self.write(&container, Rules::Drained)?;
+        match self.state(uid) {
+            Some(state) if state.drains() => self.becomes(uid, Outcome::PutRight(options)),
+            _ => self.becomes(uid, Outcome::Draining),
+        }
+    }
+
+    fn state(&self, uid: &PodUid) -> Option<State> {
+        self.agent.as_ref()?.table.get(uid).map(|pod| pod.state)
+    }
+
+    /// What the agent knows to be damaged in a pod half-way out is put right first.
+    fn nothing_is_left_damaged(&mut self, uid: &PodUid) {
+        let pod = self.agent.as_ref().and_then(|agent| agent.table.get(uid));
+        let told = pod.is_some_and(|pod| pod.due && pod.applied.is_some());
+        let sandbox = self.sandbox_of(uid).and_then(|container| self.sandboxes.get(container));
+        if told && sandbox.is_some_and(|sandbox| sandbox.rules == Rules::Damaged) {
+            self.wrong = Some(format!("{} goes on leaving and is damaged", uid.0));
         }
     }
 
@@ -205,7 +230,7 @@ impl World {
 
     /// A failure does not end the repair that it stands before.
     fn keep_closed(&mut self, uid: &PodUid, container: &Container) -> Result<(), Fault> {
-        let pod = self.agent()?.table.get(uid).filter(|pod| pod.state == State::Captured);
+        let pod = self.agent()?.table.get(uid).filter(|pod| pod.state.redirects());
         let Some(options) = pod.and_then(|pod| pod.applied.clone()) else { return Ok(()) };
         match self.put_right(container, &options) {
             Err(Fault::Died) => Err(Fault::Died),
@@ -224,7 +249,7 @@ impl World {
     fn verify(&mut self, uid: &PodUid, options: &Options) -> Result<(), Fault> {
         let container = self.found(uid)?;
         self.put_right(&container, options)?;
-        self.becomes(uid, Outcome::InPlace(options.clone()))?;
+        self.becomes(uid, Outcome::PutRight(options.clone()))?;
         if self.agent()?.roster.get(uid) != Some(&container) {
             self.serve(uid, &container)?;
         }

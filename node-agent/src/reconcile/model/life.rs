@@ -189,8 +189,8 @@ impl World {
     }
 
     fn damage(&mut self) {
-        let captured =
-            self.sandboxes.iter().filter(|(_, it)| matches!(it.rules, Rules::Capture(_)));
+        let ours = |rules: &Rules| matches!(rules, Rules::Capture(_) | Rules::Drained);
+        let captured = self.sandboxes.iter().filter(|(_, it)| ours(&it.rules));
         let captured = captured.map(|(container, _)| container.clone()).collect();
         let Some(container) = any(&mut self.rng, captured) else { return };
         self.tell(format!("the rules of {container} are damaged"));
@@ -203,9 +203,12 @@ impl World {
         for (container, sandbox) in &self.sandboxes {
             let Some(pod) = agent.table.get_mut(&sandbox.uid) else { continue };
             let its = pod.attachment.as_ref().is_some_and(|it| it.container_id == *container);
-            let stands =
-                matches!(&sandbox.rules, Rules::Capture(it) if Some(it) == pod.applied.as_ref());
-            pod.due |= its && pod.state == State::Captured && !stands;
+            let stands = match &sandbox.rules {
+                Rules::Capture(it) => pod.state.redirects() && Some(it) == pod.applied.as_ref(),
+                Rules::Drained => pod.state.drains(),
+                Rules::None | Rules::Damaged => false,
+            };
+            pod.due |= its && (pod.state.redirects() || pod.state.drains()) && !stands;
         }
     }
 

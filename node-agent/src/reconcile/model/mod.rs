@@ -159,7 +159,15 @@ impl World {
     }
 
     fn becomes(&mut self, uid: &PodUid, outcome: Outcome) -> Result<(), Fault> {
-        if let Outcome::InPlace(_) = outcome
+        let redirects = match outcome {
+            Outcome::InPlace(_) => true,
+            Outcome::PutRight(_) => {
+                let pod = self.agent()?.table.get(uid);
+                pod.is_some_and(|pod| pod.state.redirects())
+            }
+            _ => false,
+        };
+        if redirects
             && let Some(container) = self.records.get(uid)
             && let Some(sandbox) = self.sandboxes.get_mut(container)
         {

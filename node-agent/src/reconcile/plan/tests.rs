@@ -63,6 +63,21 @@ fn in_and_out() -> Vec<Case> {
     ]
 }
 
+fn half_way_out_and_damaged() -> Vec<Case> {
+    use State::{Drained, Draining, PeersKnow, Withdrawn};
+    let case = |name, state, wanted, action| (name, with(state, due), wanted, Ack::Serving, action);
+    let lost = |state| with(state, |pod| (due(pod), rules_unknown(pod)).1);
+    vec![
+        case("damaged, peers do not know", Withdrawn, SKIP, verify()),
+        case("damaged, peers know", PeersKnow, SKIP, verify()),
+        case("damaged while draining", Draining, SKIP, Action::Drain(options())),
+        case("damaged when drained", Drained, SKIP, Action::Drain(options())),
+        case("damaged, re-labelled", Draining, wanted(), Action::Repair(options())),
+        other_and("rules unknown, withdrawn", lost(Withdrawn), SKIP, Action::AwaitPeers),
+        other_and("rules unknown, draining", lost(Draining), SKIP, Action::AwaitDrained),
+    ]
+}
+
 fn captured_and(
     name: &'static str,
     change: fn(&mut Pod),
@@ -99,6 +114,10 @@ fn claims(pod: &mut Pod) {
     facts(pod).annotations = captured_annotations();
 }
 
+fn owing(pod: &mut Pod) {
+    pod.lookups_owed = true;
+}
+
 fn overtaken(pod: &mut Pod) {
     pod.overtaken = vec!["a rule".into()];
 }
@@ -133,6 +152,8 @@ fn captured_pods() -> Vec<Case> {
         captured_and("other rules", same, others_wanted, Action::Repair(others())),
         captured_and("told peers nothing yet", silent, wanted(), annotate),
         captured_and("overtaken", overtaken, wanted(), Action::Annotate(impaired)),
+        captured_and("owes something", owing, wanted(), verify.clone()),
+        captured_and("owes something and leaves", owing, SKIP, Action::Withdraw),
         captured_and("looks before it tells", silent_and_due, wanted(), verify),
         captured_and("being deleted", leaving, wanted(), Action::Idle),
         captured_and("being deleted, un-labelled", leaving, SKIP, Action::Idle),
@@ -200,7 +221,7 @@ fn other_pods() -> Vec<Case> {
 #[test]
 fn the_table() {
     let captured = captured_pods().into_iter().chain(captured_pods_and_gaps());
-    let captured = captured.chain(captured_pods_and_ztunnel());
+    let captured = captured.chain(captured_pods_and_ztunnel()).chain(half_way_out_and_damaged());
     for (name, pod, wanted, ack, expected) in
         in_and_out().into_iter().chain(captured).chain(other_pods())
     {

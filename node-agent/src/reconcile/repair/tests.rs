@@ -12,6 +12,8 @@ use crate::reconcile::{Pace, State};
 use crate::testing::{FakeApi, FakeZtunnel, Node, PACE, ScratchPod, Told, eventually};
 
 mod foreign;
+mod leaving;
+mod owed;
 mod waiting;
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use super::watched::GONE;
 use super::*;
 use crate::enrollment::Older;
 use crate::reconcile::captured_annotations;
@@ -156,6 +157,16 @@ fn what_an_earlier_life_knew_is_in_the_first_list_or_gone() {
     assert_eq!(woken.len(), 2);
     assert!(table.get(&pod("b").uid).unwrap().ending);
     assert!(!table.get(&pod("a").uid).unwrap().ending);
+}
+
+#[test]
+fn what_is_restored_after_the_first_list_is_in_it_or_gone() {
+    let mut table = listed(&["a"]);
+    for name in ["a", "b"] {
+        table.restore(&pod(name).uid, attachment("c1"));
+    }
+    assert!(!table.get(&pod("a").uid).unwrap().ending);
+    assert!(table.get(&pod("b").uid).unwrap().ending);
 }
 
 #[test]
