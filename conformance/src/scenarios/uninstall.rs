@@ -29,6 +29,8 @@ async fn uninstall(world: &World) -> anyhow::Result<()> {
     talk.send_line("before").await?;
 
     agent.stop().await?;
+    let records = node.agent_folder().join("pods.json");
+    let told = std::fs::read(&records)?;
     world.may_speak_openly(&pods.client).await?;
     let command = command(world)?;
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -58,6 +60,9 @@ async fn uninstall(world: &World) -> anyhow::Result<()> {
     let conditions = world.lab.kube().get(NODE).await?["status"]["conditions"].to_string();
     expect("conditions of the node", conditions, |text| !text.contains("SluiceReady"))?;
 
+    // Where the pods are a container runtime tells the next agent; that of the lab is not asked.
+    std::fs::create_dir_all(node.agent_folder())?;
+    std::fs::write(&records, told)?;
     agent.start().await?;
     agent.ready().await?;
     observe::tunnelled(world, &pods.client, &pods.server).await?;
@@ -79,7 +84,7 @@ fn command(world: &World) -> anyhow::Result<Vec<String>> {
     let show = |path: &std::path::Path| path.display().to_string();
     let settings = [
         ("NODE_NAME", node.name().to_owned()),
-        ("KUBECONFIG", show(world.lab.kubeconfig())),
+        ("KUBECONFIG", show(&world.lab.folder().join("node-kubeconfig"))),
         ("RUN_DIR", show(node.agent_folder())),
         ("INPOD_UDS", show(node.zds_socket())),
         ("CNI_CONF_DIR", show(&node.folder().join("uninstall.d"))),
