@@ -161,7 +161,10 @@ impl Keeper {
             return Ok((made.reports, made.again));
         }
         self.carry_out(&made)?;
-        self.metrics.in_place.set(i64::from(!made.wanted.is_empty()));
+        let nested = made.reports.iter().any(|it| matches!(it, Report::Nested { .. }));
+        let trouble = made.reports.iter().any(Report::is_trouble);
+        let in_place = (nested || !made.wanted.is_empty()) && !trouble;
+        self.metrics.in_place.set(i64::from(in_place));
         self.shown = Some(made.wanted);
         Ok((made.reports, made.again))
     }
