@@ -5,6 +5,7 @@
 //!         └► town:  a lab with two nodes; one pair of pods captured, one not
 //!                   ─► traffic (interleaved rounds over both pairs), idle connections
 //! capture ─► ward: a lab with one node, which pods fill that this program makes
+//! plugin ──► the CNI plugin, start to end, with an agent that answers at once
 //! soak ────► town, and everything that changes in a mesh, over and over
 //! ```
 
@@ -18,6 +19,7 @@ mod plugin;
 mod process;
 mod report;
 mod soak;
+mod starts;
 mod town;
 mod traffic;
 
@@ -65,6 +67,15 @@ enum Command {
         json: Option<PathBuf>,
         #[command(flatten)]
         subject: SubjectArgs,
+    },
+    /// Prints what one start of the CNI plugin costs.
+    Plugin {
+        /// The plugin's binary.
+        #[arg(long)]
+        plugin: PathBuf,
+        /// Also write the figures there, as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
     },
     /// Changes everything that can change, and fails when something grows.
     Soak {
@@ -160,6 +171,11 @@ async fn perform(command: Command, stage: &mut Stage) -> anyhow::Result<()> {
             let mut report = Report::default();
             let ward = stage.ward.insert(Ward::start(subject.subject()).await?);
             capture::measure(ward, &mut report).await?;
+            write(json, &report)
+        }
+        Command::Plugin { plugin, json } => {
+            let mut report = Report::default();
+            starts::measure(&plugin, &mut report)?;
             write(json, &report)
         }
         Command::Soak { seconds, subject } => {

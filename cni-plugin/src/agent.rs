@@ -98,6 +98,11 @@ impl AgentError {
         matches!(self, Self::Absent { .. } | Self::HungUp { .. })
     }
 
+    /// Whether nothing was heard of the agent, who may be away or hang.
+    pub fn is_silence(&self) -> bool {
+        self.is_absence() || matches!(self, Self::Hangs { .. })
+    }
+
     /// What the operator can do.
     pub fn advice(&self) -> &'static str {
         match self {

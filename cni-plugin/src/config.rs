@@ -4,8 +4,6 @@
 //! kept as the raw text it came as, so that values of prevResult leave as they arrived.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use plugin_api::AttachmentKey;
 use serde::Deserialize;
@@ -13,6 +11,10 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::prev_result::PrevResult;
+
+mod settings;
+
+pub use settings::{LogFile, Settings, WhenAgentAbsent};
 
 /// Versions of the CNI specification that the plugin speaks, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,37 +96,6 @@ impl ConfigError {
     }
 }
 
-/// Our own part of the configuration: the conflist entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// `agentSocket`: where the node agent listens.
-    pub agent_socket: PathBuf,
-    /// `excludeNamespaces`: their pods start without the agent being asked.
-    pub exclude_namespaces: Vec<String>,
-    /// `timeoutSeconds`: within this time every verb is answered, whatever the agent
-    /// does. Runtimes give up after minutes, but one that waits keeps a pod from its
-    /// next try.
-    pub timeout: Duration,
-}
-
-impl Settings {
-    /// How long the agent is waited for: the runtime's clock started before ours, and
-    /// writing the answer takes time too.
-    pub fn patience(&self) -> Duration {
-        self.timeout.mul_f64(0.9)
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            agent_socket: plugin_api::DEFAULT_SOCKET.into(),
-            exclude_namespaces: Vec::new(),
-            timeout: Duration::from_secs(5),
-        }
-    }
-}
-
 /// A network configuration whose version is supported and whose name is one.
 #[derive(Debug)]
 pub struct Document {
@@ -180,26 +151,7 @@ impl Document {
     /// # Errors
     /// [`ConfigError::Bad`].
     pub fn settings(&self) -> Result<Settings, ConfigError> {
-        let defaults = Settings::default();
-        let agent_socket = match optional::<PathBuf>(&self.keys, "agentSocket")? {
-            // The kernel's limit for socket paths is 108 bytes with a final zero.
-            Some(path) if !path.is_absolute() || path.as_os_str().len() > 107 => {
-                return Err(bad(&self.keys, "agentSocket", "not an absolute path below 108 bytes"));
-            }
-            Some(path) => path,
-            None => defaults.agent_socket,
-        };
-        let timeout = match optional::<u64>(&self.keys, "timeoutSeconds")? {
-            Some(seconds @ 1..=60) => Duration::from_secs(seconds),
-            Some(_) => return Err(bad(&self.keys, "timeoutSeconds", "not between 1 and 60")),
-            None => defaults.timeout,
-        };
-        let exclude_namespaces = optional(&self.keys, "excludeNamespaces")?;
-        Ok(Settings {
-            agent_socket,
-            exclude_namespaces: exclude_namespaces.unwrap_or(defaults.exclude_namespaces),
-            timeout,
-        })
+        settings::read(&self.keys)
     }
 
     /// The network's name.

@@ -8,15 +8,18 @@
 //! ```
 //!
 //! It decides nothing but who need not be asked: pods of the excluded namespaces, whose
-//! list stands in the plugin's own conflist entry, and containers that are no pods. It
-//! has no state, writes no file and speaks to nothing but one Unix socket, because
-//! whatever else it needed could be missing while a node boots. Standard output carries
-//! the answer and nothing else; the log goes to standard error.
+//! list stands in the plugin's own conflist entry, containers that are no pods, and, where
+//! the operator wants it, pods that an agent which is away has written down as being outside
+//! the mesh. It has no state and speaks to nothing but one Unix socket, because whatever else
+//! it needed could be missing while a node boots. Standard output carries the answer and
+//! nothing else; the log goes to standard error and to one bounded file.
 
 mod agent;
 mod cni_args;
 mod config;
 mod invocation;
+mod journal;
+mod known;
 mod netns;
 mod node_verbs;
 mod prev_result;
@@ -27,6 +30,7 @@ use std::io::{self, IsTerminal, Read};
 use std::process::ExitCode;
 
 use crate::invocation::{Environment, Invocation, InvocationError};
+use crate::journal::Journal;
 use crate::reply::{Answer, Failure};
 
 /// No runtime sends more; it keeps a mistake from filling the memory.
@@ -36,33 +40,36 @@ fn main() -> ExitCode {
     let stdin = read_stdin();
     let newest = config::CniVersion::NEWEST;
     let cni_version = stdin.as_deref().map_or(newest, config::version_for_errors);
-    let (text, code) = match run(stdin) {
+    let invocation = Invocation::parse(&environment(), stdin);
+    let journal = invocation.as_ref().map_or_else(|_| Journal::of_nobody(), Journal::of);
+    let answered = invocation.map_err(Failure::from).and_then(|asked| answer(asked, &journal));
+    let (text, code) = match answered {
         Ok(answer) => (answer.render(), ExitCode::SUCCESS),
         Err(failure) => {
-            reply::log(&failure.to_string());
+            journal.say(&failure);
             (failure.render(cni_version), ExitCode::FAILURE)
         }
     };
     match reply::print(&text) {
         Ok(()) => code,
         Err(error) => {
-            reply::log(&format!("write the answer to standard output: {error}"));
+            journal.say(format_args!("write the answer to standard output: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(stdin: Result<Vec<u8>, InvocationError>) -> Result<Answer, Failure> {
-    match Invocation::parse(&environment(), stdin)? {
+fn answer(asked: Invocation, journal: &Journal) -> Result<Answer, Failure> {
+    match asked {
         Invocation::Version { cni_version } => Ok(Answer::Versions { cni_version }),
-        Invocation::Add(attached) => verbs::add(attached),
-        Invocation::Check(attached) => verbs::check(&attached),
+        Invocation::Add(attached) => verbs::add(attached, journal),
+        Invocation::Check(attached) => verbs::check(&attached, journal),
         Invocation::Del(detached) => {
-            verbs::del(&detached);
+            verbs::del(&detached, journal);
             Ok(Answer::Nothing)
         }
-        Invocation::Status(settings) => node_verbs::status(&settings),
-        Invocation::Gc(known) => node_verbs::gc(known),
+        Invocation::Status(settings) => node_verbs::status(&settings, journal),
+        Invocation::Gc(known) => node_verbs::gc(known, journal),
     }
 }
 

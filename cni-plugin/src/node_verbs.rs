@@ -8,7 +8,8 @@ use plugin_api::{Code, GcRequest, Outcome, StatusRequest};
 use crate::agent::{self, AgentError};
 use crate::config::Settings;
 use crate::invocation::Known;
-use crate::reply::{Answer, Failure, log};
+use crate::journal::Journal;
+use crate::reply::{Answer, Failure};
 
 /// How often STATUS looks whether the agent is back.
 const LOOK: Duration = Duration::from_millis(200);
@@ -22,11 +23,11 @@ const LOOK: Duration = Duration::from_millis(200);
 /// # Errors
 /// [`Failure`] with code 50 or 51, whatever the reason is: the specification has no others
 /// for STATUS.
-pub fn status(settings: &Settings) -> Result<Answer, Failure> {
+pub fn status(settings: &Settings, journal: &Journal) -> Result<Answer, Failure> {
     match ask_until_there(settings) {
         Ok(Outcome::Ready { note }) => {
             if !note.is_empty() {
-                log(&format!("STATUS: ready, but {note}"));
+                journal.say(format_args!("ready, but {note}"));
             }
             Ok(Answer::Nothing)
         }
@@ -47,12 +48,12 @@ pub fn status(settings: &Settings) -> Result<Answer, Failure> {
 /// # Errors
 /// [`Failure`] when something of it is left, or when nobody can tell: GC is repeated by the
 /// runtime, and a success would say that there is nothing to come back for.
-pub fn gc(known: Known) -> Result<Answer, Failure> {
+pub fn gc(known: Known, journal: &Journal) -> Result<Answer, Failure> {
     let Known { network, valid, settings } = known;
     let request = GcRequest::new(network, valid);
     match agent::ask(&settings.agent_socket, settings.patience(), &request, None)? {
         Outcome::Collected { attachments } => {
-            log(&format!("GC of network {}: {attachments} let go", request.network));
+            journal.say(format_args!("{attachments} of network {} let go", request.network));
             Ok(Answer::Nothing)
         }
         Outcome::Error { code, message, details } => {

@@ -1,4 +1,4 @@
-//! What the runtime gets: the answer on standard output, the log on standard error.
+//! What the runtime gets on standard output.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -121,12 +121,6 @@ pub fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
-}
-
-/// Writes a line for the runtime's log.
-pub fn log(line: &str) {
-    // Nobody is left to hear that nobody listens.
-    let _ = writeln!(io::stderr(), "sluice-cni: {line}");
 }
 
 fn json(value: &impl Serialize) -> String {

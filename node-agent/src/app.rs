@@ -1,6 +1,7 @@
 //! Wiring: who gets what, what starts after what, and the order in which all of it stops.
 
 mod install;
+mod node_state;
 mod probes;
 
 use std::sync::{Arc, OnceLock};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Condition, Readiness};
 use crate::config::Config;
+use crate::known_outside::KnownOutside;
 use crate::kube::{KubeApi, Metrics as KubeMetrics};
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
@@ -80,6 +82,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             let acted = act(&config, &metrics, &admin, &mut tasks, &stop).await;
             stop.cancel();
             finish(&mut tasks, &admin).await;
+            if let Err(error) = &acted {
+                node_state::report_failure(&config, error).await;
+            }
             drop(lock);
             return acted;
         }
@@ -129,6 +134,7 @@ async fn act(
         install::spawn(tasks, wanted, metrics.install.clone(), told, stop);
     }
     spawn_watches(tasks, &api, &reconciler, stop);
+    tasks.spawn(node_state::report(api.clone(), admin.readiness.clone(), stop.clone()));
     if let Some(taint) = config.startup_taint.clone() {
         tasks.spawn(remove_taint(api, taint, admin.readiness.clone(), stop.clone()));
     }
@@ -164,12 +170,14 @@ async fn build_effects(
     link: ZtunnelLink,
 ) -> anyhow::Result<Effects> {
     let finder = Finder::new(fence.clone(), &config.places)?;
+    let locator = finder.locator().clone();
     Ok(Effects {
         rules,
         host,
         link,
         observer: Observer::new(fence),
-        locator: finder.locator().clone(),
+        known: KnownOutside::open(&config.run_dir.known_outside(), locator.boot()).await,
+        locator,
         finder,
         store: Store::open(&config.run_dir.pods()).await?,
         memory: Memory::open(&config.run_dir.memory()).await,

@@ -2,6 +2,7 @@
 
 mod install;
 mod pods;
+mod uninstall;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,11 +12,13 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::reconcile::OnEscaped;
 use crate::rules::ProbeSource;
 use crate::run_dir::RunDir;
 
 pub use install::{Install, RawInstall};
 pub use pods::RawPods;
+pub use uninstall::{Plugin, RawUninstall};
 
 /// The settings as they were given.
 #[derive(Clone, Debug, Parser)]
@@ -72,6 +75,10 @@ pub struct Raw {
     /// showed nothing. A comparison starts `nft`.
     #[arg(long, env = "COMPARE_INTERVAL", default_value = "5m")]
     pub compare_interval: String,
+    /// What becomes of a pod of the mesh that started without the plugin's knowledge:
+    /// `capture` (in place) or `evict` (in place, and evicted as its disruption budget allows).
+    #[arg(long, env = "ON_ESCAPED", default_value = "capture")]
+    pub on_escaped: String,
     /// How long connections wait for a ztunnel to come before they are reset.
     #[arg(long, env = "LISTENER_HOLD", default_value = "10s")]
     pub listener_hold: String,
@@ -168,6 +175,7 @@ impl Raw {
         let mut reader = Reader::default();
         let run_dir = RunDir(reader.absolute("RUN_DIR", &self.run_dir));
         let excluded = &self.pods.exclude_namespaces;
+        let programs = self.programs(&mut reader);
         let config = Config {
             install: self.install.understand(&run_dir, excluded, &mut reader),
             node: reader.node(&self.node_name),
@@ -187,21 +195,24 @@ impl Raw {
                 drain_deadline: reader.duration("DRAIN_DEADLINE", &self.drain_deadline),
                 verify_interval: reader.interval("VERIFY_INTERVAL", &self.verify_interval),
                 compare_interval: reader.interval("COMPARE_INTERVAL", &self.compare_interval),
+                on_escaped: reader.on_escaped(&self.on_escaped),
             },
             listener_hold: reader.duration("LISTENER_HOLD", &self.listener_hold),
-            programs: crate::rules::Programs {
-                nft: reader.program("NFT", "nft", self.nft.as_deref(), &self.path),
-                conntrack: reader.program(
-                    "CONNTRACK",
-                    "conntrack",
-                    self.conntrack.as_deref(),
-                    &self.path,
-                ),
-                ss: reader.program("SS", "ss", self.ss.as_deref(), &self.path),
-            },
+            programs,
             log: Log { format: reader.format(&self.log_format), filter: self.rust_log },
         };
         if reader.mistakes.is_empty() { Ok(config) } else { Err(Mistakes(reader.mistakes)) }
+    }
+
+    fn programs(&self, reader: &mut Reader) -> crate::rules::Programs {
+        let mut find = |name, program, given: &Option<PathBuf>| {
+            reader.program(name, program, given.as_deref(), &self.path)
+        };
+        crate::rules::Programs {
+            nft: find("NFT", "nft", &self.nft),
+            conntrack: find("CONNTRACK", "conntrack", &self.conntrack),
+            ss: find("SS", "ss", &self.ss),
+        }
     }
 }
 
@@ -293,6 +304,17 @@ impl Reader {
         })
     }
 
+    fn on_escaped(&mut self, value: &str) -> OnEscaped {
+        match value {
+            "capture" => OnEscaped::Capture,
+            "evict" => OnEscaped::Evict,
+            _ => {
+                let expected = "capture or evict is expected";
+                self.wrong("ON_ESCAPED", value, expected, OnEscaped::Capture)
+            }
+        }
+    }
+
     /// The given path, or the first program of that name in the search path.
     fn program(&mut self, name: &str, program: &str, given: Option<&Path>, path: &str) -> PathBuf {
         if let Some(given) = given.filter(|given| !given.as_os_str().is_empty()) {
@@ -324,94 +346,4 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn raw(arguments: &[&str]) -> Raw {
-        let programs = ["--nft=/n", "--conntrack=/c", "--ss=/s"];
-        let all = ["node-agent"].iter().chain(&programs).chain(arguments);
-        Raw::try_parse_from(all).unwrap()
-    }
-
-    #[test]
-    fn durations() {
-        let cases = [
-            ("5s", Some(5_000)),
-            ("500ms", Some(500)),
-            ("1m", Some(60_000)),
-            ("0s", Some(0)),
-            ("5", None),
-            ("s", None),
-            ("", None),
-            ("5h", None),
-            ("-1s", None),
-            ("1.5s", None),
-            ("99999999999999999999s", None),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(duration(text), expected.map(Duration::from_millis), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn what_was_given_is_understood() {
-        let config = raw(&["--node-name=n1", "--exclude-namespaces=a, b,,", "--withdraw-wait=1m"]);
-        let config = config.understand().unwrap();
-        assert_eq!(config.node, "n1");
-        assert_eq!(config.enrollment.excluded_namespaces, ["a", "b"].map(String::from).into());
-        assert_eq!(config.pace.withdraw_wait, Duration::from_secs(60));
-        assert_eq!(config.programs.nft, Path::new("/n"));
-    }
-
-    #[test]
-    fn sockets_of_the_runtime_are_the_given_or_the_usual_ones() {
-        let sockets = |given: &[&str]| {
-            let all: Vec<&str> = given.iter().copied().chain(["--node-name=n1"]).collect();
-            raw(&all).understand().unwrap().places.runtime_sockets
-        };
-        assert_eq!(sockets(&[]).len(), crate::pod_netns::USUAL_SOCKETS.len());
-        let given = sockets(&["--cri-socket=unix:///run/a.sock, /run/b.sock"]);
-        assert_eq!(given, ["/run/a.sock", "/run/b.sock"].map(PathBuf::from));
-    }
-
-    #[test]
-    fn all_mistakes_are_reported_at_once() {
-        let bad = raw(&[
-            "--node-name=",
-            "--run-dir=here",
-            "--admin-addr=8000",
-            "--withdraw-wait=soon",
-            "--verify-interval=1ms",
-            "--listener-hold=long",
-            "--log-format=xml",
-            "--dns-capture=perhaps",
-            "--probe-source=kubelet",
-            "--cri-socket=http://runtime",
-            "--host-proc=proc",
-            "--startup-taint=sluice.dev/agent-not-ready=:NoSchedule",
-        ]);
-        let Mistakes(mistakes) = bad.understand().unwrap_err();
-        let named = ["NODE_NAME", "RUN_DIR", "ADMIN_ADDR", "WITHDRAW_WAIT", "VERIFY_INTERVAL"];
-        let more = [
-            "LISTENER_HOLD",
-            "LOG_FORMAT",
-            "AMBIENT_DNS_CAPTURE",
-            "PROBE_SOURCE",
-            "CRI_SOCKET",
-            "HOST_PROC",
-            "STARTUP_TAINT",
-        ];
-        for name in named.iter().chain(&more) {
-            let hits = mistakes.iter().filter(|mistake| mistake.contains(name)).count();
-            assert_eq!(hits, 1, "{name} in {mistakes:?}");
-        }
-        assert_eq!(mistakes.len(), 12);
-    }
-
-    #[test]
-    fn a_missing_program_is_named_with_its_setting() {
-        let mut reader = Reader::default();
-        reader.program("NFT", "nft", None, "relative:/nonexistent");
-        assert_eq!(reader.mistakes, ["nft is not in PATH: install it or set NFT"]);
-    }
-}
+mod tests;

@@ -14,17 +14,20 @@
 
 pub mod admin;
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod enrollment;
 pub mod facts;
 mod inside;
 pub mod install;
+pub mod known_outside;
 pub mod kube;
 pub mod listeners;
 pub mod observe;
 pub mod plugin_server;
 pub mod pod_netns;
 pub mod reconcile;
+mod replace_file;
 pub mod rules;
 pub mod run_dir;
 pub mod ztunnel_link;

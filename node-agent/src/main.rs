@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use node_agent::app;
-use node_agent::config::{Log, LogFormat, Raw};
+use node_agent::cli::uninstall::{self, Outcome};
+use node_agent::cli::{Cli, Command};
+use node_agent::config::{Log, LogFormat, Raw, RawUninstall};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -13,7 +15,15 @@ use tracing_subscriber::EnvFilter;
 const EXIT_SETTINGS: u8 = 2;
 
 fn main() -> ExitCode {
-    let config = match Raw::parse().understand() {
+    let Cli { settings, command } = Cli::parse();
+    match command {
+        None => run_agent(settings),
+        Some(Command::Uninstall(own)) => uninstall(settings, &own),
+    }
+}
+
+fn run_agent(settings: Raw) -> ExitCode {
+    let config = match settings.understand() {
         Ok(config) => config,
         Err(mistakes) => {
             eprintln!("{mistakes}");
@@ -28,32 +38,60 @@ fn main() -> ExitCode {
         Ok(limit) => tracing::debug!(was = limit.was, now = limit.now, "limit of descriptors"),
         Err(error) => tracing::warn!(%error, "the limit of descriptors stays as it is"),
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "cannot start the runtime");
-            return ExitCode::FAILURE;
-        }
-    };
-    let ended = runtime.block_on(async {
+    let ended = block_on(async {
         let stop = CancellationToken::new();
         let signals = tokio::spawn(stop_on_signal(stop.clone()));
         let ended = app::run(config, stop).await;
         signals.abort();
         ended
     });
-    // A file operation that hangs must not keep the process.
-    runtime.shutdown_background();
     match ended {
-        Ok(()) => {
+        Ok(Ok(())) => {
             tracing::info!("node agent ends; rules stay in the pods");
             ExitCode::SUCCESS
         }
-        Err(error) => {
+        Ok(Err(error)) => {
             tracing::error!(error = format!("{error:#}"), "node agent cannot go on");
             ExitCode::FAILURE
         }
+        Err(error) => {
+            tracing::error!(%error, "cannot start the runtime");
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// Its lines are for people and go to standard output; there is no log.
+fn uninstall(settings: Raw, own: &RawUninstall) -> ExitCode {
+    let config = match settings.understand_uninstall(own) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return ExitCode::from(EXIT_SETTINGS);
+        }
+    };
+    // A namespace is held open for each pod; where that is too many, opening them says so.
+    let _ = netns::raise_descriptor_limit();
+    match block_on(uninstall::run(config)) {
+        Ok(Ok(Outcome::Clean)) => ExitCode::SUCCESS,
+        Ok(Ok(Outcome::Left)) => ExitCode::FAILURE,
+        Ok(Err(error)) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("start the runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(work);
+    // A file operation that hangs must not keep the process.
+    runtime.shutdown_background();
+    Ok(ended)
 }
 
 fn start_log(log: &Log) -> Result<(), tracing_subscriber::filter::ParseError> {

@@ -1,8 +1,9 @@
-//! The run directory and its lock: one agent acts on a node, others wait.
+//! The run directory and its lock: one agent acts on a node, others wait. Who takes the agent
+//! off the node does not wait: an agent would undo what it does.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,12 @@ impl RunDir {
     #[must_use]
     pub fn memory(&self) -> PathBuf {
         self.0.join("memory.json")
+    }
+
+    /// Pods that the plugin may let start while it reaches no agent.
+    #[must_use]
+    pub fn known_outside(&self) -> PathBuf {
+        self.0.join(plugin_api::KNOWN_FILE)
     }
 
     /// Held by the one agent of the node that acts.
@@ -91,6 +98,60 @@ pub async fn take(run_dir: &RunDir, stop: &CancellationToken) -> Result<Option<L
     }
 }
 
+/// Takes the lock, if nobody holds it: `None` while an agent acts on this node. The directory
+/// is made if need be.
+///
+/// # Errors
+/// [`RunDirError`].
+pub fn try_take(run_dir: &RunDir) -> Result<Option<Lock>, RunDirError> {
+    make(&run_dir.0)?;
+    let failed = |step| move |source| RunDirError { step, path: run_dir.lock(), source };
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    lock_now(options.open(run_dir.lock()).map_err(failed("open the lock"))?, run_dir)
+}
+
+/// Whether an agent acts on this node. Changes nothing, and makes nothing.
+///
+/// # Errors
+/// [`RunDirError`].
+pub fn is_taken(run_dir: &RunDir) -> Result<bool, RunDirError> {
+    match File::open(run_dir.lock()) {
+        Ok(file) => Ok(lock_now(file, run_dir)?.is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(RunDirError { step: "open the lock", path: run_dir.lock(), source }),
+    }
+}
+
+fn lock_now(file: File, run_dir: &RunDir) -> Result<Option<Lock>, RunDirError> {
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(file) => Ok(Some(Lock { _file: file })),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => {
+            let (step, source) = ("take the lock", errno.into());
+            Err(RunDirError { step, path: run_dir.lock(), source })
+        }
+    }
+}
+
+/// Who holds the lock, in words, as far as `processes`, a `/proc`, tells.
+#[must_use]
+pub fn holder(run_dir: &RunDir, processes: &Path) -> Option<String> {
+    let inode = std::fs::metadata(run_dir.lock()).ok()?.ino();
+    let locks = std::fs::read_to_string(processes.join("locks")).ok()?;
+    let pid = locks.lines().find_map(|line| holder_in(line, inode))?;
+    let comm = std::fs::read_to_string(processes.join(&pid).join("comm")).ok()?;
+    Some(format!("{}, process {pid}", comm.trim()))
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 4711 00:17:26 0 EOF`, where 26 is the inode.
+fn holder_in(line: &str, inode: u64) -> Option<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, "FLOCK", _, _, pid, file, ..] = words[..] else { return None };
+    let of_ours = file.rsplit(':').next()?.parse() == Ok(inode);
+    of_ours.then(|| pid.to_owned())
+}
+
 fn make(folder: &Path) -> Result<(), RunDirError> {
     let failed = |step| move |source| RunDirError { step, path: folder.to_owned(), source };
     let mut builder = DirBuilder::new();
@@ -129,5 +190,21 @@ mod tests {
         let _first = take(&run_dir, &stop).await.unwrap();
         stop.cancel();
         assert!(take(&run_dir, &stop).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn who_does_not_wait_is_told_whether_an_agent_acts_and_which() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_dir = RunDir(folder.path().join("agent"));
+        assert!(!is_taken(&run_dir).unwrap());
+        assert!(!run_dir.0.exists(), "a look makes nothing");
+        let agent = take(&run_dir, &CancellationToken::new()).await.unwrap();
+        assert!(is_taken(&run_dir).unwrap());
+        assert!(try_take(&run_dir).unwrap().is_none());
+        let holder = holder(&run_dir, Path::new("/proc")).unwrap();
+        assert!(holder.ends_with(&format!(", process {}", std::process::id())), "{holder}");
+        drop(agent);
+        assert!(!is_taken(&run_dir).unwrap());
+        assert!(try_take(&run_dir).unwrap().is_some());
     }
 }

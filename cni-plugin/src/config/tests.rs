@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 fn document(rest: &str) -> Result<Document, ConfigError> {
@@ -43,7 +45,8 @@ fn settings_have_defaults_and_tolerate_strangers() {
     let plain = document(r#","capabilities":{"portMappings":true},"agentSocket":null,"new":1"#);
     assert_eq!(plain.unwrap().settings().unwrap(), Settings::default());
     let own = document(
-        r#","agentSocket":"/run/x.sock","excludeNamespaces":["a","b"],"timeoutSeconds":60"#,
+        r#","agentSocket":"/run/x.sock","excludeNamespaces":["a","b"],"timeoutSeconds":60,
+            "whenAgentAbsent":"allow-known","logFile":"/x/y.log","logMaxBytes":65536"#,
     );
     assert_eq!(
         own.unwrap().settings().unwrap(),
@@ -51,6 +54,8 @@ fn settings_have_defaults_and_tolerate_strangers() {
             agent_socket: "/run/x.sock".into(),
             exclude_namespaces: vec!["a".into(), "b".into()],
             timeout: Duration::from_secs(60),
+            when_agent_absent: WhenAgentAbsent::AllowKnown,
+            log_file: Some(LogFile { path: "/x/y.log".into(), max_bytes: 65536 }),
         }
     );
 }
@@ -69,6 +74,13 @@ fn settings_of_the_wrong_kind_are_named_with_their_value() {
         ("timeoutSeconds", "61"),
         ("timeoutSeconds", "2.5"),
         ("timeoutSeconds", "-1"),
+        ("whenAgentAbsent", r#""open""#),
+        ("whenAgentAbsent", "true"),
+        ("logFile", r#""y.log""#),
+        ("logFile", r#""/""#),
+        ("logFile", "7"),
+        ("logMaxBytes", "65535"),
+        ("logMaxBytes", r#""1M""#),
     ] {
         let error = document(&format!(r#","{key}":{value}"#)).unwrap().settings().unwrap_err();
         assert_eq!(error.code(), 7, "{error}");

@@ -1,6 +1,6 @@
 //! An agent that does as the test says.
 
-use std::io::{IoSliceMut, Read, Write};
+use std::io::{self, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use netns::PodNetns;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use plugin_api::{Call, Code, Outcome, Reply, Request, VERSION};
+use plugin_api::{Call, Code, Outcome, Reply, Request, VERSION, Verb};
 
 use crate::runtime::PATIENCE;
 
@@ -119,21 +119,70 @@ impl Agent {
     }
 }
 
-/// The first byte alone carries the descriptor, so read that one alone.
+/// What a standing agent saw of one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// It ended within the request.
+    Cut,
+    /// It ended before the answer.
+    Whole,
+    /// The answer was taken, as far as the kernel tells.
+    Answered(Verb),
+}
+
+/// Answers as many connections as come, and goes on whatever they do.
+pub fn standing(socket: &Path) -> Receiver<Visit> {
+    let listener = UnixListener::bind(socket).unwrap();
+    let (sender, seen) = channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            // The test has ended.
+            if sender.send(visit(stream.unwrap())).is_err() {
+                return;
+            }
+        }
+    });
+    seen
+}
+
+fn visit(mut stream: UnixStream) -> Visit {
+    let Ok((call, _)) = try_read_call(&mut stream) else {
+        return Visit::Cut;
+    };
+    let (verb, outcome) = match call {
+        Call::Pod(Request { verb: Verb::Del, .. }) => (Verb::Del, Outcome::Done),
+        Call::Pod(Request { verb, .. }) => (verb, Outcome::Captured),
+        Call::Status => (Verb::Status, Outcome::Ready { note: String::new() }),
+        Call::Gc(_) => (Verb::Gc, Outcome::Collected { attachments: 0 }),
+    };
+    let reply = plugin_api::encode(&Reply { version: VERSION, outcome }).unwrap();
+    match stream.write_all(&reply) {
+        Ok(()) => Visit::Answered(verb),
+        Err(_) => Visit::Whole,
+    }
+}
+
 fn read_call(stream: &mut UnixStream) -> (Call, Option<PodNetns>) {
+    try_read_call(stream).unwrap()
+}
+
+/// The first byte alone carries the descriptor, so read that one alone.
+fn try_read_call(stream: &mut UnixStream) -> io::Result<(Call, Option<PodNetns>)> {
     let mut prefix = [0; 4];
     let descriptor = {
         let mut space = nix::cmsg_space!([RawFd; 4]);
         let mut first = [IoSliceMut::new(&mut prefix[..1])];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message =
-            recvmsg::<()>(stream.as_raw_fd(), &mut first, Some(&mut space), flags).unwrap();
-        let mut all = message.cmsgs().unwrap().filter_map(|control| match control {
+        let message = recvmsg::<()>(stream.as_raw_fd(), &mut first, Some(&mut space), flags)?;
+        let mut all = message.cmsgs()?.filter_map(|control| match control {
             ControlMessageOwned::ScmRights(fds) => Some(fds),
             _ => None,
         });
         let fds = all.next().unwrap_or_default();
         assert!(fds.len() <= 1 && all.next().is_none(), "more than one descriptor");
+        if message.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         fds.first().copied()
     };
     let netns = descriptor.map(|fd| {
@@ -141,8 +190,8 @@ fn read_call(stream: &mut UnixStream) -> (Call, Option<PodNetns>) {
         nix::unistd::close(fd).unwrap();
         netns
     });
-    stream.read_exact(&mut prefix[1..]).unwrap();
+    stream.read_exact(&mut prefix[1..])?;
     let mut body = vec![0; plugin_api::decode_length(prefix).unwrap()];
-    stream.read_exact(&mut body).unwrap();
-    (plugin_api::decode_call(&body).unwrap(), netns)
+    stream.read_exact(&mut body)?;
+    Ok((plugin_api::decode_call(&body).unwrap(), netns))
 }

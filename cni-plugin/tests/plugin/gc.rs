@@ -36,7 +36,7 @@ fn the_agent_is_told_the_network_and_all_that_is_valid() {
     let agent = Agent::answering(&node.socket(), collected());
     let outcome = node.call("GC");
     outcome.assert_silent_success();
-    assert!(outcome.stderr.contains("GC of network lab: 2 let go"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("GC: 2 of network lab let go"), "{}", outcome.stderr);
     let asked = agent.asked();
     let valid = vec![key("c0ffee", "eth0"), key("tea", "net1")];
     assert_eq!(asked.call, Call::Gc(GcRequest::new("lab".to_owned(), valid)));

@@ -11,6 +11,14 @@ const VERBS: [&str; 3] = ["ADD", "DEL", "CHECK"];
 const ALL_VERBS: [&str; 5] = ["ADD", "DEL", "CHECK", "STATUS", "GC"];
 
 #[test]
+fn a_closed_standard_input_is_an_empty_one() {
+    for verb in ALL_VERBS {
+        Pod::new().call_without_stdin(verb).assert_error(5, &["standard input"]);
+    }
+    assert!(Pod::new().call_without_stdin("VERSION").success);
+}
+
+#[test]
 fn an_unknown_command_is_named() {
     Pod::new().call("FOO").assert_error(4, &["CNI_COMMAND", "FOO"]);
     Pod::new().call("add").assert_error(4, &["CNI_COMMAND", "add"]);
@@ -128,6 +136,8 @@ fn own_keys_of_the_wrong_kind_are_named_with_their_value() {
         ("excludeNamespaces", json!("kube-system")),
         ("timeoutSeconds", json!(61)),
         ("timeoutSeconds", json!("5")),
+        ("whenAgentAbsent", json!("open")),
+        ("logFile", json!("here.log")),
     ] {
         let shown = value.to_string();
         Pod::new().with_key(key, value).call("ADD").assert_error(7, &[key, &shown]);

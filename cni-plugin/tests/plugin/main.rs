@@ -6,11 +6,15 @@
 mod add;
 mod agent;
 mod check;
+mod cnitool;
 mod crowd;
 mod del;
 mod duties;
 mod gc;
 mod input;
+mod journal;
+mod killed;
+mod known;
 mod result;
 mod runtime;
 mod status;

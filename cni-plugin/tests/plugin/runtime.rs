@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use netns::PodNetns;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+/// The plugin's binary.
+pub const PLUGIN: &str = env!("CARGO_BIN_EXE_sluice-cni");
 
 /// A generous bound for what must end by itself.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -89,6 +94,33 @@ impl Pod {
         self.call_with(command, self.config.to_string().as_bytes())
     }
 
+    /// The system calls that it makes from its start to its end, as `strace` writes them.
+    pub fn trace(&self, command: &str) -> Vec<String> {
+        let trace = tempfile::NamedTempFile::new().unwrap();
+        let path = trace.path().display().to_string();
+        let status = self.traced(command, &["-f", "-o", &path]);
+        assert!(status.success(), "{status}");
+        let trace = std::fs::read_to_string(trace.path()).unwrap();
+        // In front is which process it was.
+        let call = |line: &str| Some(line.split_once(' ')?.1.trim_start().to_owned());
+        trace.lines().filter_map(call).filter(|line| line.contains('(')).collect()
+    }
+
+    /// Has the kernel kill it as it makes this system call for the `occurrence`th time.
+    pub fn kill_at(&self, command: &str, call: &str, occurrence: usize) {
+        let inject = format!("inject={call}:signal=SIGKILL:when={occurrence}");
+        let status = self.traced(command, &["-o", "/dev/null", "-e", &inject]);
+        // The tracer ends as what it traces.
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{call} {occurrence}: {status}");
+    }
+
+    fn traced(&self, command: &str, options: &[&str]) -> ExitStatus {
+        let mut child = self.spawn_as(command, &[&["strace"], options, &[PLUGIN]].concat());
+        // It may be dead before it has read everything.
+        let _ = child.stdin.take().unwrap().write_all(self.config.to_string().as_bytes());
+        child.wait_with_output().unwrap().status
+    }
+
     /// Starts it and lets it run.
     pub fn start(&self, command: &str) -> Child {
         let mut child = self.spawn(command);
@@ -96,9 +128,15 @@ impl Pod {
         child
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the subject is a process")]
     fn spawn(&self, command: &str) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_sluice-cni"))
+        self.spawn_as(command, &[PLUGIN])
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the subject is a process")]
+    fn spawn_as(&self, command: &str, words: &[&str]) -> Child {
+        let (program, arguments) = words.split_first().unwrap();
+        Command::new(program)
+            .args(arguments)
             .env_clear()
             .env("CNI_COMMAND", command)
             .envs(self.variables.iter().filter(|(_, value)| !value.is_empty()))
@@ -109,6 +147,14 @@ impl Pod {
             .unwrap()
     }
 
+    /// With no standard input at all.
+    pub fn call_without_stdin(&self, command: &str) -> Outcome {
+        let start = Instant::now();
+        let mut child = self.spawn_as(command, &["sh", "-c", "exec \"$0\" <&-", PLUGIN]);
+        drop(child.stdin.take());
+        Outcome::of(child, start)
+    }
+
     /// With `stdin` in place of the configuration.
     pub fn call_with(&self, command: &str, stdin: &[u8]) -> Outcome {
         let start = Instant::now();
@@ -117,14 +163,9 @@ impl Pod {
         let bytes = stdin.to_owned();
         // The plugin may end without having read everything.
         let writer = thread::spawn(move || drop(input.write_all(&bytes)));
-        let output = child.wait_with_output().unwrap();
+        let outcome = Outcome::of(child, start);
         writer.join().unwrap();
-        Outcome {
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-            success: output.status.success(),
-            took: start.elapsed(),
-        }
+        outcome
     }
 
     /// The folder holds nothing but what the test put there.
@@ -138,6 +179,16 @@ impl Pod {
 }
 
 impl Outcome {
+    fn of(child: Child, start: Instant) -> Self {
+        let output = child.wait_with_output().unwrap();
+        Self {
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+            success: output.status.success(),
+            took: start.elapsed(),
+        }
+    }
+
     /// The error that must be on standard output, alone and complete.
     pub fn error(&self) -> Value {
         assert!(!self.success, "succeeded with {:?}", self.stdout);

@@ -1,5 +1,7 @@
 //! The agent dies at each step of what it does to a pod, and the next one finishes it.
 
+use std::ops::RangeInclusive;
+
 use lab::{Part, eventually};
 
 use super::faults::part;
@@ -25,6 +27,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             of_repair
         ),
         scenario!(
+            "agent-killed-at-each-step-of-the-hosts-repair",
+            "an agent killed at any message of a repair of the node's own rules: the next one repairs",
+            of_host_repair
+        ),
+        scenario!(
             "agent-killed-at-each-step-of-release",
             "an agent killed at any message of a release leaves a pod that the next one empties",
             of_release
@@ -32,8 +39,9 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// Which message of a thread is its last. A sweep ends with the first that is not reached.
-const MESSAGES: [usize; 12] = [1, 2, 3, 4, 5, 6, 8, 11, 15, 20, 28, 40];
+/// Which message of a thread is its last: each of them. A sweep ends with the first that is
+/// not reached.
+const MESSAGES: RangeInclusive<usize> = 1..=60;
 
 /// Has `act` done by an agent that dies at one of its messages, and has the next agent take
 /// over. `false` if the agent had `done` its work before.
@@ -72,9 +80,9 @@ async fn succeed(agent: &Part) -> anyhow::Result<()> {
     Ok(agent.ready().await?)
 }
 
-/// A sweep that ended at once has shown nothing.
+/// A sweep that ended at once has shown nothing, and one that did not end not all.
 fn died(steps: usize) -> anyhow::Result<()> {
-    expect("steps at which the agent died", steps, |steps| *steps > 2)
+    expect("steps at which the agent died", steps, |steps| (1..*MESSAGES.end()).contains(steps))
 }
 
 async fn of_add(world: &World) -> anyhow::Result<()> {
@@ -161,13 +169,39 @@ async fn of_repair(world: &World) -> anyhow::Result<()> {
     died(steps)
 }
 
-/// A release takes its time, so fewer deaths are tried.
+async fn of_host_repair(world: &World) -> anyhow::Result<()> {
+    let node = world.lab.node(1);
+    let list = ["nft", "list", "chain", "inet", "sluice_host", "nat_post"];
+    let rules = async || Ok(node.run(&list).await?.stdout);
+    let intact = rules().await?;
+    expect("the node's rules", &intact, |rules| rules.contains("snat"))?;
+    let is_intact = async || rules().await.map(|rules: String| rules == intact);
+    let mut steps = 0;
+    for number in MESSAGES {
+        let damage = async || {
+            let flush = ["nft", "flush", "chain", "inet", "sluice_host", "nat_post"];
+            expect("a damaged chain", node.run(&flush).await?.stderr, String::is_empty)
+        };
+        let was_struck = dies(world, number, damage, is_intact).await?;
+        let repaired = eventually("the node's rules as they were", world.patience, || async {
+            is_intact().await.ok().filter(|intact: &bool| *intact)
+        });
+        repaired.await?;
+        if !was_struck {
+            break;
+        }
+        steps += 1;
+    }
+    died(steps)
+}
+
+/// A release gives its peers five seconds, so every third of its steps is tried.
 async fn of_release(world: &World) -> anyhow::Result<()> {
     let pods = world.captured_couple("kill-release").await?;
     world.may_speak_openly(&pods.client).await?;
     let is_empty = async || Ok(observe::residue(&pods.client).await?.is_empty());
     let mut steps = 0;
-    for number in MESSAGES.into_iter().step_by(2) {
+    for number in MESSAGES.step_by(3) {
         world.enrol(&pods.client).await?;
         observe::tunnelled(world, &pods.client, &pods.server).await?;
         let label = async || {

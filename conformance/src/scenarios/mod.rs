@@ -13,6 +13,7 @@ mod kill_points;
 mod kubectl;
 mod leaving;
 mod lookups;
+mod node_condition;
 mod odd_pods;
 mod pod_options;
 mod policy;
@@ -52,6 +53,7 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(drain::scenarios());
     v4.extend(control_plane::scenarios());
     v4.extend(api_away::scenarios());
+    v4.extend(node_condition::scenarios());
     v4.extend(lookups::scenarios());
     v4.extend(leaving::scenarios());
     v4.extend(odd_pods::scenarios());

@@ -224,3 +224,63 @@ async fn check_is_for_what_was_added_in_a_version_that_has_it() {
     runtime.del(&list, &attachment()).await.unwrap();
     assert_eq!(bench.stdin("DEL-one").get("prevResult"), None, "0.3.1 knows none on DEL");
 }
+
+#[tokio::test]
+async fn status_asks_in_order_until_one_refuses() {
+    let refusing = r#"#!/bin/sh
+        echo "$CNI_COMMAND NAME netns=" >> FOLDER/log
+        echo '{"cniVersion":"1.1.0","code":50,"msg":"not now"}'
+        exit 1"#;
+    let bench = Bench::new(&[("one", RECORDER), ("bad", refusing), ("three", RECORDER)]);
+    let (runtime, mut list) = (bench.runtime(), bench.list());
+    runtime.status(&list).await.unwrap();
+    assert_eq!(bench.calls(), [""; 0], "1.0.0 has no STATUS");
+    list.version = "1.1.0".into();
+    let error = runtime.status(&list).await.unwrap_err();
+    assert_eq!(error.code(), Some(50), "{error}");
+    assert_eq!(bench.calls(), ["STATUS one", "STATUS bad"]);
+    assert_eq!(bench.stdin("STATUS-one").get("prevResult"), None);
+}
+
+#[tokio::test]
+async fn gc_ends_what_is_cached_and_tells_all_plugins_what_is_valid() {
+    let refusing = r#"#!/bin/sh
+        echo "$CNI_COMMAND NAME netns=" >> FOLDER/log
+        [ "$CNI_COMMAND" = GC ] || { echo '{"cniVersion":"1.1.0"}'; exit 0; }
+        echo '{"cniVersion":"1.1.0","code":11,"msg":"later"}'
+        exit 1"#;
+    let bench = Bench::new(&[("bad", refusing), ("two", RECORDER)]);
+    let (runtime, mut list) = (bench.runtime(), bench.list());
+    list.version = "1.1.0".into();
+    let stale = Attachment { container_id: "c2".into(), ..attachment() };
+    for attachment in [attachment(), stale] {
+        runtime.add(&list, &attachment).await.unwrap();
+    }
+    let before = bench.calls().len();
+    let error = runtime.gc(&list, &[&attachment()]).await.unwrap_err();
+    assert_eq!(error.code(), Some(11), "{error}");
+    assert_eq!(bench.calls()[before..], ["DEL two", "DEL bad", "GC bad", "GC two"]);
+    assert_eq!(bench.cached(), 1);
+    let environment = fs::read_to_string(bench.path().join("DEL-two.env")).unwrap();
+    assert!(environment.contains("CNI_CONTAINERID=c2\n"), "{environment}");
+    assert!(environment.contains("CNI_NETNS=/run/netns/x\n"), "{environment}");
+    let valid = json!([{"containerID": "c1", "ifname": "eth0"}]);
+    assert_eq!(bench.stdin("GC-two")["cni.dev/valid-attachments"], valid);
+
+    // Nothing is valid any more, and this version can say so to the cache's own only.
+    list.version = "1.0.0".into();
+    let before = bench.calls().len();
+    runtime.gc(&list, &[]).await.unwrap();
+    assert_eq!(bench.calls()[before..], ["DEL two", "DEL bad"]);
+    assert_eq!(bench.cached(), 0);
+}
+
+#[tokio::test]
+async fn gc_can_be_switched_off() {
+    let bench = Bench::new(&[("one", RECORDER)]);
+    let (runtime, mut list) = (bench.runtime(), bench.list());
+    runtime.add(&list, &attachment()).await.unwrap();
+    (list.version, list.disable_gc) = ("1.1.0".into(), true);
+    runtime.gc(&list, &[]).await.unwrap();
+    assert_eq!((bench.calls(), bench.cached()), (vec!["ADD one".to_owned()], 1));
+}

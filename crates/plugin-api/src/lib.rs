@@ -12,12 +12,14 @@
 //! does no IO.
 
 mod frame;
+mod known;
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 pub use frame::{FrameError, decode, decode_call, decode_length, decode_reply, encode};
+pub use known::{KNOWN_FILE, KNOWN_VERSION, KnownOutside, KnownPod, MAX_KNOWN};
 
 /// Version of this contract. A peer with another one answers [`Outcome::Error`] with
 /// [`Code::IncompatibleVersion`]; nobody guesses.

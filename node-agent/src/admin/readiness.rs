@@ -70,6 +70,15 @@ impl Readiness {
         drop(self.missing.subscribe().wait_for(BTreeSet::is_empty).await);
     }
 
+    /// Until something else is missing than this, which [`Readiness::waits_for`] has told.
+    pub async fn differs_from(&self, known: &[&'static str]) {
+        let differs = |missing: &BTreeSet<Condition>| {
+            !missing.iter().map(|condition| condition.text()).eq(known.iter().copied())
+        };
+        // The sender is ours and lives as long.
+        drop(self.missing.subscribe().wait_for(differs).await);
+    }
+
     /// Something is wrong that does not keep the agent from its work; nothing when `text` is
     /// empty.
     pub fn remark(&self, about: &'static str, text: &str) {

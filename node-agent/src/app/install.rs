@@ -11,7 +11,7 @@ use crate::kube::{EventReason, KubeApi};
 /// The conflist stays when this ends: a restart is no removal.
 pub(super) fn spawn(
     tasks: &mut JoinSet<()>,
-    Install { places, settings }: Install,
+    Install { places, program, settings }: Install,
     metrics: Metrics,
     (api, readiness): (KubeApi, Readiness),
     stop: &CancellationToken,
@@ -23,5 +23,6 @@ pub(super) fn spawn(
         News::Trouble(text) => api.tell_of_node(EventReason::ConflistTrouble, text),
         News::Remark(text) => readiness.remark("installation", &text),
     };
-    tasks.spawn(Installer::new(found, settings, metrics, tell).keep(stop.clone()));
+    let installer = Installer::new(found, settings, metrics, tell).with_program(program);
+    tasks.spawn(installer.keep(stop.clone()));
 }

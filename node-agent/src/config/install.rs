@@ -25,6 +25,10 @@ pub struct RawInstall {
     /// The runtime's folder of plugins; found unless given.
     #[arg(long, env = "CNI_BIN_DIR", default_value = "")]
     pub cni_bin_dir: String,
+    /// The plugin's program, to be put into that folder and kept there; nothing is put there
+    /// unless given. This path is the agent's.
+    #[arg(long, env = "CNI_PLUGIN", default_value = "")]
+    pub cni_plugin: String,
     /// Name of our own list.
     #[arg(long, env = "CNI_CONF_NAME", default_value = "00-sluice.conflist")]
     pub cni_conf_name: String,
@@ -52,6 +56,8 @@ pub struct RawInstall {
 pub struct Install {
     /// Where things are looked for.
     pub places: PlaceWishes,
+    /// The program to put there.
+    pub program: Option<PathBuf>,
     /// What is written there.
     pub settings: Settings,
 }
@@ -88,13 +94,19 @@ impl RawInstall {
             log_file: path(reader, "CNI_LOG_FILE", &self.cni_log_file)
                 .map(|path| text(reader, "CNI_LOG_FILE", path)),
         };
-        let places = PlaceWishes {
-            root: reader.absolute("HOST_ROOT", &self.host_root),
-            conf_dir: path(reader, "CNI_CONF_DIR", &self.cni_conf_dir),
-            bin_dir: path(reader, "CNI_BIN_DIR", &self.cni_bin_dir),
-        };
+        let places = self.places(&self.cni_conf_dir, &self.cni_bin_dir, reader);
+        let program = path(reader, "CNI_PLUGIN", &self.cni_plugin);
         let own = file_name(reader, self.cni_conf_name);
-        Some(Install { places, settings: Settings { mode: mode?, own, entry } })
+        Some(Install { places, program, settings: Settings { mode: mode?, own, entry } })
+    }
+
+    /// Where the runtime's folders are looked for; empty texts are not given.
+    pub(super) fn places(&self, conf: &str, bin: &str, reader: &mut Reader) -> PlaceWishes {
+        PlaceWishes {
+            root: reader.absolute("HOST_ROOT", &self.host_root),
+            conf_dir: path(reader, "CNI_CONF_DIR", conf),
+            bin_dir: path(reader, "CNI_BIN_DIR", bin),
+        }
     }
 }
 
@@ -151,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_entry_tells_what_the_agent_was_told() {
-        let Install { places, settings } = understand(&[
+        let Install { places, program, settings } = understand(&[
             "--install-cni=own",
             "--run-dir=/x",
             "--exclude-namespaces=kube-system",
@@ -169,7 +181,7 @@ mod tests {
             r#"{"type":"sluice-cni","agentSocket":"/x/plugin.sock","excludeNamespaces":["istio-system","kube-system"],"timeoutSeconds":60,"whenAgentAbsent":"allow-known"}"#
         );
         assert_eq!(places.root, PathBuf::from("/host"));
-        assert_eq!(places.conf_dir, None);
+        assert_eq!((places.conf_dir, program), (None, None));
         assert_eq!(places.bin_dir, Some("/home/kubernetes/bin".into()));
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 /// The plugin's type, which is the name of its program.
-pub const PLUGIN: &str = "sluice-cni";
+pub use super::binary::NAME as PLUGIN;
 
 /// Name of the network that stands there while nobody has made one: nothing starts in it, for
 /// our plugin needs one before it.

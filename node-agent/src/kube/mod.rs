@@ -1,6 +1,8 @@
 //! The only room that talks to the Kubernetes API.
 
+mod condition;
 mod events;
+mod evict;
 mod metrics;
 mod node;
 mod objects;
@@ -12,11 +14,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+pub use condition::NodeState;
+pub use evict::Eviction;
 pub use metrics::Metrics;
 
 use crate::facts::{Annotations, NamespaceFacts, PodFacts, PodName};
@@ -85,6 +89,8 @@ pub enum EventReason {
     Released,
     /// Something in the pod differed from what it should be.
     Drifted,
+    /// Somebody's policy rule in the pod comes before ours.
+    ForeignPolicyRule,
     /// Somebody in the pod undoes what is repaired, again and again.
     Flapping,
     /// An option of the pod means nothing.
@@ -100,6 +106,12 @@ pub enum EventReason {
     ConflistContested,
     /// Of the node: our plugin cannot be put into the runtime's configuration.
     ConflistTrouble,
+    /// One that belongs to the mesh is evicted for it.
+    Evicted,
+    /// It is to be evicted, and cannot be yet.
+    EvictionDelayed,
+    /// It was to be evicted, and nobody would make another one.
+    NotEvicted,
 }
 
 impl EventReason {
@@ -109,6 +121,7 @@ impl EventReason {
             Self::CaptureFailed => ("CaptureFailed", "Warning"),
             Self::Released => ("Released", "Normal"),
             Self::Drifted => ("Drifted", "Warning"),
+            Self::ForeignPolicyRule => ("ForeignPolicyRule", "Warning"),
             Self::Flapping => ("Flapping", "Warning"),
             Self::BadOption => ("BadOption", "Warning"),
             Self::OptionsApplied => ("OptionsApplied", "Normal"),
@@ -116,6 +129,9 @@ impl EventReason {
             Self::StartedUnseen => ("StartedUnseen", "Warning"),
             Self::ConflistContested => ("ConflistContested", "Warning"),
             Self::ConflistTrouble => ("ConflistTrouble", "Warning"),
+            Self::Evicted => ("Evicted", "Normal"),
+            Self::EvictionDelayed => ("EvictionDelayed", "Warning"),
+            Self::NotEvicted => ("NotEvicted", "Warning"),
         }
     }
 
@@ -182,6 +198,17 @@ impl KubeApi {
         let pods: Api<SlimPod> = Api::namespaced(self.client.clone(), &name.namespace);
         let found = patiently("fetch the pod", pods.get_opt(&name.name)).await?;
         Ok(found.and_then(SlimPod::facts))
+    }
+
+    /// Fetches all pods of this node.
+    ///
+    /// # Errors
+    /// [`KubeError::Api`], [`KubeError::TimedOut`].
+    pub async fn own_pods(&self) -> Result<Vec<PodFacts>, KubeError> {
+        let pods: Api<SlimPod> = Api::all(self.client.clone());
+        let ours = ListParams::default().fields(&format!("spec.nodeName={}", self.node));
+        let found = patiently("list the node's pods", pods.list(&ours)).await?;
+        Ok(found.items.into_iter().filter_map(SlimPod::facts).collect())
     }
 
     /// Fetches one namespace.

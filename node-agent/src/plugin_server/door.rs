@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netns::PodNetns;
 use plugin_api::{Call, Code, FrameError, GcRequest, Outcome, Reply, Request, VERSION, Verb};
@@ -57,14 +57,15 @@ impl Door {
     }
 
     async fn about_pod(&self, mut stream: UnixStream, request: &Request, netns: Option<PodNetns>) {
+        let begin = Instant::now();
         let outcome = self.decide(&stream, request, netns.as_ref()).await;
         self.metrics.answered(&outcome);
-        log(request, &outcome);
+        log(request, &outcome, begin.elapsed());
         let added = request.verb == Verb::Add && !matches!(outcome, Outcome::Error { .. });
         let sent = frame::reply(&mut stream, &Reply { version: VERSION, outcome }).await;
         if let (Err(error), true, Some(netns)) = (sent, added, netns) {
             let (pod, container) = (name(request), &request.container_id);
-            tracing::warn!(%pod, %error, "nobody took the answer to ADD, taking it back");
+            tracing::warn!(%pod, container, %error, "nobody took the answer to ADD, taking it back");
             self.reconciler.abandon(container, &request.ifname, &netns).await;
         }
     }
@@ -206,12 +207,20 @@ fn failure(code: Code, message: String) -> Outcome {
     Outcome::Error { code, message, details: String::new() }
 }
 
-fn log(request: &Request, outcome: &Outcome) {
-    let (pod, verb, container) = (name(request), request.verb, &request.container_id);
+/// All that tells one call from another, so that the log alone tells a pod's story.
+fn log(request: &Request, outcome: &Outcome, took: Duration) {
+    let Request { verb, uid, container_id: container, ifname, .. } = request;
+    let (pod, uid) = (name(request), uid.as_deref().unwrap_or_default());
     match outcome {
-        Outcome::Error { message, .. } => {
-            tracing::warn!(%pod, ?verb, %container, error = %message, "plugin's request failed");
+        Outcome::Error { code, message, .. } => {
+            let code = code.cni();
+            tracing::warn!(
+                %pod, uid, ?verb, container, ifname, ?took, code, error = %message,
+                "plugin's request failed"
+            );
         }
-        other => tracing::info!(%pod, ?verb, %container, outcome = ?other, "plugin's request"),
+        other => tracing::info!(
+            %pod, uid, ?verb, container, ifname, ?took, outcome = ?other, "plugin's request"
+        ),
     }
 }

@@ -2,6 +2,7 @@
 
 mod door;
 mod frame;
+mod known;
 
 use std::fs::File;
 use std::io;
@@ -108,6 +109,7 @@ impl Server {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         let requests = TaskTracker::new();
         requests.spawn(leave_signs(self.path.clone(), stop.clone()));
+        requests.spawn(known::keep(self.reconciler.clone(), stop.clone()));
         loop {
             // The semaphore is never closed.
             let Ok(turn) = Arc::clone(&turns).acquire_owned().await else {

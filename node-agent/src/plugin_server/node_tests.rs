@@ -273,3 +273,35 @@ async fn who_is_not_root_is_told_nothing_even_through_an_open_door() {
     assert!(matches!(status(&node).await, Outcome::Ready { .. } | Outcome::Error { .. }));
     node.stop().await;
 }
+
+/// What a plugin that reaches no agent is told.
+fn known(folder: &tempfile::TempDir) -> Vec<String> {
+    let bytes = std::fs::read(folder.path().join(plugin_api::KNOWN_FILE)).unwrap_or_default();
+    let list = serde_json::from_slice::<plugin_api::KnownOutside>(&bytes);
+    list.map_or(Vec::new(), |list| list.pods.into_iter().map(|pod| pod.name).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_outside_the_mesh_are_written_down_until_they_are_to_be_captured() {
+    let (folder, api) = shop(&["captured"]);
+    for (name, mode) in [("plain", None), ("opted-out", Some("none")), ("typo", Some("ambeint"))] {
+        api.add_pod(name, None);
+        api.label(name, mode);
+    }
+    let pod = ScratchPod::new();
+    let node = Node::start(folder.path(), &api).await;
+    let ztunnel = node.ztunnel(Some("uid-plain")).await;
+    let outside = ["opted-out", "plain"];
+    eventually("pods that are outside by a wish", || async { known(&folder) == outside }).await;
+    assert!(matches!(node.call(Verb::Add, "plain", &pod).await, Outcome::NotInMesh { .. }));
+
+    // ztunnel refuses, so that this is seen before anything else comes of the label.
+    api.label("plain", Some("ambient"));
+    eventually("ztunnel was asked", || async { ztunnel.lines().contains(&"add uid-plain".into()) })
+        .await;
+    assert_eq!(known(&folder), ["opted-out"], "struck off before the first step");
+    api.delete_pod("opted-out");
+    eventually("the last one has gone", || async { known(&folder).is_empty() }).await;
+    node.stop().await;
+    assert!(folder.path().join(plugin_api::KNOWN_FILE).exists(), "for the time without an agent");
+}

@@ -35,9 +35,11 @@ async fn a_labelled_pod_is_captured_before_it_starts() {
     let ztunnel = node.ztunnel(None).await;
     assert_eq!(node.call(Verb::Add, "web", &pod).await, Outcome::Captured);
     assert!(ztunnel.serves("uid-web"));
-    assert!(pod.run("nft list tables").contains("table inet sluice"));
+    let rules = pod.run("nft --stateless list ruleset");
+    assert!(rules.contains("table inet sluice"), "{rules}");
     assert_eq!(node.call(Verb::Check, "web", &pod).await, Outcome::Captured);
     assert_eq!(node.call(Verb::Add, "web", &pod).await, Outcome::Captured, "once more");
+    assert_eq!(pod.run("nft --stateless list ruleset"), rules, "and none of it twice");
 
     // Peers are told although the API does not show an address yet.
     eventually("peers are told", || async {
@@ -104,6 +106,46 @@ async fn without_ztunnel_or_api_a_pod_waits() {
     assert_eq!(code(&outcome), Some(Code::TryAgain));
     assert!(format!("{outcome:?}").contains("look up pod shop/web"), "{outcome:?}");
     assert_eq!(node.call(Verb::Del, "web", &pod).await, Outcome::Done);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn for_a_pod_that_was_seen_the_api_is_not_asked() {
+    let Lab { folder, api, pod } = lab();
+    api.add_pod("plain", None);
+    let plain = ScratchPod::new();
+    let node = Node::start(folder.path(), &api).await;
+    let _ztunnel = node.ztunnel(None).await;
+    eventually("the pods are seen", || async {
+        ["uid-web", "uid-plain"].iter().all(|uid| {
+            node.reconciler.table().get(&PodUid((*uid).into())).is_some_and(|pod| pod.listed)
+        })
+    })
+    .await;
+    api.set_down(true);
+    let outcome = node.call(Verb::Add, "plain", &plain).await;
+    assert!(matches!(outcome, Outcome::NotInMesh { .. }), "{outcome:?}");
+    assert_eq!(node.call(Verb::Add, "web", &pod).await, Outcome::Captured);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_del_that_no_agent_heard_is_made_up_for() {
+    let Lab { folder, api, pod } = lab();
+    let node = Node::start(folder.path(), &api).await;
+    let ztunnel = node.ztunnel(None).await;
+    assert_eq!(node.call(Verb::Add, "web", &pod).await, Outcome::Captured);
+    drop(ztunnel);
+    node.stop().await;
+    let records = || std::fs::read_to_string(folder.path().join("pods.json")).unwrap();
+    assert!(records().contains("uid-web"));
+
+    drop(pod);
+    api.delete_pod("web");
+    let node = Node::start(folder.path(), &api).await;
+    let ztunnel = node.ztunnel(None).await;
+    eventually("the pod is forgotten", || async { !records().contains("uid-web") }).await;
+    assert!(!ztunnel.serves("uid-web"));
     node.stop().await;
 }
 

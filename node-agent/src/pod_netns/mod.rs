@@ -6,6 +6,7 @@
 //! believed when the pod's address is on one of the namespace's interfaces; one that was
 //! written down, only when the kernel's own number of the namespace and the boot agree too.
 
+mod every;
 mod finder;
 mod processes;
 mod record;
@@ -16,11 +17,12 @@ use std::net::IpAddr;
 
 use netns::{Fence, FenceError, NetnsError, NetnsId, PodNetns};
 
+pub use every::{Place as NodePlace, every};
 pub use finder::{Finder, FinderError, Located, NotFound, Places, Sought, Way};
 pub use processes::{ProcessError, Processes};
 pub use record::{Record, StoredId};
 pub use runtime::{InfoError, Place, Runtime, RuntimeError, Sandbox, USUAL_SOCKETS};
-pub use store::{Known, Store, StoreError};
+pub use store::{Known, Store, StoreError, recorded};
 
 #[cfg(test)]
 pub(crate) use runtime::messages;

@@ -54,7 +54,8 @@ pub enum ProcessError {
 pub struct Processes {
     root: PathBuf,
     locator: Locator,
-    latest: Mutex<Option<(Instant, Arc<Scan>)>>,
+    /// When the last scan began and what it found, or when it was given up.
+    latest: Mutex<Option<(Instant, Option<Arc<Scan>>)>>,
 }
 
 /// What one look found. Holds no namespace open.
@@ -112,7 +113,7 @@ impl Processes {
         let mut latest = self.latest.lock().await;
         if let Some((at, scan)) = latest.as_ref().filter(|(at, _)| at.elapsed() < EVERY) {
             tracing::debug!(age = ?at.elapsed(), "processes were looked through just now");
-            return Ok(Arc::clone(scan));
+            return scan.clone().ok_or(ProcessError::TooSlow);
         }
         let began = Instant::now();
         let (sender, receiver) = oneshot::channel();
@@ -123,10 +124,13 @@ impl Processes {
             .name("processes".into())
             .spawn(work)
             .map_err(ProcessError::Scan)?;
-        let scan = timeout(PATIENCE, receiver).await.map_err(|_| ProcessError::TooSlow)?;
-        let scan = scan.map_err(|_| ProcessError::TooSlow)?.map_err(ProcessError::Scan)?;
-        let scan = Arc::new(scan);
-        *latest = Some((began, Arc::clone(&scan)));
+        let Ok(scan) = timeout(PATIENCE, receiver).await else {
+            // It would be slow for the next who asks, too.
+            *latest = Some((Instant::now(), None));
+            return Err(ProcessError::TooSlow);
+        };
+        let scan = Arc::new(scan.map_err(|_| ProcessError::TooSlow)?.map_err(ProcessError::Scan)?);
+        *latest = Some((began, Some(Arc::clone(&scan))));
         Ok(scan)
     }
 }
@@ -190,7 +194,7 @@ fn look_into(locator: &Locator, ways: Vec<PathBuf>, pods: BTreeSet<String>) -> O
 
 /// The pod that a control group was made for: `pod` and the UID in one of the path's parts,
 /// written with `_` by systemd. UIDs of static pods are hashes.
-fn pod_of(group: &str) -> Option<String> {
+pub(super) fn pod_of(group: &str) -> Option<String> {
     let is_hash = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
     let is_uid = |text: &str| {
         let parts: Vec<usize> = text.split('-').map(str::len).collect();

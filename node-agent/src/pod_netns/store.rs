@@ -5,11 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
 use super::Record;
 use crate::facts::PodUid;
+use crate::replace_file::{Outlives, replace_file};
 
 /// Version of the file's shape.
 const VERSION: u32 = 1;
@@ -27,6 +27,18 @@ pub struct StoreError {
 struct File {
     version: u32,
     pods: Vec<Record>,
+}
+
+/// The records at `path`, for who only reads them; none where there is no file.
+///
+/// # Errors
+/// In words, when the file cannot be read or is no record file.
+pub fn recorded(path: &Path) -> Result<Vec<Record>, String> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(parse(&bytes)?.into_values().collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed("read", path)(error).to_string()),
+    }
 }
 
 /// A record, and since when it is known.
@@ -150,18 +162,9 @@ impl Store {
         let file = File { version: VERSION, pods: records.values().cloned().collect() };
         let bytes = serde_json::to_vec_pretty(&file)
             .map_err(|error| failed("render", &self.path)(error.into()))?;
-        let fresh = self.path.with_extension("json.new");
-        write_synced(&fresh, &bytes).await.map_err(failed("write", &fresh))?;
-        tokio::fs::rename(&fresh, &self.path).await.map_err(failed("replace", &self.path))
+        let replaced = replace_file(&self.path, &bytes, Outlives::Machine).await;
+        replaced.map_err(failed("replace", &self.path))
     }
-}
-
-async fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = tokio::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(path).await?;
-    file.write_all(bytes).await?;
-    file.sync_all().await
 }
 
 fn parse(bytes: &[u8]) -> Result<BTreeMap<PodUid, Record>, String> {

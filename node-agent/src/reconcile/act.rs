@@ -1,8 +1,12 @@
 //! One action on one pod, and what is believed afterwards.
 
+use std::time::Instant;
+
 use netns::PodNetns;
 
+use super::aging::Opened;
 use super::effects::EffectError;
+use super::older::captures_more;
 use super::plan::Action;
 use super::pod::{Attachment, Outcome};
 use super::run::Reconciler;
@@ -58,16 +62,15 @@ impl Reconciler {
                 if let Err(EffectError::LeftBehind(_)) = captured {
                     self.becomes(uid, Outcome::LeftBehind);
                 }
-                captured?;
+                let overtaken = captured?;
                 self.captured(&facts, held, netns, options);
-                self.age(uid);
+                self.overtaken(&facts, Some(overtaken));
+                self.age(uid, Opened::Before);
                 Ok(())
             }
             Action::Repair(options) => {
                 let (facts, netns) = self.subject(uid, held).await?;
-                self.let_probes_through(uid, options).await;
-                effects.repair(&facts, &netns, options).await?;
-                self.replaced(&facts, held, netns, options).await
+                self.replace(&facts, held, netns, options).await
             }
             Action::EndOlder(options) => {
                 let netns = self.netns(uid, held).await?;
@@ -110,24 +113,70 @@ impl Reconciler {
         let unseen = self.table().get(uid).is_some_and(|pod| pod.attachment.is_none());
         let (facts, netns) = self.subject(uid, held).await?;
         let wanted = self.options(uid);
-        let found = self.inner.effects.look(&facts, &netns, &wanted).await?;
-        let captured = found != Found::Nothing;
-        if captured {
-            self.let_probes_through(uid, &wanted).await;
+        let (found, overtaken) = self.inner.effects.look(uid, &netns, &wanted).await?;
+        if found != Found::Nothing {
+            self.overtaken(&facts, Some(overtaken));
+            return self.found_captured(&facts, held, netns, found).await;
         }
-        *held = captured.then_some(netns);
-        let outcome = match found {
-            Found::Nothing => Outcome::FoundNothing,
-            found => Outcome::FoundCaptured((found == Found::AsWanted).then_some(wanted)),
-        };
-        self.becomes(uid, outcome);
-        if unseen && !captured {
+        *held = None;
+        self.becomes(uid, Outcome::FoundNothing);
+        if unseen {
             tracing::warn!(pod = %facts.name, %uid, "pod started unseen by the plugin");
             let message = "the pod started without the node agent's knowledge and has not been \
                            captured so far; it is captured now if it belongs to the mesh";
             self.tell(&facts, EventReason::StartedUnseen, message.into());
+            self.escaped(&facts);
         }
         Ok(())
+    }
+
+    /// ztunnel is told of it: it may have been restarted as well. That may take its time, so
+    /// what is open is closed before.
+    async fn found_captured(
+        &self,
+        facts: &PodFacts,
+        held: &mut Option<PodNetns>,
+        netns: PodNetns,
+        found: Found,
+    ) -> Result<(), EffectError> {
+        let (uid, wanted) = (&facts.uid, self.options(&facts.uid));
+        *held = Some(netns.clone());
+        let applied = (found == Found::AsWanted).then(|| wanted.clone());
+        self.becomes(uid, Outcome::FoundCaptured(applied));
+        if let Some(pod) = self.table().get_mut(uid) {
+            pod.ruled = Some(Instant::now());
+        }
+        if found == Found::Otherwise
+            && let Action::Verify(options) = self.plan(uid)
+        {
+            match self.put_right(facts, &netns, &options).await {
+                Ok(()) => self.becomes(uid, Outcome::FoundCaptured(Some(options))),
+                Err(error) => tracing::debug!(%uid, %error, "not put right at the first look"),
+            }
+        }
+        self.let_probes_through(uid, &wanted).await;
+        let entered = self.inner.effects.enter(facts, &netns, &wanted);
+        self.closed_while(uid, held, entered).await
+    }
+
+    /// Gives a pod its rules that is in the mesh, or was half-way out of it. What is in place
+    /// stays in place when it fails.
+    pub(super) async fn replace(
+        &self,
+        facts: &PodFacts,
+        held: &mut Option<PodNetns>,
+        netns: PodNetns,
+        options: &capture::Options,
+    ) -> Result<(), EffectError> {
+        let (uid, effects) = (&facts.uid, &self.inner.effects);
+        let prepared = async {
+            self.let_probes_through(uid, options).await;
+            effects.serve(facts, &netns, options).await
+        };
+        self.closed_while(uid, held, prepared).await?;
+        let overtaken = effects.apply_and_observe(uid, &netns, options).await?;
+        self.overtaken(facts, Some(overtaken));
+        self.replaced(facts, held, netns, options).await
     }
 
     /// Its rules are in place, which may be others than before, or none: what was direct
@@ -149,14 +198,16 @@ impl Reconciler {
                 let (pod, uid) = (&facts.name, &facts.uid);
                 tracing::info!(%pod, %uid, ?options, "options were changed");
                 self.tell(facts, EventReason::OptionsApplied, "the pod's options count now".into());
+                if captures_more(&before, options) {
+                    self.age(uid, Opened::Before);
+                }
             }
-            Some(_) => {
+            Some(_) => self.captured(facts, held, netns, options),
+            None => {
                 self.captured(facts, held, netns, options);
-                return Ok(());
+                self.age(&facts.uid, Opened::Before);
             }
-            None => self.captured(facts, held, netns, options),
         }
-        self.age(&facts.uid);
         Ok(())
     }
 
@@ -182,6 +233,11 @@ impl Reconciler {
     ) {
         *held = Some(netns);
         self.becomes(&facts.uid, Outcome::InPlace(options.clone()));
+        if self.inner.effects.has_idle_name_server(&facts.uid, options)
+            && let Some(pod) = self.table().get_mut(&facts.uid)
+        {
+            pod.due = true;
+        }
     }
 
     async fn annotate(&self, uid: &PodUid, said: &Annotations) -> Result<(), EffectError> {

@@ -9,6 +9,7 @@ use netns::PodNetns;
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
+use super::aging::Opened;
 use super::effects::EffectError;
 use super::plan::Action;
 use super::pod::{Attachment, State};
@@ -163,35 +164,38 @@ impl Reconciler {
             Enrollment::Skip(reason) => return Err(AttachError::NotNow { pod: pod(), reason }),
         };
         // The semaphore is never closed.
-        let turn = self.inner.limit.acquire().await;
-        let outcome = self.capture(facts, &attach.netns, &options, abandoned).await;
+        let turn = self.closed_while(&facts.uid, held, self.inner.limit.acquire()).await;
+        let outcome = if self.state(&facts.uid) == State::Captured {
+            // Asked again: what is in place stays in place.
+            self.replace(facts, held, attach.netns.clone(), &options).await
+        } else {
+            self.capture(facts, held, attach.netns.clone(), &options, abandoned).await
+        };
         drop(turn);
         if let Err(error) = &outcome {
             self.failed(&facts.uid, &Action::Capture(options.clone()), error);
         }
-        outcome.map_err(failed)?;
-        self.captured(facts, held, attach.netns.clone(), &options);
-        Ok(Attached::Captured)
+        outcome.map(|()| Attached::Captured).map_err(failed)
     }
 
     async fn capture(
         &self,
         facts: &PodFacts,
-        netns: &PodNetns,
+        held: &mut Option<PodNetns>,
+        netns: PodNetns,
         options: &capture::Options,
         abandoned: &CancellationToken,
     ) -> Result<(), EffectError> {
         let effects = &self.inner.effects;
         self.let_probes_through(&facts.uid, options).await;
-        // Asked again for a pod that is captured: what is in place stays in place.
-        if self.table().get(&facts.uid).is_some_and(|pod| pod.state == State::Captured) {
-            return effects.repair(facts, netns, options).await;
-        }
-        effects.capture(facts, netns, options).await?;
+        let overtaken = effects.capture(facts, &netns, options).await?;
         if abandoned.is_cancelled() || self.inner.stop.is_cancelled() {
-            effects.undo(&facts.uid, netns).await;
+            effects.undo(&facts.uid, &netns).await;
             return Err(EffectError::Abandoned);
         }
+        self.captured(facts, held, netns, options);
+        self.overtaken(facts, Some(overtaken));
+        self.age(&facts.uid, Opened::Nothing);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use zds::{ListenAt, Lookups, WorkloadInfo};
 
 use super::memory::Memory;
 use crate::facts::{PodFacts, PodUid};
+use crate::known_outside::KnownOutside;
 use crate::kube::{KubeApi, KubeError};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Located, Locator, NotFound, Sought, Store, StoreError};
@@ -69,6 +70,8 @@ pub struct Effects {
     pub store: Store,
     /// What a life of the agent leaves to the next.
     pub memory: Memory,
+    /// Pods that may start while no agent answers.
+    pub known: KnownOutside,
     /// The API.
     pub api: KubeApi,
 }
@@ -101,20 +104,23 @@ impl Effects {
         Ok(found)
     }
 
-    /// Listen, redirect, observe. Leaves nothing behind when it fails.
+    /// Listen, redirect, observe: also which policy rules of others come before ours. Leaves
+    /// nothing behind when it fails.
     pub(super) async fn capture(
         &self,
         facts: &PodFacts,
         netns: &PodNetns,
         options: &Options,
-    ) -> Result<(), EffectError> {
+    ) -> Result<Vec<String>, EffectError> {
+        // From here on it starts nowhere without an agent.
+        self.known.strike(&facts.uid).await;
         let outcome = async {
             // Also when ztunnel serves the pod already: that may be in an earlier sandbox.
             self.link.add(&facts.uid, workload(facts, options), netns.clone()).await?;
             self.apply_and_observe(&facts.uid, netns, options).await
         };
         match outcome.await {
-            Ok(()) => Ok(()),
+            Ok(overtaken) => Ok(overtaken),
             Err(error) => match self.undo(&facts.uid, netns).await {
                 Undone::Wholly => Err(error),
                 Undone::Partly => Err(EffectError::LeftBehind(Box::new(error))),
@@ -122,9 +128,8 @@ impl Effects {
         }
     }
 
-    /// Puts a pod right that is in the mesh, or was half-way out of it. What is in place
-    /// stays in place when it fails.
-    pub(super) async fn repair(
+    /// Has ztunnel serve a pod as these rules will need it, which come after that.
+    pub(super) async fn serve(
         &self,
         facts: &PodFacts,
         netns: &PodNetns,
@@ -132,30 +137,36 @@ impl Effects {
     ) -> Result<(), EffectError> {
         let workload = workload(facts, options);
         if self.link.ack(&facts.uid) != Ack::Serving || self.joins(facts, &workload) {
-            self.link.add(&facts.uid, workload.clone(), netns.clone()).await?;
+            self.link.add(&facts.uid, workload, netns.clone()).await?;
         }
-        self.apply_and_observe(&facts.uid, netns, options).await?;
-        self.close_name_server(facts, workload, netns).await
+        Ok(())
+    }
+
+    /// Whether ztunnel still answers lookups that these rules do not lead to it: the name
+    /// server goes after the redirect.
+    pub(super) fn has_idle_name_server(&self, uid: &PodUid, options: &Options) -> bool {
+        options.dns == Dns::Off && self.link.lookups(uid) == Some(Lookups::Redirected)
+    }
+
+    /// Enters a pod that is captured already, of an earlier life of the agent: ztunnel may
+    /// have been restarted as well.
+    pub(super) async fn enter(
+        &self,
+        facts: &PodFacts,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<(), EffectError> {
+        match self.link.add(&facts.uid, workload(facts, options), netns.clone()).await {
+            // It is on the roster now: the next ztunnel finds it in its snapshot.
+            Ok(()) | Err(LinkError::NoZtunnel) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether its name lookups were direct. The name server comes before the redirect.
     fn joins(&self, facts: &PodFacts, workload: &Workload) -> bool {
         workload.lookups == Lookups::Redirected
             && self.link.lookups(&facts.uid) != Some(Lookups::Redirected)
-    }
-
-    /// The name server goes after the redirect.
-    async fn close_name_server(
-        &self,
-        facts: &PodFacts,
-        workload: Workload,
-        netns: &PodNetns,
-    ) -> Result<(), EffectError> {
-        let served = self.link.lookups(&facts.uid) == Some(Lookups::Redirected);
-        if workload.lookups == Lookups::Direct && served {
-            self.link.add(&facts.uid, workload, netns.clone()).await?;
-        }
-        Ok(())
     }
 
     /// Takes back a capture, in reverse order. What cannot be taken back is logged: the
@@ -190,15 +201,16 @@ impl Effects {
     ) -> Result<(), EffectError> {
         let workload = workload(facts, options);
         if self.lacks_v6_lookups(&facts.uid, netns).await {
-            // Closed and opened again: ztunnel takes the sockets of a name server as a whole.
-            let closed = Workload { lookups: Lookups::Direct, ..workload.clone() };
-            self.link.add(&facts.uid, closed, netns.clone()).await?;
+            self.link.renew_lookups(&facts.uid, workload.clone(), netns.clone()).await?;
         }
         let lacks = self.link.lacks_listeners(&facts.uid, netns, workload.lookups);
         if lacks || self.joins(facts, &workload) {
             self.link.add(&facts.uid, workload.clone(), netns.clone()).await?;
         }
-        self.close_name_server(facts, workload, netns).await
+        if self.has_idle_name_server(&facts.uid, options) {
+            self.link.add(&facts.uid, workload, netns.clone()).await?;
+        }
+        Ok(())
     }
 
     /// The last step out: end what is left while NAT stands, then nothing of ours stays.

@@ -10,18 +10,19 @@ use capture::Options;
 use netns::PodNetns;
 use zds::ListenerKind;
 
-use super::effects::{EffectError, Effects, workload};
+use super::effects::{EffectError, Effects};
 use super::flaps::Harm;
 use crate::facts::{PodFacts, PodUid};
 use crate::listeners::HeldListener;
 use crate::observe::{Author, ObserveError, Sight, Watch};
-use crate::rules::{Drift, Found, Kind, RulesError};
-use crate::ztunnel_link::LinkError;
+use crate::rules::{Comparison, Drift, Found, Kind, RulesError};
 
 /// In what way a captured pod differs from what it should be.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) drifts: Vec<Drift>,
+    /// Policy rules of others that come before ours, where it was looked for them.
+    pub(super) overtaken: Option<Vec<String>>,
     /// Who changed the ruleset last.
     author: Option<Author>,
     /// IPv6 was switched on since the pod was last found right.
@@ -91,12 +92,14 @@ impl Effects {
             return Ok(Findings { drifts, ..Findings::default() });
         }
         let lost = seen.as_ref().is_some_and(|(watch, _)| watch.has_lost_table());
+        let mut findings = Findings::default();
         let wrong = if lost {
             vec![Drift::table_is_gone()]
         } else {
-            self.rules.verify(netns, options).await?
+            let compared = self.rules.compare(netns, options).await?;
+            findings.overtaken = Some(compared.overtaken);
+            compared.drifts
         };
-        let mut findings = Findings::default();
         if let Some((watch, sight)) = seen {
             findings.author = watch.author();
             findings.has_v6_now = watch.had_no_v6() && sight.has_v6();
@@ -108,17 +111,18 @@ impl Effects {
         Ok(findings)
     }
 
-    /// Puts right what was found.
+    /// Puts right what was found; where rules were, [`Effects::apply_and_observe`] tells more.
     pub(super) async fn mend(
         &self,
         facts: &PodFacts,
         netns: &PodNetns,
         options: &Options,
-        findings: &Findings,
+        findings: &mut Findings,
     ) -> Result<(), EffectError> {
         // Rules first: nothing else lets clear text out.
         if findings.drifts.iter().any(|drift| drift.kind() != Kind::Listener) {
-            self.apply_and_observe(&facts.uid, netns, options).await?;
+            let overtaken = self.apply_and_observe(&facts.uid, netns, options).await?;
+            findings.overtaken = Some(overtaken);
         }
         for held in self.closed(&facts.uid) {
             let at = held.at();
@@ -127,47 +131,48 @@ impl Effects {
         Ok(())
     }
 
-    /// Applies the rules and looks that they are there.
+    /// Applies the rules and looks that they are there, and which policy rules of others come
+    /// before ours.
     pub(super) async fn apply_and_observe(
         &self,
         uid: &PodUid,
         netns: &PodNetns,
         options: &Options,
-    ) -> Result<(), EffectError> {
+    ) -> Result<Vec<String>, EffectError> {
         self.rules.apply(netns, options).await?;
         let seen = self.sight(uid, netns).await;
-        let drifts = self.rules.verify(netns, options).await?;
+        let Comparison { drifts, overtaken } = self.rules.compare(netns, options).await?;
         if !drifts.is_empty() {
             return Err(RulesError::NotAsIntended { step: "applying the rules", drifts }.into());
         }
         if let Some((watch, sight)) = seen {
             watch.accept(sight, options);
         }
-        Ok(())
+        Ok(overtaken)
     }
 
-    /// What is in a pod of an earlier life of the agent. If it is captured, ztunnel is told:
-    /// it may have been restarted as well.
+    /// What is in a pod of an earlier life of the agent, and which policy rules of others
+    /// come before ours there.
     pub(super) async fn look(
         &self,
-        facts: &PodFacts,
+        uid: &PodUid,
         netns: &PodNetns,
         options: &Options,
-    ) -> Result<Found, EffectError> {
-        let seen = self.sight(&facts.uid, netns).await;
+    ) -> Result<(Found, Vec<String>), EffectError> {
+        let seen = self.sight(uid, netns).await;
         let found = self.rules.find(netns, options).await?;
-        if let (Found::AsWanted, Some((watch, sight))) = (found, seen) {
-            watch.accept(sight, options);
+        match found {
+            Found::Nothing => self.observer.forget(uid),
+            Found::Otherwise => {}
+            Found::AsWanted => {
+                let overtaken = self.rules.overtaken(netns).await?;
+                if let Some((watch, sight)) = seen {
+                    watch.accept(sight, options);
+                }
+                return Ok((found, overtaken));
+            }
         }
-        if found == Found::Nothing {
-            self.observer.forget(&facts.uid);
-            return Ok(found);
-        }
-        match self.link.add(&facts.uid, workload(facts, options), netns.clone()).await {
-            // It is on the roster now: the next ztunnel finds it in its snapshot.
-            Ok(()) | Err(LinkError::NoZtunnel) => Ok(found),
-            Err(error) => Err(error.into()),
-        }
+        Ok((found, Vec::new()))
     }
 
     /// The pod's watch, and what it sees. A pod that cannot be watched is compared fully

@@ -1,6 +1,6 @@
 //! What one life of the agent leaves to the next about pods: what counts where an
-//! annotation means nothing, and since when a pod is captured whose older connections are
-//! not ended yet.
+//! annotation means nothing, and since when a pod is captured and how often its older
+//! connections were ended.
 //!
 //! Nothing here decides whether a pod is captured. A file that is lost costs a pod its last
 //! good options, where what it says now means nothing, and lets older connections live.
@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
-use super::pod::{Aging, Pod};
+use super::aging::Aging;
+use super::pod::Pod;
 use crate::enrollment::{Key, Wishes};
 use crate::facts::PodUid;
+use crate::replace_file::{Outlives, replace_file};
 
 /// Version of the file's shape.
 const VERSION: u32 = 1;
@@ -114,13 +115,7 @@ impl Memory {
         let _turn = self.written.lock().await;
         let Some(pods) = news() else { return Ok(()) };
         let bytes = serde_json::to_vec(&File { version: VERSION, pods })?;
-        let fresh = self.path.with_extension("json.new");
-        let mut options = tokio::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&fresh).await?;
-        file.write_all(&bytes).await?;
-        file.flush().await?;
-        tokio::fs::rename(&fresh, &self.path).await
+        replace_file(&self.path, &bytes, Outlives::Process).await
     }
 }
 

@@ -50,6 +50,7 @@ pub struct Metrics {
     repair_seconds: RepairSeconds,
     pods: Family<StateLabel, Gauge>,
     ending: Gauge,
+    impaired: Family<KindLabel, Gauge>,
 }
 
 impl Metrics {
@@ -68,6 +69,9 @@ impl Metrics {
         let took = "seconds from looking at a captured pod that differs to its being right again";
         registry.register("sluice_agent_repair_seconds", took, self.repair_seconds.0.clone());
         registry.register("sluice_agent_pods", "pods of this node, by state", self.pods.clone());
+        let impaired = "captured pods of which somebody else keeps something from working, by what \
+                        it is";
+        registry.register("sluice_agent_pods_impaired", impaired, self.impaired.clone());
         let ending = "pods that have ended and of which ztunnel or the agent has yet to let go";
         registry.register("sluice_agent_pods_ending", ending, self.ending.clone());
     }
@@ -97,6 +101,9 @@ impl Metrics {
             let gauge = self.pods.get_or_create(&StateLabel { state: state.name() });
             gauge.set(i64::try_from(pods).unwrap_or(i64::MAX));
         }
+        let overtaken = table.pods().filter(|(_, pod)| !pod.overtaken.is_empty()).count();
+        let kind = KindLabel { kind: "foreign_policy_rule" };
+        self.impaired.get_or_create(&kind).set(i64::try_from(overtaken).unwrap_or(i64::MAX));
         let ending = table.pods().filter(|(_, pod)| pod.ending).count();
         self.ending.set(i64::try_from(ending).unwrap_or(i64::MAX));
     }

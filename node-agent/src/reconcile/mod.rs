@@ -8,10 +8,12 @@
 //! ```
 
 mod act;
+mod aging;
 mod attach;
 mod check;
 mod collect;
 mod effects;
+mod escaped;
 mod flaps;
 mod inspect;
 mod memory;
@@ -26,14 +28,16 @@ mod slot;
 mod table;
 mod tend;
 
+pub use aging::{Aging, Opened, PutOff};
 pub use attach::{Attach, AttachError, Attached};
 pub use check::{CheckError, Checked};
 pub use collect::{CollectError, Ready};
 pub use effects::{EffectError, Effects};
+pub use escaped::OnEscaped;
 pub use memory::{Memory, Remembered};
 pub use metrics::Metrics;
 pub use plan::{Action, plan};
-pub use pod::{Aging, Attachment, Outcome, Pod, State, captured_annotations};
+pub use pod::{Attachment, Outcome, Pod, State, captured_annotations};
 pub use run::{Pace, Reconciler};
 pub use table::{Fact, Table};
 

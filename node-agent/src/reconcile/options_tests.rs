@@ -5,7 +5,8 @@ use std::net::TcpStream;
 
 use plugin_api::Verb;
 
-use crate::testing::{FakeApi, FakeZtunnel, Node, ScratchPod, eventually};
+use crate::rules::Programs;
+use crate::testing::{FakeApi, FakeZtunnel, Node, PACE, ScratchPod, eventually, programs};
 
 const OUTBOUND_PORTS: &str = "sluice.dev/exclude-outbound-ports";
 
@@ -158,6 +159,57 @@ async fn what_is_no_longer_excluded_is_older_than_the_rules() {
     old.api.unannotate("web", OUTBOUND_PORTS);
     old.ends().await;
     old.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn older_connections_that_cannot_be_ended_keep_nothing_else_from_being_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let (api, pod) = (FakeApi::new(), ScratchPod::new());
+    api.add_pod("web", Some("10.9.0.5"));
+    api.annotate("web", OLDER, "reset");
+    let programs = Programs { ss: folder.path().join("ss"), ..programs() };
+    let node = Node::start_with(folder.path(), &api, PACE, programs).await;
+    let _ztunnel = node.ztunnel(None).await;
+    node.call(Verb::Add, "web", &pod).await;
+    let failures =
+        || node.metric_value("sluice_agent_reconcile_failures_total{type=\"end_older\"}") as u64;
+    // Once they are due and fail, and the pod has something to say.
+    api.set_down(true);
+    let facts = node.reconciler.facts(&crate::facts::PodUid("uid-web".into())).unwrap();
+    let labelled = crate::facts::PodFacts { dataplane_mode: Some("ambient".into()), ..facts };
+    node.reconciler.observe(super::Fact::Pod(labelled));
+    eventually("it fails", || async { failures() >= 1 }).await;
+    api.label("web", Some("ambient"));
+    api.set_down(false);
+    let told = || api.annotation("web", "ambient.istio.io/redirection").is_some();
+    eventually("peers are told", || async { told() }).await;
+    let before = failures();
+    eventually("it is tried again", || async { failures() > before }).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_of_older_connections_counts_from_the_capture_and_not_from_a_repair() {
+    let folder = tempfile::tempdir().unwrap();
+    let (node, api, _ztunnel, pod) = captured(folder.path()).await;
+    api.annotate("web", OLDER, "keep-for=1h");
+    let uid = crate::facts::PodUid("uid-web".into());
+    let known = || node.reconciler.table().get(&uid).and_then(|pod| pod.aging);
+    eventually("its time is known", || async { known().is_some() }).await;
+    let aging = || known().unwrap();
+    let since = aging().since;
+    pod.run("nft flush ruleset");
+    let repaired = "sluice_agent_drift_repairs_total{kind=\"rules\"} 1";
+    eventually("it is repaired", || async { node.metric(repaired) }).await;
+    node.looks_again("web").await;
+    assert_eq!(aging().since, since, "by the same options as before");
+    api.annotate("web", OUTBOUND_PORTS, "5432");
+    holds(&pod, "out_skip", "5432").await;
+    node.looks_again("web").await;
+    assert_eq!(aging().since, since, "what is excluded now is no older for it");
+    api.unannotate("web", OUTBOUND_PORTS);
+    eventually("what was excluded is older now", || async { aging().since > since }).await;
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@
 
 use capture::Options;
 
-use super::pod::{Pod, State, captured_annotations};
+use super::pod::{Pod, State};
 use crate::enrollment::{Enrollment, Reason};
 use crate::facts::Annotations;
 use crate::ztunnel_link::Ack;
@@ -131,8 +131,8 @@ fn captured(pod: &Pod, options: &Options, ack: &Ack) -> Action {
         return Action::Repair(options.clone());
     }
     match &pod.facts {
-        Some(facts) if facts.annotations != captured_annotations() => {
-            Action::Annotate(captured_annotations())
+        Some(facts) if facts.annotations != pod.captured_annotations() => {
+            Action::Annotate(pod.captured_annotations())
         }
         _ => Action::Idle,
     }

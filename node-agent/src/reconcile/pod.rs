@@ -1,10 +1,11 @@
 //! PURE. What the agent believes about one pod.
 
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use capture::Options;
 
+use super::aging::{Aging, PutOff};
 use crate::enrollment::{Mistake, Wishes};
 use crate::facts::{Annotations, PodFacts};
 
@@ -71,15 +72,6 @@ pub struct Attachment {
     pub ips: Vec<IpAddr>,
 }
 
-/// How far the connections older than a capture are from their end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Aging {
-    /// When the pod was captured.
-    pub since: SystemTime,
-    /// How often older connections were looked for and ended since.
-    pub passes: u8,
-}
-
 /// What is believed about one pod.
 #[derive(Clone, Debug)]
 pub struct Pod {
@@ -99,10 +91,16 @@ pub struct Pod {
     pub applied: Option<Options>,
     /// It is time to look again.
     pub due: bool,
-    /// There may be connections that are older than the capture and not ended.
+    /// Policy rules of others that may lead its answers past ztunnel.
+    pub overtaken: Vec<String>,
+    /// Whether there may be connections that are older than the capture and not ended.
     pub aging: Option<Aging>,
+    /// When its rules came last, or this process has found them.
+    pub ruled: Option<Instant>,
     /// It is time to end them.
     pub older_due: bool,
+    /// That has failed.
+    pub older_put_off: Option<PutOff>,
     /// It ends: its sandbox goes away, or the API has forgotten it.
     pub ending: bool,
     /// The last failure, until something succeeds.
@@ -126,8 +124,11 @@ impl Pod {
             state: State::Unknown,
             applied: None,
             due: false,
+            overtaken: Vec::new(),
             aging: None,
+            ruled: None,
             older_due: false,
+            older_put_off: None,
             ending: false,
             trouble: None,
             listed: false,
@@ -144,9 +145,6 @@ impl Pod {
         self.wishes.texts() != before.texts()
     }
 }
-
-/// Looks after which no connection older than the capture can be left.
-const PASSES: u8 = 2;
 
 /// What came of an action that succeeded, as far as beliefs go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,6 +168,8 @@ pub enum Outcome {
     Removed,
     /// Connections that are older than the capture were ended, once more.
     OlderEnded,
+    /// They could not be, at this time.
+    OlderNotEnded(Instant),
     /// A capture has failed and left something in the pod, which is to be completed or
     /// removed.
     LeftBehind,
@@ -178,12 +178,15 @@ pub enum Outcome {
 impl Pod {
     /// Takes in what came of an action.
     pub fn becomes(&mut self, outcome: Outcome) {
-        self.trouble = None;
+        if !matches!(outcome, Outcome::OlderNotEnded(_)) {
+            self.trouble = None;
+        }
         match outcome {
             Outcome::FoundNothing | Outcome::Removed => {
                 self.state = State::Outside;
                 self.applied = None;
                 self.due = false;
+                self.overtaken = Vec::new();
                 self.aging = None;
             }
             Outcome::FoundCaptured(applied) => {
@@ -201,15 +204,38 @@ impl Pod {
             Outcome::Draining => self.state = State::Draining,
             Outcome::Drained | Outcome::LeftBehind => self.state = State::Drained,
             Outcome::OlderEnded => self.older_ended(),
+            Outcome::OlderNotEnded(since) => self.older_not_ended(since),
         }
+    }
+
+    fn older_not_ended(&mut self, since: Instant) {
+        self.older_due = false;
+        self.older_put_off = Some(PutOff::again(self.older_put_off, since));
     }
 
     fn older_ended(&mut self) {
         self.older_due = false;
-        let passed =
-            self.aging.map(|aging| Aging { passes: aging.passes.saturating_add(1), ..aging });
-        self.aging = passed.filter(|aging| aging.passes < PASSES);
+        self.older_put_off = None;
+        self.aging = self.aging.map(Aging::passed);
     }
+}
+
+impl Pod {
+    /// What it says about itself when it is captured.
+    #[must_use]
+    pub fn captured_annotations(&self) -> Annotations {
+        if self.overtaken.is_empty() {
+            return captured_annotations();
+        }
+        let text = format!("impaired: {}", overtaken(&self.overtaken));
+        Annotations { observed: Some(text), ..captured_annotations() }
+    }
+}
+
+/// What others' policy rules do to a pod, in words.
+pub(super) fn overtaken(rules: &[String]) -> String {
+    let rules = rules.join(", ");
+    format!("{rules} of somebody else comes before ours and may lead answers past ztunnel")
 }
 
 impl Default for Pod {
@@ -218,7 +244,7 @@ impl Default for Pod {
     }
 }
 
-/// What a captured pod says about itself.
+/// What a captured pod says about itself when all is well.
 #[must_use]
 pub fn captured_annotations() -> Annotations {
     Annotations { redirection: true, observed: Some("captured".into()) }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use plugin_api::{Outcome, Verb};
 
-use super::Pace;
+use super::{OnEscaped, Pace};
 use crate::facts::PodUid;
 use crate::testing::{FakeApi, FakeZtunnel, Node, ScratchPod, eventually};
 
@@ -17,6 +17,7 @@ const EVENTS: usize = 12;
 const BESIDE: u64 = 4;
 
 const PACE: Pace = Pace {
+    on_escaped: OnEscaped::Capture,
     withdraw_wait: Duration::from_millis(30),
     drain_deadline: Duration::from_millis(60),
     verify_interval: Duration::from_millis(200),

@@ -1,17 +1,21 @@
 //! What one pod's task does about a pod that may not be as it should be.
 
+use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
 use capture::Options;
 use netns::PodNetns;
 use tokio::time::Instant;
 
+use super::aging::Opened;
 use super::effects::EffectError;
 use super::flaps::{Harm, Tell};
 use super::inspect::Findings;
 use super::pod::{Outcome, State};
 use super::run::Reconciler;
 use super::slot::Slot;
+use super::tend::{BETWEEN_GLANCES, OPEN_PAUSES};
 use crate::enrollment::Enrollment;
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::EventReason;
@@ -56,6 +60,50 @@ impl Reconciler {
         self.put_right(&facts, &netns, &options).await
     }
 
+    /// Waits for what others have to do, and keeps a captured pod closed meanwhile: neither a
+    /// ztunnel that takes its time nor a crowd of other pods may leave it open.
+    pub(super) async fn closed_while<T>(
+        &self,
+        uid: &PodUid,
+        held: &mut Option<PodNetns>,
+        waiting: impl Future<Output = T>,
+    ) -> T {
+        let mut waiting = pin!(waiting);
+        let mut failures = 0;
+        loop {
+            tokio::select! {
+                done = &mut waiting => return done,
+                () = self.wants_repair(uid, failures) => {}
+            }
+            // Not given up half-way: who is waited for can wait for that.
+            failures = match self.keep_closed(uid, held).await {
+                Ok(()) => 0,
+                Err(error) => {
+                    tracing::debug!(%uid, %error, "a waiting pod is not put right");
+                    failures + 1
+                }
+            };
+        }
+    }
+
+    /// Until a captured pod is to be put right: the kernel has news that are not good, or the
+    /// last attempt has failed, and one that flaps has rested.
+    async fn wants_repair(&self, uid: &PodUid, failures: u32) {
+        match failures.checked_sub(1) {
+            None => self.alarmed(uid).await,
+            Some(before) => tokio::time::sleep(OPEN_PAUSES.after(before)).await,
+        }
+        let slot = self.slot(uid);
+        loop {
+            let rest = self.rest_before_repair(uid, &slot);
+            if rest.is_zero() {
+                return;
+            }
+            // What opens the pod may come while it rests from what closes it.
+            tokio::time::sleep(rest.min(BETWEEN_GLANCES)).await;
+        }
+    }
+
     /// How long a pod that flaps has to wait before it is repaired again.
     pub(super) fn rest_before_repair(&self, uid: &PodUid, slot: &Slot) -> Duration {
         // What is due for another reason than what a light look shows is no repair.
@@ -95,7 +143,7 @@ impl Reconciler {
         matches!(wanted, Some(Enrollment::Capture(_)))
     }
 
-    async fn put_right(
+    pub(super) async fn put_right(
         &self,
         facts: &PodFacts,
         netns: &PodNetns,
@@ -105,8 +153,9 @@ impl Reconciler {
         let _turn = self.inner.repairs.acquire().await;
         let (effects, began) = (&self.inner.effects, Instant::now());
         let longest = self.inner.pace.compare_interval;
-        let findings = effects.inspect(facts, netns, options, longest).await?;
+        let mut findings = effects.inspect(facts, netns, options, longest).await?;
         if findings.drifts.is_empty() {
+            self.overtaken(facts, findings.overtaken);
             return Ok(());
         }
         let tell = self.slot(&facts.uid).flaps().repair(findings.harm(), Instant::now());
@@ -116,12 +165,13 @@ impl Reconciler {
         if let Tell::Flapping(times) = tell {
             self.flaps(facts, &findings, times);
         }
-        effects.mend(facts, netns, options, &findings).await?;
+        effects.mend(facts, netns, options, &mut findings).await?;
+        self.overtaken(facts, findings.overtaken.take());
         self.inner.metrics.repaired(&findings.kinds(), began.elapsed());
         self.repaired(facts, &findings, tell, began.elapsed());
         if findings.harm() == Harm::Opens {
             // What was opened meanwhile may be direct.
-            self.age(&facts.uid);
+            self.age(&facts.uid, Opened::Meanwhile);
             effects.rules.forget_lookups(netns).await?;
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::effects::EffectError;
 use super::plan::Action;
-use super::pod::State;
+use super::pod::{State, overtaken};
 use super::run::Reconciler;
 use crate::facts::{PodFacts, PodUid};
 use crate::kube::EventReason;
@@ -49,6 +49,28 @@ impl Reconciler {
             tracing::warn!(pod = %facts.name, %uid, %mistake, "option of the pod means nothing");
             self.tell(&facts, EventReason::BadOption, mistake.to_string());
         }
+    }
+
+    /// Policy rules of others come before ours, or no longer do. Each is told once.
+    pub(super) fn overtaken(&self, facts: &PodFacts, found: Option<Vec<String>>) {
+        let Some(found) = found else { return };
+        let before = self.change(|table| {
+            let pod = table.get_mut(&facts.uid)?;
+            Some(std::mem::replace(&mut pod.overtaken, found.clone()))
+        });
+        let before = before.unwrap_or_default();
+        let news: Vec<_> = found.into_iter().filter(|rule| !before.contains(rule)).collect();
+        if news.is_empty() {
+            return;
+        }
+        let text = overtaken(&news);
+        tracing::warn!(pod = %facts.name, uid = %facts.uid, "{text}");
+        let text = format!(
+            "{text}: connections to the pod may fail, and what it answers may leave in clear \
+             text. Whoever made it can give it a preference above {}",
+            zds::ROUTE.preference
+        );
+        self.tell(facts, EventReason::ForeignPolicyRule, text);
     }
 
     pub(super) fn tell(&self, facts: &PodFacts, reason: EventReason, message: String) {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::effects::{Effects, workload};
+use super::escaped::OnEscaped;
 use super::metrics::Metrics;
 use super::plan::Action;
 use super::pod::{Attachment, Outcome, Pod};
@@ -18,6 +19,7 @@ use super::slot::Slot;
 use super::table::{Fact, Table};
 use crate::enrollment::Settings;
 use crate::facts::{PodFacts, PodUid};
+use crate::known_outside::KnownOutside;
 use crate::pod_netns::Record;
 
 /// Pods worked on at once: more do not get faster on a small node.
@@ -34,6 +36,8 @@ pub struct Pace {
     pub verify_interval: Duration,
     /// How often it is compared fully, though nothing was seen.
     pub compare_interval: Duration,
+    /// What becomes of pods that started uncaptured.
+    pub on_escaped: OnEscaped,
 }
 
 /// Keeps every pod of the node where it belongs.
@@ -158,6 +162,12 @@ impl Reconciler {
         for uid in known {
             self.wake(&uid);
         }
+    }
+
+    /// The list of pods that may start while no agent answers.
+    #[must_use]
+    pub fn known_outside(&self) -> &KnownOutside {
+        &self.inner.effects.known
     }
 
     /// Counts changes of the table.

@@ -1,5 +1,6 @@
 //! What the agent keeps of one pod besides its row in the table.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netns::PodNetns;
@@ -18,6 +19,7 @@ pub(super) struct Slot {
     /// Cancelled once people have been told what they are being told about the pod; the next
     /// thing is told after it.
     told: Mutex<CancellationToken>,
+    outside_by_choice: AtomicBool,
 }
 
 impl Default for Slot {
@@ -25,7 +27,8 @@ impl Default for Slot {
         let told = CancellationToken::new();
         told.cancel();
         let (wake, held, flaps) = (Notify::new(), Arc::default(), Mutex::default());
-        Self { wake, held, flaps, told: Mutex::new(told) }
+        let outside_by_choice = AtomicBool::default();
+        Self { wake, held, flaps, told: Mutex::new(told), outside_by_choice }
     }
 }
 
@@ -33,6 +36,16 @@ impl Slot {
     /// How often the pod was repaired lately.
     pub(super) fn flaps(&self) -> MutexGuard<'_, Flaps> {
         self.flaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pod was meant to be outside of the mesh, at some time in this life of the agent.
+    pub(super) fn is_outside_by_choice(&self) {
+        self.outside_by_choice.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was.
+    pub(super) fn was_outside_by_choice(&self) -> bool {
+        self.outside_by_choice.load(Ordering::Relaxed)
     }
 
     /// What ends when everything has been told that was to be told before.

@@ -15,13 +15,23 @@ use super::slot::Slot;
 use crate::facts::PodUid;
 
 /// After steps that fail: the first, the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+const PAUSES: Pauses = Pauses(Duration::from_millis(500), Duration::from_secs(30));
 /// The same while clear text may pass: somebody may have undone a repair half-way through.
-const OPEN_PAUSES: (Duration, Duration) = (Duration::from_millis(125), Duration::from_secs(1));
+pub(super) const OPEN_PAUSES: Pauses = Pauses(Duration::from_millis(125), Duration::from_secs(1));
 /// How often news of a pod are listened to that has a crowd of them.
-const BETWEEN_GLANCES: Duration = Duration::from_millis(20);
+pub(super) const BETWEEN_GLANCES: Duration = Duration::from_millis(20);
 /// How often the connections of a leaving pod are counted.
 const DRAIN_LOOK: Duration = Duration::from_millis(250);
+
+/// After failures: the first pause, and the longest.
+pub(super) struct Pauses(Duration, Duration);
+
+impl Pauses {
+    /// How long to wait after so many failures before this one.
+    pub(super) fn after(&self, failures: u32) -> Duration {
+        self.0.saturating_mul(1 << failures.min(10)).min(self.1)
+    }
+}
 
 /// When a pod's task goes on.
 enum Next {
@@ -94,6 +104,7 @@ impl Reconciler {
             self.glance(uid);
         }
         let older = self.mark_older(uid);
+        self.note_choice(uid, slot);
         tending.note(self.state(uid));
         let action = self.plan(uid);
         // What it rests on is left to the next life before it shows in the kernel.
@@ -135,16 +146,28 @@ impl Reconciler {
                 tending.failures = 0;
                 Next::Now
             }
-            Err(error) => {
-                self.failed(uid, &action, &error);
-                let open =
-                    matches!(action, Action::Verify(_)) && self.glance(uid) == Some(Harm::Opens);
-                let (first, longest) = if open { OPEN_PAUSES } else { PAUSES };
-                let pause = first.saturating_mul(1 << tending.failures.min(10));
-                tending.failures += 1;
-                Next::After(pause.min(longest))
-            }
+            Err(error) => self.after_failure(uid, tending, &action, &error),
         }
+    }
+
+    fn after_failure(
+        &self,
+        uid: &PodUid,
+        tending: &mut Tending,
+        action: &Action,
+        error: &EffectError,
+    ) -> Next {
+        self.failed(uid, action, error);
+        if let Action::EndOlder(_) = action {
+            // It has a pause of its own, and what comes after it need not wait.
+            self.becomes(uid, Outcome::OlderNotEnded(std::time::Instant::now()));
+            return Next::Now;
+        }
+        let open = matches!(action, Action::Verify(_)) && self.glance(uid) == Some(Harm::Opens);
+        let pauses = if open { OPEN_PAUSES } else { PAUSES };
+        let pause = pauses.after(tending.failures);
+        tending.failures += 1;
+        Next::After(pause)
     }
 
     /// What waits for the API is put off when the pod needs to be repaired, and takes nobody's
@@ -168,7 +191,7 @@ impl Reconciler {
                     tracing::debug!(%uid, %error, "the rules so far are not put right");
                 }
                 // The semaphore is never closed.
-                let _turn = self.inner.limit.acquire().await;
+                let _turn = self.closed_while(uid, held, self.inner.limit.acquire()).await;
                 self.act(uid, held, action).await
             }
         }

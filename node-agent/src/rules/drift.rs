@@ -17,6 +17,16 @@ pub enum Drift {
     Listener(ListenAt),
 }
 
+/// What a full comparison of a pod has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// How it differs from what it should be.
+    pub drifts: Vec<Drift>,
+    /// Policy rules of others, in words, that come before ours and may lead an application's
+    /// answers past ztunnel. Nothing of ours differs for them, and nothing is repaired.
+    pub overtaken: Vec<String>,
+}
+
 /// What differences are counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {

@@ -16,20 +16,21 @@ mod flows;
 mod host;
 mod older;
 mod options;
+mod overtaking;
 mod policy_route;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use capture::{Listing, ListingError, Options, Ruleset};
 use netns::{Fence, NetnsError, PodNetns};
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
+use tokio::sync::OnceCell;
 
 pub use command::CommandError;
-pub use drift::{Drift, Kind, list};
+pub use drift::{Comparison, Drift, Kind, list};
 pub use host::{
     HostProbes, LinkError, Metrics as HostMetrics, NodeAddresses, ProbeSource, Troubles,
 };
@@ -104,13 +105,16 @@ pub enum Found {
 /// Distinct options whose listings are kept. A node's pods have a few in common.
 const MOST_REFERENCES: usize = 256;
 
+/// What nft lists after the rules of some options were loaded; empty until somebody has asked.
+type Reference = Arc<OnceCell<Arc<Listing>>>;
+
 /// Works on the rules of pods. Clones share the reference listings.
 #[derive(Clone)]
 pub struct Rules {
     runner: Runner,
     flows: Flows,
     programs: Programs,
-    references: Arc<Mutex<HashMap<Options, Arc<Listing>>>>,
+    references: Arc<Mutex<HashMap<Options, Reference>>>,
 }
 
 impl fmt::Debug for Rules {
@@ -156,11 +160,33 @@ impl Rules {
         netns: &PodNetns,
         options: &Options,
     ) -> Result<Vec<Drift>, RulesError> {
+        Ok(self.compare(netns, options).await?.drifts)
+    }
+
+    /// Like [`Rules::verify`], and looks who else has a say in where answers go.
+    ///
+    /// # Errors
+    /// Any [`RulesError`]; nothing is known then.
+    pub async fn compare(
+        &self,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<Comparison, RulesError> {
         let reference = self.reference(options).await?;
         let observed = self.listing(netns).await?;
         let ruleset = capture::compare(&reference, &observed).into_iter().map(Drift::Ruleset);
-        let missing = PolicyRoute::open(&self.runner, netns).await?.missing().await?;
-        Ok(ruleset.chain(missing.into_iter().map(Drift::PolicyRoute)).collect())
+        let route = PolicyRoute::open(&self.runner, netns).await?;
+        let missing = route.missing().await?.into_iter().map(Drift::PolicyRoute);
+        let drifts = ruleset.chain(missing).collect();
+        Ok(Comparison { drifts, overtaken: route.overtaken().await? })
+    }
+
+    /// Policy rules of others that may lead an application's answers past ztunnel.
+    ///
+    /// # Errors
+    /// [`RulesError::PolicyRoute`].
+    pub async fn overtaken(&self, netns: &PodNetns) -> Result<Vec<String>, RulesError> {
+        Ok(PolicyRoute::open(&self.runner, netns).await?.overtaken().await?)
     }
 
     /// Looks what is in a pod: the first look, at a pod of an earlier life of the agent.
@@ -297,22 +323,25 @@ impl Rules {
         Ok(Listing::parse(&table.success().map_err(step)?)?)
     }
 
-    /// The lock is held while a missing reference is made, so that pods that start
-    /// together do not make it many times.
+    /// Pods that start together with the same options wait for one scratch namespace; those
+    /// with others do not.
     async fn reference(&self, options: &Options) -> Result<Arc<Listing>, RulesError> {
-        let mut references = self.references.lock().await;
-        if let Some(known) = references.get(options) {
-            return Ok(Arc::clone(known));
-        }
-        let scratch = PodNetns::scratch()?;
-        self.load(&scratch, capture::replace(&Ruleset::capture(options))).await?;
-        let listing = Arc::new(self.listing(&scratch).await?);
+        let cell = self.cell(options);
+        let listing = cell.get_or_try_init(|| async {
+            let scratch = PodNetns::scratch()?;
+            self.load(&scratch, capture::replace(&Ruleset::capture(options))).await?;
+            self.listing(&scratch).await.map(Arc::new)
+        });
+        listing.await.map(Arc::clone)
+    }
+
+    fn cell(&self, options: &Options) -> Reference {
+        let mut references = self.references.lock().unwrap_or_else(PoisonError::into_inner);
         // Who changes a pod's options again and again must not fill the memory.
-        if references.len() >= MOST_REFERENCES {
+        if references.len() >= MOST_REFERENCES && !references.contains_key(options) {
             references.clear();
         }
-        references.insert(options.clone(), Arc::clone(&listing));
-        Ok(listing)
+        Arc::clone(references.entry(options.clone()).or_default())
     }
 }
 

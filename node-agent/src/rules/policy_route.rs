@@ -11,6 +11,7 @@ use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
 use super::command::Runner;
+use super::overtaking::{may_lead_elsewhere, text};
 use crate::inside::inside;
 
 /// The loopback device has index 1 in every namespace.
@@ -137,6 +138,20 @@ impl PolicyRoute {
         Ok(missing)
     }
 
+    /// Others' rules that come before ours and may lead its packets elsewhere, in words.
+    pub(super) async fn overtaken(&self) -> Result<Vec<String>, PolicyRouteError> {
+        let mut overtaken = Vec::new();
+        for &family in &self.families {
+            // In the order in which the kernel asks them.
+            let rules = self.rules(family).await?;
+            let before = rules.iter().position(is_our_rule).unwrap_or(0);
+            let elsewhere = rules[..before].iter().filter(|rule| may_lead_elsewhere(rule));
+            let named = |rule| format!("{} policy rule \"{}\"", family.name(), text(rule));
+            overtaken.extend(elsewhere.map(named));
+        }
+        Ok(overtaken)
+    }
+
     /// Whether anything of ours is there, in either family.
     pub(super) async fn present(&self) -> Result<bool, PolicyRouteError> {
         for family in [Family::V4, Family::V6] {
@@ -198,9 +213,14 @@ impl PolicyRoute {
     }
 
     async fn our_rules(&self, family: Family) -> Result<Vec<RuleMessage>, PolicyRouteError> {
+        let mut rules = self.rules(family).await?;
+        rules.retain(is_our_rule);
+        Ok(rules)
+    }
+
+    async fn rules(&self, family: Family) -> Result<Vec<RuleMessage>, PolicyRouteError> {
         let rules = self.handle.rule().get(family.version()).execute();
-        let ours = rules.try_filter(|rule| std::future::ready(is_our_rule(rule)));
-        ours.try_collect().await.map_err(netlink("list rules", family))
+        rules.try_collect().await.map_err(netlink("list rules", family))
     }
 
     async fn our_routes(&self, family: Family) -> Result<Vec<RouteMessage>, PolicyRouteError> {

@@ -32,6 +32,7 @@ pub struct FakeApi {
     requests: Arc<Mutex<Vec<String>>>,
     counts: Arc<Mutex<BTreeMap<String, u64>>>,
     said: Arc<Mutex<Vec<String>>>,
+    blocked: Arc<Mutex<usize>>,
 }
 
 impl FakeApi {
@@ -48,6 +49,7 @@ impl FakeApi {
             requests: Arc::default(),
             counts: Arc::default(),
             said: Arc::default(),
+            blocked: Arc::default(),
         };
         api.put("/api/v1/namespaces/shop", json!({"metadata": {"name": "shop"}}));
         api
@@ -76,6 +78,11 @@ impl FakeApi {
     pub fn told(&self, reason: &str) -> u64 {
         let counts = self.counts.lock().unwrap();
         counts.iter().filter(|(name, _)| name.starts_with(reason)).map(|(_, count)| count).sum()
+    }
+
+    /// The next evictions are refused, so many.
+    pub fn block_evictions(&self, count: usize) {
+        *self.blocked.lock().unwrap() = count;
     }
 
     /// Our node, with taints of these keys.
@@ -195,11 +202,11 @@ impl FakeApi {
     }
 
     async fn answer(&self, request: Request<Body>) -> Response<AnyBody> {
+        let (head, body) = request.into_parts();
+        self.requests.lock().unwrap().push(format!("{} {}", head.method, head.uri));
         if *self.down.borrow() {
             return full(StatusCode::SERVICE_UNAVAILABLE, &json!({"message": "down"}));
         }
-        let (head, body) = request.into_parts();
-        self.requests.lock().unwrap().push(format!("{} {}", head.method, head.uri));
         let path = head.uri.path().to_owned();
         let query = head.uri.query().unwrap_or_default().to_owned();
         let body = body.collect().await.unwrap().to_bytes();
@@ -212,6 +219,7 @@ impl FakeApi {
             },
             (Method::PATCH, None) if path.contains("/events/") => self.count_event(&path, &body),
             (Method::PATCH, None) => self.patch_request(&path, &body),
+            (Method::POST, _) if path.ends_with("/eviction") => self.evict(&path, &body),
             (Method::POST, _) => self.create_event(&body),
             _ => full(StatusCode::METHOD_NOT_ALLOWED, &json!({})),
         }
@@ -271,6 +279,24 @@ impl FakeApi {
         let key = format!("{} {name}", text("reason"));
         self.counts.lock().unwrap().insert(key, event["count"].as_u64().unwrap());
         full(StatusCode::CREATED, &event)
+    }
+
+    /// As the real one: a pod's disruption budget may be in the way, and its UID must be right.
+    fn evict(&self, path: &str, body: &[u8]) -> Response<AnyBody> {
+        let eviction: Value = serde_json::from_slice(body).unwrap();
+        let path = path.strip_suffix("/eviction").unwrap();
+        let uid = self.objects.lock().unwrap()[path]["metadata"]["uid"].clone();
+        if eviction["deleteOptions"]["preconditions"]["uid"] != uid {
+            return status(StatusCode::CONFLICT, "Conflict");
+        }
+        let mut blocked = self.blocked.lock().unwrap();
+        if *blocked > 0 {
+            *blocked -= 1;
+            return status(StatusCode::TOO_MANY_REQUESTS, "the disruption budget web needs 1 pod");
+        }
+        let now = json!({"metadata": {"deletionTimestamp": "2024-01-01T00:00:00Z"}});
+        self.patch(path, &now);
+        full(StatusCode::CREATED, &json!({"kind": "Status", "status": "Success"}))
     }
 
     fn count_event(&self, path: &str, body: &[u8]) -> Response<AnyBody> {

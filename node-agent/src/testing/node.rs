@@ -18,12 +18,13 @@ use super::plugin_call::{plugin_call, read_reply};
 use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, Told, eventually, options, programs};
 use crate::enrollment::{Older, Settings};
 use crate::facts::PodUid;
+use crate::known_outside::KnownOutside;
 use crate::kube::{self, KubeApi};
 use crate::listeners::{self, Doorman, Opener};
 use crate::observe::Observer;
 use crate::pod_netns::{Finder, Places, Store};
-use crate::reconcile::{self, Effects, Memory, Pace, Reconciler, State};
-use crate::rules::{HostMetrics, HostProbes, Rules};
+use crate::reconcile::{self, Effects, Memory, OnEscaped, Pace, Reconciler, State};
+use crate::rules::{HostMetrics, HostProbes, Programs, Rules};
 use crate::{plugin_server, ztunnel_link};
 
 /// One life of an agent.
@@ -46,6 +47,7 @@ pub const PACE: Pace = Pace {
     drain_deadline: Duration::from_secs(2),
     verify_interval: Duration::from_millis(500),
     compare_interval: Duration::from_secs(2),
+    on_escaped: OnEscaped::Capture,
 };
 
 /// How long connections wait for a ztunnel.
@@ -59,6 +61,16 @@ impl Node {
 
     /// Like [`Node::start`], at another pace.
     pub async fn start_at(folder: &std::path::Path, api: &FakeApi, pace: Pace) -> Self {
+        Self::start_with(folder, api, pace, programs()).await
+    }
+
+    /// Like [`Node::start_at`], with other programs.
+    pub async fn start_with(
+        folder: &std::path::Path,
+        api: &FakeApi,
+        pace: Pace,
+        programs: Programs,
+    ) -> Self {
         let metrics = (
             ztunnel_link::Metrics::default(),
             reconcile::Metrics::default(),
@@ -73,7 +85,7 @@ impl Node {
         let client = api.client(kube);
         let fence = Fence::new(4).unwrap();
         let link = ztunnel_link::ZtunnelLink::new(metrics.0, Opener::new(fence.clone()));
-        let rules = Rules::new(programs(), fence.clone(), Handle::current());
+        let rules = Rules::new(programs, fence.clone(), Handle::current());
         // A namespace of its own stands for the node's.
         let place = PodNetns::scratch().unwrap();
         let host = HostProbes::new(&rules, place, HostMetrics::default());
@@ -88,21 +100,19 @@ impl Node {
             host: host.clone(),
             link: link.clone(),
             observer: observer.clone(),
+            known: KnownOutside::open(
+                &folder.join(plugin_api::KNOWN_FILE),
+                finder.locator().boot(),
+            )
+            .await,
             locator: finder.locator().clone(),
             finder,
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
             memory: Memory::open(&folder.join("memory.json")).await,
             api: client.clone(),
         };
-        let excluded_namespaces = BTreeSet::from(["kube-system".to_owned()]);
-        let settings = Settings {
-            excluded_namespaces,
-            selectors: None,
-            options: options(),
-            older: Older::Keep,
-        };
         let stop = CancellationToken::new();
-        let reconciler = Reconciler::new(settings, pace, effects, metrics.1, stop.clone());
+        let reconciler = Reconciler::new(settings(), pace, effects, metrics.1, stop.clone());
         let node = Self {
             api: api.clone(),
             reconciler,
@@ -274,4 +284,13 @@ async fn blocking(call: impl FnOnce() -> Reply + Send + 'static) -> Outcome {
     let reply = reply.expect("a reply");
     assert_eq!(reply.version, VERSION);
     reply.outcome
+}
+
+fn settings() -> Settings {
+    Settings {
+        excluded_namespaces: BTreeSet::from(["kube-system".to_owned()]),
+        selectors: None,
+        options: options(),
+        older: Older::Keep,
+    }
 }

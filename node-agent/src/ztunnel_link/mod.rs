@@ -27,6 +27,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use zds::{GiveBack, Lookups, Violation};
 
 pub use member::Workload;
@@ -41,6 +42,8 @@ use roster::{Order, Roster};
 /// How long an order may wait for its answer, including its turn behind others. Each
 /// single answer has a shorter deadline of its own.
 const ORDER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long sockets that ztunnel has agreed to close may stay open.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// Why ztunnel did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +156,37 @@ impl ZtunnelLink {
         let failed =
             |result: &Result<(), LinkError>| !matches!(result, Ok(()) | Err(LinkError::Lost));
         results.find(failed).unwrap_or(Ok(()))
+    }
+
+    /// Closes the sockets of a pod's name server everywhere and opens others, of the families
+    /// that the pod has now: ztunnel takes them as a whole.
+    ///
+    /// # Errors
+    /// Any [`LinkError`]; lookups are then direct as far as ztunnel knows.
+    pub async fn renew_lookups(
+        &self,
+        uid: &PodUid,
+        workload: Workload,
+        netns: PodNetns,
+    ) -> Result<(), LinkError> {
+        let closed = Workload { lookups: Lookups::Direct, ..workload.clone() };
+        self.add(uid, closed, netns.clone()).await?;
+        let lookups = self.open_when_free(&netns).await?;
+        let opened = PodListeners { lookups, ..PodListeners::default() };
+        let (connection, command) = self.lock().enter(uid, workload, netns, opened)?;
+        order(&connection, command).await
+    }
+
+    /// ztunnel has answered that it closes its ends, and may not have done it yet.
+    async fn open_when_free(&self, netns: &PodNetns) -> Result<Vec<HeldListener>, OpenError> {
+        let end = Instant::now() + CLOSING;
+        loop {
+            match self.opener.open_lookups(netns).await {
+                Err(OpenError::Taken(_)) if Instant::now() < end => {}
+                opened => return opened,
+            }
+            tokio::time::sleep(CLOSING / 40).await;
+        }
     }
 
     /// Without any, ztunnel is asked to open them: an older one that binds for itself may

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use super::conflist::Conflist;
 use super::request::Attachment;
@@ -48,6 +49,7 @@ impl Cache {
             "networkName": list.name,
             "containerId": attachment.container_id,
             "ifName": attachment.ifname,
+            "netns": attachment.netns,
             "cniArgs": attachment.args,
             "capabilityArgs": attachment.capability_args,
             "result": result,
@@ -78,6 +80,26 @@ impl Cache {
         Ok(content.get_mut("result").map(Value::take))
     }
 
+    /// All attachments of the network that have a result, in no order.
+    pub fn attachments(&self, list: &Conflist) -> Result<Vec<Attachment>, CacheError> {
+        let entries = match std::fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed("list", &self.folder)(error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed("list", &self.folder))?.path();
+            let text = std::fs::read_to_string(&path).map_err(failed("read", &path))?;
+            let entry: Entry = serde_json::from_str(&text)
+                .map_err(|error| failed("understand", &path)(io::Error::other(error)))?;
+            if entry.network_name == list.name {
+                found.push(entry.into());
+            }
+        }
+        Ok(found)
+    }
+
     pub fn remove(&self, list: &Conflist, attachment: &Attachment) -> Result<(), CacheError> {
         let path = self.path(list, attachment);
         match std::fs::remove_file(&path) {
@@ -85,6 +107,30 @@ impl Cache {
                 Err(failed("remove", &path)(error))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// What a cached result says about its attachment.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    network_name: String,
+    container_id: String,
+    if_name: String,
+    netns: Option<PathBuf>,
+    cni_args: Vec<(String, String)>,
+    capability_args: Map<String, Value>,
+}
+
+impl From<Entry> for Attachment {
+    fn from(entry: Entry) -> Self {
+        Self {
+            container_id: entry.container_id,
+            netns: entry.netns,
+            ifname: entry.if_name,
+            args: entry.cni_args,
+            capability_args: entry.capability_args,
         }
     }
 }

@@ -56,6 +56,8 @@ pub struct Conflist {
     pub version: String,
     /// CHECK is not to be called.
     pub disable_check: bool,
+    /// GC is not to be called.
+    pub disable_gc: bool,
     /// In the order of ADD.
     pub plugins: Vec<Plugin>,
 }
@@ -90,11 +92,6 @@ impl Conflist {
             let known = VERSIONS.join(", ");
             return Err(format!("cniVersion {version:?} is not one of {known}"));
         }
-        let disable_check = match list.get("disableCheck") {
-            None => false,
-            Some(Value::Bool(value)) => *value,
-            Some(other) => return Err(format!("disableCheck is {other}, not true or false")),
-        };
         let plugins = list.get("plugins").ok_or("plugins is missing")?;
         let plugins = plugins.as_array().ok_or("plugins is not a list")?;
         if plugins.is_empty() {
@@ -105,7 +102,8 @@ impl Conflist {
         Ok(Self {
             name: name.to_owned(),
             version: version.to_owned(),
-            disable_check,
+            disable_check: is_set(list, "disableCheck")?,
+            disable_gc: is_set(list, "disableGC")?,
             plugins: plugins.iter().enumerate().map(parse).collect::<Result<_, _>>()?,
         })
     }
@@ -113,6 +111,11 @@ impl Conflist {
     /// Whether this version has CHECK, and prevResult on DEL: both came with 0.4.0.
     pub(crate) fn remembers_results(&self) -> bool {
         self.version != "0.3.1"
+    }
+
+    /// Whether this version has STATUS and GC.
+    pub(crate) fn asks_about_the_network(&self) -> bool {
+        self.version == "1.1.0"
     }
 }
 
@@ -143,6 +146,14 @@ fn declared(capabilities: &Map<String, Value>) -> Result<Vec<String>, String> {
         }
     }
     Ok(names)
+}
+
+fn is_set(list: &Map<String, Value>, key: &str) -> Result<bool, String> {
+    match list.get(key) {
+        None => Ok(false),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(other) => Err(format!("{key} is {other}, not true or false")),
+    }
 }
 
 fn string<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a str, String> {
@@ -215,6 +226,7 @@ mod tests {
     fn options_of_the_wrong_kind_are_named() {
         let cases = [
             (r#""disableCheck":"no","plugins":[{"type":"a"}]"#, "disableCheck"),
+            (r#""disableGC":0,"plugins":[{"type":"a"}]"#, "disableGC"),
             (r#""plugins":[{"type":"a","capabilities":[]}]"#, "capabilities"),
             (r#""plugins":[{"type":"a","capabilities":{"b":1}}]"#, "capability b"),
         ];

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::conflist::{Conflist, Plugin};
-use super::request::{self, Attachment, Verb};
+use super::request::{self, About, Verb};
 use crate::place::Place;
 use crate::process::{self, Job, ProcessError, Ran};
 
@@ -97,16 +97,15 @@ impl Executor {
         verb: Verb,
         list: &Conflist,
         plugin: &Plugin,
-        attachment: &Attachment,
-        prev_result: Option<&Value>,
+        about: About<'_>,
     ) -> Result<Option<Value>, PluginError> {
         let binary = self.find(&plugin.kind)?;
         let mut job = Job::new(binary);
         let order = RandomState::new();
-        for (name, value) in request::environment(verb, attachment, &self.folders, &order) {
+        for (name, value) in request::environment(verb, about, &self.folders, &order) {
             job = job.env(name, value);
         }
-        job.stdin = request::stdin(list, plugin, attachment, prev_result).to_string().into_bytes();
+        job.stdin = request::stdin(list, plugin, about).to_string().into_bytes();
         job.deadline = self.deadline;
         tracing::debug!(plugin = plugin.kind, verb = verb.as_str(), "run plugin");
         let ran = process::run(self.place.as_ref(), job)
@@ -115,7 +114,7 @@ impl Executor {
         outcome(&plugin.kind, verb, &ran)
     }
 
-    fn find(&self, kind: &str) -> Result<PathBuf, PluginError> {
+    pub fn find(&self, kind: &str) -> Result<PathBuf, PluginError> {
         let found = self.folders.iter().map(|folder| folder.join(kind)).find(|p| is_file(p));
         found.ok_or_else(|| PluginError::Missing {
             plugin: kind.to_owned(),
@@ -146,7 +145,7 @@ fn outcome(plugin: &str, verb: Verb, ran: &Ran) -> Result<Option<Value>, PluginE
             Ok(result @ Value::Object(_)) => Ok(Some(result)),
             _ => Err(mute()),
         },
-        Verb::Del | Verb::Check => Ok(None),
+        Verb::Del | Verb::Check | Verb::Status | Verb::Gc => Ok(None),
     }
 }
 

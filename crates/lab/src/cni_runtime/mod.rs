@@ -5,6 +5,8 @@
 //!           └──── a failure: DEL of all, last first ◄──┘
 //! DEL    … plugin 2, plugin 1, each with the cached result as prevResult; cache removed
 //! CHECK  plugin 1, plugin 2, … with the cached result as prevResult
+//! STATUS plugin 1, plugin 2, …; the first failure is the answer
+//! GC     DEL for what is cached and not valid; then plugin 1, plugin 2, … with all that is valid
 //! ```
 //!
 //! `conflist` and `request` are pure: what a file means, and what a plugin is told.

@@ -4,7 +4,7 @@
 use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::conflist::{Conflist, Plugin};
 
@@ -17,6 +17,10 @@ pub enum Verb {
     Del,
     /// Tell whether it still holds.
     Check,
+    /// Tell whether an ADD would be served.
+    Status,
+    /// Let go of what belongs to no valid attachment.
+    Gc,
 }
 
 impl Verb {
@@ -27,6 +31,28 @@ impl Verb {
             Self::Add => "ADD",
             Self::Del => "DEL",
             Self::Check => "CHECK",
+            Self::Status => "STATUS",
+            Self::Gc => "GC",
+        }
+    }
+}
+
+/// What a call is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum About<'a> {
+    /// ADD, DEL and CHECK: an attachment, and the result so far.
+    Attached(&'a Attachment, Option<&'a Value>),
+    /// STATUS: the whole network.
+    Network,
+    /// GC: the whole network, all of whose valid attachments these are.
+    Valid(&'a [&'a Attachment]),
+}
+
+impl<'a> About<'a> {
+    fn attachment(self) -> Option<&'a Attachment> {
+        match self {
+            Self::Attached(attachment, _) => Some(attachment),
+            Self::Network | Self::Valid(_) => None,
         }
     }
 }
@@ -52,24 +78,34 @@ impl Attachment {
     pub fn without_netns(&self) -> Self {
         Self { netns: None, ..self.clone() }
     }
+
+    /// Whether the specification takes both for one: by container and interface.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.container_id, &self.ifname) == (&other.container_id, &other.ifname)
+    }
 }
 
-/// The environment of one call. `order` decides the order of the arguments.
+/// The environment of one call: all variables, with nothing in those that the verb does not
+/// have. `order` decides the order of the arguments.
 pub(crate) fn environment(
     verb: Verb,
-    attachment: &Attachment,
+    about: About<'_>,
     folders: &[PathBuf],
     order: &impl BuildHasher,
 ) -> Vec<(String, String)> {
-    let mut args: Vec<_> = attachment.args.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let attachment = about.attachment();
+    let args = attachment.map(|attachment| attachment.args.as_slice()).unwrap_or_default();
+    let mut args: Vec<_> = args.iter().map(|(k, v)| format!("{k}={v}")).collect();
     args.sort_by_cached_key(|arg| order.hash_one(arg));
-    let netns = attachment.netns.as_deref().map(Path::display);
+    let netns = attachment.and_then(|attachment| attachment.netns.as_deref()).map(Path::display);
     let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    let text = |part: fn(&Attachment) -> &String| attachment.map(part).cloned().unwrap_or_default();
     let mut environment = vec![
         ("CNI_COMMAND", verb.as_str().to_owned()),
-        ("CNI_CONTAINERID", attachment.container_id.clone()),
+        ("CNI_CONTAINERID", text(|attachment| &attachment.container_id)),
         ("CNI_NETNS", netns.map(|path| path.to_string()).unwrap_or_default()),
-        ("CNI_IFNAME", attachment.ifname.clone()),
+        ("CNI_IFNAME", text(|attachment| &attachment.ifname)),
         ("CNI_ARGS", args.join(";")),
         ("CNI_PATH", folders.join(":")),
     ];
@@ -77,17 +113,38 @@ pub(crate) fn environment(
     environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The standard input of one call: the entry as written, the list's name and version,
-/// the arguments of declared capabilities, and the result so far.
-pub(crate) fn stdin(
-    list: &Conflist,
-    plugin: &Plugin,
-    attachment: &Attachment,
-    prev_result: Option<&Value>,
-) -> Value {
+/// The standard input of one call: the entry as written, the list's name and version, and
+/// what the call is about.
+pub(crate) fn stdin(list: &Conflist, plugin: &Plugin, about: About<'_>) -> Value {
     let mut config = plugin.config.clone();
     config.insert("name".into(), list.name.clone().into());
     config.insert("cniVersion".into(), list.version.clone().into());
+    match about {
+        About::Attached(attachment, prev_result) => {
+            attached(&mut config, plugin, attachment, prev_result);
+        }
+        About::Network => {}
+        About::Valid(valid) => {
+            let valid: Vec<_> = valid
+                .iter()
+                .map(|it| json!({"containerID": it.container_id, "ifname": it.ifname}))
+                .collect();
+            // The specification's name, and the one that its first text had by mistake.
+            for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+                config.insert(key.into(), valid.clone().into());
+            }
+        }
+    }
+    config.into()
+}
+
+/// The arguments of declared capabilities, and the result so far.
+fn attached(
+    config: &mut Map<String, Value>,
+    plugin: &Plugin,
+    attachment: &Attachment,
+    prev_result: Option<&Value>,
+) {
     let runtime_config: Map<String, Value> = attachment
         .capability_args
         .iter()
@@ -100,15 +157,12 @@ pub(crate) fn stdin(
     if let Some(result) = prev_result {
         config.insert("prevResult".into(), result.clone());
     }
-    config.into()
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
     use std::hash::RandomState;
-
-    use serde_json::json;
 
     use super::*;
 
@@ -132,7 +186,12 @@ mod tests {
         let folders = ["/a".into(), "/b".into()];
         let mut orders = HashSet::new();
         for _ in 0..200 {
-            let all = environment(Verb::Add, &attachment(), &folders, &RandomState::new());
+            let all = environment(
+                Verb::Add,
+                About::Attached(&attachment(), None),
+                &folders,
+                &RandomState::new(),
+            );
             let mut args: Vec<_> = value(&all, "CNI_ARGS").split(';').collect();
             orders.insert(args.join(";"));
             args.sort_unstable();
@@ -146,7 +205,7 @@ mod tests {
     #[test]
     fn a_late_del_has_an_empty_netns() {
         let late = attachment().without_netns();
-        let all = environment(Verb::Del, &late, &[], &RandomState::new());
+        let all = environment(Verb::Del, About::Attached(&late, None), &[], &RandomState::new());
         assert_eq!(value(&all, "CNI_NETNS"), "");
         assert_eq!(value(&all, "CNI_COMMAND"), "DEL");
     }
@@ -160,12 +219,29 @@ mod tests {
         )
         .unwrap();
         let prev = json!({"ips": [{"address": "10.0.0.2/24"}]});
-        let first = stdin(&list, &list.plugins[0], &attachment(), None);
+        let first = stdin(&list, &list.plugins[0], About::Attached(&attachment(), None));
         assert_eq!(first, json!({"type":"a","own":1,"name":"n","cniVersion":"1.0.0"}));
-        let second = stdin(&list, &list.plugins[1], &attachment(), Some(&prev));
+        let second = stdin(&list, &list.plugins[1], About::Attached(&attachment(), Some(&prev)));
         assert_eq!(second["runtimeConfig"], json!({"portMappings":[1]}));
         assert_eq!(second["prevResult"], prev);
         // containerd leaves the declaration in what the plugin reads.
         assert_eq!(second["capabilities"], json!({"portMappings":true}));
+    }
+
+    #[test]
+    fn calls_about_the_network_name_no_container() {
+        let list = Conflist::parse(r#"{"name":"n","cniVersion":"1.1.0","plugins":[{"type":"a"}]}"#);
+        let list = list.unwrap();
+        let all = environment(Verb::Status, About::Network, &[], &RandomState::new());
+        assert_eq!(value(&all, "CNI_COMMAND"), "STATUS");
+        for name in ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"] {
+            assert_eq!(value(&all, name), "");
+        }
+        let config = json!({"type": "a", "name": "n", "cniVersion": "1.1.0"});
+        assert_eq!(stdin(&list, &list.plugins[0], About::Network), config);
+        let gc = stdin(&list, &list.plugins[0], About::Valid(&[&attachment()]));
+        let valid = json!([{"containerID": "c1", "ifname": "eth0"}]);
+        assert_eq!(gc["cni.dev/valid-attachments"], valid);
+        assert_eq!(gc["cni.dev/attachments"], valid);
     }
 }

@@ -9,7 +9,7 @@ use super::CODE_TRY_AGAIN;
 use super::cache::{Cache, CacheError};
 use super::conflist::{Conflist, ConflistError};
 use super::exec::{Executor, PluginError};
-use super::request::{Attachment, Verb};
+use super::request::{About, Attachment, Verb};
 use crate::place::Place;
 
 /// How long one plugin may take before it is killed.
@@ -35,6 +35,12 @@ pub enum CniError {
     /// CHECK found a difference.
     #[error("{0}")]
     Check(PluginError),
+    /// STATUS: a plugin would not serve an ADD.
+    #[error("{0}")]
+    Status(PluginError),
+    /// GC: plugins failed, or DELs of what is not valid any more; all others were called.
+    #[error("{0}")]
+    Gc(Undone),
     /// CHECK is impossible: nothing was added, or the configuration's version has none.
     #[error("check of container {container_id}: {reason}")]
     CannotCheck {
@@ -53,8 +59,8 @@ impl CniError {
     #[must_use]
     pub fn code(&self) -> Option<u32> {
         match self {
-            Self::Add { cause, .. } | Self::Check(cause) => cause.code(),
-            Self::Del(undone) => undone.0.first().and_then(PluginError::code),
+            Self::Add { cause, .. } | Self::Check(cause) | Self::Status(cause) => cause.code(),
+            Self::Del(undone) | Self::Gc(undone) => undone.0.first().and_then(PluginError::code),
             _ => None,
         }
     }
@@ -111,6 +117,18 @@ impl Runtime {
         self
     }
 
+    /// The same that looks for plugins elsewhere.
+    #[must_use]
+    pub fn with_plugins(&self, folders: Vec<PathBuf>) -> Self {
+        Self { executor: Executor { folders, ..self.executor.clone() }, ..self.clone() }
+    }
+
+    /// Where the binary of a plugin is, if it is anywhere.
+    #[must_use]
+    pub fn find(&self, plugin: &str) -> Option<PathBuf> {
+        self.executor.find(plugin).ok()
+    }
+
     /// The configuration as it stands now.
     ///
     /// # Errors
@@ -126,8 +144,8 @@ impl Runtime {
     pub async fn add(&self, list: &Conflist, attachment: &Attachment) -> Result<Value, CniError> {
         let mut result = None;
         for plugin in &list.plugins {
-            let call = self.executor.call(Verb::Add, list, plugin, attachment, result.as_ref());
-            match call.await {
+            let about = About::Attached(attachment, result.as_ref());
+            match self.executor.call(Verb::Add, list, plugin, about).await {
                 Ok(next) => result = next,
                 Err(cause) => {
                     // No result of the whole list exists, so DEL gets none.
@@ -175,11 +193,55 @@ impl Runtime {
         }
         let cached =
             self.cache.find(list, attachment)?.ok_or_else(|| cannot("it was not added"))?;
+        let about = About::Attached(attachment, Some(&cached));
         for plugin in &list.plugins {
-            let call = self.executor.call(Verb::Check, list, plugin, attachment, Some(&cached));
+            let call = self.executor.call(Verb::Check, list, plugin, about);
             call.await.map_err(CniError::Check)?;
         }
         Ok(())
+    }
+
+    /// Asks all plugins, in order, whether they would serve an ADD. Before version 1.1.0
+    /// nobody can be asked, and the answer is yes.
+    ///
+    /// # Errors
+    /// [`CniError::Status`] from the first plugin that would not.
+    pub async fn status(&self, list: &Conflist) -> Result<(), CniError> {
+        if !list.asks_about_the_network() {
+            return Ok(());
+        }
+        for plugin in &list.plugins {
+            let call = self.executor.call(Verb::Status, list, plugin, About::Network);
+            call.await.map_err(CniError::Status)?;
+        }
+        Ok(())
+    }
+
+    /// Ends all of the network but `valid`: DEL for what the cache knows, then GC to all
+    /// plugins, from version 1.1.0 on, for what it does not know.
+    ///
+    /// # Errors
+    /// [`CniError::Gc`] with every failure; nothing is left out because of one.
+    pub async fn gc(&self, list: &Conflist, valid: &[&Attachment]) -> Result<(), CniError> {
+        if list.disable_gc {
+            return Ok(());
+        }
+        let mut failures = Vec::new();
+        for cached in self.cache.attachments(list)? {
+            if valid.iter().any(|it| cached.is_same(it)) {
+                continue;
+            }
+            match self.del(list, &cached).await {
+                Err(CniError::Del(Undone(more))) => failures.extend(more),
+                other => other?,
+            }
+        }
+        let plugins = list.plugins.iter().filter(|_| list.asks_about_the_network());
+        for plugin in plugins {
+            let call = self.executor.call(Verb::Gc, list, plugin, About::Valid(valid));
+            failures.extend(call.await.err());
+        }
+        if failures.is_empty() { Ok(()) } else { Err(CniError::Gc(Undone(failures))) }
     }
 
     /// Where the result of an attachment is cached.
@@ -195,9 +257,9 @@ impl Runtime {
         result: Option<&Value>,
     ) -> Vec<PluginError> {
         let mut failures = Vec::new();
+        let about = About::Attached(attachment, result);
         for plugin in list.plugins.iter().rev() {
-            let call = self.executor.call(Verb::Del, list, plugin, attachment, result);
-            if let Err(error) = call.await {
+            if let Err(error) = self.executor.call(Verb::Del, list, plugin, about).await {
                 tracing::warn!(plugin = plugin.kind, %error, "DEL failed");
                 failures.push(error);
             }

@@ -3,7 +3,7 @@ use std::os::unix::fs::symlink;
 use netns::Fence;
 
 use super::*;
-use crate::testing::ScratchPod;
+use crate::testing::{ScratchPod, eventually};
 
 const UID: &str = "7f3c1c52-9d5c-4d43-8f6f-0d9f1b6a0c11";
 const OTHER: &str = "11111111-2222-3333-4444-555555555555";
@@ -114,10 +114,25 @@ async fn all_who_ask_at_a_time_share_one_look() {
     let asked = (0..50).map(|_| node.find(&pod));
     let found = futures_util::future::join_all(asked).await;
     assert!(found.iter().all(Result::is_ok));
-    let first = Arc::as_ptr(&node.processes.latest.lock().await.as_ref().unwrap().1);
+    let began = async || node.processes.latest.lock().await.as_ref().unwrap().0;
+    let first = began().await;
     node.find(&pod).await.unwrap();
-    let last = Arc::as_ptr(&node.processes.latest.lock().await.as_ref().unwrap().1);
-    assert_eq!(first, last, "and so do those who come a moment later");
+    assert_eq!(first, began().await, "and so do those who come a moment later");
+}
+
+#[tokio::test]
+async fn a_look_that_takes_too_long_is_not_begun_again_by_the_next_who_asks() {
+    let (node, pod) = (Node::new(), ScratchPod::new());
+    node.run(10, &pod.path(), &group(UID));
+    // Who opens a pipe that nobody writes to waits.
+    let pipe = node.folder.path().join("10/cgroup");
+    std::fs::remove_file(&pipe).unwrap();
+    pod.run(&format!("mkfifo {}", pipe.display()));
+    assert!(matches!(node.find(&pod).await, Err(ProcessError::TooSlow)));
+    std::fs::remove_file(&pipe).unwrap();
+    std::fs::write(&pipe, group(UID)).unwrap();
+    assert!(matches!(node.find(&pod).await, Err(ProcessError::TooSlow)), "within seconds");
+    eventually("the next look", || async { node.find(&pod).await.is_ok() }).await;
 }
 
 #[test]

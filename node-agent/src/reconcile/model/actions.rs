@@ -1,5 +1,7 @@
 //! What the agent does, step by step, in the order of `effects`, `act` and `attach`.
 
+use std::time::Instant;
+
 use capture::Options;
 
 use super::{Agent, Container, Fault, Rules, World};
@@ -121,7 +123,7 @@ impl World {
                 self.write(&container, Rules::None)?;
                 self.becomes(uid, Outcome::Removed)
             }
-            Action::EndOlder(_) => self.becomes(uid, Outcome::OlderEnded),
+            Action::EndOlder(_) => self.becomes(uid, Outcome::OlderNotEnded(Instant::now())),
             Action::Forget => self.forget(uid),
         }
     }

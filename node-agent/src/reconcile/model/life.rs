@@ -13,7 +13,7 @@ const PATIENCE: usize = 400;
 
 impl World {
     pub(super) fn something_happens(&mut self) {
-        match self.rng.u8(..38) {
+        match self.rng.u8(..39) {
             0..3 => self.create_pod(),
             3..6 => self.start_sandbox(),
             6..8 => self.start_unseen(),
@@ -43,6 +43,7 @@ impl World {
                 self.flip_option();
                 self.deliver();
             }
+            28 => self.older_connections_are_due(),
             _ => {
                 let known = self.known();
                 if let Some(uid) = any(&mut self.rng, known) {
@@ -208,7 +209,18 @@ impl World {
         }
     }
 
-    /// Nothing fails any more, and everybody may finish.
+    /// Nobody can end them, for ever: the program for it is missing.
+    fn older_connections_are_due(&mut self) {
+        let Some(agent) = &mut self.agent else { return };
+        let known: Vec<_> = agent.table.pods().map(|(uid, _)| uid.clone()).collect();
+        let Some(uid) = any(&mut self.rng, known) else { return };
+        self.story.push(format!("{}: the time of older connections is over", uid.0));
+        if let Some(pod) = agent.table.get_mut(&uid) {
+            pod.older_due = pod.state == State::Captured;
+        }
+    }
+
+    /// Nothing else fails any more, and everybody may finish.
     pub(super) fn come_to_rest(&mut self) -> Result<(), String> {
         self.tell("peace");
         self.chaos = false;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::reconcile::pod::Attachment;
+use crate::reconcile::pod::{Attachment, captured_annotations};
 use crate::testing::{options, pod};
 
 const SKIP: Enrollment = Enrollment::Skip(Reason::NotLabelled);
@@ -99,6 +99,10 @@ fn claims(pod: &mut Pod) {
     facts(pod).annotations = captured_annotations();
 }
 
+fn overtaken(pod: &mut Pod) {
+    pod.overtaken = vec!["a rule".into()];
+}
+
 fn leaving(pod: &mut Pod) {
     facts(pod).terminating = true;
 }
@@ -106,6 +110,9 @@ fn leaving(pod: &mut Pod) {
 fn captured_pods() -> Vec<Case> {
     let (verify, others_wanted) = (Action::Verify(options()), Enrollment::Capture(others()));
     let annotate = Action::Annotate(captured_annotations());
+    let text = "impaired: a rule of somebody else comes before ours and may lead answers past \
+                ztunnel";
+    let impaired = Annotations { redirection: true, observed: Some(text.into()) };
     let silent_and_due: fn(&mut Pod) = |pod| (silent(pod), due(pod)).1;
     vec![
         captured_and("time to look", due, wanted(), verify.clone()),
@@ -125,6 +132,7 @@ fn captured_pods() -> Vec<Case> {
         captured_and("un-labelled, time to look", due, SKIP, verify.clone()),
         captured_and("other rules", same, others_wanted, Action::Repair(others())),
         captured_and("told peers nothing yet", silent, wanted(), annotate),
+        captured_and("overtaken", overtaken, wanted(), Action::Annotate(impaired)),
         captured_and("looks before it tells", silent_and_due, wanted(), verify),
         captured_and("being deleted", leaving, wanted(), Action::Idle),
         captured_and("being deleted, un-labelled", leaving, SKIP, Action::Idle),

@@ -11,6 +11,9 @@ use zds::Carries;
 use crate::reconcile::{Pace, State};
 use crate::testing::{FakeApi, FakeZtunnel, Node, PACE, ScratchPod, Told, eventually};
 
+mod foreign;
+mod waiting;
+
 const HOUR: Duration = Duration::from_secs(3600);
 /// With it, an agent that does not listen to the kernel finds nothing.
 const DEAF: Pace = Pace { verify_interval: HOUR, compare_interval: HOUR, ..PACE };
@@ -214,66 +217,6 @@ async fn a_pod_that_flaps_is_repaired_each_time_and_people_are_told_seldom() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ztunnel_that_refuses_the_pod_does_not_keep_its_rules_from_being_repaired() {
-    let folder = tempfile::tempdir().unwrap();
-    let web = captured(folder.path(), DEAF).await;
-    web.ztunnel.told.lock().unwrap().refuses = true;
-    let told = Arc::new(Mutex::new(Told { refuses: true, ..Told::default() }));
-    let _next = web.node.taking_ztunnel(told).await;
-    for times in 1..=3 {
-        web.pod.run("nft flush ruleset");
-        web.repaired("rules", times).await;
-    }
-    assert!(web.is_whole());
-    web.node.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn other_options_that_wait_for_a_ztunnel_do_not_keep_the_rules_from_being_repaired() {
-    let folder = tempfile::tempdir().unwrap();
-    let Captured { node, api, ztunnel, pod } = captured(folder.path(), DEAF).await;
-    drop(ztunnel);
-    eventually("no ztunnel is connected", || async { !node.is_live() }).await;
-    api.annotate("web", "sluice.dev/exclude-outbound-ports", "5432");
-    let failed = "sluice_agent_reconcile_failures_total{type=\"repair\"}";
-    eventually("they wait for a ztunnel", || async { node.metric_value(failed) >= 1.0 }).await;
-    for _ in 0..2 {
-        pod.run("nft flush ruleset");
-        eventually("the rules are back", || async { is_redirected(&pod) }).await;
-    }
-    let _next = node.taking_ztunnel(Arc::new(Mutex::new(Told::default()))).await;
-    eventually("the options count", || async {
-        pod.run("nft list set inet sluice out_skip").contains("5432")
-    })
-    .await;
-    node.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_ztunnel_that_takes_its_time_does_not_keep_the_rules_from_being_repaired() {
-    let folder = tempfile::tempdir().unwrap();
-    let (api, pod) = (FakeApi::new(), ScratchPod::new());
-    api.add_pod("web", Some("10.9.0.5"));
-    api.label("web", Some("ambient"));
-    let node = Node::start_at(folder.path(), &api, DEAF).await;
-    let binds_itself = node.ztunnel(None).await;
-    assert_eq!(node.call(Verb::Add, "web", &pod).await, Outcome::Captured);
-    drop(binds_itself);
-    eventually("no ztunnel is connected", || async { !node.is_live() }).await;
-    let next = node.taking_ztunnel(Arc::default()).await;
-    // The agent opens listeners for it as soon as it looks at the pod.
-    next.told.lock().unwrap().is_silent = true;
-    let before = next.lines().len();
-    api.annotate("web", "sluice.dev/older-connections", "reset");
-    eventually("it is asked", || async { next.lines().len() > before }).await;
-    pod.run("nft flush ruleset");
-    eventually("the rules are back", || async { is_redirected(&pod) }).await;
-    assert!(node.is_live(), "it has not answered, and nobody has given it up");
-    next.told.lock().unwrap().is_silent = false;
-    node.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_add_that_fails_of_a_captured_pod_leaves_it_to_its_del() {
     let folder = tempfile::tempdir().unwrap();
     let Captured { node, ztunnel, pod, .. } = captured(folder.path(), DEAF).await;
@@ -287,25 +230,6 @@ async fn an_add_that_fails_of_a_captured_pod_leaves_it_to_its_del() {
     assert_eq!(node.call(Verb::Del, "web", &pod).await, Outcome::Done);
     eventually("it is let go of", || async { node.observer().known(&uid).is_none() }).await;
     node.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_api_that_is_away_keeps_no_rules_from_being_repaired() {
-    let folder = tempfile::tempdir().unwrap();
-    let web = captured(folder.path(), DEAF).await;
-    web.api.label("web", None);
-    web.api.set_down(true);
-    for _ in 0..2 {
-        web.pod.run("nft flush ruleset");
-        eventually("it is repaired, or was released just before", || async {
-            is_redirected(&web.pod) || web.node.state("web") != Some(State::Captured)
-        })
-        .await;
-    }
-    web.api.set_down(false);
-    web.node.reaches("web", State::Outside).await;
-    assert_eq!(web.pod.traces(), "");
-    web.node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

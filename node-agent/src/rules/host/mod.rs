@@ -152,6 +152,17 @@ impl HostProbes {
         self.inner.troubles.subscribe()
     }
 
+    /// Whether anything of ours is on the host, whoever put it there.
+    ///
+    /// # Errors
+    /// [`RulesError::Command`], [`RulesError::Listing`].
+    pub async fn present(&self) -> Result<bool, RulesError> {
+        match &self.inner.kernel {
+            Some(kernel) => Ok(kernel.listing().await? != capture::HostListing::default()),
+            None => Ok(false),
+        }
+    }
+
     /// Takes everything of ours off the host, for an uninstall. Nothing there is fine.
     ///
     /// # Errors

@@ -1,0 +1,28 @@
+//! The command line: without a command the agent runs.
+
+pub mod uninstall;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Raw, RawUninstall};
+
+/// What the process was asked for. The agent's settings stand before the command, or in the
+/// environment.
+#[derive(Debug, Parser)]
+#[command(name = "node-agent", version, about = "Captures the pods of one node for Sluice")]
+pub struct Cli {
+    /// The agent's settings, which also tell commands where it works.
+    #[command(flatten)]
+    pub settings: Raw,
+    /// What to do instead of running the agent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What can be done besides running the agent.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Release every pod of this node and take everything of Sluice off it. Needs no API
+    /// server, and that no agent runs.
+    Uninstall(RawUninstall),
+}

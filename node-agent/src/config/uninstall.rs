@@ -1,0 +1,81 @@
+//! Settings of the command that takes everything off the node. It takes from the agent's
+//! settings what says where the agent works, and asks for nothing else of them: it must work
+//! where an agent cannot start.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{Mistakes, Raw, Reader};
+use crate::cli::uninstall::{Config, Kube, Leave, Mode};
+use crate::run_dir::RunDir;
+
+/// The command's own settings as they were given.
+#[derive(Clone, Debug, Args)]
+pub struct RawUninstall {
+    /// Let the connections through ztunnel end by themselves first, for at most
+    /// `DRAIN_DEADLINE`. What is left then is ended; without this, all are ended at once.
+    #[arg(long)]
+    pub drain: bool,
+    /// Print what would be done, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// What becomes of the plugin's program.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub plugin: Plugin,
+    /// Where the runtime reads its network configuration; found unless given.
+    #[arg(long, env = "CNI_CONF_DIR", default_value = "")]
+    pub cni_conf_dir: String,
+    /// Name of our own list there.
+    #[arg(long, env = "CNI_CONF_NAME", default_value = "00-sluice.conflist")]
+    pub cni_conf_name: String,
+    /// Where the runtime finds plugins; found unless given.
+    #[arg(long, env = "CNI_BIN_DIR", default_value = "")]
+    pub cni_bin_dir: String,
+    /// Where is kept which plugins the node's sandboxes were attached with.
+    #[arg(long, env = "CNI_CACHE_DIR", default_value = "/var/lib/cni")]
+    pub cni_cache_dir: PathBuf,
+}
+
+/// What becomes of the plugin's program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Plugin {
+    /// It stays while a sandbox was attached with it: some runtimes call it when that ends.
+    /// Without an agent it answers every DEL with success.
+    Auto,
+    /// It stays.
+    Keep,
+    /// It goes. Pods may then never end on runtimes that call it.
+    Remove,
+}
+
+impl Raw {
+    /// Understands the settings of an uninstall.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn understand_uninstall(self, own: &RawUninstall) -> Result<Config, Mistakes> {
+        let mut reader = Reader::default();
+        let kubeconfig = self.kubeconfig.clone().filter(|path| !path.as_os_str().is_empty());
+        let deadline = reader.duration("DRAIN_DEADLINE", &self.drain_deadline);
+        let places = self.install.places(&own.cni_conf_dir, &own.cni_bin_dir, &mut reader);
+        let found = crate::install::find(&places);
+        let config = Config {
+            mode: if own.dry_run { Mode::Rehearsal } else { Mode::Earnest },
+            leave: if own.drain { Leave::Drained(deadline) } else { Leave::AtOnce },
+            plugin: own.plugin,
+            run_dir: RunDir(reader.absolute("RUN_DIR", &self.run_dir)),
+            zds_socket: reader.absolute("INPOD_UDS", &self.inpod_uds),
+            processes: reader.absolute("HOST_PROC", &self.host_proc),
+            bin_dir: found.program_dir(),
+            conf_dir: found.conf_dir,
+            conf_name: own.cni_conf_name.clone(),
+            cache_dir: reader.absolute("CNI_CACHE_DIR", &own.cni_cache_dir),
+            programs: self.programs(&mut reader),
+            kube: (!self.node_name.is_empty())
+                .then(|| Kube { node: self.node_name.clone(), kubeconfig }),
+            withdraw_wait: reader.duration("WITHDRAW_WAIT", &self.withdraw_wait),
+        };
+        if reader.mistakes.is_empty() { Ok(config) } else { Err(Mistakes(reader.mistakes)) }
+    }
+}
