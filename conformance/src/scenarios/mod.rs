@@ -8,6 +8,7 @@ mod control_plane;
 mod drain;
 mod faults;
 mod handover;
+mod installation;
 mod kill_points;
 mod kubectl;
 mod leaving;
@@ -43,6 +44,7 @@ pub(crate) struct Stage {
 pub(crate) fn stages() -> Vec<Stage> {
     let mut v4 = basic();
     v4.extend(cni::scenarios());
+    v4.extend(installation::scenarios());
     v4.extend(faults::scenarios());
     v4.extend(repairs::scenarios());
     v4.extend(restarts::scenarios());

@@ -70,6 +70,7 @@ pub struct Node {
     conflist: PathBuf,
     runtime: Runtime,
     agent: Option<Part>,
+    installer: Option<Part>,
     ztunnels: Option<Ztunnels>,
     named: NamedNetns,
 }
@@ -102,9 +103,15 @@ impl Node {
         let ours = mesh.map(|mesh| mesh.subject.cni_plugin_dir.clone());
         let plugins = [conf::PRIMARY_PLUGINS.into()].into_iter().chain(ours).collect();
         let runtime = Runtime::new(&files.conf, &files.cache, plugins, Some(place.clone()));
-        let agent = mesh.map(|mesh| agent(mesh, &place, &files, ledger));
+        let part = |name: &str, job: Job| {
+            let log = files.logs.join(format!("{name}.log"));
+            let readiness = Readiness { port: 8000, path: "/readyz" };
+            Part::new(name, &place, job, log, readiness, ledger)
+        };
+        let agent = mesh.map(|mesh| part("node-agent", agent(mesh, &place, &files)));
+        let installer = mesh.map(|mesh| part("installing-agent", installer(mesh, &place, &files)));
         let ztunnels = mesh.map(|mesh| ztunnels(mesh, &place, &files, ledger));
-        Ok(Self { number, place, files, conflist, runtime, agent, ztunnels, named })
+        Ok(Self { number, place, files, conflist, runtime, agent, installer, ztunnels, named })
     }
 
     /// Counted from 1.
@@ -163,6 +170,13 @@ impl Node {
         self.agent.as_ref()
     }
 
+    /// The node agent that puts the plugin into the network configuration itself, to be
+    /// started in the place of [`Node::agent`].
+    #[must_use]
+    pub fn installing_agent(&self) -> Option<&Part> {
+        self.installer.as_ref()
+    }
+
     /// The ztunnel; `None` without a subject.
     #[must_use]
     pub fn ztunnel(&self) -> Option<&Part> {
@@ -194,7 +208,7 @@ impl Node {
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
         let ztunnels = self.ztunnels.iter();
         let ztunnels = ztunnels.flat_map(|z| [&z.first, &z.next, &z.binding_itself, &z.on_demand]);
-        self.agent.iter().chain(ztunnels)
+        self.agent.iter().chain(&self.installer).chain(ztunnels)
     }
 
     /// The agent's run directory.
@@ -219,18 +233,22 @@ impl Node {
     }
 }
 
-fn agent(mesh: &MeshSettings, place: &Place, files: &NodeFiles, ledger: &Arc<Ledger>) -> Part {
-    let job = Job::new(&mesh.subject.node_agent)
+fn agent(mesh: &MeshSettings, place: &Place, files: &NodeFiles) -> Job {
+    Job::new(&mesh.subject.node_agent)
         .env("NODE_NAME", place.name())
         .env("KUBECONFIG", &mesh.kubeconfig)
         .env("RUN_DIR", &files.agent)
         .env("INPOD_UDS", &files.zds_socket)
         .env("EXCLUDE_NAMESPACES", conf::EXCLUDED.join(","))
         .env("RUST_LOG", &mesh.log_level)
-        .env("LOG_FORMAT", "plain");
-    let log = files.logs.join("node-agent.log");
-    let readiness = Readiness { port: 8000, path: "/readyz" };
-    Part::new("node-agent", place, job, log, readiness, ledger)
+        .env("LOG_FORMAT", "plain")
+}
+
+fn installer(mesh: &MeshSettings, place: &Place, files: &NodeFiles) -> Job {
+    agent(mesh, place, files)
+        .env("INSTALL_CNI", "own")
+        .env("CNI_CONF_DIR", &files.conf)
+        .env("CNI_BIN_DIR", &mesh.subject.cni_plugin_dir)
 }
 
 fn ztunnels(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Reader, names};
-use crate::install::{Entry, Mode, PlaceWishes, Settings, WhenAgentAbsent, binary};
+use crate::install::{Entry, Mode, PlaceWishes, Settings, WhenAgentAbsent};
 use crate::run_dir::RunDir;
 
 /// The settings as they were given. Paths are those that the container runtime sees.
@@ -25,10 +25,10 @@ pub struct RawInstall {
     /// The runtime's folder of plugins; found unless given.
     #[arg(long, env = "CNI_BIN_DIR", default_value = "")]
     pub cni_bin_dir: String,
-    /// The plugin's program, which is put into the runtime's folder of plugins. By default the
-    /// one beside the agent's own, if there is any.
-    #[arg(long, env = "CNI_PLUGIN_SOURCE", default_value = "")]
-    pub cni_plugin_source: String,
+    /// The plugin's program, to be put into that folder and kept there; nothing is put there
+    /// unless given. This path is the agent's.
+    #[arg(long, env = "CNI_PLUGIN", default_value = "")]
+    pub cni_plugin: String,
     /// Name of our own list.
     #[arg(long, env = "CNI_CONF_NAME", default_value = "00-sluice.conflist")]
     pub cni_conf_name: String,
@@ -56,8 +56,7 @@ pub struct RawInstall {
 pub struct Install {
     /// Where things are looked for.
     pub places: PlaceWishes,
-    /// The program that is put into the runtime's folder of plugins; `None` where that is
-    /// somebody else's business.
+    /// The program to put there.
     pub program: Option<PathBuf>,
     /// What is written there.
     pub settings: Settings,
@@ -92,20 +91,13 @@ impl RawInstall {
             exclude_namespaces: &names(excluded) | &names(&self.cni_exclude_namespaces),
             timeout_seconds: seconds(reader, &self.cni_timeout),
             when_agent_absent,
-            log_file: self.log_file(reader).map(|path| text(reader, "CNI_LOG_FILE", path)),
+            log_file: path(reader, "CNI_LOG_FILE", &self.cni_log_file)
+                .map(|path| text(reader, "CNI_LOG_FILE", path)),
         };
-        let (places, own) = (self.places(reader), self.own_list(reader));
-        let program = self.program(reader);
+        let places = self.places(&self.cni_conf_dir, &self.cni_bin_dir, reader);
+        let program = path(reader, "CNI_PLUGIN", &self.cni_plugin);
+        let own = file_name(reader, self.cni_conf_name);
         Some(Install { places, program, settings: Settings { mode: mode?, own, entry } })
-    }
-
-    /// Where things are looked for.
-    pub(super) fn places(&self, reader: &mut Reader) -> PlaceWishes {
-        PlaceWishes {
-            root: reader.absolute("HOST_ROOT", &self.host_root),
-            conf_dir: path(reader, "CNI_CONF_DIR", &self.cni_conf_dir),
-            bin_dir: path(reader, "CNI_BIN_DIR", &self.cni_bin_dir),
-        }
     }
 
     /// Name of our own list.
@@ -118,10 +110,13 @@ impl RawInstall {
         path(reader, "CNI_LOG_FILE", &self.cni_log_file)
     }
 
-    fn program(&self, reader: &mut Reader) -> Option<PathBuf> {
-        let given = path(reader, "CNI_PLUGIN_SOURCE", &self.cni_plugin_source);
-        let beside = || Some(std::env::current_exe().ok()?.parent()?.join(binary::NAME));
-        given.or_else(|| beside().filter(|path| path.is_file()))
+    /// Where the runtime's folders are looked for; empty texts are not given.
+    pub(super) fn places(&self, conf: &str, bin: &str, reader: &mut Reader) -> PlaceWishes {
+        PlaceWishes {
+            root: reader.absolute("HOST_ROOT", &self.host_root),
+            conf_dir: path(reader, "CNI_CONF_DIR", conf),
+            bin_dir: path(reader, "CNI_BIN_DIR", bin),
+        }
     }
 }
 
@@ -178,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_entry_tells_what_the_agent_was_told() {
-        let Install { places, settings, .. } = understand(&[
+        let Install { places, program, settings } = understand(&[
             "--install-cni=own",
             "--run-dir=/x",
             "--exclude-namespaces=kube-system",
@@ -196,7 +191,7 @@ mod tests {
             r#"{"type":"sluice-cni","agentSocket":"/x/plugin.sock","excludeNamespaces":["istio-system","kube-system"],"timeoutSeconds":60,"whenAgentAbsent":"allow-known"}"#
         );
         assert_eq!(places.root, PathBuf::from("/host"));
-        assert_eq!(places.conf_dir, None);
+        assert_eq!((places.conf_dir, program), (None, None));
         assert_eq!(places.bin_dir, Some("/home/kubernetes/bin".into()));
     }
 

@@ -57,7 +57,11 @@ impl Raw {
             run_dir: RunDir(reader.absolute("RUN_DIR", &self.run_dir)),
             outside: self.outside(&mut reader),
             processes: reader.absolute("HOST_PROC", &self.host_proc),
-            places: install::find(&self.install.places(&mut reader)),
+            places: install::find(&self.install.places(
+                &self.install.cni_conf_dir,
+                &self.install.cni_bin_dir,
+                &mut reader,
+            )),
             conf_name: self.install.own_list(&mut reader),
             cache_dir: seen_from(
                 &self.install.host_root,

@@ -22,7 +22,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// What the program is called, in the folder and in conflists.
-pub const NAME: &str = super::PLUGIN;
+pub const NAME: &str = "sluice-cni";
 /// A name that no conflist has. An agent that was killed may have left one.
 const FRESH: &str = ".sluice-cni.new";
 const MODE: u32 = 0o755;

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 /// The plugin's type, which is the name of its program.
-pub const PLUGIN: &str = "sluice-cni";
+pub use super::binary::NAME as PLUGIN;
 
 /// Name of the network that stands there while nobody has made one: nothing starts in it, for
 /// our plugin needs one before it.
-pub const WAITING: &str = "sluice-waits-for-a-primary-plugin";
+const WAITING: &str = "sluice-waits-for-a-primary-plugin";
 
 /// In which namespaces the pods of well-known primary plugins usually live. Their pods must
 /// start without us where they are not in the node's own network.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::binary::{self, Placed};
 use super::entry::PLUGIN;
 use super::fights::{Fights, Tell};
 use super::folder::{self, FolderError};
@@ -22,6 +23,9 @@ use super::watch::Watch;
 const LOOK: Duration = Duration::from_secs(2);
 /// How soon after one look there may be another, however often somebody writes.
 const PACE: Duration = Duration::from_millis(20);
+
+/// How often the program is compared with its source.
+const COMPARE: Duration = Duration::from_secs(4);
 
 /// What people are told by others than the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub struct Installer {
     folder: PathBuf,
     watch: Watch,
     start: Instant,
+    program: Option<PathBuf>,
+    compared: Option<Instant>,
     keeper: Keeper,
 }
 
@@ -68,15 +74,24 @@ impl Installer {
             shown: None,
             fights: Fights::default(),
             told: BTreeSet::new(),
+            program: None,
         };
         let folder = keeper.found.conf_dir.clone();
-        Self { folder, watch: Watch::default(), start: Instant::now(), keeper }
+        let (watch, start) = (Watch::default(), Instant::now());
+        Self { folder, watch, start, program: None, compared: None, keeper }
+    }
+
+    /// Puts the program that is here, if any, into the runtime's folder too.
+    #[must_use]
+    pub fn with_program(self, program: Option<PathBuf>) -> Self {
+        Self { program, ..self }
     }
 
     /// Keeps it there until `stop`, and leaves it there: to end is not to be removed. To be
     /// called when the plugin's socket is open.
     pub async fn keep(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
+            self.place_program().await;
             self.watch.renew(&self.folder);
             let now = self.start.elapsed();
             let Some((keeper, again)) = blocking(self.keeper, now).await else {
@@ -95,6 +110,26 @@ impl Installer {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+}
+
+impl Installer {
+    /// Before anything names it; and again when somebody has changed it.
+    async fn place_program(&mut self) {
+        let Some(source) = &self.program else { return };
+        if self.compared.is_some_and(|compared| compared.elapsed() < COMPARE) {
+            return;
+        }
+        self.compared = Some(Instant::now());
+        let folder = self.keeper.found.program_dir();
+        let placed = match tokio::fs::create_dir_all(&folder).await {
+            Ok(()) => binary::place(source, &folder).await.map_err(|error| error.to_string()),
+            Err(error) => Err(format!("create {}: {error}", folder.display())),
+        };
+        if let Ok(Placed::Now) = placed {
+            tracing::info!(folder = %folder.display(), "the plugin's program is put in place");
+        }
+        self.keeper.program = placed.err().map(|what| Report::Failed { what });
     }
 }
 
@@ -119,6 +154,8 @@ struct Keeper {
     shown: Option<BTreeMap<String, String>>,
     fights: Fights,
     told: BTreeSet<Report>,
+    /// Why the program is not as it should be.
+    program: Option<Report>,
 }
 
 impl Keeper {
@@ -147,6 +184,7 @@ impl Keeper {
         let past = self.past.get_or_insert_with(|| Past::inherited(&view, &self.settings));
         let mut made = plan(&view, &self.settings, past, now);
         self.past = Some(std::mem::take(&mut made.past));
+        made.reports.extend(self.program.clone());
         self.notice(&view, now);
         let rest = self.fights.rest(now);
         if !rest.is_zero() {
@@ -161,7 +199,10 @@ impl Keeper {
             return Ok((made.reports, made.again));
         }
         self.carry_out(&made)?;
-        self.metrics.in_place.set(i64::from(!made.wanted.is_empty()));
+        let nested = made.reports.iter().any(|it| matches!(it, Report::Nested { .. }));
+        let trouble = made.reports.iter().any(Report::is_trouble);
+        let in_place = (nested || !made.wanted.is_empty()) && !trouble;
+        self.metrics.in_place.set(i64::from(in_place));
         self.shown = Some(made.wanted);
         Ok((made.reports, made.again))
     }

@@ -100,6 +100,15 @@ impl<'a> List<'a> {
         self.kinds().any(|kind| kind == PLUGIN)
     }
 
+    /// Whether another plugin calls ours by itself, as Multus does when it delegates to our
+    /// list.
+    #[must_use]
+    pub fn nests_ours(&self) -> bool {
+        let ours = format!("\"{PLUGIN}\"");
+        let others = self.plugins.iter().filter(|plugin| plugin.kind != PLUGIN);
+        others.into_iter().any(|plugin| plugin.raw.get().contains(&ours))
+    }
+
     /// The plugins' types, in order.
     pub fn kinds(&self) -> impl Iterator<Item = &str> {
         self.plugins.iter().map(|plugin| plugin.kind.as_str())

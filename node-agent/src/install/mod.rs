@@ -10,6 +10,9 @@
 //! By default in a list of our own that sorts first: whoever writes the other files, at any
 //! moment the file that a runtime takes has our plugin in it. It stays when the agent ends:
 //! pods that start then wait, they do not escape.
+//!
+//! `binary` puts the plugin's program in place, before anything names it; `undo` and `cached`
+//! are for the end of it all.
 
 pub mod binary;
 pub mod cached;

@@ -9,6 +9,7 @@ mod known;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::entry::PLUGIN;
 use super::toml::{Texts, texts};
 use known::{CONTAINERD, CRIO, DISTRIBUTIONS, Distribution};
 
@@ -38,6 +39,16 @@ pub struct Found {
     pub conf_said: String,
     /// Who said so of the plugins.
     pub bin_said: String,
+}
+
+impl Found {
+    /// The folder that has our plugin's program, or else the first.
+    #[must_use]
+    pub fn program_dir(&self) -> PathBuf {
+        let has = self.bin_dirs.iter().find(|dir| dir.join(PLUGIN).exists());
+        let dir = has.or(self.bin_dirs.first());
+        dir.expect("there is at least the usual place").clone()
+    }
 }
 
 impl fmt::Display for Found {

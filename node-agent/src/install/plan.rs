@@ -18,7 +18,7 @@ mod draft;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::entry::{Entry, WAITING};
+use super::entry::Entry;
 use super::list::{List, Shape};
 use super::report::Report;
 use draft::Draft;
@@ -140,8 +140,8 @@ pub fn plan(view: &View, settings: &Settings, past: &Past, now: Duration) -> Pla
             let own = settings.own.as_str();
             let start = candidates.partition_point(|candidate| candidate.name < own);
             if let Some((name, list)) = usable(&candidates[..start]).next() {
-                draft.append_to(name, list);
                 draft.reports.insert(Report::SortsFirst { file: name.to_owned() });
+                draft.append_to(name, list);
             }
             draft.own_list(&candidates[start..], past, now)
         }
@@ -182,7 +182,7 @@ fn candidates<'a>(view: &'a View, settings: &Settings) -> Vec<Candidate<'a>> {
 fn is_ours(name: &str, found: &Found, settings: &Settings) -> bool {
     let Found::Text(text) = found else { return name == settings.own };
     let marked = || List::parse(Shape::List, text).is_ok_and(|list| list.made_of().is_some());
-    name == settings.own || text.contains(WAITING) || marked()
+    name == settings.own || marked()
 }
 
 fn usable<'a, 'b>(

@@ -26,6 +26,16 @@ pub enum Report {
         /// The file.
         file: String,
     },
+    /// A plugin in this file calls ours by itself.
+    Nested {
+        /// The file.
+        file: String,
+    },
+    /// Multus sorts first, calls us not, and has a file in which no list may stand.
+    MultusAlone {
+        /// The file.
+        file: String,
+    },
     /// The file of which our list is made is gone or broken: the list stays as it was.
     Kept {
         /// The file.
@@ -55,11 +65,15 @@ impl Report {
     #[must_use]
     pub fn is_trouble(&self) -> bool {
         match self {
-            Self::Unspoken { .. } | Self::NoProgram { .. } | Self::Failed { .. } => true,
+            Self::Unspoken { .. }
+            | Self::MultusAlone { .. }
+            | Self::NoProgram { .. }
+            | Self::Failed { .. } => true,
             Self::NoPrimary
             | Self::Unusable { .. }
             | Self::Several { .. }
             | Self::SortsFirst { .. }
+            | Self::Nested { .. }
             | Self::Kept { .. } => false,
         }
     }
@@ -82,8 +96,17 @@ impl fmt::Display for Report {
             ),
             Self::SortsFirst { file } => write!(
                 f,
-                "network configuration {file} sorts before our own list: our entry is put into \
-                 it, and may be lost for moments when its owner writes it"
+                "network configuration {file} sorts before our own list and is used instead: \
+                 our entry has to stand there, and may be lost for moments when it is written"
+            ),
+            Self::Nested { file } => {
+                write!(f, "a plugin in network configuration {file} calls ours by itself")
+            }
+            Self::MultusAlone { file } => write!(
+                f,
+                "network configuration {file} sorts first, and Multus, which it calls, does not \
+                 call our plugin: pods start outside the mesh; let Multus delegate to our own \
+                 list (INSTALL_CNI=own), or give it a *.conflist"
             ),
             Self::Kept { file } => write!(
                 f,

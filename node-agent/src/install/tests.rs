@@ -23,6 +23,7 @@ fn calico(mtu: u32) -> String {
 struct Node {
     root: tempfile::TempDir,
     settings: Settings,
+    program: Option<PathBuf>,
     news: Arc<Mutex<Vec<News>>>,
     running: Option<(CancellationToken, JoinHandle<()>)>,
 }
@@ -44,7 +45,7 @@ impl Node {
             log_file: None,
         };
         let settings = Settings { mode, own: OWN.into(), entry };
-        Self { root, settings, news: Arc::default(), running: None }
+        Self { root, settings, program: None, news: Arc::default(), running: None }
     }
 
     fn folder(&self) -> PathBuf {
@@ -73,6 +74,7 @@ impl Node {
         let news = Arc::clone(&self.news);
         let tell = move |it| news.lock().unwrap().push(it);
         let installer = Installer::new(found, self.settings.clone(), Metrics::default(), tell);
+        let installer = installer.with_program(self.program.clone());
         let stop = CancellationToken::new();
         self.running = Some((stop.clone(), tokio::spawn(installer.keep(stop))));
     }
@@ -172,6 +174,53 @@ async fn nothing_is_written_before_the_program_is_there() {
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
     node.until_chained(1).await;
     node.stop().await;
+}
+
+#[tokio::test]
+async fn the_program_comes_before_the_list_and_comes_back() {
+    let mut node = Node::new(Mode::Own);
+    let (source, program) =
+        (node.root.path().join("source"), node.root.path().join("bin/sluice-cni"));
+    std::fs::remove_dir_all(node.root.path().join("bin")).unwrap();
+    let script = "#!/bin/sh\necho '{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[\"1.0.0\"]}'\n";
+    std::fs::write(&source, script).unwrap();
+    node.program = Some(source);
+    node.put("10-calico.conflist", &calico(1));
+    node.start();
+    eventually("our list is there, with its program", || async {
+        let named = node.text(OWN).contains(PLUGIN);
+        assert!(!named || program.exists(), "no pod could start");
+        named
+    })
+    .await;
+    std::fs::write(&program, "somebody's").unwrap();
+    let back = |_: &Node| std::fs::read_to_string(&program).unwrap_or_default() == script;
+    node.until("the program is ours again", back).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_uninstall_leaves_the_folder_as_it_was() {
+    let single = r#"{"name":"mynet","cniVersion":"0.3.1","type":"weave-net"}"#;
+    for mode in [Mode::Own, Mode::Append] {
+        let mut node = Node::new(mode);
+        let files = [("00-a.conf", single.to_owned()), ("10-calico.conflist", calico(1))];
+        files.iter().for_each(|(name, text)| node.put(name, text));
+        node.start();
+        let chained = |node: &Node| chosen(&node.folder()).is_some_and(|it| it.contains(PLUGIN));
+        node.until("our plugin is in the list", chained).await;
+        node.stop().await;
+        let made = undo(&read(&node.folder()).unwrap(), OWN);
+        assert!(made.troubles.is_empty() && !made.changes.is_empty(), "{mode:?}: {made:?}");
+        made.changes.iter().for_each(|change| apply(&node.folder(), change).unwrap());
+        let mut left: Vec<_> = std::fs::read_dir(node.folder())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, files.each_ref().map(|(name, _)| *name), "{mode:?}");
+        assert!(files.iter().all(|(name, text)| node.text(name) == *text), "{mode:?}");
+    }
 }
 
 #[tokio::test]

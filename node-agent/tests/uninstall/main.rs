@@ -140,7 +140,7 @@ fn what_an_agent_has_installed_goes_as_it_came() {
     ground.write("source", plugin);
     ground.write("conf/10-net.conflist", THEIRS);
     let source = ground.at("source").display().to_string();
-    let agent = ground.agent_with(&[("INSTALL_CNI", "own"), ("CNI_PLUGIN_SOURCE", &source)]);
+    let agent = ground.agent_with(&[("INSTALL_CNI", "own"), ("CNI_PLUGIN", &source)]);
     let own = ground.at("conf/00-sluice.conflist");
     eventually("our list is there", || own.exists());
     assert_eq!(ground.read("bin/sluice-cni"), plugin);

@@ -49,7 +49,7 @@ impl<'a> Draft<'a> {
             }
             Choice::Nobody => {
                 // The one before us, if there is one, is used; ours then waits to be needed.
-                if self.wanted.is_empty() {
+                if self.reports.iter().all(|it| !matches!(it, Report::SortsFirst { .. })) {
                     self.reports.insert(Report::NoPrimary);
                 }
                 self.wanted.insert(own, self.settings.entry.waiting());
@@ -83,14 +83,22 @@ impl<'a> Draft<'a> {
 
     /// Our entry in this one.
     pub(super) fn append_to(&mut self, name: &str, list: &List<'_>) {
-        if Shape::of(name) == Some(Shape::Single) {
+        if list.nests_ours() {
+            self.reports.insert(Report::Nested { file: name.to_owned() });
+        } else if Shape::of(name) == Some(Shape::List) {
+            if self.is_spoken(name, list) {
+                let entry = self.settings.entry.text(list.kinds(), None);
+                self.wanted.insert(name.to_owned(), list.with(&entry));
+            }
+        } else if list.kinds().any(|kind| kind.starts_with("multus")) {
+            // A list beside it would be taken by Multus for the network to delegate to, and
+            // grow for ever.
+            self.reports.insert(Report::MultusAlone { file: name.to_owned() });
+        } else {
             // No list may stand in such a file. Ours sorts right before it, `-` before `.`.
             let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
             let text = self.list_of(name, list);
             self.wanted.extend(text.map(|text| (format!("{stem}-sluice.conflist"), text)));
-        } else if self.is_spoken(name, list) {
-            let entry = self.settings.entry.text(list.kinds(), None);
-            self.wanted.insert(name.to_owned(), list.with(&entry));
         }
     }
 

@@ -241,17 +241,51 @@ fn what_sorts_before_our_list_gets_our_entry() {
 }
 
 #[test]
-fn multus_gets_our_plugin_in_a_list_right_before_its_own_file() {
+fn a_single_plugin_that_sorts_first_gets_a_list_right_before_it() {
     for mode in [Mode::Own, Mode::Append] {
-        let files = [("00-multus.conf", MULTUS), ("10-calico.conflist", CALICO)];
+        let files = [("00-a.conf", SINGLE), ("10-calico.conflist", CALICO)];
         let mut story = Story::new(mode, &files);
-        assert!(story.look().contains(&"+00-multus-sluice.conflist".to_owned()), "{mode:?}");
-        assert_eq!(story.chosen(), ["multus-shim", "sluice-cni"]);
+        assert!(story.look().contains(&"+00-a-sluice.conflist".to_owned()), "{mode:?}");
+        assert_eq!(story.chosen(), ["weave-net", "sluice-cni"]);
         assert_eq!(story.look(), [""; 0], "{mode:?}");
         assert_eq!(story.view.files.contains_key(OWN), mode == Mode::Own);
-        story.put("00-multus.conf", &MULTUS.replace("0.3.1", "1.0.0"));
-        assert_eq!(story.look(), ["+00-multus-sluice.conflist"], "it follows");
+        story.put("00-a.conf", &SINGLE.replace("0.3.1", "1.0.0"));
+        assert_eq!(story.look(), ["+00-a-sluice.conflist"], "it follows");
     }
+}
+
+#[test]
+fn multus_is_given_no_list_that_it_would_delegate_to_in_a_circle() {
+    let files = [("00-multus.conf", MULTUS), ("10-calico.conflist", CALICO)];
+    let mut story = Story::new(Mode::Own, &files);
+    assert_eq!(story.look(), ["+00-sluice.conflist"], "which it may take, and will");
+    assert!(story.text(OWN).contains("calico") && !story.text(OWN).contains("multus"));
+    assert!(story.told().contains("does not call our plugin"), "{}", story.told());
+    let delegates = format!("\"delegates\":[{}],\"type\"", story.text(OWN));
+    story.put("00-multus.conf", &MULTUS.replace("\"type\"", &delegates));
+    assert_eq!(story.look(), [""; 0]);
+    assert!(story.told().contains("00-multus.conf calls ours by itself"), "{}", story.told());
+}
+
+#[test]
+fn multus_that_delegates_to_the_list_in_which_pods_wait_is_not_taken_for_ours() {
+    let mut story = Story::new(Mode::Own, &[]);
+    story.look();
+    let delegates = format!("\"delegates\":[{}],\"type\"", story.text(OWN));
+    story.put("00-multus.conf", &MULTUS.replace("\"type\"", &delegates));
+    assert_eq!(story.look(), [""; 0]);
+    story.put("10-calico.conflist", CALICO);
+    assert_eq!(story.look(), ["+00-sluice.conflist"], "which Multus follows");
+}
+
+#[test]
+fn multus_in_a_list_gets_our_entry_once() {
+    let list = format!(r#"{{"name":"m","cniVersion":"1.0.0","plugins":[{MULTUS}]}}"#);
+    let files = [("00-multus.conflist", list.as_str()), ("10-calico.conflist", CALICO)];
+    let mut story = Story::new(Mode::Append, &files);
+    assert_eq!(story.look(), ["+00-multus.conflist"]);
+    assert_eq!(story.chosen(), ["multus-shim", "sluice-cni"]);
+    assert_eq!(story.look(), [""; 0]);
 }
 
 #[test]
