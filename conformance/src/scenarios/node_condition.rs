@@ -33,6 +33,17 @@ async fn condition(world: &World) -> anyhow::Result<()> {
 
     agent.stop().await?;
     until(world, "Unknown", "AgentStopped").await?;
+    // One that cannot start says why.
+    let socket = world.lab.node(1).zds_socket();
+    std::fs::remove_file(socket)?;
+    std::fs::create_dir(socket)?;
+    agent.start().await?;
+    let failed = until(world, "False", "AgentFailed").await?;
+    std::fs::remove_dir(socket)?;
+    let named = socket.display().to_string();
+    expect("the reason", text(&failed, "message"), |said| said.contains(&named))?;
+    eventually("the end of it", world.patience, || async { agent.pid().await.is_none().then_some(()) })
+        .await?;
     agent.start().await?;
     agent.ready().await?;
     until(world, "True", "AgentServes").await?;
