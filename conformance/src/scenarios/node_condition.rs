@@ -42,8 +42,10 @@ async fn condition(world: &World) -> anyhow::Result<()> {
     std::fs::remove_dir(socket)?;
     let named = socket.display().to_string();
     expect("the reason", text(&failed, "message"), |said| said.contains(&named))?;
-    eventually("the end of it", world.patience, || async { agent.pid().await.is_none().then_some(()) })
-        .await?;
+    eventually("the end of it", world.patience, || async {
+        agent.pid().await.is_none().then_some(())
+    })
+    .await?;
     agent.start().await?;
     agent.ready().await?;
     until(world, "True", "AgentServes").await?;
