@@ -25,9 +25,10 @@ pub async fn replace_file(path: &Path, bytes: &[u8], outlives: Outlives) -> io::
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(&fresh).await?;
     file.write_all(bytes).await?;
-    match outlives {
-        Outlives::Process => file.flush().await?,
-        Outlives::Machine => file.sync_all().await?,
+    // Only this tells whether it could be written: a full disk is no reason to lose the old one.
+    file.flush().await?;
+    if outlives == Outlives::Machine {
+        file.sync_all().await?;
     }
     tokio::fs::rename(&fresh, path).await
 }

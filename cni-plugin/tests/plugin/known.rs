@@ -12,9 +12,7 @@ use crate::agent::Agent;
 use crate::runtime::Pod;
 
 fn pod() -> Pod {
-    Pod::new()
-        .with_key("whenAgentAbsent", json!("allow-known"))
-        .with_key("timeoutSeconds", json!(1))
+    Pod::new().with_key("whenAgentAbsent", json!("allow-known"))
 }
 
 fn boot() -> String {
@@ -56,7 +54,7 @@ fn a_pod_known_to_be_outside_starts_without_an_agent_and_it_is_said() {
 #[test]
 fn it_starts_when_the_agent_hangs_or_dies_too() {
     for agent in [Agent::sending, Agent::hanging_up] {
-        let pod = pod();
+        let pod = pod().with_key("timeoutSeconds", json!(1));
         write(&pod, &own());
         let agent = agent(&pod.socket(), b"");
         assert!(pod.call("ADD").success);

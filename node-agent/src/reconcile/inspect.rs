@@ -17,6 +17,9 @@ use crate::listeners::HeldListener;
 use crate::observe::{Author, ObserveError, Sight, Watch};
 use crate::rules::{Comparison, Drift, Found, Kind, RulesError};
 
+/// Longer than any drain.
+const ANY_DRAIN: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// In what way a captured pod differs from what it should be.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
@@ -121,7 +124,8 @@ impl Effects {
     ) -> Result<(), EffectError> {
         // Rules first: nothing else lets clear text out.
         if findings.drifts.iter().any(|drift| drift.kind() != Kind::Listener) {
-            let overtaken = self.apply_and_observe(&facts.uid, netns, options).await?;
+            self.rules.apply_again(netns, options).await?;
+            let overtaken = self.observe_applied(&facts.uid, netns, options).await?;
             findings.overtaken = Some(overtaken);
         }
         for held in self.closed(&facts.uid) {
@@ -140,6 +144,15 @@ impl Effects {
         options: &Options,
     ) -> Result<Vec<String>, EffectError> {
         self.rules.apply(netns, options).await?;
+        self.observe_applied(uid, netns, options).await
+    }
+
+    async fn observe_applied(
+        &self,
+        uid: &PodUid,
+        netns: &PodNetns,
+        options: &Options,
+    ) -> Result<Vec<String>, EffectError> {
         let seen = self.sight(uid, netns).await;
         let Comparison { drifts, overtaken } = self.rules.compare(netns, options).await?;
         if !drifts.is_empty() {
@@ -186,14 +199,10 @@ impl Effects {
 
     /// Whether a light look shows that somebody has changed what keeps the connections of a
     /// draining pod proxied. Its listeners accept nothing more that counts.
-    pub(super) fn drain_suspicion(
-        &self,
-        uid: &PodUid,
-        options: &Options,
-        longest: Duration,
-    ) -> Option<Harm> {
+    pub(super) fn drain_suspicion(&self, uid: &PodUid, options: &Options) -> Option<Harm> {
         let watch = self.observer.known(uid)?;
-        let stands = watch.look().is_ok_and(|sight| watch.stands(&sight, options, longest));
+        // Nothing is compared fully any more, however long it lasts.
+        let stands = watch.look().is_ok_and(|sight| watch.stands(&sight, options, ANY_DRAIN));
         (!stands).then_some(Harm::Opens)
     }
 

@@ -85,8 +85,9 @@ impl Reconciler {
     /// What cannot be put right in a pod half-way out does not keep it from leaving: the next
     /// step has its turn before it is tried again.
     pub(super) fn leave_all_the_same(&self, uid: &PodUid) {
+        let stays = self.is_wanted(uid);
         if let Some(pod) = self.table().get_mut(uid)
-            && pod.state != State::Captured
+            && !(stays && pod.state == State::Captured)
         {
             pod.due = false;
         }

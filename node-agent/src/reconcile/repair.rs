@@ -28,7 +28,7 @@ impl Reconciler {
         let suspicion = if let Some(options) = self.applied(uid) {
             effects.suspicion(uid, &options, longest)
         } else if let Some(options) = self.drained(uid) {
-            effects.drain_suspicion(uid, &options, longest)
+            effects.drain_suspicion(uid, &options)
         } else {
             // The news of a pod on its way in are heard and forgotten.
             if let Some(watch) = effects.observer.known(uid) {
@@ -42,6 +42,12 @@ impl Reconciler {
             pod.due = true;
         }
         suspicion
+    }
+
+    /// Whether a light look at the pod is possible. One that cannot be watched is compared with
+    /// what it should be at the interval.
+    pub(super) fn sees(&self, uid: &PodUid) -> bool {
+        self.inner.effects.observer.known(uid).is_some_and(|watch| watch.look().is_ok())
     }
 
     /// The rules of a pod whose connections are led to ztunnel, where it is known which these
@@ -104,7 +110,7 @@ impl Reconciler {
     /// last attempt has failed, and one that flaps has rested.
     async fn wants_repair(&self, uid: &PodUid, failures: u32) {
         match failures.checked_sub(1) {
-            None => self.alarmed(uid).await,
+            None => self.harmed(uid).await,
             Some(before) => tokio::time::sleep(OPEN_PAUSES.after(before)).await,
         }
         let slot = self.slot(uid);
@@ -152,7 +158,7 @@ impl Reconciler {
         Ok(())
     }
 
-    fn is_wanted(&self, uid: &PodUid) -> bool {
+    pub(super) fn is_wanted(&self, uid: &PodUid) -> bool {
         let wanted = self.table().wanted(uid, &self.settings());
         matches!(wanted, Some(Enrollment::Capture(_)))
     }

@@ -45,6 +45,8 @@ struct Tending {
     failures: u32,
     stage: (State, Instant),
     looked: Instant,
+    /// The last step could not put the pod right: what comes after it has the next turn.
+    yields: bool,
 }
 
 impl Tending {
@@ -65,7 +67,8 @@ impl Tending {
 impl Reconciler {
     pub(super) async fn tend(&self, uid: &PodUid, slot: &Slot) {
         let now = Instant::now();
-        let mut tending = Tending { failures: 0, stage: (State::Unknown, now), looked: now };
+        let stage = (State::Unknown, now);
+        let mut tending = Tending { failures: 0, stage, looked: now, yields: false };
         loop {
             let pause = match self.step(uid, slot, &mut tending).await {
                 Next::Now if self.inner.stop.is_cancelled() => return,
@@ -77,7 +80,19 @@ impl Reconciler {
                 () = self.inner.stop.cancelled() => return,
                 () = slot.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
-                () = self.alarmed(uid) => {}
+                () = self.harmed(uid) => {}
+            }
+        }
+    }
+
+    /// Like [`Reconciler::alarmed`], and by looks at the interval, for what the kernel does not
+    /// tell of: a listener that was ended.
+    pub(super) async fn harmed(&self, uid: &PodUid) {
+        let interval = self.inner.pace.verify_interval;
+        // Either is a reason to look.
+        while tokio::time::timeout(interval, self.alarmed(uid)).await.is_err() {
+            if self.glance(uid).is_some() {
+                return;
             }
         }
     }
@@ -99,7 +114,9 @@ impl Reconciler {
             return Next::Never;
         }
         let interval = self.inner.pace.verify_interval;
-        if tending.looked.elapsed() >= interval {
+        if std::mem::take(&mut tending.yields) {
+            self.leave_all_the_same(uid);
+        } else if tending.looked.elapsed() >= interval {
             tending.looked = Instant::now();
             self.glance(uid);
         }
@@ -112,7 +129,9 @@ impl Reconciler {
         match &action {
             // Whoever has looked meanwhile has taken the kernel's news in: a pod rests after a
             // look that shows nothing.
-            Action::Idle if self.glance(uid).is_some() => return Next::Now,
+            Action::Idle if self.sees(uid) && self.glance(uid).is_some() => {
+                return Next::After(BETWEEN_GLANCES);
+            }
             Action::Idle => {
                 let look = interval.saturating_sub(tending.looked.elapsed());
                 return Next::After(
@@ -166,10 +185,9 @@ impl Reconciler {
             return Next::Now;
         }
         let keeps = matches!(action, Action::Verify(_) | Action::Drain(_));
-        let open = keeps && self.glance(uid) == Some(Harm::Opens);
-        if keeps {
-            self.leave_all_the_same(uid);
-        }
+        let open =
+            (keeps || matches!(action, Action::Repair(_))) && self.glance(uid) == Some(Harm::Opens);
+        tending.yields = keeps;
         let pauses = if open { OPEN_PAUSES } else { PAUSES };
         let pause = pauses.after(tending.failures);
         tending.failures += 1;

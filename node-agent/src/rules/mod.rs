@@ -151,6 +151,17 @@ impl Rules {
         self.load(netns, capture::replace(&Ruleset::capture(options))).await
     }
 
+    /// Like [`Rules::apply`], of a pod that was captured: the rules come back also where what
+    /// they rely on does not. Without its route a connection fails; without rules it is open.
+    ///
+    /// # Errors
+    /// Any [`RulesError`]; the rules may be in place all the same.
+    pub async fn apply_again(&self, netns: &PodNetns, options: &Options) -> Result<(), RulesError> {
+        let ensured = PolicyRoute::open(&self.runner, netns).await?.ensure().await;
+        self.load(netns, capture::replace(&Ruleset::capture(options))).await?;
+        Ok(ensured?)
+    }
+
     /// Compares the pod with what [`Rules::apply`] makes; empty means equal.
     ///
     /// # Errors
@@ -230,8 +241,9 @@ impl Rules {
     /// # Errors
     /// Any [`RulesError`].
     pub async fn drain_again(&self, netns: &PodNetns, options: &Options) -> Result<(), RulesError> {
-        PolicyRoute::open(&self.runner, netns).await?.ensure().await?;
-        self.drain(netns, options).await
+        let ensured = PolicyRoute::open(&self.runner, netns).await?.ensure().await;
+        self.drain(netns, options).await?;
+        Ok(ensured?)
     }
 
     /// How many connections between applications and ztunnel live.

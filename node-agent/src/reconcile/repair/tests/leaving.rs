@@ -65,3 +65,20 @@ async fn connections_of_a_draining_pod_stay_proxied_whatever_somebody_removes() 
     assert_eq!(pod.traces(), "");
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_cannot_be_put_right_is_closed_and_leaves_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let web = captured(folder.path(), PACE).await;
+    // The route of marked packets goes with it, and cannot come back.
+    web.pod.run("ip link set lo down");
+    web.pod.run("nft flush ruleset");
+    eventually("the rules are back", || async { is_redirected(&web.pod) }).await;
+    let failed = "sluice_agent_reconcile_failures_total{type=\"verify\"}";
+    eventually("it is tried again and again", || async { web.node.metric_value(failed) >= 3.0 })
+        .await;
+    web.api.label("web", None);
+    web.node.reaches("web", State::Outside).await;
+    assert!(!is_redirected(&web.pod));
+    web.node.stop().await;
+}
