@@ -71,23 +71,16 @@ pub struct Lock {
 /// # Errors
 /// [`RunDirError`].
 pub async fn take(run_dir: &RunDir, stop: &CancellationToken) -> Result<Option<Lock>, RunDirError> {
-    make(&run_dir.0)?;
-    let path = run_dir.lock();
-    let failed = |step| move |source| RunDirError { step, path: run_dir.lock(), source };
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    let mut file = options.open(&path).map_err(failed("open the lock"))?;
     let mut told = false;
     loop {
-        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => return Ok(Some(Lock { _file: file })),
-            Err((file, Errno::EWOULDBLOCK)) => file,
-            Err((_, errno)) => return Err(failed("take the lock")(errno.into())),
-        };
+        // Opened each time: an uninstall removes the file that it holds.
+        if let Some(lock) = try_take(run_dir)? {
+            return Ok(Some(lock));
+        }
         if !told {
             told = true;
             tracing::warn!(
-                lock = %path.display(),
+                lock = %run_dir.lock().display(),
                 "another node agent acts on this node: waiting for it to end, touching nothing"
             );
         }
@@ -125,13 +118,19 @@ pub fn is_taken(run_dir: &RunDir) -> Result<bool, RunDirError> {
 
 fn lock_now(file: File, run_dir: &RunDir) -> Result<Option<Lock>, RunDirError> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(file) => Ok(Some(Lock { _file: file })),
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Ok(file) if is_at(&file, &run_dir.lock()) => Ok(Some(Lock { _file: file })),
+        // Who holds a file that was removed keeps nobody out.
+        Ok(_) | Err((_, Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, errno)) => {
             let (step, source) = ("take the lock", errno.into());
             Err(RunDirError { step, path: run_dir.lock(), source })
         }
     }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(held), Ok(there)) = (file.metadata(), std::fs::metadata(path)) else { return false };
+    (held.dev(), held.ino()) == (there.dev(), there.ino())
 }
 
 /// Who holds the lock, in words, as far as `processes`, a `/proc`, tells.
@@ -190,6 +189,22 @@ mod tests {
         let _first = take(&run_dir, &stop).await.unwrap();
         stop.cancel();
         assert!(take(&run_dir, &stop).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_lock_that_is_removed_gets_the_one_that_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_dir = RunDir(folder.path().to_owned());
+        let first = take(&run_dir, &CancellationToken::new()).await.unwrap();
+        let waiting = tokio::spawn({
+            let run_dir = run_dir.clone();
+            async move { take(&run_dir, &CancellationToken::new()).await }
+        });
+        tokio::task::yield_now().await;
+        std::fs::remove_file(run_dir.lock()).unwrap();
+        drop(first);
+        let second = waiting.await.unwrap().unwrap();
+        assert!(second.is_some() && try_take(&run_dir).unwrap().is_none(), "one agent acts");
     }
 
     #[tokio::test]

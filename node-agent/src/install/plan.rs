@@ -93,6 +93,16 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The file's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Write { name, .. } | Self::Remove { name } => name,
+        }
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {

@@ -17,7 +17,7 @@ mod said;
 mod survey;
 mod thing;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use netns::{Fence, FenceError, NetnsError, PodNetns};
@@ -209,9 +209,7 @@ impl Node {
             Thing::Pod(_) => Ok(()),
             Thing::Said { pods, .. } => self.withdraw(pods).await,
             Thing::Condition => self.forget_node().await,
-            Thing::Conf(folder, change) => {
-                install::apply(folder, change).map_err(|error| error.to_string())
-            }
+            Thing::Conf(folder, change) => self.free(folder, change.name()),
             Thing::Host => self.host.remove().await.map_err(|error| error.to_string()),
             Thing::Program(path) => binary::remove(path).map_err(|error| error.to_string()),
             Thing::File(path) | Thing::Folder(path) => {
@@ -219,6 +217,17 @@ impl Node {
             }
         };
         Ok(report.outcome(&thing.to_string(), removed)?)
+    }
+
+    /// Takes us out of one file as it is now: since it was looked at, its owner may have written
+    /// another, or removed it.
+    fn free(&self, folder: &Path, name: &str) -> Result<(), String> {
+        let view = install::read(folder).map_err(|error| error.to_string())?;
+        let undo = install::undo(&view, &self.config.conf_name);
+        let mut changes = undo.changes.iter().filter(|change| change.name() == name);
+        changes
+            .try_for_each(|change| install::apply(folder, change))
+            .map_err(|error| error.to_string())
     }
 
     fn agent_runs(&self) -> UninstallError {

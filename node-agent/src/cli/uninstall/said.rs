@@ -1,8 +1,6 @@
 //! What the API says of us on this node: what peers and people read in pods, and the node's
 //! condition. Where the API cannot be reached that stays, and the rest is done all the same.
 
-use std::time::Duration;
-
 use super::survey::Found;
 use super::thing::Thing;
 use super::{Config, Node};
@@ -23,13 +21,19 @@ pub(super) async fn api(config: &Config) -> Result<KubeApi, String> {
 
 impl Node {
     pub(super) async fn said(&self, found: &mut Found) {
-        let said = match &self.api {
-            Ok(api) => look(api, self.config.withdraw_wait).await.map_err(|it| it.to_string()),
-            Err(error) => Err(error.clone()),
+        let api = match &self.api {
+            Ok(api) => api,
+            Err(error) => return found.notes.push(format!("{error}: {UNTOLD}")),
         };
-        match said {
-            Ok(things) => found.things.extend(things),
+        match in_pods(api).await {
+            Ok(pods) if pods.is_empty() => {}
+            Ok(pods) => found.things.push(Thing::Said { pods, wait: self.config.withdraw_wait }),
             Err(error) => found.notes.push(format!("{error}: {UNTOLD}")),
+        }
+        match api.node_is_reported().await {
+            Ok(true) => found.things.push(Thing::Condition),
+            Ok(false) => {}
+            Err(error) => found.notes.push(format!("{error}: the node's condition stays")),
         }
     }
 
@@ -45,12 +49,11 @@ impl Node {
     }
 }
 
-async fn look(api: &KubeApi, wait: Duration) -> Result<Vec<Thing>, KubeError> {
+/// Pods of the node in which something of us is to be read.
+async fn in_pods(api: &KubeApi) -> Result<Vec<PodFacts>, KubeError> {
     let mut pods = api.own_pods().await?;
     pods.retain(|pod| pod.annotations != Annotations::default());
-    let said = (!pods.is_empty()).then_some(Thing::Said { pods, wait });
-    let condition = api.node_is_reported().await?.then_some(Thing::Condition);
-    Ok(said.into_iter().chain(condition).collect())
+    Ok(pods)
 }
 
 /// One that cannot be told does not keep from the others.
@@ -72,8 +75,6 @@ mod tests {
     use super::*;
     use crate::testing::FakeApi;
 
-    const WAIT: Duration = Duration::ZERO;
-
     #[tokio::test]
     async fn what_the_api_says_of_us_is_found_and_taken_back() {
         let fake = FakeApi::new();
@@ -81,9 +82,10 @@ mod tests {
             fake.add_pod(name, Some("10.9.0.5"));
         }
         let api = fake.client(Metrics::default());
-        assert!(look(&api, WAIT).await.unwrap().is_empty(), "nor is there a node");
+        assert!(in_pods(&api).await.unwrap().is_empty());
+        assert!(!api.node_is_reported().await.unwrap(), "nor is there a node");
         fake.add_node(&[]);
-        assert!(look(&api, WAIT).await.unwrap().is_empty());
+        assert!(!api.node_is_reported().await.unwrap());
         let mut pods = api.own_pods().await.unwrap();
         pods.retain(|pod| pod.name.name == "web");
         let said = Annotations { redirection: true, observed: Some("captured".into()) };
@@ -92,16 +94,14 @@ mod tests {
                                 {"type": "SluiceReady", "status": "Unknown"}]);
         fake.patch("/api/v1/nodes/n1", &json!({"status": {"conditions": conditions}}));
 
-        let things = look(&api, WAIT).await.unwrap();
-        let [Thing::Said { pods, .. }, Thing::Condition] = &things[..] else {
-            panic!("{things:?}");
-        };
+        let pods = in_pods(&api).await.unwrap();
         assert_eq!(pods.len(), 1, "the other one has said nothing");
-        withdraw(&api, pods).await.unwrap();
+        assert!(api.node_is_reported().await.unwrap());
+        withdraw(&api, &pods).await.unwrap();
         assert_eq!(fake.annotation("web", "ambient.istio.io/redirection"), None);
         let asked = fake.requests();
         assert!(asked.iter().any(|it| it.contains("fieldSelector=spec.nodeName")), "{asked:?}");
         fake.set_down(true);
-        assert!(look(&api, WAIT).await.is_err());
+        assert!(in_pods(&api).await.is_err());
     }
 }
