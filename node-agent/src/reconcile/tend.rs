@@ -184,9 +184,9 @@ impl Reconciler {
             self.becomes(uid, Outcome::OlderNotEnded(std::time::Instant::now()));
             return Next::Now;
         }
+        // Also after what has nothing to do with it: nobody else may look for a while.
+        let open = self.glance(uid) == Some(Harm::Opens);
         let keeps = matches!(action, Action::Verify(_) | Action::Drain(_));
-        let open =
-            (keeps || matches!(action, Action::Repair(_))) && self.glance(uid) == Some(Harm::Opens);
         tending.yields = keeps;
         let pauses = if open { OPEN_PAUSES } else { PAUSES };
         let pause = pauses.after(tending.failures);
