@@ -6,21 +6,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use support::{KUBECONFIG, eventually};
 
-/// Nobody listens on the discard port.
-const KUBECONFIG: &str = r#"{
-    "apiVersion": "v1", "kind": "Config", "current-context": "x",
-    "clusters": [{"name": "x", "cluster": {"server": "http://127.0.0.1:9"}}],
-    "users": [{"name": "x", "user": {}}],
-    "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}]
-}"#;
+mod support;
+
 const PRIMARY: &str = r#"{"name":"pods","cniVersion":"1.0.0","plugins":[{"type":"bridge"}]}"#;
 
 /// An agent; killed when dropped.
@@ -56,14 +50,6 @@ impl Drop for Agent {
         // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
-    }
-}
-
-fn eventually(what: &str, mut look: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !look() {
-        assert!(Instant::now() < deadline, "never happened: {what}");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use support::{KUBECONFIG, PATIENCE, eventually};
+
+mod support;
+
 /// How long a stop may take.
 const STOP: Duration = Duration::from_secs(5);
 
@@ -68,22 +71,6 @@ impl Drop for Agent {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// Nobody listens on the discard port.
-const KUBECONFIG: &str = r#"{
-    "apiVersion": "v1", "kind": "Config", "current-context": "x",
-    "clusters": [{"name": "x", "cluster": {"server": "http://127.0.0.1:9"}}],
-    "users": [{"name": "x", "user": {}}],
-    "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}]
-}"#;
-
-fn eventually(what: &str, mut look: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !look() {
-        assert!(Instant::now() < deadline, "never happened: {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

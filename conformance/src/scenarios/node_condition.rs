@@ -28,7 +28,7 @@ async fn condition(world: &World) -> anyhow::Result<()> {
     ztunnel.start().await?;
     let again = until(world, "True", "AgentServes").await?;
     expect("the time of the last change", text(&again, "lastTransitionTime"), |time| {
-        *time >= text(&serving, "lastTransitionTime")
+        *time > text(&serving, "lastTransitionTime")
     })?;
 
     agent.stop().await?;

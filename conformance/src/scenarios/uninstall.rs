@@ -36,6 +36,12 @@ async fn uninstall(world: &World) -> anyhow::Result<()> {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     // While it drains, the connection through the tunnel lives; then its application ends it.
     let drained = async {
+        eventually("the rules of a drain", world.patience, || async {
+            let rules = pods.client.run(&["nft", "list", "ruleset"]).await.ok()?.stdout;
+            (rules.contains("chain mark_out") && !rules.contains("redirect to :15001"))
+                .then_some(())
+        })
+        .await?;
         for _ in 0..10 {
             talk.send_line("while draining").await?;
         }

@@ -236,8 +236,11 @@ async fn in_append_mode_mode_and_link_of_the_primarys_file_stay() {
     assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o7777, 0o640);
     // Where a link leads is not noticed, but looked at.
     std::fs::write(&target, calico(2)).unwrap();
-    let back = |node: &Node| node.text("10-calico.conflist").matches(PLUGIN).count() == 1;
-    node.until("our entry is there again", back).await;
+    let back = |node: &Node| {
+        let text = node.text("10-calico.conflist");
+        text.matches(PLUGIN).count() == 1 && text.contains("\"mtu\":2")
+    };
+    node.until("our entry is in what its owner wrote", back).await;
     node.stop().await;
 }
 

@@ -151,12 +151,8 @@ impl Reconciler {
                 return self.wait_or_enter(uid, tending, (left, pause), Outcome::Drained);
             }
             Action::Verify(_) | Action::Repair(_) | Action::Drain(_) => {
-                let rest = self.rest_before_repair(uid, slot);
-                if !rest.is_zero() {
-                    // A crowd of news must not have this asked all the time.
-                    let pause = rest.min(BETWEEN_GLANCES);
-                    tokio::time::sleep(pause).await;
-                    return Next::After(rest.saturating_sub(pause));
+                if let Some(rest) = self.rests(uid, slot).await {
+                    return Next::After(rest);
                 }
             }
             _ => {}
@@ -169,6 +165,17 @@ impl Reconciler {
             }
             Err(error) => self.after_failure(uid, tending, &action, &error),
         }
+    }
+
+    /// What is left of the rest of a pod that flaps.
+    async fn rests(&self, uid: &PodUid, slot: &Slot) -> Option<Duration> {
+        let rest = self.rest_before_repair(uid, slot);
+        // A crowd of news must not have this asked all the time.
+        let pause = rest.min(BETWEEN_GLANCES);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        (!rest.is_zero()).then(|| rest.saturating_sub(pause))
     }
 
     fn after_failure(

@@ -95,16 +95,13 @@ impl Node {
         };
         let finder = Finder::new(fence.clone(), &places).unwrap();
         let observer = Observer::new(fence.clone());
+        let known = folder.join(plugin_api::KNOWN_FILE);
         let effects = Effects {
             rules,
             host: host.clone(),
             link: link.clone(),
             observer: observer.clone(),
-            known: KnownOutside::open(
-                &folder.join(plugin_api::KNOWN_FILE),
-                finder.locator().boot(),
-            )
-            .await,
+            known: KnownOutside::open(&known, finder.locator().boot()).await,
             locator: finder.locator().clone(),
             finder,
             store: Store::open(&folder.join("pods.json")).await.unwrap(),

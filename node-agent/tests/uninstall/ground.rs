@@ -6,7 +6,6 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use netns::{Fence, NamedNetns, PodNetns};
 use node_agent::facts::{PodName, PodUid};
@@ -14,7 +13,8 @@ use node_agent::pod_netns::{Record, StoredId};
 use node_agent::rules::{Programs, Rules, contract_options};
 use serde_json::json;
 
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use crate::support::{KUBECONFIG, PATIENCE, eventually};
+
 /// As control groups name them.
 pub const UIDS: [&str; 2] =
     ["7f3c1c52-9d5c-4d43-8f6f-0d9f1b6a0c11", "11111111-2222-3333-4444-555555555555"];
@@ -253,14 +253,6 @@ pub fn lives(from: &mut TcpStream, to: &TcpStream) -> bool {
     from.write_all(b"x").is_ok() && std::io::Read::read(&mut &*to, &mut byte).is_ok_and(|n| n == 1)
 }
 
-pub fn eventually(what: &str, mut look: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !look() {
-        assert!(Instant::now() < deadline, "never happened: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// Names in a folder, in order.
 pub fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap().flatten();
@@ -268,11 +260,3 @@ pub fn names(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
-
-/// Nobody listens on the discard port.
-const KUBECONFIG: &str = r#"{
-    "apiVersion": "v1", "kind": "Config", "current-context": "x",
-    "clusters": [{"name": "x", "cluster": {"server": "http://127.0.0.1:9"}}],
-    "users": [{"name": "x", "user": {}}],
-    "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}]
-}"#;

@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where something is not as expected")]
 
 mod ground;
+#[path = "../support/mod.rs"]
+mod support;
 
-use ground::{Ground, PATIENCE, Pod, UIDS, eventually, lives, names, told};
+use ground::{Ground, Pod, UIDS, lives, names, told};
+use support::{PATIENCE, eventually};
 
 const THEIRS: &str =
     r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"bridge","mtu":1500.0}]}"#;
@@ -175,7 +178,10 @@ fn a_pod_that_ends_meanwhile_is_no_obstacle() {
     ground.process(10, &pod, UIDS[0]);
     let (_ztunnel, app, _accepted) = pod.dial();
     let leaving = ground.begin(&["--drain"], &[("DRAIN_DEADLINE", "1m")]);
-    eventually("new connections are direct", || !pod.run("nft list ruleset").contains("redirect"));
+    eventually("new connections are direct", || {
+        let rules = pod.run("nft list ruleset");
+        rules.contains("chain mark_out") && !rules.contains("redirect")
+    });
     // Its name goes first, its last connection then.
     std::fs::remove_dir_all(ground.at("proc/10")).unwrap();
     drop(pod);
@@ -193,7 +199,10 @@ fn with_drain_connections_end_by_themselves() {
     ground.process(10, &pod, UIDS[0]);
     let (_ztunnel, mut app, mut accepted) = pod.dial();
     let leaving = ground.begin(&["--drain"], &[("DRAIN_DEADLINE", "1m")]);
-    eventually("new connections are direct", || !pod.run("nft list ruleset").contains("redirect"));
+    eventually("new connections are direct", || {
+        let rules = pod.run("nft list ruleset");
+        rules.contains("chain mark_out") && !rules.contains("redirect")
+    });
     assert!(lives(&mut app, &accepted) && lives(&mut accepted, &app));
     drop(app);
     drop(accepted);
