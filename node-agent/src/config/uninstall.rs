@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Mistakes, Raw, Reader};
 use crate::cli::uninstall::{Config, Kube, Leave, Mode};
-use crate::install::{self, seen_from};
+use crate::install::{self, leads_to};
 use crate::run_dir::RunDir;
 
 /// The command's own settings as they were given.
@@ -63,7 +63,7 @@ impl Raw {
                 &mut reader,
             )),
             conf_name: self.install.own_list(&mut reader),
-            cache_dir: seen_from(
+            cache_dir: leads_to(
                 &self.install.host_root,
                 &reader.absolute("CNI_CACHE_DIR", &own.cni_cache_dir),
             ),
@@ -79,7 +79,7 @@ impl Raw {
     fn outside(&self, reader: &mut Reader) -> Vec<PathBuf> {
         let zds = reader.absolute("INPOD_UDS", &self.inpod_uds);
         let log = self.install.log_file(reader);
-        let log = log.map(|log| seen_from(&self.install.host_root, &log));
+        let log = log.map(|log| leads_to(&self.install.host_root, &log));
         let full = log.as_ref().map(|log| PathBuf::from(format!("{}.1", log.display())));
         [Some(zds), log, full].into_iter().flatten().collect()
     }

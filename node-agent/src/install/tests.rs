@@ -24,6 +24,7 @@ struct Node {
     root: tempfile::TempDir,
     settings: Settings,
     program: Option<PathBuf>,
+    standing: Standing,
     news: Arc<Mutex<Vec<News>>>,
     running: Option<(CancellationToken, JoinHandle<()>)>,
 }
@@ -43,9 +44,11 @@ impl Node {
             timeout_seconds: 5,
             when_agent_absent: WhenAgentAbsent::Closed,
             log_file: None,
+            log_max_bytes: None,
         };
         let settings = Settings { mode, own: OWN.into(), entry };
-        Self { root, settings, program: None, news: Arc::default(), running: None }
+        let (program, standing, news) = (None, Standing::default(), Arc::default());
+        Self { root, settings, program, standing, news, running: None }
     }
 
     fn folder(&self) -> PathBuf {
@@ -65,8 +68,13 @@ impl Node {
     }
 
     fn start(&mut self) {
+        self.start_in(self.folder());
+    }
+
+    fn start_in(&mut self, conf_dir: PathBuf) {
         let found = Found {
-            conf_dir: self.folder(),
+            root: "/".into(),
+            conf_dir,
             bin_dirs: vec![self.root.path().join("bin")],
             conf_said: String::new(),
             bin_said: String::new(),
@@ -74,7 +82,10 @@ impl Node {
         let news = Arc::clone(&self.news);
         let tell = move |it| news.lock().unwrap().push(it);
         let installer = Installer::new(found, self.settings.clone(), Metrics::default(), tell);
-        let installer = installer.with_program(self.program.clone());
+        let installer = installer
+            .with_program(self.program.clone())
+            .with_standing(self.standing.clone())
+            .with_record(self.root.path().join("installed.json"));
         let stop = CancellationToken::new();
         self.running = Some((stop.clone(), tokio::spawn(installer.keep(stop))));
     }
@@ -154,7 +165,8 @@ async fn a_folder_that_nobody_has_made_yet_is_made() {
     node.until("pods wait", |node| node.text(OWN).contains("sluice-waits")).await;
     node.put("10-calico.conflist", &calico(1));
     node.until_chained(1).await;
-    std::fs::remove_dir_all(node.folder()).unwrap();
+    // Nobody can empty what the installer writes to: it is moved away as a whole.
+    std::fs::rename(node.folder(), node.root.path().join("gone")).unwrap();
     node.until("it is made again", |node| node.text(OWN).contains(PLUGIN)).await;
     node.put("10-calico.conflist", &calico(2));
     node.until_chained(2).await;
@@ -210,9 +222,12 @@ async fn an_uninstall_leaves_the_folder_as_it_was() {
         let chained = |node: &Node| chosen(&node.folder()).is_some_and(|it| it.contains(PLUGIN));
         node.until("our plugin is in the list", chained).await;
         node.stop().await;
-        let made = undo(&read(&node.folder()).unwrap(), OWN);
+        let conf = Folder::new(Path::new("/"), &node.folder());
+        let made = undo(&conf.read().unwrap(), OWN);
         assert!(made.troubles.is_empty() && !made.changes.is_empty(), "{mode:?}: {made:?}");
-        made.changes.iter().for_each(|change| apply(&node.folder(), change).unwrap());
+        for change in &made.changes {
+            assert_eq!(conf.apply(change).unwrap(), Applied::Made);
+        }
         let mut left: Vec<_> = std::fs::read_dir(node.folder())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -241,6 +256,41 @@ async fn in_append_mode_mode_and_link_of_the_primarys_file_stay() {
         text.matches(PLUGIN).count() == 1 && text.contains("\"mtu\":2")
     };
     node.until("our entry is in what its owner wrote", back).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_the_installation_is_told_once_it_stands() {
+    let mut node = Node::new(Mode::Append);
+    node.start();
+    node.until("it waits for a primary", |node| node.told("no primary plugin")).await;
+    assert!(!node.told("InPlace") && matches!(node.standing.seen(), Stands::Not(_)));
+    node.put("10-calico.conflist", &calico(1));
+    node.until("it is told", |node| node.told("InPlace")).await;
+    assert!(node.text("10-calico.conflist").contains(PLUGIN));
+    let excluded = ["kube-system", "calico-system", "calico-apiserver", "tigera-operator"];
+    let excluded = excluded.into_iter().map(str::to_owned).collect();
+    assert_eq!(node.standing.seen(), Stands::InPlace { excluded });
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_old_place_is_cleared_once_the_new_one_serves() {
+    let mut node = Node::new(Mode::Own);
+    node.put("10-calico.conflist", &calico(1));
+    node.start();
+    node.until_chained(1).await;
+    node.stop().await;
+    let new = node.root.path().join("new.d");
+    std::fs::create_dir(&new).unwrap();
+    std::fs::write(new.join("10-calico.conflist"), calico(2)).unwrap();
+    node.start_in(new.clone());
+    node.until("the old place is cleared", |node| !node.file(OWN).exists()).await;
+    assert!(new.join(OWN).exists());
+    assert_eq!(node.text("10-calico.conflist"), calico(1), "which is as it was");
+    let record = node.root.path().join("installed.json");
+    eventually("it is forgotten", || async { Record::read(&record).conf == [new.clone()].into() })
+        .await;
     node.stop().await;
 }
 

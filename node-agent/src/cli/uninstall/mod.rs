@@ -17,14 +17,15 @@ mod said;
 mod survey;
 mod thing;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use netns::{Fence, FenceError, NetnsError, PodNetns};
+use netns::{Fence, FenceError, NetnsError, NetnsId, PodNetns};
 use tokio::runtime::Handle;
 
 use crate::config::Plugin;
-use crate::install::{self, FoundPlaces, binary};
+use crate::install::{self, Applied, Folder, FolderError, FoundPlaces, Record, binary};
 use crate::kube::KubeApi;
 use crate::rules::{HostMetrics, HostProbes, Programs, Rules};
 use crate::run_dir::{self, RunDir, RunDirError};
@@ -33,6 +34,8 @@ use thing::Thing;
 
 /// Fence workers; a job only starts a process or opens a socket.
 const FENCE_WORKERS: usize = 4;
+/// How often a file is taken up again that its owner writes at the same time.
+const ATTEMPTS: usize = 5;
 
 /// Whether anything is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +114,16 @@ pub enum UninstallError {
     /// Our own namespace.
     #[error("open the node's network namespace: {0}")]
     Own(#[from] NetnsError),
+    /// Its rules and sockets would not be seen.
+    #[error(
+        "this is not the node's network namespace, which {} has: the node's probe rules could \
+         not be removed; run this with hostNetwork: true in a pod, or by nsenter --net={}",
+        .first.display(), .first.display()
+    )]
+    NotTheNodes {
+        /// Where the node's is.
+        first: PathBuf,
+    },
     /// What the API client needs.
     #[error("write to standard output: {0}")]
     Output(#[from] std::io::Error),
@@ -132,7 +145,21 @@ struct Node {
     host: HostProbes,
     fence: Fence,
     own: PodNetns,
+    /// Where agents have installed the plugin.
+    installed: Record,
     api: Result<KubeApi, String>,
+}
+
+/// Process 1 of the node is in the node's network namespace. Where it cannot be seen nobody can
+/// tell.
+fn is_the_nodes(own: &PodNetns, processes: &Path) -> Result<(), UninstallError> {
+    let first = processes.join("1/ns/net");
+    let Ok(node) = std::fs::metadata(&first) else { return Ok(()) };
+    let NetnsId { dev, ino, .. } = own.id();
+    if (node.dev(), node.ino()) == (dev, ino) {
+        return Ok(());
+    }
+    Err(UninstallError::NotTheNodes { first })
 }
 
 /// Takes everything off the node and looks again, or tells what that would be.
@@ -142,10 +169,12 @@ struct Node {
 pub async fn run(config: Config) -> Result<Outcome, UninstallError> {
     let fence = Fence::new(FENCE_WORKERS)?;
     let own = PodNetns::current()?;
+    is_the_nodes(&own, &config.processes)?;
     let rules = Rules::new(config.programs.clone(), fence.clone(), Handle::current());
     let host = HostProbes::new(&rules, own.clone(), HostMetrics::default());
     let api = said::api(&config).await;
-    let node = Node { config, rules, host, fence, own, api };
+    let installed = Record::read(&config.run_dir.installed());
+    let node = Node { config, rules, host, fence, own, installed, api };
     match node.config.mode {
         Mode::Rehearsal => node.rehearse().await,
         Mode::Earnest => node.remove_all().await,
@@ -221,13 +250,23 @@ impl Node {
 
     /// Takes us out of one file as it is now: since it was looked at, its owner may have written
     /// another, or removed it.
-    fn free(&self, folder: &Path, name: &str) -> Result<(), String> {
-        let view = install::read(folder).map_err(|error| error.to_string())?;
-        let undo = install::undo(&view, &self.config.conf_name);
-        let mut changes = undo.changes.iter().filter(|change| change.name() == name);
-        changes
-            .try_for_each(|change| install::apply(folder, change))
-            .map_err(|error| error.to_string())
+    fn free(&self, folder: &Folder, name: &str) -> Result<(), String> {
+        for _ in 0..ATTEMPTS {
+            let view = folder.read().map_err(|error| error.to_string())?;
+            let undo = install::undo(&view, &self.config.conf_name);
+            if let Some(by) = undo.called.get(name) {
+                return Err(format!("{by} calls it by its path: no pod could start without it"));
+            }
+            let mut changes = undo.changes.iter().filter(|change| change.name() == name);
+            let made = changes.try_fold(Applied::Made, |made, change| {
+                let applied = folder.apply(change)?;
+                Ok::<_, FolderError>(if made == Applied::Made { applied } else { made })
+            });
+            if made.map_err(|error| error.to_string())? == Applied::Made {
+                return Ok(());
+            }
+        }
+        Err("its owner writes it again and again: run this again".into())
     }
 
     fn agent_runs(&self) -> UninstallError {
