@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::effects::{Effects, workload};
 use super::escaped::OnEscaped;
+use super::evictions::Evictions;
 use super::metrics::Metrics;
 use super::plan::Action;
 use super::pod::{Attachment, Outcome, Pod};
@@ -54,6 +55,7 @@ pub(super) struct Inner {
     pub(super) metrics: Metrics,
     table: Mutex<Table>,
     slots: Mutex<Slots>,
+    evictions: Mutex<Evictions>,
     changed: watch::Sender<u64>,
     pub(super) limit: Semaphore,
     /// Comparing and repairing waits for nobody's answer but the kernel's, and must not wait
@@ -89,6 +91,7 @@ impl Reconciler {
             metrics,
             table: Mutex::new(table),
             slots: Mutex::default(),
+            evictions: Mutex::default(),
             changed,
             limit: Semaphore::new(AT_ONCE),
             repairs: Semaphore::new(AT_ONCE),
@@ -187,6 +190,10 @@ impl Reconciler {
 
     pub(super) fn slots(&self) -> MutexGuard<'_, Slots> {
         self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn evictions(&self) -> MutexGuard<'_, Evictions> {
+        self.inner.evictions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pod's turn, with a task behind it from [`Reconciler::start`] on.
