@@ -173,6 +173,13 @@ impl Reconciler {
         &self.inner.effects.known
     }
 
+    /// Whether what the table says of pods and namespaces is what the API says now, as far as
+    /// anybody can tell. Before the first lists it is not.
+    #[must_use]
+    pub fn is_up_to_date(&self) -> bool {
+        self.table().synced() && self.inner.effects.api.is_watching()
+    }
+
     /// Counts changes of the table.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {

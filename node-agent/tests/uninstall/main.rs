@@ -197,12 +197,18 @@ fn with_drain_connections_end_by_themselves() {
     let pod = Pod::new(&ground);
     ground.capture(&pod);
     ground.process(10, &pod, UIDS[0]);
+    // Its lookups went through ztunnel too.
+    let asked_for = serde_json::json!({"options": {"ambient.istio.io/dns-capture": "true"}});
+    let memory = serde_json::json!({"version": 1, "pods": {UIDS[0]: asked_for}});
+    ground.write("agent/memory.json", &memory.to_string());
     let (_ztunnel, mut app, mut accepted) = pod.dial();
     let leaving = ground.begin(&["--drain"], &[("DRAIN_DEADLINE", "1m")]);
     eventually("new connections are direct", || {
         let rules = pod.run("nft list ruleset");
         rules.contains("chain mark_out") && !rules.contains("redirect")
     });
+    let rules = pod.run("nft list ruleset");
+    assert!(rules.contains("15053"), "the pod's own options count: {rules}");
     assert!(lives(&mut app, &accepted) && lives(&mut accepted, &app));
     drop(app);
     drop(accepted);

@@ -17,16 +17,20 @@ mod said;
 mod survey;
 mod thing;
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use capture::Options;
 use netns::{Fence, FenceError, NetnsError, NetnsId, PodNetns};
 use tokio::runtime::Handle;
 
 use crate::config::Plugin;
+use crate::facts::PodUid;
 use crate::install::{self, Applied, Folder, FolderError, FoundPlaces, Record, binary};
 use crate::kube::KubeApi;
+use crate::reconcile::{Memory, Remembered};
 use crate::rules::{HostMetrics, HostProbes, Programs, Rules};
 use crate::run_dir::{self, RunDir, RunDirError};
 use report::Report;
@@ -87,6 +91,8 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// Programs that work on rules.
     pub programs: Programs,
+    /// Rules of pods that asked for no others.
+    pub options: Options,
     /// How the API is reached; without, peers are not told.
     pub kube: Option<Kube>,
     /// How long peers are given to learn that pods leave the mesh.
@@ -147,6 +153,8 @@ struct Node {
     own: PodNetns,
     /// Where agents have installed the plugin.
     installed: Record,
+    /// What pods had asked for.
+    remembered: BTreeMap<PodUid, Remembered>,
     api: Result<KubeApi, String>,
 }
 
@@ -174,7 +182,8 @@ pub async fn run(config: Config) -> Result<Outcome, UninstallError> {
     let host = HostProbes::new(&rules, own.clone(), HostMetrics::default());
     let api = said::api(&config).await;
     let installed = Record::read(&config.run_dir.installed());
-    let node = Node { config, rules, host, fence, own, installed, api };
+    let remembered = Memory::open(&config.run_dir.memory()).await.found().clone();
+    let node = Node { config, rules, host, fence, own, installed, remembered, api };
     match node.config.mode {
         Mode::Rehearsal => node.rehearse().await,
         Mode::Earnest => node.remove_all().await,
