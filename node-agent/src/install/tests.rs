@@ -348,6 +348,15 @@ async fn whoever_removes_our_list_again_and_again_is_named() {
     node.stop().await;
 }
 
+/// How long the primary's file is written again and again: three seconds, or as many as
+/// `SLUICE_REWRITE_SECONDS` says, half an hour at most.
+fn rewritten_for() -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "a setting of this test alone")]
+    let given = std::env::var("SLUICE_REWRITE_SECONDS");
+    let seconds = given.ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    Duration::from_secs(u64::min(seconds, 1800))
+}
+
 /// The primary's owner writes its file as owners do: in place, or by removing and renaming,
 /// with a broken moment in between; and a reader, who is as fast as can be, chooses.
 #[tokio::test(flavor = "multi_thread")]
@@ -368,7 +377,8 @@ async fn whatever_moment_a_runtime_picks_our_plugin_is_in_the_list() {
             looks
         }
     });
-    let deadline = Instant::now() + Duration::from_secs(3);
+    let (begin, length) = (Instant::now(), rewritten_for());
+    let deadline = begin + length;
     let mut mtu = 1000;
     while Instant::now() < deadline && !reader.is_finished() {
         mtu += 1;
@@ -388,6 +398,11 @@ async fn whatever_moment_a_runtime_picks_our_plugin_is_in_the_list() {
         }
         if mtu % 20 == 0 {
             node.until_chained(mtu).await;
+        }
+        // For ten seconds as fast as can be, and then as an owner does that is stuck.
+        if begin.elapsed().as_secs() / 10 % 2 == 1 {
+            node.until_chained(mtu).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
     node.until_chained(mtu).await;
