@@ -106,8 +106,7 @@ mod tests {
         assert_eq!(settings(&[]).unwrap().ca, CaStore::Memory);
         let folder = settings(&["--ca-dir=/ca", "--pod-namespace=mesh"]).unwrap();
         assert_eq!((folder.ca, folder.root_config_map), (CaStore::Folder("/ca".into()), None));
-        let kept =
-            settings(&["--ca-secret=ca", "--root-config-map=root", "--pod-namespace=mesh"]);
+        let kept = settings(&["--ca-secret=ca", "--root-config-map=root", "--pod-namespace=mesh"]);
         let kept = kept.unwrap();
         assert_eq!(kept.ca, CaStore::Secret(own("ca")));
         assert_eq!(kept.root_config_map, Some(own("root")));

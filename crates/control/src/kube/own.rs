@@ -131,11 +131,8 @@ impl Own {
         let present = asked("read config map", name, maps.get_opt(&name.name)).await?;
         let data = BTreeMap::from([(CERTIFICATE_KEY.to_owned(), pem.to_owned())]);
         let Some(present) = present else {
-            let map = ConfigMap {
-                metadata: metadata(name),
-                data: Some(data),
-                ..ConfigMap::default()
-            };
+            let map =
+                ConfigMap { metadata: metadata(name), data: Some(data), ..ConfigMap::default() };
             let parameters = PostParams::default();
             asked("create config map", name, maps.create(&parameters, &map)).await?;
             return Ok(Published::Now);

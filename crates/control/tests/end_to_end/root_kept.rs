@@ -78,7 +78,8 @@ async fn an_api_that_cannot_answer_yet_is_asked_again() {
     let api = KubeApi::start().await;
     api.kept(|kept| kept.troubles = vec![403, 500]);
     let control = soon("the start", start(&api)).await.unwrap();
-    let reads = api.kept(|kept| kept.calls.iter().filter(|it| **it == format!("GET {SECRET}")).count());
+    let reads =
+        api.kept(|kept| kept.calls.iter().filter(|it| **it == format!("GET {SECRET}")).count());
     assert!(reads >= 3, "{reads}");
     published(&api, &control).await;
 }

@@ -239,9 +239,11 @@ impl State {
 
 fn failure(status: u16) -> Response<Body> {
     let status = StatusCode::from_u16(status).unwrap();
+    // As Kubernetes writes it: NotFound.
+    let reason = status.canonical_reason().unwrap_or_default().replace(' ', "");
     let body = json!({
         "apiVersion": "v1", "kind": "Status", "status": "Failure",
-        "code": status.as_u16(), "reason": status.canonical_reason(), "message": "as the test wants",
+        "code": status.as_u16(), "reason": reason, "message": "as the test wants",
     });
     json_response(status, &body)
 }
