@@ -1,0 +1,105 @@
+//! The steps of a chart's removal that concern all nodes.
+
+use control::{KubeApi as Where, LeaveError, ObjectName, await_daemon_set, remove_daemon_set};
+use serde_json::{Value, json};
+use tokio::time::{Duration, sleep};
+
+use crate::support::kube_api::KubeApi;
+use crate::support::{PATIENCE, soon};
+
+const AGENTS: &str = "/apis/apps/v1/namespaces/mesh/daemonsets/agents";
+const PODS: &str = "/api/v1/namespaces/mesh/pods";
+
+async fn api() -> (KubeApi, Where, ObjectName) {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let api = KubeApi::start().await;
+    let at = Where::Url(api.url());
+    (api, at, ObjectName { namespace: "mesh".into(), name: "agents".into() })
+}
+
+fn set(ready: u32, wanted: u32) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": { "name": "agents", "namespace": "mesh", "generation": 1 },
+        "spec": {
+            "selector": { "matchLabels": { "app": "agents" } },
+            "template": { "metadata": { "labels": { "app": "agents" } } },
+        },
+        "status": {
+            "observedGeneration": 1, "numberReady": ready, "desiredNumberScheduled": wanted,
+            "currentNumberScheduled": wanted, "numberMisscheduled": 0,
+        },
+    })
+}
+
+fn pod(node: &str, ready: &str) -> Value {
+    json!({
+        "metadata": { "name": format!("agents-{node}") },
+        "spec": { "nodeName": node, "containers": [] },
+        "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+    })
+}
+
+#[tokio::test]
+async fn a_daemon_set_is_gone_when_its_pods_are() {
+    let (api, at, name) = api().await;
+    api.kept(|kept| kept.objects.insert(AGENTS.into(), set(2, 2)));
+    let removing = tokio::spawn(async move { remove_daemon_set(&at, &name, PATIENCE).await });
+    let asked = || {
+        api.kept(|kept| kept.calls.iter().any(|call| call.starts_with(&format!("DELETE {AGENTS}"))))
+    };
+    soon("the deletion", async {
+        while !asked() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let how = api.kept(|kept| kept.objects[AGENTS]["deletedBy"]["propagationPolicy"].clone());
+    assert_eq!(how, "Foreground", "it must stay as long as its pods");
+    assert!(!removing.is_finished(), "its pods still run");
+    api.kept(|kept| kept.objects.remove(AGENTS));
+    soon("the end", removing).await.unwrap().unwrap();
+    let deletions =
+        api.kept(|kept| kept.calls.iter().filter(|call| call.starts_with("DELETE")).count());
+    assert_eq!(deletions, 1);
+}
+
+#[tokio::test]
+async fn one_that_is_not_there_is_gone_also_when_the_api_stumbles() {
+    let (api, at, name) = api().await;
+    api.kept(|kept| kept.troubles = vec![500]);
+    soon("the end", remove_daemon_set(&at, &name, PATIENCE)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_ready_everywhere_is_waited_for() {
+    let (api, at, name) = api().await;
+    api.kept(|kept| kept.objects.insert(AGENTS.into(), set(1, 2)));
+    let waiting = tokio::spawn(async move { await_daemon_set(&at, &name, PATIENCE).await });
+    soon("a look", async {
+        while api.kept(|kept| kept.calls.is_empty()) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert!(!waiting.is_finished());
+    api.kept(|kept| kept.objects.insert(AGENTS.into(), set(2, 2)));
+    soon("the end", waiting).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_nodes_that_are_not_ready_are_named() {
+    let (api, at, name) = api().await;
+    let pods = json!({
+        "apiVersion": "v1", "kind": "PodList", "metadata": {},
+        "items": [pod("n1", "True"), pod("n2", "False")],
+    });
+    api.kept(|kept| {
+        kept.objects.insert(AGENTS.into(), set(1, 2));
+        kept.objects.insert(PODS.into(), pods);
+    });
+    let error = await_daemon_set(&at, &name, Duration::ZERO).await.unwrap_err();
+    let LeaveError::TooLong { heard, .. } = &error else { panic!("{error}") };
+    assert_eq!(heard, "ready on 1 of 2 nodes, not on: n2");
+    assert!(error.to_string().starts_with("wait for mesh/agents: not within 0 s"), "{error}");
+}
