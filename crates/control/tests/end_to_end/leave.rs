@@ -4,6 +4,7 @@ use control::{KubeApi as Where, LeaveError, ObjectName, await_daemon_set, remove
 use serde_json::{Value, json};
 use tokio::time::{Duration, sleep};
 
+use crate::support::kept::Kept;
 use crate::support::kube_api::KubeApi;
 use crate::support::{PATIENCE, soon};
 
@@ -40,25 +41,31 @@ fn pod(node: &str, ready: &str) -> Value {
     })
 }
 
+async fn until(api: &KubeApi, is_so: impl Fn(&Kept) -> bool) {
+    let looking = async {
+        while !api.kept(|kept| is_so(kept)) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("what the API is asked", looking).await;
+}
+
 #[tokio::test]
 async fn a_daemon_set_is_gone_when_its_pods_are() {
     let (api, at, name) = api().await;
     api.kept(|kept| kept.objects.insert(AGENTS.into(), set(2, 2)));
-    let removing = tokio::spawn(async move { remove_daemon_set(&at, &name, PATIENCE).await });
-    let asked = || {
-        api.kept(|kept| kept.calls.iter().any(|call| call.starts_with(&format!("DELETE {AGENTS}"))))
+    let removing = remove_daemon_set(&at, &name, PATIENCE);
+    let collecting = async {
+        until(&api, |kept| kept.calls.iter().any(|call| call.starts_with("DELETE"))).await;
+        let how = api.kept(|kept| kept.objects[AGENTS]["deletedBy"]["propagationPolicy"].clone());
+        assert_eq!(how, "Foreground", "it must stay as long as its pods");
+        let looks = api.kept(|kept| kept.calls.len());
+        until(&api, |kept| kept.calls.len() > looks).await;
+        api.kept(|kept| kept.objects.remove(AGENTS));
     };
-    soon("the deletion", async {
-        while !asked() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-    let how = api.kept(|kept| kept.objects[AGENTS]["deletedBy"]["propagationPolicy"].clone());
-    assert_eq!(how, "Foreground", "it must stay as long as its pods");
-    assert!(!removing.is_finished(), "its pods still run");
-    api.kept(|kept| kept.objects.remove(AGENTS));
-    soon("the end", removing).await.unwrap().unwrap();
+    let (removed, ()) = tokio::join!(soon("the end", removing), collecting);
+    removed.unwrap();
+    assert!(api.kept(|kept| kept.objects.is_empty()), "it has waited for the end");
     let deletions =
         api.kept(|kept| kept.calls.iter().filter(|call| call.starts_with("DELETE")).count());
     assert_eq!(deletions, 1);
@@ -75,16 +82,14 @@ async fn one_that_is_not_there_is_gone_also_when_the_api_stumbles() {
 async fn what_is_ready_everywhere_is_waited_for() {
     let (api, at, name) = api().await;
     api.kept(|kept| kept.objects.insert(AGENTS.into(), set(1, 2)));
-    let waiting = tokio::spawn(async move { await_daemon_set(&at, &name, PATIENCE).await });
-    soon("a look", async {
-        while api.kept(|kept| kept.calls.is_empty()) {
-            sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-    assert!(!waiting.is_finished());
-    api.kept(|kept| kept.objects.insert(AGENTS.into(), set(2, 2)));
-    soon("the end", waiting).await.unwrap().unwrap();
+    let waiting = await_daemon_set(&at, &name, PATIENCE);
+    let starting = async {
+        until(&api, |kept| !kept.calls.is_empty()).await;
+        api.kept(|kept| kept.objects.insert(AGENTS.into(), set(2, 2)));
+    };
+    let (ready, _) = tokio::join!(soon("the end", waiting), starting);
+    ready.unwrap();
+    assert_eq!(api.kept(|kept| kept.objects[AGENTS]["status"]["numberReady"].clone()), 2);
 }
 
 #[tokio::test]
