@@ -16,6 +16,7 @@
 //! Nothing here judges the implementation under test: it only arranges and observes.
 
 mod app;
+pub mod cluster;
 pub mod cni_runtime;
 mod conf;
 mod errors;

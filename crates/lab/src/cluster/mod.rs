@@ -1,0 +1,3 @@
+//! Real clusters: made here of real programs ([`harness`]).
+
+pub mod harness;
