@@ -17,6 +17,7 @@ mod ground;
 mod kinds;
 mod observers;
 mod parts;
+mod patience;
 mod pods;
 mod run;
 mod scenario;

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use lab::cluster::access::{Network, PodSpec, Review, Running, paths};
 
 use super::ground::{Ground, PATIENCE, START};
-use super::pods::PROGRAM;
+use super::pods::{PROGRAM, TestPod};
 use crate::pod_app::Sighting;
 
 /// How long the API server may take for one step of a watch.
@@ -56,6 +56,17 @@ impl Observers {
             ground.cluster.wait_ready(&namespace, pod, START).await?;
         }
         Ok(Self { namespace, pods })
+    }
+
+    /// The observer of a node as one that asks, from the node's own network.
+    pub(crate) async fn as_asker(&self, ground: &Ground, node: &str) -> anyhow::Result<TestPod> {
+        let (_, pod) = self
+            .pods
+            .iter()
+            .find(|(name, _)| name == node)
+            .with_context(|| format!("there is no observer on {node}"))?;
+        let object = ground.cluster.get(&paths::pod(&self.namespace, pod)).await?;
+        TestPod::read(&object).context("a running pod has a node and an address")
     }
 
     /// Watches on these nodes what goes between two sets of addresses, from now on.

@@ -7,6 +7,7 @@ use lab::cluster::access::{PodSpec, paths};
 use serde_json::Value;
 
 use super::ground::{Ground, PATIENCE, START};
+use super::patience::eventually;
 use crate::scenario::expect;
 
 /// This program in its image.
@@ -109,7 +110,7 @@ impl Ground {
             let log = self.cluster.logs(namespace, name, Some("app"), 50).await;
             log.ok().filter(|log| log.contains("serving"))
         };
-        lab::eventually(&format!("pod {namespace}/{name} answers"), START, serving).await?;
+        eventually(&format!("pod {namespace}/{name} answers"), START, serving).await?;
         Ok(pod)
     }
 

@@ -20,6 +20,7 @@ use std::io::Read;
 use clap::Subcommand;
 
 pub(crate) use ask::Answers;
+pub(crate) use resolve::Resolved;
 pub(crate) use watch::Sighting;
 
 /// A program for a test pod.

@@ -2,7 +2,15 @@
 //! what disturbs the mesh last.
 
 mod capture;
+mod dns;
+mod enrolment;
+mod network_policy;
+mod parts;
 mod policy;
+mod probes;
+mod services;
+mod starting;
+mod traffic;
 
 use super::scenario::Scenario;
 
@@ -10,6 +18,14 @@ use super::scenario::Scenario;
 pub(crate) fn all() -> Vec<Scenario> {
     let mut all = capture::scenarios();
     all.extend(policy::scenarios());
+    all.extend(traffic::scenarios());
+    all.extend(services::scenarios());
+    all.extend(dns::scenarios());
+    all.extend(probes::scenarios());
+    all.extend(network_policy::scenarios());
+    all.extend(starting::scenarios());
+    all.extend(enrolment::scenarios());
+    all.extend(parts::scenarios());
     all
 }
 
