@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use lab::Subject;
 
 use crate::cluster::{ClusterRun, Restarts, run_on_cluster};
+use crate::cluster_commands::ClusterCommand;
 use crate::demo::{Afterwards, Demo};
 use crate::list;
 use crate::pod_app::App;
@@ -44,6 +45,16 @@ enum Command {
     /// What runs inside of test pods.
     #[command(subcommand)]
     App(App),
+    /// Real clusters on this machine, of real Kubernetes programs.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Parts of clusters start themselves with it.
+    #[command(name = lab::cluster::harness::PART, hide = true)]
+    ClusterPart {
+        /// Which part, and its settings.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Tell the story of one label, step by step, with what was observed.
     Demo {
         /// Leave everything running until Ctrl-C.
@@ -128,6 +139,14 @@ impl SubjectArgs {
 }
 
 impl Arguments {
+    /// The words of a cluster's part, which has to begin before there are threads.
+    pub(crate) fn cluster_part(&self) -> Option<&[String]> {
+        match &self.command {
+            Command::ClusterPart { words } => Some(words),
+            _ => None,
+        }
+    }
+
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Run(run) => Box::pin(run.run()).await,
@@ -141,6 +160,8 @@ impl Arguments {
             }
             Command::Matrix { results, into } => report::matrix::write(&results, &into),
             Command::App(app) => app.run().await,
+            Command::Cluster(command) => command.run().await,
+            Command::ClusterPart { .. } => bail!("parts are started before the runtime"),
             Command::Demo { keep, subject } => {
                 let afterwards = if keep { Afterwards::Keep } else { Afterwards::TearDown };
                 Box::pin(Demo::new(subject.resolve()?, afterwards).run()).await

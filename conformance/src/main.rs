@@ -15,6 +15,7 @@
 mod behaviours;
 mod cli;
 mod cluster;
+mod cluster_commands;
 mod demo;
 mod ending;
 mod list;
@@ -41,18 +42,21 @@ fn main() -> ExitCode {
         )
         .with_writer(std::io::stderr)
         .init();
+    if let Some(words) = arguments.cluster_part() {
+        let ended = lab::cluster::harness::part(words);
+        return ended.map_or_else(|error| complain(&error), |()| ExitCode::SUCCESS);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("cannot start the runtime: {error}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return complain(&format!("cannot start the runtime: {error}")),
     };
     match runtime.block_on(arguments.run()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => complain(&format!("{error:#}")),
     }
+}
+
+fn complain(why: &impl std::fmt::Display) -> ExitCode {
+    eprintln!("{why}");
+    ExitCode::FAILURE
 }

@@ -38,7 +38,12 @@ async fn run(args: &Args) -> anyhow::Result<()> {
 
     let listener = TcpListener::bind(args.listen_addr)
         .with_context(|| format!("LISTEN_ADDR {} cannot be listened on", args.listen_addr))?;
-    let mut control = Control::start(args.settings(), listener).await?;
+    // The API is waited for there, and whoever wants us to end must not have to wait for it.
+    let mut control = tokio::select! {
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+        started = Control::start(args.settings(), listener) => started?,
+    };
     if let Some(path) = &args.root_cert_file {
         std::fs::write(path, control.root_pem())
             .with_context(|| format!("ROOT_CERT_FILE {} cannot be written", path.display()))?;

@@ -1,5 +1,5 @@
-//! Real clusters: reached by kubeconfig.
-//!
-//! The only room of the lab that knows kube-rs.
+//! Real clusters: made here of real programs ([`harness`]), or reached by kubeconfig
+//! ([`access`]).
 
 pub mod access;
+pub mod harness;
