@@ -82,7 +82,9 @@ impl Ground {
         name: &str,
         labels: &[(&str, &str)],
     ) -> anyhow::Result<String> {
-        let full = format!("sluice-test-{}-{name}", self.run);
+        // One of that name may still be on its way out.
+        let number = locked(&self.leaving).len();
+        let full = format!("sluice-test-{}-{number}-{name}", self.run);
         let mut all = vec![(RUN_LABEL, self.run.as_str())];
         all.extend(labels);
         // Known before it is there: whatever happens now, it is removed.
