@@ -199,6 +199,5 @@ replace (
 
 tool (
 	github.com/projectcalico/calico/cni-plugin/cmd/calico
-	github.com/projectcalico/calico/kube-controllers/cmd/kube-controllers
 	github.com/projectcalico/calico/node/cmd/calico-node
 )

@@ -27,6 +27,10 @@ use super::machine::{Kind, Machine, Service};
 /// Pause before a program that ended is started again.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Folders of a machine that lie on its file system directly: no overlay can be made over an
+/// overlay, and containers are overlays.
+const PLAIN: [&str; 2] = ["var/lib/containerd", "var/lib/kubelet"];
+
 /// Settings that would be the whole host's: a machine may read them only.
 const SHARED_SETTINGS: [&str; 3] = ["proc/sys/kernel", "proc/sys/vm", "proc/sys/fs"];
 
@@ -82,6 +86,12 @@ fn put_root_together(machine: &Machine) -> io::Result<()> {
     fasten("tmpfs", &root.join("run"), "tmpfs", "mode=755")?;
     fasten("tmpfs", &root.join("tmp"), "tmpfs", "mode=1777")?;
     bind(Path::new("/dev"), &root.join("dev"), MsFlags::MS_REC)?;
+    for folder in PLAIN {
+        let (own, at) = (machine.plain().join(folder), root.join(folder));
+        fs::create_dir_all(&own)?;
+        fs::create_dir_all(&at)?;
+        bind(&own, &at, MsFlags::empty())?;
+    }
     fence_settings(machine, root)?;
     fasten("bpf", &root.join("sys/fs/bpf"), "bpf", "")?;
     cgroups::mount_all(&root.join("sys/fs/cgroup"))?;

@@ -62,6 +62,11 @@ impl Machine {
         self.folder.join("disk")
     }
 
+    /// What is not laid over the root of the host; it survives a reboot too.
+    pub(crate) fn plain(&self) -> PathBuf {
+        self.folder.join("plain")
+    }
+
     /// Where the overlay keeps its own things.
     pub(crate) fn work(&self) -> PathBuf {
         self.folder.join("work")

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use netns::{Fence, FenceError, NetnsError};
 use nix::mount::{MsFlags, mount};
-use serde_json::Value;
 
 use super::control_plane::{self, Credentials, FurnishError, node_name};
 use super::machine::Machine;
@@ -179,7 +178,9 @@ async fn bring_up(cluster: &mut Cluster, options: &ClusterOptions) -> Result<(),
     let text = credentials.authority.kubeconfig(&server, credentials.user("admin"));
     write_private(&cluster.kubeconfig(), &text)?;
     wait_for_api(cluster, options).await?;
-    apply(cluster, options, &options.primary.objects(&options.tools)?).await?;
+    for manifest in options.primary.manifests(&options.tools)? {
+        apply(cluster, options, &manifest).await?;
+    }
     for number in 1..=options.nodes {
         start_node(cluster, options, &in_middle, &fence, number).await?;
     }
@@ -320,15 +321,11 @@ async fn wait_for_api(cluster: &Cluster, options: &ClusterOptions) -> Result<(),
 async fn apply(
     cluster: &Cluster,
     options: &ClusterOptions,
-    objects: &[Value],
+    manifest: &Path,
 ) -> Result<(), UpError> {
-    if objects.is_empty() {
-        return Ok(());
-    }
-    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
-    let input = list.to_string().into_bytes();
-    let words = ["apply", "--server-side", "-f", "-"];
-    let ran = cluster.kubectl(&options.tools, &words, input, options.patience).await?;
+    let file = manifest.display().to_string();
+    let words = ["apply", "--server-side", "-f", &file];
+    let ran = cluster.kubectl(&options.tools, &words, Vec::new(), options.patience).await?;
     if ran.ok() { Ok(()) } else { Err(UpError::Object(ran.stderr)) }
 }
 

@@ -1,12 +1,12 @@
 //! The primary CNIs: what each adds to nodes and to the cluster.
 
 mod bridge;
+mod calico;
 mod flannel;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
-
-use serde_json::Value;
 
 use super::control_plane::FurnishError;
 use super::machine::Machine;
@@ -21,28 +21,61 @@ pub enum Primary {
     Bridge,
     /// Flannel with VXLAN.
     Flannel,
+    /// Calico with VXLAN and the iptables data plane.
+    Calico(IptablesKind),
+}
+
+/// The kernel's side of `iptables`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IptablesKind {
+    /// nf_tables.
+    Nft,
+    /// The older x_tables.
+    Legacy,
 }
 
 /// A name that is no primary CNI.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0} is none of: {names}", names = Primary::NAMES.join(", "))]
+#[error("{0} is none of: {names}", names = names())]
 pub struct UnknownPrimary(String);
 
+fn names() -> String {
+    Primary::ALL.map(|primary| primary.to_string()).join(", ")
+}
+
 impl Primary {
-    /// All of them, by name.
-    pub const NAMES: [&str; 2] = ["bridge", "flannel"];
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Bridge,
+        Self::Flannel,
+        Self::Calico(IptablesKind::Nft),
+        Self::Calico(IptablesKind::Legacy),
+    ];
+
+    /// The group of programs that it needs besides those of every cluster, for
+    /// `scripts/cluster-tools`.
+    #[must_use]
+    pub fn groups(self) -> &'static [&'static str] {
+        match self {
+            Self::Bridge => &[],
+            Self::Flannel => &["flannel", "flannel-plugin"],
+            Self::Calico(_) => &["calico"],
+        }
+    }
 
     /// What implements Services beside it.
     pub(crate) fn service_proxy(self) -> ServiceProxy {
         match self {
             Self::Bridge | Self::Flannel => ServiceProxy::Mode("nftables"),
+            Self::Calico(_) => ServiceProxy::Mode("iptables"),
         }
     }
 
-    /// Objects that the cluster needs before the nodes boot.
-    pub(crate) fn objects(self, _tools: &Tools) -> Result<Vec<Value>, FurnishError> {
+    /// Manifests that the cluster needs before the nodes boot.
+    pub(crate) fn manifests(self, tools: &Tools) -> Result<Vec<PathBuf>, FurnishError> {
         match self {
             Self::Bridge | Self::Flannel => Ok(Vec::new()),
+            Self::Calico(_) => Ok(vec![tools.built("calico", "crds.yaml")?]),
         }
     }
 
@@ -57,6 +90,7 @@ impl Primary {
         match self {
             Self::Bridge => bridge::furnish(machine, number, plan),
             Self::Flannel => flannel::furnish(machine, number, plan, tools),
+            Self::Calico(iptables) => calico::furnish(machine, number, plan, tools, iptables),
         }
     }
 
@@ -70,11 +104,8 @@ impl FromStr for Primary {
     type Err = UnknownPrimary;
 
     fn from_str(text: &str) -> Result<Self, UnknownPrimary> {
-        match text {
-            "bridge" => Ok(Self::Bridge),
-            "flannel" => Ok(Self::Flannel),
-            other => Err(UnknownPrimary(other.to_owned())),
-        }
+        let found = Self::ALL.into_iter().find(|primary| primary.to_string() == text);
+        found.ok_or_else(|| UnknownPrimary(text.to_owned()))
     }
 }
 
@@ -83,6 +114,8 @@ impl fmt::Display for Primary {
         f.write_str(match self {
             Self::Bridge => "bridge",
             Self::Flannel => "flannel",
+            Self::Calico(IptablesKind::Nft) => "calico",
+            Self::Calico(IptablesKind::Legacy) => "calico-legacy",
         })
     }
 }
@@ -92,9 +125,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_a_primary_that_has_this_name() {
-        for name in Primary::NAMES {
-            assert_eq!(name.parse::<Primary>().unwrap().to_string(), name);
+    fn every_primary_is_found_by_its_name() {
+        for primary in Primary::ALL {
+            assert_eq!(primary.to_string().parse::<Primary>().unwrap(), primary);
         }
         let told = "weave".parse::<Primary>().unwrap_err().to_string();
         assert!(told.contains("weave") && told.contains("flannel"), "{told}");
