@@ -5,17 +5,25 @@
 //!                                          on failure: rules, sockets and logs are kept
 //! ```
 //!
+//! On a real cluster the same is done by the API server, see `cluster`. What a run has found
+//! is one `report`, whatever it is rendered as.
+//!
 //! Scenarios judge an implementation by what can be observed from outside: packets on the
 //! wire between the nodes, rules read back from the kernel, Kubernetes objects, and what
 //! applications in pods see. The implementation is chosen at run time.
 
+mod behaviours;
 mod cli;
+mod cluster;
 mod cluster_commands;
 mod demo;
 mod ending;
+mod list;
 mod load;
 mod observe;
 mod oracle;
+mod pod_app;
+mod report;
 mod scenario;
 mod scenarios;
 mod suite;
