@@ -6,10 +6,15 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use lab::Subject;
 
+use crate::cluster::{ClusterRun, Restarts, run_on_cluster};
+use crate::cluster_commands::ClusterCommand;
 use crate::demo::{Afterwards, Demo};
+use crate::list;
+use crate::pod_app::App;
+use crate::report::{self, Report, Sink, Source};
 use crate::suite::Suite;
 
-/// Proves the behaviours of a mesh on this machine, in network namespaces.
+/// Proves the behaviours of a mesh: in network namespaces of this machine, or on a cluster.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub(crate) struct Arguments {
@@ -19,19 +24,37 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the scenarios; exits with 1 when one fails.
-    Run {
-        /// Only scenarios whose id contains one of these texts.
-        #[arg(long)]
-        only: Vec<String>,
-        /// Where the evidence of failures goes.
-        #[arg(long, default_value = "conformance-evidence")]
-        evidence: PathBuf,
-        #[command(flatten)]
-        subject: SubjectArgs,
-    },
+    /// Run the scenarios, in namespaces of this machine or on a cluster; exits with 1 when one
+    /// fails.
+    Run(Run),
     /// List the scenarios.
-    List,
+    List {
+        /// Which of the behaviours are covered, at which level, and which are not.
+        #[arg(long)]
+        behaviours: bool,
+    },
+    /// Render results into a file, between its markers.
+    Matrix {
+        /// Reports that `run --report json=FILE` has written, a column each.
+        #[arg(required = true)]
+        results: Vec<PathBuf>,
+        /// The file.
+        #[arg(long)]
+        into: PathBuf,
+    },
+    /// What runs inside of test pods.
+    #[command(subcommand)]
+    App(App),
+    /// Real clusters on this machine, of real Kubernetes programs.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Parts of clusters start themselves with it.
+    #[command(name = lab::cluster::harness::PART, hide = true)]
+    ClusterPart {
+        /// Which part, and its settings.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Tell the story of one label, step by step, with what was observed.
     Demo {
         /// Leave everything running until Ctrl-C.
@@ -40,6 +63,44 @@ enum Command {
         #[command(flatten)]
         subject: SubjectArgs,
     },
+}
+
+/// What to run, and what to write about it.
+#[derive(Debug, Args)]
+struct Run {
+    /// Only scenarios whose id contains one of these texts.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Where the evidence of failures goes.
+    #[arg(long, default_value = "conformance-evidence")]
+    evidence: PathBuf,
+    /// Write a report: junit=FILE, json=FILE or markdown=FILE. May be given several times.
+    #[arg(long)]
+    report: Vec<Sink>,
+    /// Where the results come from, for the matrix.
+    #[arg(long, value_enum, default_value_t = Source::Hand)]
+    source: Source,
+    /// Judge what is installed on this cluster, instead of binaries in namespaces.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
+    subject: SubjectArgs,
+}
+
+/// How to test a cluster.
+#[derive(Debug, Args)]
+struct ClusterArgs {
+    /// The image of the test pods.
+    #[arg(long, default_value = "sluice.test/sluice:dev")]
+    image: String,
+    /// What to call the primary CNI plugin in reports, with its version.
+    #[arg(long)]
+    cni_name: Option<String>,
+    /// Also run what ends the mesh's own pods for a while; whoever uses the cluster notices.
+    #[arg(long)]
+    restarts: bool,
 }
 
 /// The implementation to judge.
@@ -78,21 +139,71 @@ impl SubjectArgs {
 }
 
 impl Arguments {
+    /// The words of a cluster's part, which has to begin before there are threads.
+    pub(crate) fn cluster_part(&self) -> Option<&[String]> {
+        match &self.command {
+            Command::ClusterPart { words } => Some(words),
+            _ => None,
+        }
+    }
+
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self.command {
-            Command::Run { only, evidence, subject } => {
-                Suite { subject: subject.resolve()?, only, evidence }.run().await
-            }
-            Command::List => {
-                crate::suite::list();
+            Command::Run(run) => Box::pin(run.run()).await,
+            Command::List { behaviours } => {
+                if behaviours {
+                    list::behaviours()
+                } else {
+                    list::scenarios()
+                }
                 Ok(())
             }
+            Command::Matrix { results, into } => report::matrix::write(&results, &into),
+            Command::App(app) => app.run().await,
+            Command::Cluster(command) => command.run().await,
+            Command::ClusterPart { .. } => bail!("parts are started before the runtime"),
             Command::Demo { keep, subject } => {
                 let afterwards = if keep { Afterwards::Keep } else { Afterwards::TearDown };
                 Box::pin(Demo::new(subject.resolve()?, afterwards).run()).await
             }
         }
     }
+}
+
+impl Run {
+    async fn run(self) -> anyhow::Result<()> {
+        let (only, evidence) = (self.only, self.evidence);
+        let found = match self.kubeconfig {
+            Some(kubeconfig) => {
+                let ClusterArgs { image, cni_name: cni, restarts } = self.cluster;
+                let restarts = if restarts { Restarts::Allowed } else { Restarts::Refused };
+                let source = self.source;
+                let run = ClusterRun { kubeconfig, image, only, evidence, cni, restarts, source };
+                run_on_cluster(run).await?
+            }
+            None => {
+                let subject = self.subject.resolve()?;
+                Suite { subject, only, evidence, source: self.source }.run().await?
+            }
+        };
+        for sink in &self.report {
+            sink.write(&found)?;
+        }
+        conclude(&found)
+    }
+}
+
+/// The last line, and what the exit code says.
+fn conclude(report: &Report) -> anyhow::Result<()> {
+    let tally = report.tally();
+    println!("{tally}");
+    if tally.failed > 0 {
+        bail!("{} scenarios failed", tally.failed);
+    }
+    if report.results.is_empty() {
+        bail!("no scenario was run");
+    }
+    Ok(())
 }
 
 fn own_folder() -> anyhow::Result<PathBuf> {

@@ -5,16 +5,25 @@
 //!                                          on failure: rules, sockets and logs are kept
 //! ```
 //!
+//! On a real cluster the same is done by the API server, see `cluster`. What a run has found
+//! is one `report`, whatever it is rendered as.
+//!
 //! Scenarios judge an implementation by what can be observed from outside: packets on the
 //! wire between the nodes, rules read back from the kernel, Kubernetes objects, and what
 //! applications in pods see. The implementation is chosen at run time.
 
+mod behaviours;
 mod cli;
+mod cluster;
+mod cluster_commands;
 mod demo;
 mod ending;
+mod list;
 mod load;
 mod observe;
 mod oracle;
+mod pod_app;
+mod report;
 mod scenario;
 mod scenarios;
 mod suite;
@@ -33,18 +42,21 @@ fn main() -> ExitCode {
         )
         .with_writer(std::io::stderr)
         .init();
+    if let Some(words) = arguments.cluster_part() {
+        let ended = lab::cluster::harness::part(words);
+        return ended.map_or_else(|error| complain(&error), |()| ExitCode::SUCCESS);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("cannot start the runtime: {error}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return complain(&format!("cannot start the runtime: {error}")),
     };
     match runtime.block_on(arguments.run()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => complain(&format!("{error:#}")),
     }
+}
+
+fn complain(why: &impl std::fmt::Display) -> ExitCode {
+    eprintln!("{why}");
+    ExitCode::FAILURE
 }

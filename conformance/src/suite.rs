@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use lab::{Family, Lab, Options, Subject};
 
 use crate::ending::Ending;
+use crate::report::{self, Level, Mark, Outcome, Report, Source, Versions};
 use crate::scenario::{Scenario, Skip};
 use crate::scenarios::{self, Stage};
 use crate::world::World;
@@ -22,27 +23,13 @@ pub(crate) struct Suite {
     pub subject: Subject,
     pub only: Vec<String>,
     pub evidence: PathBuf,
-}
-
-#[derive(Default)]
-struct Tally {
-    passed: usize,
-    failed: usize,
-    skipped: usize,
-}
-
-/// Prints every scenario with its meaning.
-pub(crate) fn list() {
-    for stage in scenarios::stages() {
-        for scenario in stage.scenarios {
-            println!("{}/{:<32} {}", stage.name, scenario.id, scenario.meaning);
-        }
-    }
+    /// How far the results can be believed.
+    pub source: Source,
 }
 
 impl Suite {
-    pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let mut tally = Tally::default();
+    pub(crate) async fn run(self) -> anyhow::Result<Report> {
+        let mut results = Vec::new();
         let mut ending = Ending::watch().context("watch for signals")?;
         for stage in scenarios::stages() {
             let chosen: Vec<_> =
@@ -52,19 +39,23 @@ impl Suite {
             }
             println!("== {}: {}", stage.name, stage.meaning);
             tokio::select! {
-                () = self.run_stage(&stage, &chosen, &mut tally) => {}
+                () = self.run_stage(&stage, &chosen, &mut results) => {}
                 why = ending.asked() => bail!("{why}; the lab was removed"),
             }
         }
-        let Tally { passed, failed, skipped } = tally;
-        println!("{passed} passed, {failed} failed, {skipped} skipped");
-        if failed > 0 {
-            bail!("evidence is in {}", self.evidence.display());
-        }
-        if passed + skipped == 0 {
+        if results.is_empty() {
             bail!("no scenario matches --only {:?}", self.only);
         }
-        Ok(())
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok();
+        let kernel = kernel.map(|text| text.trim().to_owned());
+        let subject = vec![concat!("sluice ", env!("CARGO_PKG_VERSION")).to_owned()];
+        Ok(Report {
+            level: Level::Namespaces,
+            source: self.source,
+            date: report::now(),
+            versions: Versions { kernel, subject, ..Versions::default() },
+            results,
+        })
     }
 
     fn wants(&self, stage: &Stage, scenario: &Scenario) -> bool {
@@ -72,25 +63,25 @@ impl Suite {
         self.only.is_empty() || self.only.iter().any(|text| name.contains(text))
     }
 
-    async fn run_stage(&self, stage: &Stage, chosen: &[&Scenario], tally: &mut Tally) {
+    async fn run_stage(&self, stage: &Stage, chosen: &[&Scenario], results: &mut Vec<Outcome>) {
         let world = match self.start(stage.family).await {
             Ok(world) => world,
             Err(error) => {
                 println!("FAIL {}/start: the lab did not come up: {error:#}", stage.name);
-                tally.failed += 1;
+                results.push(of_stage(stage, "start", Some(format!("{error:#}"))));
                 return;
             }
         };
         for scenario in chosen {
-            self.run_scenario(stage, scenario, &world, tally).await;
+            self.run_scenario(stage, scenario, &world, results).await;
         }
         let leftovers = world.lab.teardown().await;
         if leftovers.is_clean() {
             println!("ok   {}/teardown", stage.name);
-            tally.passed += 1;
+            results.push(of_stage(stage, "teardown", None));
         } else {
             println!("FAIL {}/teardown: left behind: {leftovers}", stage.name);
-            tally.failed += 1;
+            results.push(of_stage(stage, "teardown", Some(format!("left behind: {leftovers}"))));
         }
     }
 
@@ -111,7 +102,7 @@ impl Suite {
         stage: &Stage,
         scenario: &Scenario,
         world: &World,
-        tally: &mut Tally,
+        results: &mut Vec<Outcome>,
     ) {
         let name = format!("{}/{}", stage.name, scenario.id);
         let started = Instant::now();
@@ -121,23 +112,33 @@ impl Suite {
         };
         let verdicts = world.verdicts().await;
         let took = started.elapsed().as_secs_f32();
+        let mut result = Outcome {
+            id: name.clone(),
+            meaning: scenario.meaning.to_owned(),
+            behaviours: scenario.behaviours.to_vec(),
+            mark: Mark::Passed,
+            reason: None,
+            seconds: took,
+            evidence: None,
+        };
         match outcome.and(verdicts) {
             Ok(verdicts) => {
                 println!("ok   {name} ({took:.1} s): {}", scenario.meaning);
                 verdicts.iter().for_each(|verdict| println!("     {verdict}"));
-                tally.passed += 1;
             }
             Err(error) if error.is::<Skip>() => {
                 println!("SKIP {name}: {error}");
-                tally.skipped += 1;
+                (result.mark, result.reason) = (Mark::Skipped, Some(error.to_string()));
             }
             Err(error) => {
                 println!("FAIL {name} ({took:.1} s): {}\n{error:#}", scenario.meaning);
-                tally.failed += 1;
+                (result.mark, result.reason) = (Mark::Failed, Some(format!("{error:#}")));
                 let folder = self.evidence.join(name.replace('/', "-"));
                 if let Err(error) = keep_evidence(world, &folder).await {
                     println!("     evidence is incomplete: {error:#}");
                 }
+                println!("     evidence: {}", folder.display());
+                result.evidence = Some(folder);
                 // One failure is to be one failure.
                 match world.lab.restore_mesh().await {
                     Ok(helped) if helped.is_empty() => {}
@@ -146,10 +147,25 @@ impl Suite {
                 }
             }
         }
+        results.push(result);
         if let Err(error) = world.clear().await {
             println!("FAIL {name}/pods: {error:#}");
-            tally.failed += 1;
+            let id = format!("{}/pods", scenario.id);
+            results.push(of_stage(stage, &id, Some(format!("{error:#}"))));
         }
+    }
+}
+
+/// What came of a step around the scenarios.
+fn of_stage(stage: &Stage, step: &str, problem: Option<String>) -> Outcome {
+    Outcome {
+        id: format!("{}/{step}", stage.name),
+        meaning: format!("{step}: {}", stage.meaning),
+        behaviours: Vec::new(),
+        mark: if problem.is_some() { Mark::Failed } else { Mark::Passed },
+        reason: problem,
+        seconds: 0.0,
+        evidence: None,
     }
 }
 

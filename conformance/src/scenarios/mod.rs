@@ -5,6 +5,7 @@ mod bad_input;
 mod capture;
 mod cni;
 mod control_plane;
+mod covers;
 mod drain;
 mod faults;
 mod handover;
@@ -24,6 +25,7 @@ mod services;
 mod under_load;
 mod uninstall;
 
+pub(crate) use covers::covers;
 use lab::Family;
 
 use crate::scenario::{Scenario, scenario};

@@ -17,7 +17,7 @@ use tonic::transport::Server;
 use crate::ca::{Authority, Root, RootError, ServerName, StoreError};
 use crate::callers::{Gate, IssueRules};
 use crate::facts::Account;
-use crate::kube::{KubeError, Reviewer};
+use crate::kube::{KubeError, Own, Reviewer};
 use crate::services::certificates::istio_certificate_service_server::IstioCertificateServiceServer;
 use crate::services::discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use crate::settings::Settings;
@@ -98,7 +98,9 @@ impl Control {
         let plan = plan(&settings)?;
         let client = crate::kube::client(&settings.kube_api).await?;
         let now = OffsetDateTime::now_utc();
-        let root = Arc::new(crate::ca::open(&settings.ca, &plan.names.trust_domain, now)?);
+        let own = Own::new(client.clone());
+        let root = crate::ca::open(&settings.ca, &own, &plan.names.trust_domain, now).await?;
+        let root = Arc::new(root);
         let certificate = ServerCertificate::new(Arc::clone(&root), plan.server_names)
             .map_err(ControlError::ServerCertificate)?;
         let certificate = Arc::new(certificate);
@@ -120,6 +122,10 @@ impl Control {
         tasks.spawn(named("the watch of the Kubernetes API", watching));
         tasks.spawn(named("the renewal of the certificate", certificate.keep_fresh(stop.clone())));
         tasks.spawn(named("the listener", tls::accept(listener, tls, ready, stop.clone())));
+        if let Some(name) = settings.root_config_map {
+            let publishing = own.publish(name, root.certificate().to_owned(), stop.clone());
+            tasks.spawn(named("the publication of the root", publishing));
+        }
         let serving = serve(authority, discovery, connections, stop.clone());
         tasks.spawn(named("the server", serving));
         tracing::info!(%address, "control plane listening");

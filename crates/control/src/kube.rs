@@ -1,13 +1,18 @@
-//! The only room that speaks to the Kubernetes API: it watches, and it has tokens
-//! reviewed. What it learns leaves it as facts.
+//! The only room that speaks to the Kubernetes API: it watches, it has tokens reviewed, and
+//! it keeps the root. What it learns leaves it as facts.
 
 mod changes;
+mod leave;
 mod objects;
+mod own;
 mod review;
 mod watch;
 
 use std::time::Duration;
 
+pub use leave::{LeaveError, ready_everywhere, remove};
+pub use own::OwnError;
+pub(crate) use own::{Own, Stored};
 pub(crate) use review::{Reviewer, TokenProblem};
 pub(crate) use watch::watch;
 

@@ -26,7 +26,9 @@
 //! of `pods`, `nodes`, `services`, of `endpointslices.discovery.k8s.io` and of
 //! `authorizationpolicies.security.istio.io` and `peerauthentications.security.istio.io`;
 //! `create` of
-//! `tokenreviews.authentication.k8s.io`. It writes nothing and reads no secret.
+//! `tokenreviews.authentication.k8s.io`. It writes nothing and reads no secret, but where the
+//! root is to be kept in a Secret ([`CaStore::Secret`]: `get` and `create`) or its certificate
+//! in a ConfigMap (`get`, `create`, `patch`), which are objects of its own namespace.
 //!
 //! Waypoints (`istio.io/use-waypoint`), `WorkloadEntry` and `ServiceEntry` are not read.
 
@@ -47,7 +49,10 @@ mod translate;
 mod world;
 mod xds;
 
-pub use crate::kube::KubeError;
+pub use crate::kube::{
+    KubeError, LeaveError, OwnError, ready_everywhere as await_daemon_set,
+    remove as remove_daemon_set,
+};
 pub use app::{Control, ControlError};
 pub use ca::{RootError, StoreError};
-pub use settings::{CaStore, KubeApi, Settings};
+pub use settings::{CaStore, KubeApi, ObjectName, Settings};

@@ -1,6 +1,7 @@
 //! `sluice-control`: the embedded control plane as a program.
 
 mod args;
+mod tasks;
 
 use std::net::TcpListener;
 use std::process::ExitCode;
@@ -36,9 +37,17 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("signals")?;
 
+    if let Some(task) = &args.task {
+        return tasks::run(task, [&mut interrupt, &mut terminate]).await;
+    }
     let listener = TcpListener::bind(args.listen_addr)
         .with_context(|| format!("LISTEN_ADDR {} cannot be listened on", args.listen_addr))?;
-    let mut control = Control::start(args.settings(), listener).await?;
+    // The API is waited for there, and whoever wants us to end must not have to wait for it.
+    let mut control = tokio::select! {
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+        started = Control::start(args.settings(), listener) => started?,
+    };
     if let Some(path) = &args.root_cert_file {
         std::fs::write(path, control.root_pem())
             .with_context(|| format!("ROOT_CERT_FILE {} cannot be written", path.display()))?;

@@ -1,5 +1,6 @@
 //! What a control plane can be told.
 
+use std::fmt;
 use std::path::PathBuf;
 
 /// Where Kubernetes is.
@@ -20,6 +21,24 @@ pub enum CaStore {
     /// In the file `root.pem` (key and certificate, mode 0600) of this folder, made at
     /// the first start.
     Folder(PathBuf),
+    /// In this Secret, under `root.pem`, made at the first start. Nobody else may read it:
+    /// who has it can be anybody in the mesh.
+    Secret(ObjectName),
+}
+
+/// An object in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectName {
+    /// The namespace.
+    pub namespace: String,
+    /// Its name there.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
 }
 
 /// Everything a [`Control`](crate::Control) is told.
@@ -45,6 +64,9 @@ pub struct Settings {
     pub trusted_node_accounts: Vec<String>,
     /// Where the root key lives; in memory.
     pub ca: CaStore,
+    /// ConfigMap in which the root's certificate is kept, under `root-cert.pem`, for those
+    /// who dial us; none.
+    pub root_config_map: Option<ObjectName>,
 }
 
 impl Settings {
@@ -60,6 +82,7 @@ impl Settings {
             server_names: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
             trusted_node_accounts: vec!["sluice-system/ztunnel".to_owned()],
             ca: CaStore::Memory,
+            root_config_map: None,
         }
     }
 }

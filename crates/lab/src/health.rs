@@ -68,7 +68,12 @@ impl HealthServer {
         let failed = |error| AppError::new(step(), &error);
         let addr = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         let listener = place.listen(addr).await.map_err(failed)?;
-        let listener = TcpListener::from_std(listener).map_err(failed)?;
+        Self::on(listener).map_err(failed)
+    }
+
+    /// Answers on a socket that listens and does not block.
+    pub(crate) fn on(listener: std::net::TcpListener) -> std::io::Result<Self> {
+        let listener = TcpListener::from_std(listener)?;
         let peers = Arc::new(Mutex::new(Vec::new()));
         let accepting = tokio::spawn(accept(listener, Arc::clone(&peers)));
         Ok(Self { peers, accepting })

@@ -13,9 +13,12 @@
 //! named there. The host's namespace, rules and routes are never touched. A lab that was
 //! killed is cleaned up by the next start, or by [`sweep()`].
 //!
+//! Real clusters are reached through `cluster`, which shares sniffers and apps with the rest.
+//!
 //! Nothing here judges the implementation under test: it only arranges and observes.
 
 mod app;
+pub mod cluster;
 pub mod cni_runtime;
 mod conf;
 mod errors;
@@ -44,7 +47,7 @@ mod sniffer;
 mod state;
 mod sweep;
 
-pub use app::{AppError, AppErrorKind, Conversation, Echo, End, Reply, Server};
+pub use app::{AppError, AppErrorKind, Conversation, Echo, End, Reply, Server, here};
 pub use errors::{LabError, MeshError};
 pub use health::{HealthServer, Probe};
 pub use http_client::HttpError;
@@ -63,5 +66,5 @@ pub use place::Place;
 pub use pod::{Pod, PodSpec, TryAgain};
 pub use process::{ProcessError, Ran};
 pub use services::ServicesError;
-pub use sniffer::{Observation, Packet, SniffError, Sniffer, Transport, Window};
+pub use sniffer::{NodeTap, Observation, Packet, SniffError, Sniffer, Transport, Window};
 pub use sweep::{Running, Swept, others, sweep};

@@ -46,6 +46,17 @@ impl Place {
         }
     }
 
+    /// A namespace that somebody else made and that has a path.
+    pub(crate) fn of(
+        name: impl Into<String>,
+        path: &Path,
+        netns: PodNetns,
+        fence: &Fence,
+        patience: Duration,
+    ) -> Self {
+        Self { name: name.into(), path: path.to_owned(), netns, fence: fence.clone(), patience }
+    }
+
     /// What it is called, for example `hub`, `node1` or `pod default/client`.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -177,6 +178,19 @@ pub(crate) async fn start_logged(
     let mut command = job.command();
     command.stdin(Stdio::null()).stdout(out).stderr(err);
     start(Some(place), command, &job.name()).await
+}
+
+/// Starts a process that outlives this one, writing all it says to the end of `log`. Gives its
+/// number.
+pub(crate) fn start_detached(job: &Job, log: &Path) -> Result<i32, ProcessError> {
+    let failed = |source| ProcessError::Start { program: job.name(), source };
+    let out = File::options().create(true).append(true).open(log).map_err(failed)?;
+    let err = out.try_clone().map_err(failed)?;
+    let mut command = std::process::Command::new(&job.program);
+    command.args(&job.args).env_clear().env("PATH", search_path());
+    command.envs(job.env.iter().map(|(name, value)| (name, value)));
+    command.process_group(0).stdin(Stdio::null()).stdout(out).stderr(err);
+    Ok(command.spawn().map_err(failed)?.id().cast_signed())
 }
 
 /// A child inherits the namespace of the thread that starts it: hence the fence.

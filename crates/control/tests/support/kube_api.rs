@@ -1,5 +1,5 @@
 //! As much of the Kubernetes API as the control plane asks for: lists and watches of its
-//! kinds of objects, and token reviews.
+//! kinds of objects, token reviews, and single objects in [`kept`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -18,6 +18,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+
+use super::kept::Kept;
 
 pub const PODS: &str = "/api/v1/pods";
 pub const POLICIES: &str = "/apis/security.istio.io/v1/authorizationpolicies";
@@ -52,6 +54,7 @@ struct Stored {
     history: Vec<(u64, &'static str, Value)>,
     /// Token to the user it is of.
     tokens: HashMap<String, Value>,
+    kept: Kept,
 }
 
 impl KubeApi {
@@ -89,6 +92,11 @@ impl KubeApi {
             },
         });
         self.state.stored.lock().unwrap().tokens.insert(token.to_owned(), user);
+    }
+
+    /// Secrets and config maps.
+    pub fn kept<T>(&self, look: impl FnOnce(&mut Kept) -> T) -> T {
+        look(&mut self.state.stored.lock().unwrap().kept)
     }
 
     /// Lists of this path fail, and watches end.
@@ -150,6 +158,14 @@ async fn answer(
     if path == REVIEWS && request.method() == Method::POST {
         let body = request.into_body().collect().await.unwrap().to_bytes();
         return Ok(json_response(StatusCode::CREATED, &review(&state, &body)));
+    }
+    if Kept::has(&path) {
+        let method = request.method().clone();
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        return Ok(match state.stored.lock().unwrap().kept.answer(&method, &path, &body) {
+            Ok(object) => json_response(StatusCode::OK, &object),
+            Err(status) => failure(status),
+        });
     }
     let Some(path) = KNOWN.into_iter().find(|known| *known == path) else {
         return Ok(failure(404));
@@ -223,9 +239,11 @@ impl State {
 
 fn failure(status: u16) -> Response<Body> {
     let status = StatusCode::from_u16(status).unwrap();
+    // As Kubernetes writes it: NotFound.
+    let reason = status.canonical_reason().unwrap_or_default().replace(' ', "");
     let body = json!({
         "apiVersion": "v1", "kind": "Status", "status": "Failure",
-        "code": status.as_u16(), "reason": status.canonical_reason(), "message": "as the test wants",
+        "code": status.as_u16(), "reason": reason, "message": "as the test wants",
     });
     json_response(status, &body)
 }

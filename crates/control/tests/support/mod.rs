@@ -1,6 +1,7 @@
 //! A Kubernetes API in memory, and a client of the control plane.
 
 pub mod client;
+pub mod kept;
 pub mod kube_api;
 
 use std::future::Future;

@@ -46,10 +46,20 @@ impl Conversation {
         to: SocketAddr,
         deadline: Duration,
     ) -> Result<Self, AppError> {
-        let step = || format!("{}: connect to {to}", place.name());
-        let stream = within(deadline, step, place.dial(to)).await?;
+        Self::over(place.name(), place.dial(to), to, deadline).await
+    }
+
+    /// Talks over the connection that `dial` brings.
+    pub(crate) async fn over(
+        name: &str,
+        dial: impl Future<Output = io::Result<TcpStream>>,
+        to: SocketAddr,
+        deadline: Duration,
+    ) -> Result<Self, AppError> {
+        let step = || format!("{name}: connect to {to}");
+        let stream = within(deadline, step, dial).await?;
         let local = stream.local_addr().map_err(|error| AppError::new(step(), &error))?;
-        let who = format!("{}: talk to {to}", place.name());
+        let who = format!("{name}: talk to {to}");
         Ok(Self { stream: BufReader::new(stream), who, local, deadline })
     }
 

@@ -47,8 +47,13 @@ impl Echo {
         let addr = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         let bound = place.inside(move || std::net::UdpSocket::bind(addr)).await;
         let socket = bound.map_err(io::Error::other).and_then(|bound| bound).map_err(failed)?;
-        socket.set_nonblocking(true).map_err(failed)?;
-        let socket = UdpSocket::from_std(socket).map_err(failed)?;
+        Self::on(socket).map_err(failed)
+    }
+
+    /// Answers on a bound socket.
+    pub(crate) fn on(socket: std::net::UdpSocket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let socket = UdpSocket::from_std(socket)?;
         Ok(Self { answering: tokio::spawn(answer(socket)) })
     }
 }

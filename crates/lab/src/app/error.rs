@@ -47,11 +47,15 @@ pub struct AppError {
 }
 
 impl AppError {
-    pub(crate) fn new(step: String, error: &io::Error) -> Self {
+    /// A failure of the system.
+    #[must_use]
+    pub fn new(step: String, error: &io::Error) -> Self {
         Self { kind: AppErrorKind::of(error), step, detail: error.to_string() }
     }
 
-    pub(crate) fn timeout(step: String, deadline: std::time::Duration) -> Self {
+    /// Nothing happened in time.
+    #[must_use]
+    pub fn timeout(step: String, deadline: std::time::Duration) -> Self {
         let detail = format!("nothing within {deadline:?}");
         Self { kind: AppErrorKind::Timeout, step, detail }
     }

@@ -12,6 +12,7 @@
 mod conversation;
 mod datagram;
 mod error;
+pub mod here;
 mod server;
 
 pub use conversation::{Conversation, End, Reply};

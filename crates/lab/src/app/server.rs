@@ -33,8 +33,13 @@ impl Server {
         let failed = |error| AppError::new(step(), &error);
         let addr = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         let listener = place.listen(addr).await.map_err(failed)?;
-        let listener = TcpListener::from_std(listener).map_err(failed)?;
-        let port = listener.local_addr().map_err(failed)?.port();
+        Self::on(listener).map_err(failed)
+    }
+
+    /// Answers on a socket that listens and does not block.
+    pub(crate) fn on(listener: std::net::TcpListener) -> std::io::Result<Self> {
+        let listener = TcpListener::from_std(listener)?;
+        let port = listener.local_addr()?.port();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let accepting = tokio::spawn(accept(listener, Arc::clone(&seen)));
         Ok(Self { port, seen, accepting })

@@ -11,6 +11,7 @@
 //! An exchange that was answered across the interface is certainly in the window. A
 //! sniffer that lost packets fails the observation: "seen 0 times" must mean it.
 
+mod node_tap;
 mod observation;
 mod packet;
 mod reader;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use netns::FenceError;
 
+pub use node_tap::NodeTap;
 pub use observation::Observation;
 pub use packet::{Packet, Transport};
 

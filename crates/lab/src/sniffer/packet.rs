@@ -69,12 +69,19 @@ pub(crate) fn parse(frame: &[u8]) -> Frame {
         return Frame::Else;
     };
     let packet = match u16::from_be_bytes([header[12], header[13]]) {
-        ETHERTYPE_IPV4 => ipv4(rest),
-        ETHERTYPE_IPV6 => ipv6(rest),
         FLAG_ETHERTYPE => return flag(rest).map_or(Frame::Else, Frame::Flag),
-        _ => None,
+        ethertype => ip(ethertype, rest),
     };
     packet.map_or(Frame::Else, Frame::Ip)
+}
+
+/// What follows a link header that names this EtherType, if that is IP.
+pub(crate) fn ip(ethertype: u16, rest: &[u8]) -> Option<Packet> {
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(rest),
+        ETHERTYPE_IPV6 => ipv6(rest),
+        _ => None,
+    }
 }
 
 fn flag(rest: &[u8]) -> Option<u64> {
@@ -193,7 +200,7 @@ mod tests {
 
     const TCP: Transport = Transport::Tcp { from: 40000, to: 80, sequence: 7, flags: 0x18 };
 
-    fn ip(frame: &[u8]) -> Packet {
+    fn ip_of(frame: &[u8]) -> Packet {
         match parse(frame) {
             Frame::Ip(packet) => packet,
             other => panic!("{other:?}"),
@@ -204,7 +211,7 @@ mod tests {
     fn tcp_over_ipv4_without_options_and_padding() {
         let mut frame = ethernet(0x0800, &ipv4_packet(6, &tcp_segment(b"marker")));
         frame.extend([0; 9]);
-        let packet = ip(&frame);
+        let packet = ip_of(&frame);
         assert_eq!(packet.transport, TCP);
         assert_eq!(packet.payload, b"marker");
         assert_eq!(packet.from.to_string(), "10.20.1.2");
@@ -216,7 +223,7 @@ mod tests {
         let options = [6, 0, 1, 4, 0, 0, 0, 0];
         let body = [&options[..], &tcp_segment(b"marker")].concat();
         for frame in [ipv6_packet(6, &tcp_segment(b"marker")), ipv6_packet(60, &body)] {
-            let packet = ip(&ethernet(0x86dd, &frame));
+            let packet = ip_of(&ethernet(0x86dd, &frame));
             assert_eq!(packet.transport, TCP);
             assert_eq!(packet.payload, b"marker");
             assert_eq!(packet.to.to_string(), "fd00:20:2::3");
@@ -226,10 +233,13 @@ mod tests {
     #[test]
     fn udp_and_others() {
         let udp = [0x9c, 0x40, 0, 53, 0, 12, 0, 0, b'a', b'b', b'c', b'd'];
-        let packet = ip(&ethernet(0x0800, &ipv4_packet(17, &udp)));
+        let packet = ip_of(&ethernet(0x0800, &ipv4_packet(17, &udp)));
         assert_eq!(packet.transport, Transport::Udp { from: 40000, to: 53 });
         assert_eq!(packet.payload, b"abcd");
-        assert_eq!(ip(&ethernet(0x0800, &ipv4_packet(1, b"ping"))).transport, Transport::Other(1));
+        assert_eq!(
+            ip_of(&ethernet(0x0800, &ipv4_packet(1, b"ping"))).transport,
+            Transport::Other(1)
+        );
     }
 
     #[test]

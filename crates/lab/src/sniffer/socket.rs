@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::packet::{FLAG_ETHERTYPE, FLAG_MAGIC};
 
 /// `ETH_P_ALL` of linux/if_ether.h, in network order as packet(7) wants it.
-const ALL_PROTOCOLS: i32 = 0x0003_u16.to_be() as i32;
+pub(crate) const ALL_PROTOCOLS: i32 = 0x0003_u16.to_be() as i32;
 
 /// Room for bursts while the reader is not scheduled.
 pub(crate) const RECEIVE_BUFFER: usize = 64 << 20;

@@ -1,0 +1,120 @@
+//! The mesh's own workloads, found by what they are called.
+
+use lab::cluster::access::{Cluster, paths};
+use serde_json::Value;
+
+use crate::scenario::Skip;
+
+/// What the workload of the node agent is called: ours, then Istio's.
+const AGENTS: &[&str] = &["node-agent", "istio-cni-node"];
+const ZTUNNELS: &[&str] = &["ztunnel"];
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parts {
+    pub agent: Option<Part>,
+    pub ztunnel: Option<Part>,
+}
+
+/// A DaemonSet of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub namespace: String,
+    pub name: String,
+    /// The images of its containers.
+    pub images: Vec<String>,
+    /// What its pods are found by.
+    pub selector: String,
+}
+
+impl Parts {
+    pub(super) async fn find(cluster: &Cluster) -> anyhow::Result<Self> {
+        let sets = match cluster.list("/apis/apps/v1/daemonsets").await {
+            Ok(sets) => sets,
+            // Who has only a namespace does without.
+            Err(error) if error.code() == Some(403) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { agent: pick(&sets, AGENTS), ztunnel: pick(&sets, ZTUNNELS) })
+    }
+
+    pub(crate) fn agent(&self) -> anyhow::Result<&Part> {
+        let missing = || Skip(format!("no DaemonSet is called *{}", AGENTS.join(" or *")));
+        Ok(self.agent.as_ref().ok_or_else(missing)?)
+    }
+
+    pub(crate) fn ztunnel(&self) -> anyhow::Result<&Part> {
+        let missing = || Skip(format!("no DaemonSet is called *{}", ZTUNNELS.join(" or *")));
+        Ok(self.ztunnel.as_ref().ok_or_else(missing)?)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Part> {
+        [&self.agent, &self.ztunnel].into_iter().flatten()
+    }
+}
+
+impl Part {
+    /// Its path.
+    pub(crate) fn path(&self) -> String {
+        format!("{}/{}", paths::group("apps/v1", &self.namespace, "daemonsets"), self.name)
+    }
+
+    /// Its pods on a node.
+    pub(crate) async fn pods_on(
+        &self,
+        cluster: &Cluster,
+        node: &str,
+    ) -> anyhow::Result<Vec<Value>> {
+        let on = format!("spec.nodeName={node}");
+        let query = [("labelSelector", self.selector.as_str()), ("fieldSelector", on.as_str())];
+        let path = paths::with_query(&paths::core(&self.namespace, "pods"), &query);
+        Ok(cluster.list(&path).await?)
+    }
+}
+
+fn pick(sets: &[Value], names: &[&str]) -> Option<Part> {
+    let is_it = |set: &&Value| {
+        let name = set["metadata"]["name"].as_str().unwrap_or_default();
+        names.iter().any(|wanted| name == *wanted || name.ends_with(&format!("-{wanted}")))
+    };
+    let set = sets.iter().find(is_it)?;
+    let containers = set["spec"]["template"]["spec"]["containers"].as_array();
+    let images = containers.into_iter().flatten().filter_map(|one| one["image"].as_str());
+    let labels = set["spec"]["selector"]["matchLabels"].as_object()?;
+    let selector =
+        labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
+    Some(Part {
+        namespace: set["metadata"]["namespace"].as_str()?.to_owned(),
+        name: set["metadata"]["name"].as_str()?.to_owned(),
+        images: images.map(str::to_owned).collect(),
+        selector: selector.collect::<Vec<_>>().join(","),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn parts_are_found_by_the_end_of_their_names() {
+        let set = |name: &str| {
+            json!({
+                "metadata": {"namespace": "sluice-system", "name": name},
+                "spec": {
+                    "selector": {"matchLabels": {"app": name, "part": "of"}},
+                    "template": {"spec": {"containers": [{"image": "sluice:1"}]}},
+                },
+            })
+        };
+        let sets = [set("kube-proxy"), set("sluice-node-agent"), set("sluice-ztunnel")];
+        let agent = pick(&sets, AGENTS).unwrap();
+        assert_eq!(agent.selector, "app=sluice-node-agent,part=of");
+        assert_eq!(agent.images, ["sluice:1"]);
+        let path = "/apis/apps/v1/namespaces/sluice-system/daemonsets/sluice-node-agent";
+        assert_eq!(agent.path(), path);
+        assert_eq!(pick(&sets, ZTUNNELS).unwrap().name, "sluice-ztunnel");
+        assert_eq!(pick(&[set("myztunnel")], ZTUNNELS), None);
+    }
+}

@@ -1,0 +1,46 @@
+//! The scenarios for clusters, in the order of running: what everything else rests on first,
+//! what disturbs the mesh last.
+
+mod capture;
+mod dns;
+mod enrolment;
+mod network_policy;
+mod parts;
+mod policy;
+mod probes;
+mod services;
+mod starting;
+mod traffic;
+
+use super::scenario::Scenario;
+
+/// All of them.
+pub(crate) fn all() -> Vec<Scenario> {
+    let mut all = capture::scenarios();
+    all.extend(policy::scenarios());
+    all.extend(traffic::scenarios());
+    all.extend(services::scenarios());
+    all.extend(dns::scenarios());
+    all.extend(probes::scenarios());
+    all.extend(network_policy::scenarios());
+    all.extend(starting::scenarios());
+    all.extend(enrolment::scenarios());
+    all.extend(parts::scenarios());
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn ids_are_names_and_numbers_are_behaviours() {
+        let mut seen = BTreeSet::new();
+        for scenario in super::all() {
+            let id = scenario.id;
+            assert!(seen.insert(id), "{id} twice");
+            assert!(id.chars().all(|c| c.is_ascii_lowercase() || c == '-' || c.is_ascii_digit()));
+            assert!(scenario.behaviours.iter().all(|number| (1..=72).contains(number)), "{id}");
+        }
+    }
+}
