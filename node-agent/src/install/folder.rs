@@ -86,7 +86,7 @@ impl Folder {
                 Ok(text) => drop(view.files.insert(name, Found::Text(text))),
                 // Removed since it was listed.
                 Err(error) if is_gone(&error, &entry.path()) => {}
-                Err(error) => drop(view.files.insert(name, flaw(&error))),
+                Err(error) => drop(view.files.insert(name, self.flaw(&error))),
             }
         }
         Ok(view)
@@ -121,6 +121,14 @@ impl Folder {
         let folder = self.place()?;
         let made = DirBuilder::new().recursive(true).mode(0o755).create(&folder);
         made.map_err(failed("create", &folder))
+    }
+
+    /// Whether it may be there, and we not see it: an agent in a container sees those of the node's
+    /// folders that it was given.
+    #[must_use]
+    pub fn may_be_hidden(&self) -> bool {
+        let is_there = self.place().is_ok_and(|place| place.is_dir());
+        !is_there && self.root != Path::new("/")
     }
 
     /// Where it is now.
@@ -172,20 +180,23 @@ impl Folder {
         sync(folder).map(|()| Applied::Made)
     }
 
+    /// Whether everybody fails at the file, or perhaps only we. An agent in a container sees those
+    /// of the node's folders that it was given: what leads elsewhere may well be there.
+    fn flaw(&self, error: &io::Error) -> Found {
+        let nowhere = [Errno::ENOENT, Errno::ENOTDIR];
+        let everybody = [Errno::ELOOP, Errno::ENXIO];
+        let sees_all = self.root == Path::new("/");
+        let is_ours = match error.raw_os_error().map(Errno::from_raw) {
+            Some(code) if nowhere.contains(&code) => !sees_all,
+            Some(code) => !everybody.contains(&code),
+            None => error.kind() == io::ErrorKind::FileTooLarge,
+        };
+        if is_ours { Found::Unread(error.to_string()) } else { Found::Unusable(error.to_string()) }
+    }
+
     fn is_overtaken(&self, path: &Path, of: Option<&str>) -> bool {
         of.is_some_and(|of| !self.content(path).is_ok_and(|now| now == of))
     }
-}
-
-/// Whether everybody fails at the file, or perhaps only we.
-fn flaw(error: &io::Error) -> Found {
-    let everybody = [Errno::ENOENT, Errno::ENOTDIR, Errno::ELOOP, Errno::ENXIO];
-    let code = error.raw_os_error().map(Errno::from_raw);
-    let is_ours = match code {
-        Some(code) => !everybody.contains(&code),
-        None => error.kind() == io::ErrorKind::FileTooLarge,
-    };
-    if is_ours { Found::Unread(error.to_string()) } else { Found::Unusable(error.to_string()) }
 }
 
 fn is_gone(error: &io::Error, path: &Path) -> bool {

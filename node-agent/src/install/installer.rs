@@ -189,6 +189,9 @@ impl Installer {
 async fn cleared(folder: Folder, own: String) -> Result<(), String> {
     #[expect(clippy::disallowed_methods, reason = "files may hang; no namespace is entered")]
     let cleared = tokio::task::spawn_blocking(move || {
+        if folder.may_be_hidden() {
+            return Err("it is not seen from here: an uninstall that sees it clears it".into());
+        }
         let view = folder.read().map_err(|error| error.to_string())?;
         let undo = undo(&view, &own);
         for change in &undo.changes {

@@ -6,9 +6,10 @@
 //! A pod that has joined the mesh by a label has not escaped: it was outside by choice, and
 //! nobody restarts it. What was chosen while no agent looked is not known.
 
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::evictions::Spared;
+use super::evictions::{Evictions, Spared};
 use super::run::Reconciler;
 use super::slot::Slot;
 use crate::enrollment::Enrollment;
@@ -104,6 +105,11 @@ impl Reconciler {
             self.evictions().evicted(namespace, Instant::now());
         }
         Ok(evicted)
+    }
+
+    /// What was evicted, and whom the runtime called for.
+    pub(super) fn evictions(&self) -> MutexGuard<'_, Evictions> {
+        self.inner.evictions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn belongs(&self, uid: &PodUid) -> bool {

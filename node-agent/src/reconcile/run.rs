@@ -55,7 +55,7 @@ pub(super) struct Inner {
     pub(super) metrics: Metrics,
     table: Mutex<Table>,
     slots: Mutex<Slots>,
-    evictions: Mutex<Evictions>,
+    pub(super) evictions: Mutex<Evictions>,
     changed: watch::Sender<u64>,
     pub(super) limit: Semaphore,
     /// Comparing and repairing waits for nobody's answer but the kernel's, and must not wait
@@ -197,10 +197,6 @@ impl Reconciler {
 
     pub(super) fn slots(&self) -> MutexGuard<'_, Slots> {
         self.inner.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn evictions(&self) -> MutexGuard<'_, Evictions> {
-        self.inner.evictions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pod's turn, with a task behind it from [`Reconciler::start`] on.

@@ -10,6 +10,7 @@
 //! plugin without an agent. The lock's file goes last.
 
 mod files;
+mod ground;
 mod listening;
 mod pods;
 mod report;
@@ -18,12 +19,11 @@ mod survey;
 mod thing;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use capture::Options;
-use netns::{Fence, FenceError, NetnsError, NetnsId, PodNetns};
+use netns::{Fence, FenceError, NetnsError, PodNetns};
 use tokio::runtime::Handle;
 
 use crate::config::Plugin;
@@ -158,18 +158,6 @@ struct Node {
     api: Result<KubeApi, String>,
 }
 
-/// Process 1 of the node is in the node's network namespace. Where it cannot be seen nobody can
-/// tell.
-fn is_the_nodes(own: &PodNetns, processes: &Path) -> Result<(), UninstallError> {
-    let first = processes.join("1/ns/net");
-    let Ok(node) = std::fs::metadata(&first) else { return Ok(()) };
-    let NetnsId { dev, ino, .. } = own.id();
-    if (node.dev(), node.ino()) == (dev, ino) {
-        return Ok(());
-    }
-    Err(UninstallError::NotTheNodes { first })
-}
-
 /// Takes everything off the node and looks again, or tells what that would be.
 ///
 /// # Errors
@@ -177,7 +165,7 @@ fn is_the_nodes(own: &PodNetns, processes: &Path) -> Result<(), UninstallError> 
 pub async fn run(config: Config) -> Result<Outcome, UninstallError> {
     let fence = Fence::new(FENCE_WORKERS)?;
     let own = PodNetns::current()?;
-    is_the_nodes(&own, &config.processes)?;
+    ground::is_the_nodes(&own, &config.processes)?;
     let rules = Rules::new(config.programs.clone(), fence.clone(), Handle::current());
     let host = HostProbes::new(&rules, own.clone(), HostMetrics::default());
     let api = said::api(&config).await;

@@ -57,6 +57,13 @@ impl Node {
         let old = self.installed.other_conf(places);
         let old = old.iter().map(|seen| Folder::new(&places.root, seen));
         for folder in [places.conf()].into_iter().chain(old) {
+            if folder.may_be_hidden() {
+                found.notes.push(format!(
+                    "network configurations in {} are not seen from here: if there are any, our \
+                     entry stays in them",
+                    folder.path().display()
+                ));
+            }
             match folder.read() {
                 Ok(view) => {
                     let undo = install::undo(&view, conf_name);

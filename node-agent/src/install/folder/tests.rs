@@ -56,7 +56,8 @@ fn absolute_links_lead_within_the_nodes_root() {
     let conf = Folder::new(root.path(), &at("etc/cni/net.d"));
     let view = conf.read().unwrap();
     assert_eq!(view.files["10-calico.conflist"], Found::Text("theirs".into()));
-    assert!(matches!(view.files["20-none.conflist"], Found::Unusable(_)));
+    let hidden = &view.files["20-none.conflist"];
+    assert!(matches!(hidden, Found::Unread(_)), "we may see a part of the node only: {hidden:?}");
     conf.apply(&write("10-calico.conflist", "with ours", Some("theirs"))).unwrap();
     conf.apply(&write("00-sluice.conflist", "ours", None)).unwrap();
     assert_eq!(std::fs::read_to_string(at("usr/share/calico")).unwrap(), "with ours");
@@ -73,9 +74,13 @@ fn what_perhaps_only_we_cannot_read_is_told_from_what_nobody_can() {
         (Errno::ENOENT, false),
         (Errno::ELOOP, false),
     ] {
-        let found = flaw(&code.into());
+        let found = Folder::new(Path::new("/"), Path::new("/x")).flaw(&code.into());
         assert_eq!(matches!(found, Found::Unread(_)), only_we, "{code}: {found:?}");
     }
+    let part = Folder::new(Path::new("/host"), Path::new("/host/x"));
+    assert!(matches!(part.flaw(&Errno::ENOENT.into()), Found::Unread(_)));
+    assert!(matches!(part.flaw(&Errno::ELOOP.into()), Found::Unusable(_)));
+    assert!(part.may_be_hidden() && !Folder::new(Path::new("/"), Path::new("/x")).may_be_hidden());
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("10-long.conf"), " ".repeat(2 << 20)).unwrap();
     std::fs::write(folder.path().join("20-bytes.conf"), [0xff, 0xfe]).unwrap();
