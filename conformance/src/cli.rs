@@ -10,6 +10,7 @@ use crate::cluster::{ClusterRun, Restarts, run_on_cluster};
 use crate::cluster_commands::ClusterCommand;
 use crate::demo::{Afterwards, Demo};
 use crate::list;
+use crate::on_harness::HarnessArgs;
 use crate::pod_app::App;
 use crate::report::{self, Report, Sink, Source};
 use crate::suite::Suite;
@@ -83,6 +84,8 @@ struct Run {
     /// Judge what is installed on this cluster, instead of binaries in namespaces.
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    harness: HarnessArgs,
     #[command(flatten)]
     cluster: ClusterArgs,
     #[command(flatten)]
@@ -172,18 +175,19 @@ impl Arguments {
 
 impl Run {
     async fn run(self) -> anyhow::Result<()> {
-        let (only, evidence) = (self.only, self.evidence);
-        let found = match self.kubeconfig {
-            Some(kubeconfig) => {
-                let ClusterArgs { image, cni_name: cni, restarts } = self.cluster;
-                let restarts = if restarts { Restarts::Allowed } else { Restarts::Refused };
-                let source = self.source;
-                let run = ClusterRun { kubeconfig, image, only, evidence, cni, restarts, source };
-                run_on_cluster(run).await?
-            }
-            None => {
+        let ClusterArgs { image, cni_name: cni, restarts } = self.cluster;
+        let restarts = if restarts { Restarts::Allowed } else { Restarts::Refused };
+        let (only, evidence, source) = (self.only, self.evidence, self.source);
+        let on = |kubeconfig| {
+            let (only, evidence) = (only.clone(), evidence.clone());
+            ClusterRun { kubeconfig, image, only, evidence, cni, restarts, source }
+        };
+        let found = match (self.harness.harness(), self.kubeconfig) {
+            (Some(harness), _) => harness.run(on(PathBuf::new())).await?,
+            (None, Some(kubeconfig)) => run_on_cluster(on(kubeconfig)).await?,
+            (None, None) => {
                 let subject = self.subject.resolve()?;
-                Suite { subject, only, evidence, source: self.source }.run().await?
+                Suite { subject, only, evidence, source }.run().await?
             }
         };
         for sink in &self.report {

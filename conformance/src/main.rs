@@ -21,6 +21,7 @@ mod ending;
 mod list;
 mod load;
 mod observe;
+mod on_harness;
 mod oracle;
 mod pod_app;
 mod report;
