@@ -197,15 +197,20 @@ impl Run {
     }
 }
 
+/// Scenarios failed, which the last line has said already.
+#[derive(Debug, thiserror::Error)]
+#[error("scenarios failed")]
+pub(crate) struct Failed;
+
 /// The last line, and what the exit code says.
 fn conclude(report: &Report) -> anyhow::Result<()> {
+    if report.results.is_empty() {
+        bail!("no scenario was run");
+    }
     let tally = report.tally();
     println!("{tally}");
     if tally.failed > 0 {
-        bail!("{} scenarios failed", tally.failed);
-    }
-    if report.results.is_empty() {
-        bail!("no scenario was run");
+        return Err(Failed.into());
     }
     Ok(())
 }

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(arguments.run()) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<cli::Failed>() => ExitCode::FAILURE,
         Err(error) => complain(&format!("{error:#}")),
     }
 }
