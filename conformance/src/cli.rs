@@ -101,6 +101,10 @@ struct ClusterArgs {
     /// Also run what ends the mesh's own pods for a while; whoever uses the cluster notices.
     #[arg(long)]
     restarts: bool,
+    /// At the end, remove the mesh by this command, for example "helm -n sluice-system
+    /// uninstall sluice --wait", and judge what it leaves.
+    #[arg(long, value_name = "COMMAND")]
+    including_uninstall: Option<String>,
 }
 
 /// The implementation to judge.
@@ -152,9 +156,9 @@ impl Arguments {
             Command::Run(run) => Box::pin(run.run()).await,
             Command::List { behaviours } => {
                 if behaviours {
-                    list::behaviours()
+                    list::behaviours();
                 } else {
-                    list::scenarios()
+                    list::scenarios();
                 }
                 Ok(())
             }
@@ -175,11 +179,18 @@ impl Run {
         let (only, evidence) = (self.only, self.evidence);
         let found = match self.kubeconfig {
             Some(kubeconfig) => {
-                let ClusterArgs { image, cni_name: cni, restarts } = self.cluster;
-                let restarts = if restarts { Restarts::Allowed } else { Restarts::Refused };
-                let source = self.source;
-                let run = ClusterRun { kubeconfig, image, only, evidence, cni, restarts, source };
-                run_on_cluster(run).await?
+                let args = self.cluster;
+                run_on_cluster(ClusterRun {
+                    kubeconfig,
+                    image: args.image,
+                    only,
+                    evidence,
+                    cni: args.cni_name,
+                    restarts: if args.restarts { Restarts::Allowed } else { Restarts::Refused },
+                    uninstall: args.including_uninstall,
+                    source: self.source,
+                })
+                .await?
             }
             None => {
                 let subject = self.subject.resolve()?;

@@ -11,6 +11,7 @@ mod probes;
 mod services;
 mod starting;
 mod traffic;
+mod uninstall;
 
 use super::scenario::Scenario;
 
@@ -26,6 +27,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.extend(starting::scenarios());
     all.extend(enrolment::scenarios());
     all.extend(parts::scenarios());
+    all.extend(uninstall::scenarios());
     all
 }
 

@@ -69,7 +69,7 @@ async fn replace(ground: &Ground, part: &Part, node: &str) -> anyhow::Result<()>
         let old = now.iter().any(|pod| uids.contains(&pod["metadata"]["uid"]));
         (new && !old).then_some(())
     };
-    Ok(eventually(&what, START, replaced).await?)
+    eventually(&what, START, replaced).await
 }
 
 fn is_ready(pod: &Value) -> bool {
@@ -83,7 +83,7 @@ async fn agent_restarts(ground: &Ground) -> anyhow::Result<()> {
     let agent = ground.parts.agent()?;
     let pods = ground.captured_couple("agent-restarts", Distance::CrossNode).await?;
     let work = replace(ground, agent, &pods.client.node);
-    let ((), answers) = ground.under_load(&pods, work).await?;
+    let ((), answers) = ground.under_load(&pods.client, pods.server.addr(APP_PORT), work).await?;
     expect_whole(&answers)?;
     ground.until_captured(&pods.client, &pods.server).await.map(drop)
 }
@@ -191,7 +191,7 @@ async fn ztunnel_rolls(ground: &Ground) -> anyhow::Result<()> {
         ground.cluster.wait(&path, "rolled out", 2 * START, rolled).await?;
         Ok(())
     };
-    let ((), answers) = ground.under_load(&pods, work).await?;
+    let ((), answers) = ground.under_load(&pods.client, pods.server.addr(APP_PORT), work).await?;
     expect_whole(&answers)?;
     ground.until_captured(&pods.client, &pods.server).await.map(drop)
 }
