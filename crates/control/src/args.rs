@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::Parser;
 use control::{CaStore, KubeApi, ObjectName, Settings};
 
+use crate::tasks::Task;
+
 /// Serves workload discovery and certificates to ztunnel in clusters without istiod.
 ///
 /// The Kubernetes API is found as kubectl finds it: KUBECONFIG, ~/.kube/config, or the
@@ -13,6 +15,9 @@ use control::{CaStore, KubeApi, ObjectName, Settings};
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Args {
+    /// Something else than being a control plane.
+    #[command(subcommand)]
+    pub(crate) task: Option<Task>,
     /// Address to listen on.
     #[arg(long, env = "LISTEN_ADDR", default_value = "[::]:15012")]
     pub(crate) listen_addr: SocketAddr,

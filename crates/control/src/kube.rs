@@ -2,6 +2,7 @@
 //! it keeps the root. What it learns leaves it as facts.
 
 mod changes;
+mod leave;
 mod objects;
 mod own;
 mod review;
@@ -9,6 +10,7 @@ mod watch;
 
 use std::time::Duration;
 
+pub use leave::{LeaveError, ready_everywhere, remove};
 pub use own::OwnError;
 pub(crate) use own::{Own, Stored};
 pub(crate) use review::{Reviewer, TokenProblem};

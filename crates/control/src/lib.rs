@@ -49,7 +49,10 @@ mod translate;
 mod world;
 mod xds;
 
-pub use crate::kube::{KubeError, OwnError};
+pub use crate::kube::{
+    KubeError, LeaveError, OwnError, ready_everywhere as await_daemon_set,
+    remove as remove_daemon_set,
+};
 pub use app::{Control, ControlError};
 pub use ca::{RootError, StoreError};
 pub use settings::{CaStore, KubeApi, ObjectName, Settings};

@@ -1,6 +1,7 @@
 //! `sluice-control`: the embedded control plane as a program.
 
 mod args;
+mod tasks;
 
 use std::net::TcpListener;
 use std::process::ExitCode;
@@ -36,6 +37,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("signals")?;
 
+    if let Some(task) = &args.task {
+        return tasks::run(task, [&mut interrupt, &mut terminate]).await;
+    }
     let listener = TcpListener::bind(args.listen_addr)
         .with_context(|| format!("LISTEN_ADDR {} cannot be listened on", args.listen_addr))?;
     // The API is waited for there, and whoever wants us to end must not have to wait for it.

@@ -2,6 +2,8 @@
 //! side, real TLS and gRPC on the other.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
+#[path = "end_to_end/leave.rs"]
+mod leave;
 #[path = "end_to_end/root_kept.rs"]
 mod root_kept;
 mod support;

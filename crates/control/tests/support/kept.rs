@@ -1,4 +1,4 @@
-//! Single objects that are read, made and patched: Secrets and ConfigMaps.
+//! Single objects that are read, made, patched and removed: Secrets, ConfigMaps, DaemonSets.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,8 @@ pub struct Kept {
 
 impl Kept {
     pub fn has(path: &str) -> bool {
-        path.contains("/secrets") || path.contains("/configmaps")
+        let (_, kind) = path.split_once("/namespaces/mesh/").unwrap_or_default();
+        ["secrets", "configmaps", "daemonsets", "pods"].iter().any(|it| kind.starts_with(it))
     }
 
     pub fn answer(&mut self, method: &Method, path: &str, body: &[u8]) -> Result<Value, u16> {
@@ -36,6 +37,13 @@ impl Kept {
             }
             self.objects.insert(path, told.clone());
             return Ok(told);
+        }
+        if *method == Method::DELETE {
+            // The test removes it, as the garbage collector would.
+            let object = self.objects.get_mut(path).ok_or(404_u16)?;
+            object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            object["deletedBy"] = told;
+            return Ok(object.clone());
         }
         assert_eq!(method, Method::PATCH, "{path}");
         let object = self.objects.get_mut(path).ok_or(404_u16)?;

@@ -199,8 +199,9 @@ impl Supervisor {
         let mut words = service.argv.iter();
         let program = words.next().map(PathBuf::from).unwrap_or_default();
         let mut command = Command::new(program);
-        command.args(words).env_clear().envs(&service.env).stdin(Stdio::null());
+        command.args(words).env_clear().stdin(Stdio::null());
         command.env("PATH", crate::process::search_path()).env("HOME", "/root");
+        command.envs(&service.env);
         if let Some(log) = self.logs.get(&service.name) {
             command.stdout(log.try_clone()?).stderr(log.try_clone()?);
         }

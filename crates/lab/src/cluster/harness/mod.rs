@@ -39,7 +39,7 @@ use crate::options::Family;
 use crate::process::{self, Job, ProcessError, Ran};
 
 pub use control_plane::FurnishError;
-pub use primary::{IptablesKind, Primary, UnknownPrimary};
+pub use primary::{IptablesKind, Primary, SocketTranslation, UnknownPrimary};
 pub use starting::UpError;
 pub use tools::{ToolError, Tools};
 

@@ -163,6 +163,8 @@ async fn bring_up(cluster: &mut Cluster, options: &ClusterOptions) -> Result<(),
     let credentials = Credentials::generate(&addresses, options.nodes)?;
     let mut middle = Machine::new(CONTROL_PLANE, cluster.folder.join(CONTROL_PLANE));
     control_plane::furnish(&mut middle, plan, &options.tools, &credentials)?;
+    let kubeconfig = credentials.kubeconfig("127.0.0.1", "admin");
+    options.primary.furnish_middle(&mut middle, &kubeconfig, &options.tools)?;
     save(&middle)?;
     for number in 1..=options.nodes {
         furnish_node(cluster, options, number, plan, &credentials)?;

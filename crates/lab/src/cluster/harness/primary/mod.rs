@@ -2,6 +2,7 @@
 
 mod bridge;
 mod calico;
+mod cilium;
 mod flannel;
 
 use std::fmt;
@@ -23,6 +24,19 @@ pub enum Primary {
     Flannel,
     /// Calico with VXLAN and the iptables data plane.
     Calico(IptablesKind),
+    /// Cilium with VXLAN.
+    Cilium(SocketTranslation),
+}
+
+/// Where Cilium leads connections to Services from the Service's address to a pod's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketTranslation {
+    /// Not at all: kube-proxy does.
+    None,
+    /// In sockets of the node, and for pods at their links: kube-proxy is replaced.
+    HostOnly,
+    /// In all sockets, pods' too: what a pod sends never has the Service's address.
+    Everywhere,
 }
 
 /// The kernel's side of `iptables`.
@@ -45,11 +59,14 @@ fn names() -> String {
 
 impl Primary {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 7] = [
         Self::Bridge,
         Self::Flannel,
         Self::Calico(IptablesKind::Nft),
         Self::Calico(IptablesKind::Legacy),
+        Self::Cilium(SocketTranslation::None),
+        Self::Cilium(SocketTranslation::HostOnly),
+        Self::Cilium(SocketTranslation::Everywhere),
     ];
 
     /// The group of programs that it needs besides those of every cluster, for
@@ -60,6 +77,7 @@ impl Primary {
             Self::Bridge => &[],
             Self::Flannel => &["flannel", "flannel-plugin"],
             Self::Calico(_) => &["calico"],
+            Self::Cilium(_) => &["cilium"],
         }
     }
 
@@ -67,15 +85,31 @@ impl Primary {
     pub(crate) fn service_proxy(self) -> ServiceProxy {
         match self {
             Self::Bridge | Self::Flannel => ServiceProxy::Mode("nftables"),
-            Self::Calico(_) => ServiceProxy::Mode("iptables"),
+            Self::Calico(_) | Self::Cilium(SocketTranslation::None) => {
+                ServiceProxy::Mode("iptables")
+            }
+            Self::Cilium(_) => ServiceProxy::Primary,
         }
     }
 
     /// Manifests that the cluster needs before the nodes boot.
     pub(crate) fn manifests(self, tools: &Tools) -> Result<Vec<PathBuf>, FurnishError> {
         match self {
-            Self::Bridge | Self::Flannel => Ok(Vec::new()),
+            Self::Bridge | Self::Flannel | Self::Cilium(_) => Ok(Vec::new()),
             Self::Calico(_) => Ok(vec![tools.built("calico", "crds.yaml")?]),
+        }
+    }
+
+    /// Adds its programs to the control plane's machine, with a kubeconfig for them.
+    pub(crate) fn furnish_middle(
+        self,
+        machine: &mut Machine,
+        kubeconfig: &str,
+        tools: &Tools,
+    ) -> Result<(), FurnishError> {
+        match self {
+            Self::Bridge | Self::Flannel | Self::Calico(_) => Ok(()),
+            Self::Cilium(_) => cilium::furnish_middle(machine, kubeconfig, tools),
         }
     }
 
@@ -91,6 +125,7 @@ impl Primary {
             Self::Bridge => bridge::furnish(machine, number, plan),
             Self::Flannel => flannel::furnish(machine, number, plan, tools),
             Self::Calico(iptables) => calico::furnish(machine, number, plan, tools, iptables),
+            Self::Cilium(mode) => cilium::furnish(machine, number, plan, tools, mode),
         }
     }
 
@@ -116,6 +151,9 @@ impl fmt::Display for Primary {
             Self::Flannel => "flannel",
             Self::Calico(IptablesKind::Nft) => "calico",
             Self::Calico(IptablesKind::Legacy) => "calico-legacy",
+            Self::Cilium(SocketTranslation::None) => "cilium",
+            Self::Cilium(SocketTranslation::HostOnly) => "cilium-replacing",
+            Self::Cilium(SocketTranslation::Everywhere) => "cilium-socketlb",
         })
     }
 }
