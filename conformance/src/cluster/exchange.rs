@@ -205,15 +205,15 @@ impl Ground {
         }
     }
 
-    /// Has the client open connections all the time while `work` goes on. The first one is
-    /// over, however it ended, when `work` begins.
+    /// Has the client ask all the time while `work` goes on, with more words for `conformance
+    /// app ask`. The first answer, or failure, is there when `work` begins.
     pub(crate) async fn under_load<T>(
         &self,
         client: &TestPod,
-        to: SocketAddr,
+        (to, more): (SocketAddr, &[&str]),
         work: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<(T, Answers)> {
-        let mut load = self.load(client, to).await?;
+        let mut load = self.load(client, to, more).await?;
         match load.line(COMMAND).await? {
             Some(first) if serde_json::from_str::<Answers>(&first).is_ok() => {}
             other => bail!("the load did not begin: {other:?}"),
@@ -226,9 +226,15 @@ impl Ground {
         Ok((done?, answers))
     }
 
-    async fn load(&self, client: &TestPod, to: SocketAddr) -> anyhow::Result<Running> {
+    async fn load(
+        &self,
+        client: &TestPod,
+        to: SocketAddr,
+        more: &[&str],
+    ) -> anyhow::Result<Running> {
         let to = to.to_string();
-        let argv = [PROGRAM, "app", "ask", "--to", &to, "--until-closed"];
+        let mut argv = vec![PROGRAM, "app", "ask", "--to", &to, "--until-closed"];
+        argv.extend(more);
         Ok(self.cluster.start(&client.namespace, &client.name, &argv, COMMAND).await?)
     }
 }

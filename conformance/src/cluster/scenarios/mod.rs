@@ -4,7 +4,9 @@
 mod capture;
 mod dns;
 mod enrolment;
+mod harm;
 mod network_policy;
+mod options;
 mod parts;
 mod policy;
 mod probes;
@@ -26,6 +28,8 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.extend(network_policy::scenarios());
     all.extend(starting::scenarios());
     all.extend(enrolment::scenarios());
+    all.extend(options::scenarios());
+    all.extend(harm::scenarios());
     all.extend(parts::scenarios());
     all.extend(uninstall::scenarios());
     all

@@ -149,7 +149,7 @@ async fn first_inbound(ground: &Ground) -> anyhow::Result<()> {
             ground.running(&namespace, &name).await?;
             ground.until_redirection(&pod, Some("enabled")).await
         };
-        let ((), answers) = ground.under_load(&outside, to, started).await?;
+        let ((), answers) = ground.under_load(&outside, (to, &[]), started).await?;
         expect("never an answer in clear text, and many refusals", answers, |answers| {
             answers.answered == 0 && answers.failed() > 1
         })?;
