@@ -104,6 +104,10 @@ struct ClusterArgs {
     /// Also run what ends the mesh's own pods for a while; whoever uses the cluster notices.
     #[arg(long)]
     restarts: bool,
+    /// At the end, remove the mesh by this command, for example "helm -n sluice-system
+    /// uninstall sluice --wait", and judge what it leaves.
+    #[arg(long, value_name = "COMMAND")]
+    including_uninstall: Option<String>,
 }
 
 /// The implementation to judge.
@@ -155,9 +159,9 @@ impl Arguments {
             Command::Run(run) => Box::pin(run.run()).await,
             Command::List { behaviours } => {
                 if behaviours {
-                    list::behaviours()
+                    list::behaviours();
                 } else {
-                    list::scenarios()
+                    list::scenarios();
                 }
                 Ok(())
             }
@@ -175,12 +179,13 @@ impl Arguments {
 
 impl Run {
     async fn run(self) -> anyhow::Result<()> {
-        let ClusterArgs { image, cni_name: cni, restarts } = self.cluster;
+        let ClusterArgs { image, cni_name: cni, restarts, including_uninstall: uninstall } =
+            self.cluster;
         let restarts = if restarts { Restarts::Allowed } else { Restarts::Refused };
         let (only, evidence, source) = (self.only, self.evidence, self.source);
         let on = |kubeconfig| {
             let (only, evidence) = (only.clone(), evidence.clone());
-            ClusterRun { kubeconfig, image, only, evidence, cni, restarts, source }
+            ClusterRun { kubeconfig, image, only, evidence, cni, restarts, uninstall, source }
         };
         let found = match (self.harness.harness(), self.kubeconfig) {
             (Some(harness), _) => harness.run(on(PathBuf::new())).await?,
