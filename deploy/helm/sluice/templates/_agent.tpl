@@ -2,6 +2,8 @@
 
 {{- define "sluice.agentPod" -}}
 serviceAccountName: sluice-node-agent
+# The environment is for settings.
+enableServiceLinks: false
 # Its rules for the kubelet's probes are rules of the node's own network, and it must be there
 # before pods have one.
 hostNetwork: true
