@@ -33,6 +33,15 @@ pub(crate) enum ClusterCommand {
         #[arg(default_value = "sluice")]
         name: String,
     },
+    /// Cut a node's power and start it again: its processes and network are gone at once, its
+    /// disk stays. Does not wait until it is ready.
+    Reboot {
+        /// `node1`, …
+        node: String,
+        /// The cluster's name.
+        #[arg(long, default_value = "sluice")]
+        name: String,
+    },
     /// Import an image (an OCI archive) into every node.
     Import {
         /// The archive.
@@ -100,7 +109,7 @@ impl UpArgs {
             nodes: self.nodes,
             family: self.family.into(),
             tools: Tools::new(&self.tools),
-            program: std::env::current_exe().context("find this program")?,
+            program: own_program()?,
             patience: PATIENCE,
         })
     }
@@ -131,12 +140,21 @@ impl ClusterCommand {
                 println!("{}", Cluster::open(&name)?.kubeconfig().display());
                 Ok(())
             }
+            Self::Reboot { node, name } => {
+                let mut cluster = Cluster::open(&name)?;
+                cluster.cut_power(&node)?;
+                Ok(cluster.power_on(&node, own_program()?, PATIENCE).await?)
+            }
             Self::Import { archive, name } => {
                 Ok(Cluster::open(&name)?.import(&archive, PATIENCE).await?)
             }
             Self::Shell { machine, name, command } => shell(&name, &machine, &command),
         }
     }
+}
+
+fn own_program() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("find this program")
 }
 
 async fn up(args: &UpArgs) -> anyhow::Result<()> {

@@ -245,8 +245,25 @@ impl Cluster {
     ///
     /// # Errors
     /// [`UpError`].
-    pub async fn power_on(&mut self, options: &ClusterOptions, node: &str) -> Result<(), UpError> {
-        starting::power_on(self, options, node).await
+    pub async fn power_on(
+        &mut self,
+        node: &str,
+        program: PathBuf,
+        patience: Duration,
+    ) -> Result<(), UpError> {
+        let Record { name, primary, family, nodes, tools, .. } = &self.record;
+        let options = ClusterOptions {
+            name: name.clone(),
+            primary: primary.parse().map_err(|error: UnknownPrimary| {
+                UpError::Options(format!("cluster {name} was made by another version: {error}"))
+            })?,
+            nodes: *nodes,
+            family: *family,
+            tools: Tools::new(tools),
+            program,
+            patience,
+        };
+        starting::power_on(self, &options, node).await
     }
 
     /// Ends the cluster. What could not be removed is told, one line each.

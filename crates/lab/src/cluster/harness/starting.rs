@@ -17,7 +17,6 @@ use super::record::{Record, Running};
 use super::{Cluster, ClusterOptions, ExecError, FurnishOrRun, PART, ROOT, ToolError};
 use super::{names, place, removal, wiring, worker};
 use crate::net::NetError;
-use crate::options::Family;
 use crate::patience::{TimedOut, eventually};
 use crate::place::Place;
 use crate::process::{self, Job, ProcessError};
@@ -108,7 +107,9 @@ pub(super) async fn up(options: &ClusterOptions) -> Result<Cluster, UpError> {
     let record = Record {
         name: options.name.clone(),
         primary: options.primary.to_string(),
-        family: family_name(options.family).to_owned(),
+        family: options.family,
+        nodes: options.nodes,
+        tools: options.tools.folder().to_owned(),
         machines: Vec::new(),
         relay: None,
     };
@@ -445,12 +446,4 @@ fn quote(log: &Path) -> String {
     let lines: Vec<_> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(QUOTED)..];
     format!("{} ends:\n{}", log.display(), last.join("\n"))
-}
-
-fn family_name(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "v4",
-        Family::V6 => "v6",
-        Family::Dual => "dual",
-    }
 }
