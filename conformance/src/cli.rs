@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 enum Command {
     /// Run the scenarios, in namespaces of this machine or on a cluster; exits with 1 when one
     /// fails.
-    Run(Run),
+    Run(Box<Run>),
     /// List the scenarios.
     List {
         /// Which of the behaviours are covered, at which level, and which are not.

@@ -90,6 +90,13 @@ impl Harness {
         let cluster = self.up.start(&options).await?;
         run.kubeconfig = cluster.kubeconfig();
         run.cni.get_or_insert_with(|| options.primary.described(&options.tools));
+        if self.afterwards == Afterwards::Remove {
+            // The cluster goes anyway, so what its mesh leaves behind can be judged before.
+            let helm = options.tools.built("helm", "helm")?;
+            let command =
+                format!("{} uninstall sluice --namespace {NAMESPACE} --timeout 5m", helm.display());
+            run.uninstall.get_or_insert(command);
+        }
         let found = match self.install(&cluster, &options).await {
             Ok(()) => run_on_cluster(run).await,
             Err(error) => Err(error.context("install the chart")),

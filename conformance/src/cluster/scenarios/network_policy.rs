@@ -1,5 +1,6 @@
 //! Network policies of the primary CNI, where it enforces any: they see the tunnel's port.
 
+use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::cluster::exchange::{Seen, Target};
@@ -29,7 +30,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// The kubelet of the pod's node is admitted by every CNI; ours comes from this address.
+/// What an ingress policy admits: the client, at one port.
 fn ingress(port: u16) -> Value {
     json!([
         {"from": [{"podSelector": {"matchLabels": {"app": "client"}}}],
@@ -46,7 +47,11 @@ async fn admitted(ground: &Ground) -> anyhow::Result<()> {
     ground.network_policy(&namespace, "deny", "server", &json!([])).await?;
     ground.network_policy(&namespace, "admit", "server", &ingress(15008)).await?;
     // Ready means that its probe has passed.
-    let (client, server) = tokio::try_join!(ground.pod(&client), ground.pod(&server))?;
+    let started = tokio::try_join!(ground.pod(&client), ground.pod(&server));
+    let (client, server) = started.context(
+        "a probe under default-deny: on Cilium it passes with the policy that admits the probes' \
+         source, chart value cilium.probePolicy=true",
+    )?;
     ground.until_redirection(&client, Some("enabled")).await?;
     ground.until_redirection(&server, Some("enabled")).await?;
     ground.until_captured(&client, &server).await?;
