@@ -106,6 +106,21 @@ impl UpArgs {
     }
 }
 
+impl UpArgs {
+    /// Starts the cluster; when asked to end before it is up, nothing of it is left.
+    pub(crate) async fn start(&self, options: &ClusterOptions) -> anyhow::Result<Cluster> {
+        let mut ending = Ending::watch().context("watch for signals")?;
+        let started = tokio::select! {
+            started = Cluster::up(options) => started,
+            why = ending.asked() => {
+                let left = Cluster::open(&options.name).map(Cluster::down).unwrap_or_default();
+                bail!("{why}; the cluster was removed{}", told(&left));
+            }
+        };
+        started.context("the cluster does not come up")
+    }
+}
+
 impl ClusterCommand {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self {
@@ -126,15 +141,7 @@ impl ClusterCommand {
 
 async fn up(args: &UpArgs) -> anyhow::Result<()> {
     let options = args.options()?;
-    let mut ending = Ending::watch().context("watch for signals")?;
-    let started = tokio::select! {
-        started = Cluster::up(&options) => started,
-        why = ending.asked() => {
-            let left = Cluster::open(&options.name).map(Cluster::down).unwrap_or_default();
-            bail!("{why}; the cluster was removed{}", told(&left));
-        }
-    };
-    let cluster = started.context("the cluster does not come up")?;
+    let cluster = args.start(&options).await?;
     println!("cluster {} is up: {} nodes, {}", cluster.name(), options.nodes, cluster.primary());
     println!("export KUBECONFIG={}", cluster.kubeconfig().display());
     Ok(())

@@ -1,6 +1,7 @@
 //! What a scenario acts on: a cluster, and the namespaces that it makes there.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(crate) struct Ground {
     pub parts: Parts,
     /// Whether the mesh's own pods may be ended.
     pub restarts: Restarts,
+    /// What removes the mesh from the cluster, for the last scenario.
+    pub removal: Option<Removal>,
     /// Whether the primary CNI enforces network policies; found out when first needed.
     pub policy_engine: OnceCell<bool>,
     run: String,
@@ -42,6 +45,15 @@ pub(crate) struct Ground {
     leaving: Mutex<BTreeSet<String>>,
     undo: tokio::sync::Mutex<Vec<Undo>>,
     sightings: Mutex<Vec<String>>,
+}
+
+/// A command that removes the mesh from a cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Removal {
+    /// A line of shell.
+    pub command: String,
+    /// Its `KUBECONFIG`.
+    pub kubeconfig: PathBuf,
 }
 
 /// A change to an object that is not the suite's own, and how it is taken back.
@@ -55,6 +67,7 @@ impl Ground {
         cluster: Cluster,
         image: &str,
         restarts: Restarts,
+        removal: Option<Removal>,
     ) -> anyhow::Result<Self> {
         let nodes = cluster.nodes().await.context("list the nodes")?;
         let nodes: Vec<_> = nodes.into_iter().filter(|node| node.takes_pods).collect();
@@ -66,6 +79,7 @@ impl Ground {
             nodes,
             parts,
             restarts,
+            removal,
             policy_engine: OnceCell::new(),
             run: run_name(),
             observers: OnceCell::new(),

@@ -54,11 +54,24 @@ async fn admitted(ground: &Ground) -> anyhow::Result<()> {
     expect("the tunnel, and no clear text", seen, Seen::is_captured)
 }
 
+/// The policy is there before the pods: a tunnel that is open already goes on, since engines let
+/// established connections pass.
 async fn not_admitted(ground: &Ground) -> anyhow::Result<()> {
     enforced(ground).await?;
-    let pods = ground.captured_couple("unadmitted", Distance::CrossNode).await?;
-    ground.network_policy(&pods.namespace, "app", "server", &ingress(APP_PORT)).await?;
-    ground.until_blocked(&pods.client, &pods.server).await.map(drop)
+    let namespace = ground.namespace("unadmitted", &[(MODE_LABEL, "ambient")]).await?;
+    ground.network_policy(&namespace, "app", "server", &ingress(APP_PORT)).await?;
+    let client = ground.spec(&namespace, "client", 1)?;
+    let server = ground.spec(&namespace, "server", 2)?;
+    let (client, server) = tokio::try_join!(ground.pod(&client), ground.pod(&server))?;
+    ground.until_redirection(&client, Some("enabled")).await?;
+    ground.until_redirection(&server, Some("enabled")).await?;
+    let target = Target::pod(&server).more(&["--deadline", "8"]);
+    for _ in 0..2 {
+        let seen = ground.exchange(&client, &target).await?;
+        expect("no answer, and no clear text instead", seen, Seen::is_blocked)?;
+    }
+    ground.network_policy(&namespace, "tunnel", "server", &ingress(15008)).await?;
+    ground.until_captured(&client, &server).await.map(drop)
 }
 
 /// Whether a default-deny policy stops anything here, found out with pods outside the mesh.
