@@ -108,6 +108,10 @@ struct ClusterArgs {
     /// uninstall sluice --wait", and judge what it leaves.
     #[arg(long, value_name = "COMMAND")]
     including_uninstall: Option<String>,
+    /// Before that, cut a node's power and start it again by this line of shell, which finds the
+    /// node's name in NODE.
+    #[arg(long, value_name = "COMMAND")]
+    including_reboot: Option<String>,
 }
 
 /// The implementation to judge.
@@ -179,13 +183,23 @@ impl Arguments {
 
 impl Run {
     async fn run(self) -> anyhow::Result<()> {
-        let ClusterArgs { image, cni_name: cni, restarts, including_uninstall: uninstall } =
-            self.cluster;
+        let ClusterArgs { image, cni_name: cni, restarts, .. } = self.cluster;
+        let (uninstall, reboot) = (self.cluster.including_uninstall, self.cluster.including_reboot);
         let restarts = if restarts { Restarts::Allowed } else { Restarts::Refused };
         let (only, evidence, source) = (self.only, self.evidence, self.source);
         let on = |kubeconfig| {
             let (only, evidence) = (only.clone(), evidence.clone());
-            ClusterRun { kubeconfig, image, only, evidence, cni, restarts, uninstall, source }
+            ClusterRun {
+                kubeconfig,
+                image,
+                only,
+                evidence,
+                cni,
+                restarts,
+                uninstall,
+                reboot,
+                source,
+            }
         };
         let found = match (self.harness.harness(), self.kubeconfig) {
             (Some(harness), _) => harness.run(on(PathBuf::new())).await?,

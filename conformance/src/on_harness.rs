@@ -90,6 +90,9 @@ impl Harness {
         let cluster = self.up.start(&options).await?;
         run.kubeconfig = cluster.kubeconfig();
         run.cni.get_or_insert_with(|| options.primary.described(&options.tools));
+        let own = options.program.display();
+        let reboot = format!("{own} cluster reboot \"$NODE\" --name {}", options.name);
+        run.reboot.get_or_insert(reboot);
         if self.afterwards == Afterwards::Remove {
             // The cluster goes anyway, so what its mesh leaves behind can be judged before.
             let helm = options.tools.built("helm", "helm")?;

@@ -35,7 +35,9 @@ pub(crate) struct Ground {
     /// Whether the mesh's own pods may be ended.
     pub restarts: Restarts,
     /// What removes the mesh from the cluster, for the last scenario.
-    pub removal: Option<Removal>,
+    pub removal: Option<UserCommand>,
+    /// What cuts the power of the node `$NODE` and starts it again.
+    pub reboot: Option<UserCommand>,
     /// Whether the primary CNI enforces network policies; found out when first needed.
     pub policy_engine: OnceCell<bool>,
     run: String,
@@ -47,11 +49,11 @@ pub(crate) struct Ground {
     sightings: Mutex<Vec<String>>,
 }
 
-/// A command that removes the mesh from a cluster.
+/// A command of the user's, for what a suite cannot know how to do.
 #[derive(Clone, Debug)]
-pub(crate) struct Removal {
+pub(crate) struct UserCommand {
     /// A line of shell.
-    pub command: String,
+    pub line: String,
     /// Its `KUBECONFIG`.
     pub kubeconfig: PathBuf,
 }
@@ -67,7 +69,8 @@ impl Ground {
         cluster: Cluster,
         image: &str,
         restarts: Restarts,
-        removal: Option<Removal>,
+        removal: Option<UserCommand>,
+        reboot: Option<UserCommand>,
     ) -> anyhow::Result<Self> {
         let nodes = cluster.nodes().await.context("list the nodes")?;
         let nodes: Vec<_> = nodes.into_iter().filter(|node| node.takes_pods).collect();
@@ -80,6 +83,7 @@ impl Ground {
             parts,
             restarts,
             removal,
+            reboot,
             policy_engine: OnceCell::new(),
             run: run_name(),
             observers: OnceCell::new(),

@@ -10,6 +10,7 @@ mod options;
 mod parts;
 mod policy;
 mod probes;
+mod reboot;
 mod services;
 mod starting;
 mod traffic;
@@ -31,6 +32,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.extend(options::scenarios());
     all.extend(harm::scenarios());
     all.extend(parts::scenarios());
+    all.extend(reboot::scenarios());
     all.extend(uninstall::scenarios());
     all
 }

@@ -27,9 +27,9 @@ async fn uninstall(ground: &Ground) -> anyhow::Result<()> {
         Skip("removes the mesh: asked for with --including-uninstall COMMAND".to_owned())
     })?;
     let pods = ground.captured_couple("uninstall", Distance::CrossNode).await?;
-    let ran = user_command(&removal.command, &removal.kubeconfig, REMOVAL).await?;
+    let ran = user_command(&removal.line, &removal.kubeconfig, REMOVAL).await?;
     let said = format!("{}{}", ran.stdout, ran.stderr);
-    expect(&format!("`{}` succeeds", removal.command), said, |_| ran.ok())?;
+    expect(&format!("`{}` succeeds", removal.line), said, |_| ran.ok())?;
     for part in ground.parts.all() {
         ground.cluster.wait_gone(&part.path(), START).await?;
     }
