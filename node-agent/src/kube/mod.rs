@@ -9,6 +9,7 @@ mod objects;
 mod probes;
 mod series;
 mod sight;
+mod survey;
 mod watch;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ use serde_json::{Value, json};
 pub use condition::NodeState;
 pub use evict::Eviction;
 pub use metrics::Metrics;
+pub use survey::{Listing, Unread, namespace_facts, pod_facts};
 
 use crate::facts::{Annotations, NamespaceFacts, PodFacts, PodName};
 use events::Events;
