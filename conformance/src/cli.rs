@@ -1,6 +1,7 @@
 //! What the command line offers.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
@@ -81,6 +82,9 @@ struct Run {
     /// Where the results come from, for the matrix.
     #[arg(long, value_enum, default_value_t = Source::Hand)]
     source: Source,
+    /// Seconds that anything observable may take in namespaces before a scenario fails.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
+    patience: u64,
     /// Judge what is installed on this cluster, instead of binaries in namespaces.
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
@@ -206,7 +210,8 @@ impl Run {
             (None, Some(kubeconfig)) => run_on_cluster(on(kubeconfig)).await?,
             (None, None) => {
                 let subject = self.subject.resolve()?;
-                Suite { subject, only, evidence, source }.run().await?
+                let patience = Duration::from_secs(self.patience);
+                Suite { subject, only, evidence, patience, source }.run().await?
             }
         };
         for sink in &self.report {

@@ -12,9 +12,6 @@ use crate::scenario::{Scenario, Skip};
 use crate::scenarios::{self, Stage};
 use crate::world::World;
 
-/// How long anything observable may take before a scenario fails. A healthy mesh needs a
-/// fraction of it; a loaded machine should not make a test fail.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// A scenario that takes longer hangs.
 const SCENARIO_LIMIT: Duration = Duration::from_secs(180);
 
@@ -23,6 +20,9 @@ pub(crate) struct Suite {
     pub subject: Subject,
     pub only: Vec<String>,
     pub evidence: PathBuf,
+    /// How long anything observable may take before a scenario fails. A healthy mesh needs a
+    /// fraction of it; a loaded machine should not make a test fail.
+    pub patience: Duration,
     /// How far the results can be believed.
     pub source: Source,
 }
@@ -89,12 +89,12 @@ impl Suite {
         let options = Options {
             family,
             subject: Some(self.subject.clone()),
-            patience: PATIENCE,
+            patience: self.patience,
             ..Options::default()
         };
         let lab = Lab::start(options).await.context("network, API and control plane")?;
         lab.start_mesh().await.context("node agents and ztunnels")?;
-        Ok(World::new(lab, PATIENCE))
+        Ok(World::new(lab, self.patience))
     }
 
     async fn run_scenario(

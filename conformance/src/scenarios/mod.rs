@@ -14,6 +14,7 @@ mod kill_points;
 mod kubectl;
 mod leaving;
 mod lookups;
+mod no_tunnel;
 mod node_condition;
 mod odd_pods;
 mod pod_options;
@@ -60,6 +61,7 @@ pub(crate) fn stages() -> Vec<Stage> {
     v4.extend(node_condition::scenarios());
     v4.extend(lookups::scenarios());
     v4.extend(leaving::scenarios());
+    v4.extend(no_tunnel::scenarios());
     v4.extend(odd_pods::scenarios());
     v4.extend(bad_input::scenarios());
     v4.extend(probes::rules::scenarios());

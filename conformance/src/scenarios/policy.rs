@@ -8,7 +8,7 @@ use lab::Pod;
 use serde_json::{Value, json};
 
 use crate::observe::{self, Seen, until};
-use crate::scenario::{Scenario, scenario};
+use crate::scenario::{Scenario, expect, scenario};
 use crate::world::{APP_PORT, Couple, World, in_namespace};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -70,7 +70,8 @@ async fn live(world: &World) -> anyhow::Result<()> {
     talk.send_line("before the policy").await?;
     let rule = json!({"from": [{"source": {"principals": ["*"]}}]});
     apply(world, "live", "nobody", "DENY", &[rule]).await?;
-    talk.end().await?;
+    let end = talk.end().await;
+    expect("an end of the open connection", format!("{end:?}"), |_| end.is_ok())?;
     remove(world, "live", "nobody").await
 }
 

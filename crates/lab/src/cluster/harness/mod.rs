@@ -16,6 +16,7 @@
 
 mod cgroups;
 mod control_plane;
+mod errors;
 mod init;
 mod machine;
 mod names;
@@ -28,6 +29,7 @@ mod relay;
 mod removal;
 mod starting;
 mod tools;
+mod waiting;
 mod wiring;
 mod worker;
 
@@ -40,8 +42,9 @@ use crate::options::Family;
 use crate::process::{self, Job, ProcessError, Ran};
 
 pub use control_plane::FurnishError;
+pub use errors::UpError;
 pub use primary::{IptablesKind, Primary, SocketTranslation, UnknownPrimary};
-pub use starting::UpError;
+
 pub use tools::{ToolError, Tools};
 
 use record::Record;
