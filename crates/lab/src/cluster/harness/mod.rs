@@ -18,6 +18,7 @@ mod cgroups;
 mod control_plane;
 mod init;
 mod machine;
+mod names;
 mod pki;
 mod place;
 mod plan;
@@ -192,7 +193,7 @@ impl Cluster {
     /// Runs kubectl as the cluster's administrator, from the host.
     ///
     /// # Errors
-    /// [`ProcessError`].
+    /// [`FurnishOrRun`].
     pub async fn kubectl(
         &self,
         tools: &Tools,
@@ -201,10 +202,24 @@ impl Cluster {
         deadline: Duration,
     ) -> Result<Ran, FurnishOrRun> {
         let program = tools.built("kubernetes", "kubectl")?;
+        Ok(self.as_administrator(&program, args, stdin, deadline).await?)
+    }
+
+    /// Runs a program of the host as the cluster's administrator: helm, for example.
+    ///
+    /// # Errors
+    /// [`ProcessError`].
+    pub async fn as_administrator(
+        &self,
+        program: &Path,
+        args: &[&str],
+        stdin: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Ran, ProcessError> {
         let mut job = Job { stdin, deadline, ..Job::new(program) };
         job = job.env("KUBECONFIG", self.kubeconfig()).env("HOME", &self.folder);
         job.args = args.iter().map(Into::into).collect();
-        Ok(process::run(None, job).await?)
+        process::run(None, job).await
     }
 
     /// Imports an image (an OCI or Docker archive) into the runtime of every node.
@@ -230,8 +245,25 @@ impl Cluster {
     ///
     /// # Errors
     /// [`UpError`].
-    pub async fn power_on(&mut self, options: &ClusterOptions, node: &str) -> Result<(), UpError> {
-        starting::power_on(self, options, node).await
+    pub async fn power_on(
+        &mut self,
+        node: &str,
+        program: PathBuf,
+        patience: Duration,
+    ) -> Result<(), UpError> {
+        let Record { name, primary, family, nodes, tools, .. } = &self.record;
+        let options = ClusterOptions {
+            name: name.clone(),
+            primary: primary.parse().map_err(|error: UnknownPrimary| {
+                UpError::Options(format!("cluster {name} was made by another version: {error}"))
+            })?,
+            nodes: *nodes,
+            family: *family,
+            tools: Tools::new(tools),
+            program,
+            patience,
+        };
+        starting::power_on(self, &options, node).await
     }
 
     /// Ends the cluster. What could not be removed is told, one line each.

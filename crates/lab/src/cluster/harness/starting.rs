@@ -15,9 +15,8 @@ use super::machine::Machine;
 use super::plan::{API_PORT, CONTROL_PLANE, Plan};
 use super::record::{Record, Running};
 use super::{Cluster, ClusterOptions, ExecError, FurnishOrRun, PART, ROOT, ToolError};
-use super::{place, removal, wiring, worker};
+use super::{names, place, removal, wiring, worker};
 use crate::net::NetError;
-use crate::options::Family;
 use crate::patience::{TimedOut, eventually};
 use crate::place::Place;
 use crate::process::{self, Job, ProcessError};
@@ -79,8 +78,8 @@ pub enum UpError {
         /// The end of the log of the program at fault.
         quoted: String,
     },
-    /// An object that the primary CNI needs was refused.
-    #[error("the API refuses an object of the primary CNI: {0}")]
+    /// An object of the primary CNI or of the name server was refused.
+    #[error("the API refuses an object of the cluster: {0}")]
     Object(String),
     /// An image could not be imported.
     #[error("{node} cannot import {archive}: {said}")]
@@ -108,7 +107,9 @@ pub(super) async fn up(options: &ClusterOptions) -> Result<Cluster, UpError> {
     let record = Record {
         name: options.name.clone(),
         primary: options.primary.to_string(),
-        family: family_name(options.family).to_owned(),
+        family: options.family,
+        nodes: options.nodes,
+        tools: options.tools.folder().to_owned(),
         machines: Vec::new(),
         relay: None,
     };
@@ -181,12 +182,13 @@ async fn bring_up(cluster: &mut Cluster, options: &ClusterOptions) -> Result<(),
     write_private(&cluster.kubeconfig(), &text)?;
     wait_for_api(cluster, options).await?;
     for manifest in options.primary.manifests(&options.tools)? {
-        apply(cluster, options, &manifest).await?;
+        apply(cluster, options, &manifest.display().to_string(), Vec::new()).await?;
     }
     for number in 1..=options.nodes {
         start_node(cluster, options, &in_middle, &fence, number).await?;
     }
     import(cluster, &options.tools.built("images", "pause.tar")?, options.patience).await?;
+    serve_names(cluster, options).await?;
     wait_for_nodes(cluster, options).await
 }
 
@@ -320,15 +322,24 @@ async fn wait_for_api(cluster: &Cluster, options: &ClusterOptions) -> Result<(),
     settled("the Kubernetes API being ready", &log, options.patience, ready).await
 }
 
+/// Applies a manifest: a file's, or standard input's by the name of a hyphen.
 async fn apply(
     cluster: &Cluster,
     options: &ClusterOptions,
-    manifest: &Path,
+    file: &str,
+    input: Vec<u8>,
 ) -> Result<(), UpError> {
-    let file = manifest.display().to_string();
-    let words = ["apply", "--server-side", "-f", &file];
-    let ran = cluster.kubectl(&options.tools, &words, Vec::new(), options.patience).await?;
+    let words = ["apply", "--server-side", "-f", file];
+    let ran = cluster.kubectl(&options.tools, &words, input, options.patience).await?;
     if ran.ok() { Ok(()) } else { Err(UpError::Object(ran.stderr)) }
+}
+
+/// A name server, where its program was built.
+async fn serve_names(cluster: &Cluster, options: &ClusterOptions) -> Result<(), UpError> {
+    let Ok(image) = options.tools.built("images", "coredns.tar") else { return Ok(()) };
+    import(cluster, &image, options.patience).await?;
+    let objects = names::objects(Plan { family: options.family }).to_string();
+    apply(cluster, options, "-", objects.into_bytes()).await
 }
 
 async fn wait_for_nodes(cluster: &Cluster, options: &ClusterOptions) -> Result<(), UpError> {
@@ -435,12 +446,4 @@ fn quote(log: &Path) -> String {
     let lines: Vec<_> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(QUOTED)..];
     format!("{} ends:\n{}", log.display(), last.join("\n"))
-}
-
-fn family_name(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "v4",
-        Family::V6 => "v6",
-        Family::Dual => "dual",
-    }
 }
