@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use super::facts::{CiliumSettings, Known, NodeFacts};
-use crate::install::{self, Found, FoundPlaces, List, PLUGIN, Shape};
+use crate::install::{Found, FoundPlaces, List, PLUGIN, Shape};
 use crate::rules::{Programs, Rules, contract_options};
 
 /// How long a page may take.
@@ -40,7 +40,7 @@ pub struct NodePlaces {
 
 /// Looks.
 pub(super) async fn node(places: &NodePlaces) -> NodeFacts {
-    let FoundPlaces { conf_dir, bin_dirs, .. } = &places.places;
+    let conf_dir = &places.places.conf_dir;
     let (rules, agent, proxy) =
         tokio::join!(rules(places), page(places.admin, "/readyz"), page(KUBE_PROXY, "/proxyMode"));
     let writable = access(conf_dir, AccessFlags::W_OK | AccessFlags::X_OK);
@@ -49,8 +49,8 @@ pub(super) async fn node(places: &NodePlaces) -> NodeFacts {
         rules,
         conf_dir: conf_dir.display().to_string(),
         conf_writable: writable.map_err(|error| error.desc().to_owned()),
-        conf: conf(conf_dir),
-        program: program(bin_dirs),
+        conf: conf(&places.places),
+        program: program(&places.places.programs()),
         agent,
         proxy_mode: proxy.and_then(|(status, page)| match status {
             200 => Ok(page.trim().to_owned()),
@@ -76,8 +76,8 @@ async fn rules(places: &NodePlaces) -> Known<Result<(), String>> {
 }
 
 /// The first file that a runtime can use, and its plugins.
-fn conf(folder: &Path) -> Known<Option<(String, Vec<String>)>> {
-    let view = install::read(folder).map_err(|error| error.to_string())?;
+fn conf(places: &FoundPlaces) -> Known<Option<(String, Vec<String>)>> {
+    let view = places.conf().read().map_err(|error| error.to_string())?;
     Ok(view.files.iter().find_map(|(name, found)| {
         let Found::Text(text) = found else { return None };
         let list = List::parse(Shape::of(name)?, text).ok()?;
