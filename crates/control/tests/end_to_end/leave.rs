@@ -75,7 +75,7 @@ async fn a_daemon_set_is_gone_when_its_pods_are() {
 async fn one_that_is_not_there_is_gone_also_when_the_api_stumbles() {
     let (api, at, name) = api().await;
     api.kept(|kept| kept.troubles = vec![500]);
-    soon("the end", remove_daemon_set(&at, &name, PATIENCE)).await.unwrap();
+    Box::pin(soon("the end", remove_daemon_set(&at, &name, PATIENCE))).await.unwrap();
 }
 
 #[tokio::test]

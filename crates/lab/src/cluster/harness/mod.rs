@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A machine is a set of namespaces (processes, mounts, network, control groups, host name)
-//! whose first process is ours ([`init`]): what runs on it ends with it, and what it writes is
+//! whose first process is ours (`init.rs`): what runs on it ends with it, and what it writes is
 //! kept in memory over the host's root, which stays as it is. A cluster outlives the command
 //! that started it; [`Cluster::open`] finds it again by its name.
 
