@@ -76,6 +76,11 @@ pub enum ConfigError {
         /// Why it is needed.
         reason: &'static str,
     },
+    /// The list is the one in which pods wait for a primary plugin.
+    #[error(
+        "no primary CNI plugin has a network configuration on this node yet: the pod waits for one"
+    )]
+    NoPrimary,
     /// A key's value is not usable.
     #[error("{key} is {value}: {reason}")]
     Bad {
@@ -93,6 +98,8 @@ impl ConfigError {
     pub fn code(&self) -> u32 {
         match self {
             Self::Version { .. } => 1,
+            // Try again.
+            Self::NoPrimary => 11,
             Self::Empty => 5,
             Self::NotJson(_) => 6,
             Self::Missing { .. } | Self::Bad { .. } => 7,
@@ -107,6 +114,10 @@ pub struct Document {
     network: String,
     cni_version: CniVersion,
 }
+
+/// Of which file the node agent has made the list that we stand in. An empty name: of none, for
+/// there is no primary plugin yet, and pods are to wait in it.
+const LIST_OF: &str = "listOf";
 
 type Keys = BTreeMap<String, Box<RawValue>>;
 
@@ -182,12 +193,19 @@ impl Document {
     /// What the plugins before this one made.
     ///
     /// # Errors
-    /// [`ConfigError::Missing`] when we are the first plugin of the list, and
+    /// [`ConfigError::Missing`] when we are the first plugin of the list,
+    /// [`ConfigError::NoPrimary`] when that is so until there is another one, and
     /// [`ConfigError::Bad`] when the addresses in it cannot be read.
     pub fn prev_result(&self) -> Result<PrevResult, ConfigError> {
         const KEY: &str = "prevResult";
         const NEED: &str = "this plugin must be chained after the one that makes the interface";
-        let raw: Box<RawValue> = required(&self.keys, KEY, NEED)?;
+        let Some(raw) = optional::<Box<RawValue>>(&self.keys, KEY)? else {
+            let waits = optional::<String>(&self.keys, LIST_OF)?.is_some_and(|of| of.is_empty());
+            return Err(match waits {
+                true => ConfigError::NoPrimary,
+                false => ConfigError::Missing { key: KEY, reason: NEED },
+            });
+        };
         PrevResult::read(raw, self.cni_version).map_err(|reason| bad(&self.keys, KEY, reason))
     }
 }

@@ -11,6 +11,7 @@ use crate::cluster::{ClusterRun, Restarts, run_on_cluster};
 use crate::cluster_commands::ClusterCommand;
 use crate::demo::{Afterwards, Demo};
 use crate::list;
+use crate::on_harness::HarnessArgs;
 use crate::pod_app::App;
 use crate::report::{self, Report, Sink, Source};
 use crate::suite::Suite;
@@ -27,7 +28,7 @@ pub(crate) struct Arguments {
 enum Command {
     /// Run the scenarios, in namespaces of this machine or on a cluster; exits with 1 when one
     /// fails.
-    Run(Run),
+    Run(Box<Run>),
     /// List the scenarios.
     List {
         /// Which of the behaviours are covered, at which level, and which are not.
@@ -88,6 +89,8 @@ struct Run {
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
     #[command(flatten)]
+    harness: HarnessArgs,
+    #[command(flatten)]
     cluster: ClusterArgs,
     #[command(flatten)]
     subject: SubjectArgs,
@@ -105,6 +108,14 @@ struct ClusterArgs {
     /// Also run what ends the mesh's own pods for a while; whoever uses the cluster notices.
     #[arg(long)]
     restarts: bool,
+    /// At the end, remove the mesh by this command, for example "helm -n sluice-system
+    /// uninstall sluice --wait", and judge what it leaves.
+    #[arg(long, value_name = "COMMAND")]
+    including_uninstall: Option<String>,
+    /// Before that, cut a node's power and start it again by this line of shell, which finds the
+    /// node's name in NODE.
+    #[arg(long, value_name = "COMMAND")]
+    including_reboot: Option<String>,
 }
 
 /// The implementation to judge.
@@ -156,9 +167,9 @@ impl Arguments {
             Command::Run(run) => Box::pin(run.run()).await,
             Command::List { behaviours } => {
                 if behaviours {
-                    list::behaviours()
+                    list::behaviours();
                 } else {
-                    list::scenarios()
+                    list::scenarios();
                 }
                 Ok(())
             }
@@ -176,19 +187,31 @@ impl Arguments {
 
 impl Run {
     async fn run(self) -> anyhow::Result<()> {
-        let (only, evidence) = (self.only, self.evidence);
-        let found = match self.kubeconfig {
-            Some(kubeconfig) => {
-                let ClusterArgs { image, cni_name: cni, restarts } = self.cluster;
-                let restarts = if restarts { Restarts::Allowed } else { Restarts::Refused };
-                let source = self.source;
-                let run = ClusterRun { kubeconfig, image, only, evidence, cni, restarts, source };
-                run_on_cluster(run).await?
+        let ClusterArgs { image, cni_name: cni, restarts, .. } = self.cluster;
+        let (uninstall, reboot) = (self.cluster.including_uninstall, self.cluster.including_reboot);
+        let restarts = if restarts { Restarts::Allowed } else { Restarts::Refused };
+        let (only, evidence, source) = (self.only, self.evidence, self.source);
+        let on = |kubeconfig| {
+            let (only, evidence) = (only.clone(), evidence.clone());
+            ClusterRun {
+                kubeconfig,
+                image,
+                only,
+                evidence,
+                cni,
+                restarts,
+                uninstall,
+                reboot,
+                source,
             }
-            None => {
+        };
+        let found = match (self.harness.harness(), self.kubeconfig) {
+            (Some(harness), _) => harness.run(on(PathBuf::new())).await?,
+            (None, Some(kubeconfig)) => run_on_cluster(on(kubeconfig)).await?,
+            (None, None) => {
                 let subject = self.subject.resolve()?;
                 let patience = Duration::from_secs(self.patience);
-                Suite { subject, only, evidence, patience, source: self.source }.run().await?
+                Suite { subject, only, evidence, patience, source }.run().await?
             }
         };
         for sink in &self.report {
@@ -198,15 +221,20 @@ impl Run {
     }
 }
 
+/// Scenarios failed, which the last line has said already.
+#[derive(Debug, thiserror::Error)]
+#[error("scenarios failed")]
+pub(crate) struct Failed;
+
 /// The last line, and what the exit code says.
 fn conclude(report: &Report) -> anyhow::Result<()> {
+    if report.results.is_empty() {
+        bail!("no scenario was run");
+    }
     let tally = report.tally();
     println!("{tally}");
     if tally.failed > 0 {
-        bail!("{} scenarios failed", tally.failed);
-    }
-    if report.results.is_empty() {
-        bail!("no scenario was run");
+        return Err(Failed.into());
     }
     Ok(())
 }

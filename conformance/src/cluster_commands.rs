@@ -33,6 +33,15 @@ pub(crate) enum ClusterCommand {
         #[arg(default_value = "sluice")]
         name: String,
     },
+    /// Cut a node's power and start it again: its processes and network are gone at once, its
+    /// disk stays. Does not wait until it is ready.
+    Reboot {
+        /// `node1`, …
+        node: String,
+        /// The cluster's name.
+        #[arg(long, default_value = "sluice")]
+        name: String,
+    },
     /// Import an image (an OCI archive) into every node.
     Import {
         /// The archive.
@@ -100,9 +109,24 @@ impl UpArgs {
             nodes: self.nodes,
             family: self.family.into(),
             tools: Tools::new(&self.tools),
-            program: std::env::current_exe().context("find this program")?,
+            program: own_program()?,
             patience: PATIENCE,
         })
+    }
+}
+
+impl UpArgs {
+    /// Starts the cluster; when asked to end before it is up, nothing of it is left.
+    pub(crate) async fn start(&self, options: &ClusterOptions) -> anyhow::Result<Cluster> {
+        let mut ending = Ending::watch().context("watch for signals")?;
+        let started = tokio::select! {
+            started = Cluster::up(options) => started,
+            why = ending.asked() => {
+                let left = Cluster::open(&options.name).map(Cluster::down).unwrap_or_default();
+                bail!("{why}; the cluster was removed{}", told(&left));
+            }
+        };
+        started.context("the cluster does not come up")
     }
 }
 
@@ -116,6 +140,11 @@ impl ClusterCommand {
                 println!("{}", Cluster::open(&name)?.kubeconfig().display());
                 Ok(())
             }
+            Self::Reboot { node, name } => {
+                let mut cluster = Cluster::open(&name)?;
+                cluster.cut_power(&node)?;
+                Ok(cluster.power_on(&node, own_program()?, PATIENCE).await?)
+            }
             Self::Import { archive, name } => {
                 Ok(Cluster::open(&name)?.import(&archive, PATIENCE).await?)
             }
@@ -124,17 +153,13 @@ impl ClusterCommand {
     }
 }
 
+fn own_program() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("find this program")
+}
+
 async fn up(args: &UpArgs) -> anyhow::Result<()> {
     let options = args.options()?;
-    let mut ending = Ending::watch().context("watch for signals")?;
-    let started = tokio::select! {
-        started = Cluster::up(&options) => started,
-        why = ending.asked() => {
-            let left = Cluster::open(&options.name).map(Cluster::down).unwrap_or_default();
-            bail!("{why}; the cluster was removed{}", told(&left));
-        }
-    };
-    let cluster = started.context("the cluster does not come up")?;
+    let cluster = args.start(&options).await?;
     println!("cluster {} is up: {} nodes, {}", cluster.name(), options.nodes, cluster.primary());
     println!("export KUBECONFIG={}", cluster.kubeconfig().display());
     Ok(())

@@ -75,7 +75,7 @@ impl Demo {
             ..Options::default()
         };
         let lab = narrator
-            .wait("network and Kubernetes API are up", Lab::start(options))
+            .wait("network and Kubernetes API are up", Box::pin(Lab::start(options)))
             .await
             .context("bring up the lab")?;
         let world = world.insert(World::new(lab, PATIENCE));

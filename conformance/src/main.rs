@@ -21,6 +21,7 @@ mod ending;
 mod list;
 mod load;
 mod observe;
+mod on_harness;
 mod oracle;
 mod pod_app;
 mod report;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(arguments.run()) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<cli::Failed>() => ExitCode::FAILURE,
         Err(error) => complain(&format!("{error:#}")),
     }
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Condition, Readiness};
 use crate::config::Config;
+use crate::install::Standing;
 use crate::known_outside::KnownOutside;
 use crate::kube::{KubeApi, Metrics as KubeMetrics};
 use crate::listeners::{self, Doorman, Opener};
@@ -113,7 +114,7 @@ async fn act(
     let host = probes.host.clone();
     let effects =
         build_effects(config, metrics, fence, (rules, host.clone()), link.clone()).await?;
-    let api = effects.api.clone();
+    let (api, standing) = (effects.api.clone(), effects.standing.clone());
     let reconciler =
         Reconciler::new(settings, config.pace, effects, metrics.reconcile.clone(), stop.clone());
     // Asked once only, so it was empty.
@@ -129,10 +130,7 @@ async fn act(
     tasks.spawn(plugin.run(stop.clone()));
     admin.readiness.fulfil(Condition::PluginSocket);
     // Only now: whom the conflist names must answer.
-    if let Some(wanted) = config.install.clone() {
-        let told = (api.clone(), admin.readiness.clone());
-        install::spawn(tasks, wanted, metrics.install.clone(), told, stop);
-    }
+    spawn_install(config, metrics, tasks, (&api, &admin.readiness, standing), stop);
     spawn_watches(tasks, &api, &reconciler, stop);
     tasks.spawn(node_state::report(api.clone(), admin.readiness.clone(), stop.clone()));
     if let Some(taint) = config.startup_taint.clone() {
@@ -153,6 +151,21 @@ async fn act(
     tracing::info!(node = config.node, "node agent runs");
     stop.cancelled().await;
     Ok(())
+}
+
+fn spawn_install(
+    config: &Config,
+    metrics: &Metrics,
+    tasks: &mut JoinSet<()>,
+    (api, readiness, standing): (&KubeApi, &Readiness, Standing),
+    stop: &CancellationToken,
+) {
+    let Some(wanted) = config.install.clone() else {
+        return readiness.fulfil(Condition::Installed);
+    };
+    let told = install::Told { api: api.clone(), readiness: readiness.clone(), standing };
+    let record = config.run_dir.installed();
+    install::spawn(tasks, wanted, record, metrics.install.clone(), told, stop);
 }
 
 async fn build_rules(config: &Config, fence: &Fence) -> anyhow::Result<Rules> {
@@ -179,6 +192,7 @@ async fn build_effects(
         known: KnownOutside::open(&config.run_dir.known_outside(), locator.boot()).await,
         locator,
         finder,
+        standing: Standing::default(),
         store: Store::open(&config.run_dir.pods()).await?,
         memory: Memory::open(&config.run_dir.memory()).await,
         api: KubeApi::new(config.kubeconfig.as_deref(), config.node.clone(), metrics.kube.clone())

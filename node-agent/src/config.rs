@@ -1,5 +1,6 @@
 //! Settings: text in [`Raw`], types in [`Config`]. The only room that reads the environment.
 
+mod check;
 mod install;
 mod pods;
 mod uninstall;
@@ -16,6 +17,7 @@ use crate::reconcile::OnEscaped;
 use crate::rules::ProbeSource;
 use crate::run_dir::RunDir;
 
+pub use check::RawCheck;
 pub use install::{Install, RawInstall};
 pub use pods::RawPods;
 pub use uninstall::{Plugin, RawUninstall};

@@ -15,6 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
 use crate::facts::{PodName, PodUid};
+use crate::replace_file::FRESH;
 
 /// Pods by UID.
 pub type Pods = BTreeMap<PodUid, PodName>;
@@ -97,7 +98,7 @@ impl KnownOutside {
         if bytes.len() > MAX_KNOWN {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        let fresh = self.path.with_extension("json.new");
+        let fresh = self.path.with_extension(FRESH);
         let mut options = tokio::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(&fresh).await?;

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use node_agent::app;
+use node_agent::cli::check;
 use node_agent::cli::uninstall::{self, Outcome};
 use node_agent::cli::{Cli, Command};
-use node_agent::config::{Log, LogFormat, Raw, RawUninstall};
+use node_agent::config::{Log, LogFormat, Raw, RawCheck, RawUninstall};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     match command {
         None => run_agent(settings),
         Some(Command::Uninstall(own)) => uninstall(settings, &own),
+        Some(Command::Check(own)) => check(settings, &own),
     }
 }
 
@@ -84,6 +86,26 @@ fn uninstall(settings: Raw, own: &RawUninstall) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Problems are an answer, told on standard output.
+fn check(settings: Raw, own: &RawCheck) -> ExitCode {
+    let config = match settings.understand_check(own) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return ExitCode::from(EXIT_SETTINGS);
+        }
+    };
+    let findings = match block_on(check::run(&config)) {
+        Ok(findings) => findings,
+        Err(error) => {
+            eprintln!("start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    print!("{}", check::render(&findings, config.output));
+    if check::has_problems(&findings) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {

@@ -15,12 +15,15 @@ pub enum Outlives {
     Machine,
 }
 
+/// What a file that is not whole yet ends with.
+pub const FRESH: &str = "json.new";
+
 /// Puts a file of root alone in the place of `path`.
 ///
 /// # Errors
 /// The system's answer; what was there is as it was.
 pub async fn replace_file(path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> {
-    let fresh = path.with_extension("json.new");
+    let fresh = path.with_extension(FRESH);
     let mut options = tokio::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(&fresh).await?;

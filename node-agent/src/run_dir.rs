@@ -11,6 +11,9 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio_util::sync::CancellationToken;
 
+use crate::pod_netns::DAMAGED;
+use crate::replace_file::FRESH;
+
 /// How often a waiting agent looks.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -41,6 +44,24 @@ impl RunDir {
     #[must_use]
     pub fn known_outside(&self) -> PathBuf {
         self.0.join(plugin_api::KNOWN_FILE)
+    }
+
+    /// Where the plugin was installed.
+    #[must_use]
+    pub fn installed(&self) -> PathBuf {
+        self.0.join("installed.json")
+    }
+
+    /// All of these that an agent ever makes, the lock last: nothing else in the directory is
+    /// ours. What is replaced is written beside it first.
+    #[must_use]
+    pub fn own(&self) -> Vec<PathBuf> {
+        let written = [self.pods(), self.memory(), self.known_outside(), self.installed()];
+        let fresh = written.each_ref().map(|file| file.with_extension(FRESH));
+        // Put aside because it could not be read.
+        let damaged = self.pods().with_extension(DAMAGED);
+        let files = written.into_iter().chain(fresh).chain([damaged]);
+        [self.plugin_socket()].into_iter().chain(files).chain([self.lock()]).collect()
     }
 
     /// Held by the one agent of the node that acts.

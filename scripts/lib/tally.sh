@@ -18,22 +18,25 @@ tally_cargo() {
 }
 
 # tally_closing LOG: what a program of ours counted, which ends with the line
-# "N passed, N failed, N skipped" and has a line "SKIP name: reason" for each skip. Fails
-# when the last line is another: the program did not get to its end.
+# "N passed, N failed, N skipped" and has a line "SKIP name: reason" or "– name: reason" for each
+# skip. Fails when the last line is another: the program did not get to its end. What is not
+# implemented is no pass, and counts as skipped.
 tally_closing() {
     awk '
-        /^SKIP [^:]+: *[^ ]/ { explained += 1 }
+        /^(SKIP|–|○) [^:]+: *[^ ]/ { explained += 1 }
         NF { last = $0 }
         END {
-            if (last !~ /^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/) exit 1
+            closing = "^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped(, [0-9]+ not implemented)?$"
+            if (last !~ closing) exit 1
             split(last, word, " ")
-            silent = word[5] - explained
-            print word[1], word[3], word[5], (silent > 0 ? silent : 0)
+            skipped = word[5] + word[7]
+            silent = skipped - explained
+            print word[1], word[3], skipped, (silent > 0 ? silent : 0)
         }
     ' "$1"
 }
 
 # tally_reasons LOG: the lines that say why something was skipped.
 tally_reasons() {
-    sed -nE 's/^test (.*) \.\.\. ignored, (.*)$/SKIP \1: \2/p;t;/^SKIP [^:]+: *[^ ]/p' "$1"
+    sed -nE 's/^test (.*) \.\.\. ignored, (.*)$/SKIP \1: \2/p;t;s/^(–|○) ([^:]+: *[^ ])/SKIP \2/p;t;/^SKIP [^:]+: *[^ ]/p' "$1"
 }

@@ -68,6 +68,16 @@ fn being_the_first_plugin_is_an_error() {
 }
 
 #[test]
+fn the_list_in_which_pods_wait_for_a_primary_means_try_again() {
+    let pod = Pod::new().with_key("prevResult", Value::Null).with_key("listOf", json!(""));
+    let agent = Agent::answering(&pod.socket(), Outcome::Captured);
+    pod.call("ADD").assert_error(11, &["no primary CNI plugin", "waits"]);
+    agent.assert_not_asked();
+    let pod = Pod::new().with_key("prevResult", Value::Null).with_key("listOf", json!("10-a"));
+    pod.call("ADD").assert_error(7, &["prevResult", "chained"]);
+}
+
+#[test]
 fn strange_keys_are_tolerated() {
     let pod = Pod::new()
         .with_key("capabilities", json!({"portMappings": true}))

@@ -10,7 +10,7 @@ use lab::cluster::access::Running;
 use tokio::time::Instant;
 
 use super::ground::{Ground, PATIENCE};
-use super::pods::{APP_PORT, Couple, PROGRAM, TestPod};
+use super::pods::{APP_PORT, PROGRAM, TestPod};
 use crate::pod_app::{Answers, Sighting};
 use crate::scenario::{Differs, expect};
 
@@ -205,14 +205,15 @@ impl Ground {
         }
     }
 
-    /// Has the client open connections to the server all the time while `work` goes on. The
-    /// first has been answered when `work` begins.
+    /// Has the client ask all the time while `work` goes on, with more words for `conformance
+    /// app ask`. The first answer, or failure, is there when `work` begins.
     pub(crate) async fn under_load<T>(
         &self,
-        pods: &Couple,
+        client: &TestPod,
+        (to, more): (SocketAddr, &[&str]),
         work: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<(T, Answers)> {
-        let mut load = self.load(&pods.client, pods.server.addr(APP_PORT)).await?;
+        let mut load = self.load(client, to, more).await?;
         match load.line(COMMAND).await? {
             Some(first) if serde_json::from_str::<Answers>(&first).is_ok() => {}
             other => bail!("the load did not begin: {other:?}"),
@@ -225,9 +226,15 @@ impl Ground {
         Ok((done?, answers))
     }
 
-    async fn load(&self, client: &TestPod, to: SocketAddr) -> anyhow::Result<Running> {
+    async fn load(
+        &self,
+        client: &TestPod,
+        to: SocketAddr,
+        more: &[&str],
+    ) -> anyhow::Result<Running> {
         let to = to.to_string();
-        let argv = [PROGRAM, "app", "ask", "--to", &to, "--until-closed"];
+        let mut argv = vec![PROGRAM, "app", "ask", "--to", &to, "--until-closed"];
+        argv.extend(more);
         Ok(self.cluster.start(&client.namespace, &client.name, &argv, COMMAND).await?)
     }
 }
@@ -249,4 +256,39 @@ pub(crate) fn fresh_marker() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("clear-text-marker-{}-{count}-end", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answered or not; marker, tunnel, elsewhere.
+    fn seen(answered: u32, marker: usize, tunnel: usize, elsewhere: usize) -> Seen {
+        let mut answers = Answers { answered, ..Answers::default() };
+        if answered == 0 {
+            answers.failures.insert("timeout".to_owned(), 1);
+        }
+        let wire = Sighting { marker, tunnel, elsewhere, ..Sighting::default() };
+        Seen { answers, wire }
+    }
+
+    #[test]
+    fn every_exchange_has_at_most_one_verdict() {
+        let cases = [
+            ("captured", seen(1, 0, 9, 0), [true, false, false]),
+            ("in clear text", seen(1, 2, 0, 9), [false, true, false]),
+            ("blocked", seen(0, 0, 1, 0), [false, false, true]),
+            ("both ways at once", seen(1, 2, 9, 9), [false, false, false]),
+            ("the tunnel, and something else", seen(1, 0, 9, 1), [false, false, false]),
+            ("nothing seen of an answer", seen(1, 0, 0, 0), [false, false, false]),
+            ("no answer, but it was said", seen(0, 1, 0, 5), [false, false, false]),
+        ];
+        for (name, seen, expected) in cases {
+            let verdicts = [seen.is_captured(), seen.is_direct(), seen.is_blocked()];
+            assert_eq!(verdicts, expected, "{name}");
+            let mut lossy = seen;
+            lossy.wire.lost = Some("3 packets".to_owned());
+            assert!(!lossy.is_captured() && !lossy.is_blocked(), "{name}: not seen is not absent");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What a scenario acts on: a cluster, and the namespaces that it makes there.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,10 @@ pub(crate) struct Ground {
     pub parts: Parts,
     /// Whether the mesh's own pods may be ended.
     pub restarts: Restarts,
+    /// What removes the mesh from the cluster, for the last scenario.
+    pub removal: Option<UserCommand>,
+    /// What cuts the power of the node `$NODE` and starts it again.
+    pub reboot: Option<UserCommand>,
     /// Whether the primary CNI enforces network policies; found out when first needed.
     pub policy_engine: OnceCell<bool>,
     run: String,
@@ -42,6 +47,15 @@ pub(crate) struct Ground {
     leaving: Mutex<BTreeSet<String>>,
     undo: tokio::sync::Mutex<Vec<Undo>>,
     sightings: Mutex<Vec<String>>,
+}
+
+/// A command of the user's, for what a suite cannot know how to do.
+#[derive(Clone, Debug)]
+pub(crate) struct UserCommand {
+    /// A line of shell.
+    pub line: String,
+    /// Its `KUBECONFIG`.
+    pub kubeconfig: PathBuf,
 }
 
 /// A change to an object that is not the suite's own, and how it is taken back.
@@ -55,6 +69,8 @@ impl Ground {
         cluster: Cluster,
         image: &str,
         restarts: Restarts,
+        removal: Option<UserCommand>,
+        reboot: Option<UserCommand>,
     ) -> anyhow::Result<Self> {
         let nodes = cluster.nodes().await.context("list the nodes")?;
         let nodes: Vec<_> = nodes.into_iter().filter(|node| node.takes_pods).collect();
@@ -66,6 +82,8 @@ impl Ground {
             nodes,
             parts,
             restarts,
+            removal,
+            reboot,
             policy_engine: OnceCell::new(),
             run: run_name(),
             observers: OnceCell::new(),

@@ -69,6 +69,19 @@ impl Observers {
         TestPod::read(&object).context("a running pod has a node and an address")
     }
 
+    /// Waits until the observer of a node that was away is there again.
+    pub(crate) async fn ready_again(&self, ground: &Ground, node: &str) -> anyhow::Result<()> {
+        for (_, pod) in self.pods.iter().filter(|(name, _)| name == node) {
+            let restarted = |object: &serde_json::Value| {
+                let container = &object["status"]["containerStatuses"][0];
+                container["restartCount"].as_u64() > Some(0) && container["ready"] == true
+            };
+            let path = paths::pod(&self.namespace, pod);
+            ground.cluster.wait(&path, "started again", 2 * START, restarted).await?;
+        }
+        Ok(())
+    }
+
     /// Watches on these nodes what goes between two sets of addresses, from now on.
     pub(crate) async fn watch(
         &self,

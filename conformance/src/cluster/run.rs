@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use lab::cluster::access::Cluster;
 
-use super::ground::Ground;
+use super::ground::{Ground, UserCommand};
 use super::scenario::Scenario;
 use super::{evidence, versions};
 use crate::ending::Ending;
@@ -31,6 +31,10 @@ pub(crate) struct ClusterRun {
     pub cni: Option<String>,
     /// Whether the mesh's own pods may be ended.
     pub restarts: Restarts,
+    /// A line of shell that removes the mesh from the cluster, to be judged last.
+    pub uninstall: Option<String>,
+    /// A line of shell that cuts the power of the node `$NODE` and starts it again.
+    pub reboot: Option<String>,
     /// How far the results can be believed.
     pub source: Source,
 }
@@ -51,7 +55,12 @@ pub(crate) async fn run_on_cluster(run: ClusterRun) -> anyhow::Result<Report> {
     let mut ending = Ending::watch().context("watch for signals")?;
     let cluster = Cluster::connect(&run.kubeconfig).await?;
     let versions_of = cluster.clone();
-    let ground = Ground::survey(cluster, &run.image, run.restarts).await?;
+    let command = |line: &Option<String>| {
+        let line = line.clone()?;
+        Some(UserCommand { line, kubeconfig: run.kubeconfig.clone() })
+    };
+    let (removal, reboot) = (command(&run.uninstall), command(&run.reboot));
+    let ground = Ground::survey(cluster, &run.image, run.restarts, removal, reboot).await?;
     let cni = run.cni.as_deref();
     let versions = versions::versions(&versions_of, &ground.nodes, &ground.parts, cni).await?;
     tell(&ground, &versions);

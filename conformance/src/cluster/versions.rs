@@ -30,10 +30,21 @@ pub(super) async fn versions(
 }
 
 /// The primary CNI plugin, by the DaemonSet that brings it, with the version of its image;
-/// else by what its daemon writes on nodes.
+/// else by what its daemon writes on nodes, or by the kinds that it has brought.
 async fn found(cluster: &Cluster, nodes: &[NodeFacts]) -> Option<String> {
     let sets = cluster.list("/apis/apps/v1/daemonsets").await.unwrap_or_default();
-    sets.iter().find_map(by_daemon_set).or_else(|| nodes.iter().find_map(by_node))
+    let found = sets.iter().find_map(by_daemon_set).or_else(|| nodes.iter().find_map(by_node));
+    match found {
+        Some(found) => Some(found),
+        None => by_groups(&cluster.get("/apis").await.unwrap_or_default()),
+    }
+}
+
+fn by_groups(discovery: &Value) -> Option<String> {
+    const KNOWN: &[(&str, &str)] = &[("cilium.io", "cilium"), ("crd.projectcalico.org", "calico")];
+    let groups: Vec<_> = discovery["groups"].as_array()?.iter().map(|one| &one["name"]).collect();
+    let (_, cni) = KNOWN.iter().find(|(group, _)| groups.iter().any(|name| *name == group))?;
+    Some((*cni).to_owned())
 }
 
 fn by_daemon_set(set: &Value) -> Option<String> {
@@ -83,5 +94,8 @@ mod tests {
         let cilium = set("cilium", "quay.io/cilium/cilium:v1.19.1@sha256:00");
         assert_eq!(by_daemon_set(&cilium).as_deref(), Some("cilium v1.19.1"));
         assert_eq!(by_daemon_set(&set("kube-proxy", "kube-proxy:v1")), None);
+        let discovery = json!({"groups": [{"name": "apps"}, {"name": "cilium.io"}]});
+        assert_eq!(by_groups(&discovery).as_deref(), Some("cilium"));
+        assert_eq!(by_groups(&json!(null)), None);
     }
 }

@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 
 /// A load that nobody ends ends by itself.
 const LONGEST: Duration = Duration::from_secs(180);
+/// Pause between two lines of a kept connection.
+const BETWEEN: Duration = Duration::from_millis(50);
 /// Connections that a load opens at most.
 const MOST: u32 = 50_000;
 
@@ -51,6 +53,8 @@ pub(crate) enum Way {
     Lines,
     /// As `lines`, then a half-close, and the end must come in order.
     HalfClose,
+    /// With `--until-closed`, line after line in one connection.
+    Kept,
     /// The server speaks first.
     Greeted,
     /// One datagram.
@@ -122,7 +126,9 @@ impl std::fmt::Display for Answers {
 
 impl Ask {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let answers = if self.until_closed {
+        let answers = if self.until_closed && self.way == Way::Kept {
+            self.keep().await
+        } else if self.until_closed {
             self.load().await?
         } else {
             let mut answers = Answers::default();
@@ -165,10 +171,49 @@ impl Ask {
         Ok(all)
     }
 
+    /// One connection that is used all the time; with its end all is over.
+    async fn keep(&self) -> Answers {
+        let mut all = Answers::default();
+        let closed = super::input_closed();
+        tokio::pin!(closed);
+        let broken = tokio::select! {
+            () = &mut closed => None,
+            error = self.line_after_line(&mut all) => Some(error),
+        };
+        if let Some(error) = broken {
+            all.count(Err(error));
+            if all.answered == 0 {
+                let _ = super::tell(&all);
+            }
+            // The last line is what came of it all, and comes when that is asked for.
+            closed.await;
+        }
+        all
+    }
+
+    async fn line_after_line(&self, all: &mut Answers) -> AppError {
+        let deadline = Duration::from_secs(self.deadline);
+        let mut talk = match lab::here::connect(self.to, deadline).await {
+            Ok(talk) => talk,
+            Err(error) => return error,
+        };
+        loop {
+            match talk.send_line(&self.line).await {
+                Ok(reply) => all.count(Ok(Some(reply.peer.ip().to_canonical()))),
+                Err(error) => return error,
+            }
+            if all.answered == 1 {
+                // Whoever does not read it does not wait for it either.
+                let _ = super::tell(all);
+            }
+            tokio::time::sleep(BETWEEN).await;
+        }
+    }
+
     async fn once(&self) -> Result<Option<IpAddr>, AppError> {
         let deadline = Duration::from_secs(self.deadline);
         match self.way {
-            Way::Lines | Way::HalfClose => self.lines(deadline).await.map(Some),
+            Way::Lines | Way::Kept | Way::HalfClose => self.lines(deadline).await.map(Some),
             Way::Greeted => within(deadline, self.to, greeted(self.to, &self.said())).await,
             Way::Http => within(deadline, self.to, http(self.to)).await,
             Way::Datagram => {

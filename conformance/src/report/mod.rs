@@ -116,6 +116,21 @@ pub(crate) struct Tally {
     pub not_implemented: usize,
 }
 
+impl Outcome {
+    /// Something besides the scenarios that must hold: failed when there is a reason.
+    pub(crate) fn of(id: &str, meaning: &str, reason: Option<String>) -> Self {
+        Self {
+            id: id.to_owned(),
+            meaning: meaning.to_owned(),
+            behaviours: Vec::new(),
+            mark: if reason.is_some() { Mark::Failed } else { Mark::Passed },
+            reason,
+            seconds: 0.0,
+            evidence: None,
+        }
+    }
+}
+
 impl Report {
     pub(crate) fn tally(&self) -> Tally {
         let mut tally = Tally::default();

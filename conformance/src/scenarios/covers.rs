@@ -13,6 +13,7 @@ const COVERS: &[(&str, &[u8])] = &[
     ("captured-as-it-starts", &[1, 2]),
     ("namespace-label", &[28]),
     ("label-captures-a-running-pod", &[3, 67]),
+    ("deny-by-principal", &[67]),
     ("older-connections-live-on", &[25]),
     ("older-connections-are-reset", &[25]),
     ("older-connections-are-kept-for-a-time", &[25]),

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use lab::{Node, Part, PodSpec};
+use lab::cni_runtime::CniError;
+use lab::{Node, Part, Pod, PodSpec};
 use serde_json::Value;
 
 use crate::observe;
@@ -31,6 +32,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "conflist-after-reboot",
             "with all but the disk lost pods wait for the agent, and then start captured",
             conflist_after_reboot
+        ),
+        scenario!(
+            "conflist-settings",
+            "the plugin does as the agent that installed it was told: pods known to be outside \
+             start without it, and the log is where it should be",
+            conflist_settings
         ),
     ]
 }
@@ -91,6 +98,47 @@ async fn conflist_after_reboot(world: &World) -> anyhow::Result<()> {
     let rules = observe::residue(&*pod?).await?;
     expect("captured as it starts", rules, |text| text.contains("15001"))?;
     primary.restore().await
+}
+
+/// WHEN_AGENT_ABSENT and CNI_LOG_FILE, from the agent to what the runtime sees.
+async fn conflist_settings(world: &World) -> anyhow::Result<()> {
+    let primary = Primary::alone(world).await?;
+    primary.install().await?;
+    let node = primary.node();
+    let plain = world.pod(in_namespace("install", "plain", 1)).await?;
+    let labelled = in_namespace("install", "in-mesh", 1).label(MODE_LABEL, "ambient");
+    let labelled = world.pod(labelled).await?;
+    let known = node.agent_folder().join("known-outside.json");
+    let listed = || async {
+        std::fs::read_to_string(&known).is_ok_and(|text| text.contains(plain.uid())).then_some(())
+    };
+    lab::eventually("the pod in the agent's list", world.patience, listed).await?;
+    primary.agent()?.kill().await?;
+    let outside = add_again(node, &plain).await?;
+    let inside = add_again(node, &labelled).await?;
+    primary.agent()?.start().await?;
+    primary.agent()?.ready().await?;
+    expect("a start without the agent", format!("{outside:?}"), |_| outside.is_ok())?;
+    let code = inside.as_ref().err().and_then(CniError::code);
+    expect("CNI code 11", format!("{inside:?}"), |_| code == Some(11))?;
+    let list = node.cni().load()?;
+    let entry = list.plugins.last().context("our entry")?;
+    let file = entry.config["logFile"].as_str().context("a file for the log")?;
+    let log = std::fs::read_to_string(file).context("read the plugin's log")?;
+    for said in ["passed through without the agent's word", "install/in-mesh"] {
+        expect("the plugin's log", &log, |log| log.contains(said))?;
+    }
+    primary.restore().await
+}
+
+/// ADD by our plugin alone, with its entry as the agent has written it, after what the primary
+/// plugins did for the pod.
+async fn add_again(node: &Node, pod: &Pod) -> anyhow::Result<Result<Value, CniError>> {
+    let mut list = node.cni().load()?;
+    list.plugins.retain(|plugin| plugin.kind == "sluice-cni");
+    let entry = &mut list.plugins.first_mut().context("our entry")?.config;
+    entry.insert("prevResult".into(), pod.result().clone());
+    Ok(node.cni().add(&list, pod.attachment()).await)
 }
 
 /// The primary plugin's configuration on node 1, without our plugin.

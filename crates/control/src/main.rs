@@ -3,6 +3,7 @@
 mod args;
 mod tasks;
 
+use std::io::IsTerminal;
 use std::net::TcpListener;
 use std::process::ExitCode;
 
@@ -31,7 +32,9 @@ async fn main() -> ExitCode {
 
 async fn run(args: &Args) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&args.log).context("RUST_LOG")?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for people who look, not for the logs of a cluster.
+    log.with_ansi(std::io::stderr().is_terminal()).init();
     // The Kubernetes client asks for the process's provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut interrupt = signal(SignalKind::interrupt()).context("signals")?;

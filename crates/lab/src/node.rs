@@ -249,6 +249,9 @@ fn installer(mesh: &MeshSettings, place: &Place, files: &NodeFiles) -> Job {
         .env("INSTALL_CNI", "own")
         .env("CNI_CONF_DIR", &files.conf)
         .env("CNI_BIN_DIR", &mesh.subject.cni_plugin_dir)
+        .env("WHEN_AGENT_ABSENT", "allow-known")
+        .env("CNI_LOG_FILE", files.logs.join("plugin.log"))
+        .env("CNI_LOG_MAX_BYTES", "65536")
 }
 
 fn ztunnels(

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Where labs keep their folders unless told otherwise.
 pub const DEFAULT_ROOT: &str = "/run/sluice-lab";
 
@@ -37,7 +39,7 @@ impl Default for Options {
 }
 
 /// Address families that pods get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Family {
     /// IPv4 only.
     V4,

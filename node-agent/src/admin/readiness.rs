@@ -18,10 +18,14 @@ pub enum Condition {
     Ztunnel,
     /// The plugin's socket.
     PluginSocket,
+    /// Program and configuration of the plugin, where they are our business: before, pods of
+    /// the mesh start uncaptured.
+    Installed,
 }
 
 impl Condition {
-    const ALL: [Self; 4] = [Self::Lock, Self::Kube, Self::Ztunnel, Self::PluginSocket];
+    const ALL: [Self; 5] =
+        [Self::Lock, Self::Kube, Self::Ztunnel, Self::PluginSocket, Self::Installed];
 
     fn text(self) -> &'static str {
         match self {
@@ -29,6 +33,7 @@ impl Condition {
             Self::Kube => "the first lists of pods and namespaces from the Kubernetes API",
             Self::Ztunnel => "a ztunnel to connect and take the snapshot",
             Self::PluginSocket => "the plugin's socket",
+            Self::Installed => "the plugin to stand in the container runtime's configuration",
         }
     }
 }

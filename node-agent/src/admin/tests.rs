@@ -42,11 +42,12 @@ async fn pages_name_what_the_agent_waits_for() {
     assert_eq!(get(addr, "/healthz").await, ("HTTP/1.1 200 OK".into(), "ok\n".into()));
     let (status, body) = get(addr, "/readyz").await;
     assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
-    assert_eq!(body.lines().count(), 4);
+    assert_eq!(body.lines().count(), 5);
 
     admin.readiness.fulfil(Condition::Lock);
     admin.readiness.fulfil(Condition::Kube);
     admin.readiness.fulfil(Condition::PluginSocket);
+    admin.readiness.fulfil(Condition::Installed);
     let (_, body) = get(addr, "/readyz").await;
     assert_eq!(body, "waits for a ztunnel to connect and take the snapshot\n");
     admin.readiness.fulfil(Condition::Ztunnel);

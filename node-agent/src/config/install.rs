@@ -1,5 +1,6 @@
 //! Settings of the room that puts our plugin into the runtime's configuration.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -49,6 +50,10 @@ pub struct RawInstall {
     /// File of the plugin's own log; none unless given.
     #[arg(long, env = "CNI_LOG_FILE", default_value = "")]
     pub cni_log_file: String,
+    /// How many bytes that file may have before it is given another name (`.1`) and begun anew;
+    /// the plugin's own measure unless given.
+    #[arg(long, env = "CNI_LOG_MAX_BYTES", default_value = "")]
+    pub cni_log_max_bytes: String,
 }
 
 /// The settings, understood.
@@ -93,6 +98,7 @@ impl RawInstall {
             when_agent_absent,
             log_file: path(reader, "CNI_LOG_FILE", &self.cni_log_file)
                 .map(|path| text(reader, "CNI_LOG_FILE", path)),
+            log_max_bytes: max_bytes(reader, &self.cni_log_max_bytes),
         };
         let places = self.places(&self.cni_conf_dir, &self.cni_bin_dir, reader);
         let program = path(reader, "CNI_PLUGIN", &self.cni_plugin);
@@ -132,6 +138,17 @@ fn text(reader: &mut Reader, name: &str, path: PathBuf) -> String {
         Ok(text) if text.len() <= LONGEST => text,
         _ => reader.wrong(name, &shown, "a path of at most 107 bytes is expected", String::new()),
     }
+}
+
+/// Within the plugin's bounds: it refuses others.
+fn max_bytes(reader: &mut Reader, given: &str) -> Option<u64> {
+    const BOUNDS: RangeInclusive<u64> = 64 << 10..=1 << 30;
+    if given.is_empty() {
+        return None;
+    }
+    let bytes = given.parse().ok().filter(|bytes| BOUNDS.contains(bytes));
+    let expected = "a number of bytes from 65536 to 1073741824 is expected";
+    bytes.or_else(|| reader.wrong("CNI_LOG_MAX_BYTES", given, expected, None))
 }
 
 fn seconds(reader: &mut Reader, given: &str) -> u64 {
@@ -182,13 +199,15 @@ mod tests {
             "--when-agent-absent=allow-known",
             "--host-root=/host",
             "--cni-bin-dir=/home/kubernetes/bin",
+            "--cni-log-file=/var/log/sluice.log",
+            "--cni-log-max-bytes=65536",
         ])
         .unwrap()
         .unwrap();
         assert_eq!((settings.mode, settings.own.as_str()), (Mode::Own, "00-sluice.conflist"));
         assert_eq!(
             settings.entry.text(std::iter::empty(), None),
-            r#"{"type":"sluice-cni","agentSocket":"/x/plugin.sock","excludeNamespaces":["istio-system","kube-system"],"timeoutSeconds":60,"whenAgentAbsent":"allow-known"}"#
+            r#"{"type":"sluice-cni","agentSocket":"/x/plugin.sock","excludeNamespaces":["istio-system","kube-system"],"timeoutSeconds":60,"whenAgentAbsent":"allow-known","logFile":"/var/log/sluice.log","logMaxBytes":65536}"#
         );
         assert_eq!(places.root, PathBuf::from("/host"));
         assert_eq!((places.conf_dir, program), (None, None));
@@ -203,13 +222,14 @@ mod tests {
             "--cni-timeout=90s",
             "--when-agent-absent=open",
             "--cni-log-file=log",
+            "--cni-log-max-bytes=1M",
         ])
         .unwrap_err();
         let named = ["CNI_CONF_DIR", "CNI_CONF_NAME", "CNI_TIMEOUT", "WHEN_AGENT_ABSENT"];
-        for name in named.iter().chain(&["CNI_LOG_FILE"]) {
+        for name in named.iter().chain(&["CNI_LOG_FILE", "CNI_LOG_MAX_BYTES"]) {
             assert!(mistakes.iter().any(|mistake| mistake.starts_with(name)), "{mistakes:?}");
         }
-        assert_eq!(mistakes.len(), 5, "{mistakes:?}");
+        assert_eq!(mistakes.len(), 6, "{mistakes:?}");
         let Mistakes(mistakes) = understand(&["--install-cni=yes", "--cni-timeout=x"]).unwrap_err();
         assert_eq!(mistakes.len(), 2, "{mistakes:?}");
     }

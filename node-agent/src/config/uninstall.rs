@@ -4,11 +4,13 @@
 
 use std::path::PathBuf;
 
+use capture::Options;
 use clap::{Args, ValueEnum};
 
 use super::{Mistakes, Raw, Reader};
 use crate::cli::uninstall::{Config, Kube, Leave, Mode};
-use crate::install::{self, seen_from};
+use crate::install::{self, leads_to};
+use crate::rules::contract_options;
 use crate::run_dir::RunDir;
 
 /// The command's own settings as they were given.
@@ -63,11 +65,12 @@ impl Raw {
                 &mut reader,
             )),
             conf_name: self.install.own_list(&mut reader),
-            cache_dir: seen_from(
+            cache_dir: leads_to(
                 &self.install.host_root,
                 &reader.absolute("CNI_CACHE_DIR", &own.cni_cache_dir),
             ),
             programs: self.programs(&mut reader),
+            options: self.options(),
             kube: (!self.node_name.is_empty())
                 .then(|| Kube { node: self.node_name.clone(), kubeconfig }),
             withdraw_wait: reader.duration("WITHDRAW_WAIT", &self.withdraw_wait),
@@ -75,11 +78,19 @@ impl Raw {
         if reader.mistakes.is_empty() { Ok(config) } else { Err(Mistakes(reader.mistakes)) }
     }
 
+    /// What counted for pods that said nothing themselves. Mistakes in it keep nobody from
+    /// leaving.
+    fn options(&self) -> Options {
+        let mut aside = Reader::default();
+        let settings = self.pods.clone().understand(&contract_options(), &mut aside);
+        if aside.mistakes.is_empty() { settings.options } else { contract_options() }
+    }
+
     /// The plugin gives its log another name when it is full.
     fn outside(&self, reader: &mut Reader) -> Vec<PathBuf> {
         let zds = reader.absolute("INPOD_UDS", &self.inpod_uds);
         let log = self.install.log_file(reader);
-        let log = log.map(|log| seen_from(&self.install.host_root, &log));
+        let log = log.map(|log| leads_to(&self.install.host_root, &log));
         let full = log.as_ref().map(|log| PathBuf::from(format!("{}.1", log.display())));
         [Some(zds), log, full].into_iter().flatten().collect()
     }

@@ -48,6 +48,9 @@ pub struct Entry {
     /// Where the plugin writes its log, as the runtime sees it; `None`: nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_file: Option<String>,
+    /// How long that may become; `None`: as the plugin likes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_max_bytes: Option<u64>,
 }
 
 #[derive(Serialize)]

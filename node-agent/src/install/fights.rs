@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use super::plan::{Settings, View};
+
 /// So often in a row it is put back at once.
 const FREE: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -61,6 +63,24 @@ impl Fights {
         let pause = FIRST_PAUSE.saturating_mul(1 << (self.count - FREE - 1).min(10));
         pause.min(LONGEST_PAUSE).saturating_sub(now.saturating_sub(last))
     }
+}
+
+/// What was done to our file or entry, and by whom as far as that shows.
+pub(super) fn culprit(name: &str, view: &View, settings: &Settings) -> String {
+    let what = match view.files.get(name) {
+        None => "was removed",
+        Some(_) if name == settings.own => "was changed",
+        Some(_) => "lost our plugin's entry",
+    };
+    let aside = view.others.iter().find(|other| other.starts_with(name));
+    let by = match aside {
+        Some(aside) if aside.ends_with(".cilium_bak") => {
+            format!(" by Cilium, which moved it to {aside}: set cni.exclusive=false there")
+        }
+        Some(aside) => format!(" by somebody who moved it to {aside}"),
+        None => " by another writer".to_owned(),
+    };
+    format!("network configuration {name} {what}{by}")
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 //! key or order of somebody else's changes, and CNI's caches, IPAM and GC, which go by the
 //! network's name, know the network as before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
@@ -17,6 +18,11 @@ const SPOKEN: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 const UNNAMED: &str = "0.1.0";
 /// Between plugins that stand in one line.
 const NO_INDENT: &str = " ";
+
+/// How the types of all Multus begin.
+const MULTUS: &str = "multus";
+/// Which of its keys names the network to delegate to: by a path, or otherwise.
+pub(super) const DELEGATE: &str = "clusterNetwork";
 
 /// What a file holds, which runtimes tell by the end of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +115,44 @@ impl<'a> List<'a> {
         others.into_iter().any(|plugin| plugin.raw.get().contains(&ours))
     }
 
+    /// Whether Multus is called, which calls other lists by itself.
+    #[must_use]
+    pub fn is_multus(&self) -> bool {
+        self.kinds().any(|kind| kind.starts_with(MULTUS))
+    }
+
+    /// The name of the file that Multus calls by its path, as its daemon writes it
+    /// (`clusterNetwork`). The path is the daemon's: only the file's name means something here.
+    #[must_use]
+    pub fn delegates_to(&self) -> Option<String> {
+        let multus = self.plugins.iter().find(|plugin| plugin.kind.starts_with(MULTUS))?;
+        let keys: Keys<'_> = serde_json::from_str(multus.raw.get()).ok()?;
+        let path: String = keys.get(DELEGATE).copied().and_then(value)?;
+        file_of(&path).map(str::to_owned)
+    }
+
+    /// The namespaces that our entry excludes, here or in a list that another plugin has a copy
+    /// of; `None` where our plugin is not called. Where it stands in a list, something is before
+    /// it: a plugin that is called alone has no pod to capture.
+    #[must_use]
+    pub fn excluded(&self) -> Option<BTreeSet<String>> {
+        if self.shape == Shape::List
+            && let Some(ours) = self.plugins.iter().rfind(|plugin| plugin.kind == PLUGIN)
+        {
+            return Some(excluded(ours.raw));
+        }
+        let others = self.plugins.iter().filter(|plugin| plugin.kind != PLUGIN);
+        others.into_iter().find_map(|plugin| {
+            let keys: Keys<'_> = serde_json::from_str(plugin.raw.get()).ok()?;
+            let delegates: Vec<Keys<'_>> = keys.get("delegates").copied().and_then(borrowed)?;
+            delegates
+                .iter()
+                .filter_map(|it| plugins(it).ok())
+                .flatten()
+                .find_map(|plugin| (plugin.kind == PLUGIN).then(|| excluded(plugin.raw)))
+        })
+    }
+
     /// The plugins' types, in order.
     pub fn kinds(&self) -> impl Iterator<Item = &str> {
         self.plugins.iter().map(|plugin| plugin.kind.as_str())
@@ -188,6 +232,11 @@ impl<'a> List<'a> {
     }
 }
 
+/// The name of the file at the end of a path; `None` for what is no path, or a folder's.
+pub(super) fn file_of(path: &str) -> Option<&str> {
+    path.rsplit_once('/').map(|(_, file)| file).filter(|file| !file.is_empty())
+}
+
 fn plugins<'a>(keys: &Keys<'a>) -> Result<Vec<Plugin<'a>>, String> {
     let raw = *keys.get("plugins").ok_or("it has no plugins")?;
     let raws: Vec<&'a RawValue> =
@@ -203,6 +252,15 @@ fn plugin(raw: &RawValue) -> Result<Plugin<'_>, String> {
     let kind = keys.and_then(|keys| keys.get("type").and_then(|kind| value::<String>(kind)));
     let kind = kind.filter(|kind| !kind.is_empty() && !kind.contains('/'));
     Ok(Plugin { kind: kind.ok_or("a plugin in it has no type")?, raw })
+}
+
+fn excluded(entry: &RawValue) -> BTreeSet<String> {
+    let keys: Option<Keys<'_>> = serde_json::from_str(entry.get()).ok();
+    keys.and_then(|keys| keys.get("excludeNamespaces").copied().and_then(value)).unwrap_or_default()
+}
+
+fn borrowed<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
+    serde_json::from_str(raw.get()).ok()
 }
 
 fn value<T: DeserializeOwned>(raw: &RawValue) -> Option<T> {

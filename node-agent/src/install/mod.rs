@@ -19,24 +19,31 @@ pub mod cached;
 mod entry;
 mod fights;
 mod folder;
+mod installer;
 mod keeper;
 mod list;
 mod metrics;
 mod places;
 mod plan;
+mod record;
 mod report;
+mod resolve;
+mod standing;
+mod telling;
 mod toml;
 mod undo;
 mod watch;
 
 pub use entry::{Entry, PLUGIN, WhenAgentAbsent};
-pub use folder::{FolderError, apply, read};
-pub use keeper::{Installer, News};
+pub use folder::{Applied, Folder, FolderError};
+pub use installer::{Installer, News};
 pub use list::{List, Shape};
 pub use metrics::Metrics;
-pub use places::{Found as FoundPlaces, Wishes as PlaceWishes, find, seen_from};
+pub use places::{Found as FoundPlaces, Wishes as PlaceWishes, find, leads_to};
 pub use plan::{Change, Found, Mode, Past, Plan, Settings, View, plan};
+pub use record::Record;
 pub use report::Report;
+pub use standing::{Standing, Stands};
 pub use undo::{Undo, undo};
 
 #[cfg(test)]

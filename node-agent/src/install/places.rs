@@ -7,9 +7,12 @@
 mod known;
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::entry::PLUGIN;
+use super::folder::Folder;
+use super::resolve::{resolve, resolve_seen};
 use super::toml::{Texts, texts};
 use known::{CONTAINERD, CRIO, DISTRIBUTIONS, Distribution};
 
@@ -28,9 +31,11 @@ pub struct Wishes {
     pub bin_dir: Option<PathBuf>,
 }
 
-/// What was found: paths as they are seen from here.
+/// What was found: paths as they are seen from here, links in them not followed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
+    /// The node's root directory.
+    pub root: PathBuf,
     /// The folder of network configurations.
     pub conf_dir: PathBuf,
     /// The folders of plugins, in the order of the runtime's search.
@@ -42,12 +47,38 @@ pub struct Found {
 }
 
 impl Found {
+    /// The folder of network configurations.
+    #[must_use]
+    pub fn conf(&self) -> Folder {
+        Folder::new(&self.root, &self.conf_dir)
+    }
+
+    /// The folders of plugins, as links lead now.
+    #[must_use]
+    pub fn programs(&self) -> Vec<PathBuf> {
+        let resolved =
+            |dir: &PathBuf| resolve_seen(&self.root, dir).unwrap_or_else(|_| dir.clone());
+        self.bin_dirs.iter().map(resolved).collect()
+    }
+
     /// The folder that has our plugin's program, or else the first.
     #[must_use]
     pub fn program_dir(&self) -> PathBuf {
-        let has = self.bin_dirs.iter().find(|dir| dir.join(PLUGIN).exists());
-        let dir = has.or(self.bin_dirs.first());
+        let dirs = self.programs();
+        let has = dirs.iter().find(|dir| dir.join(PLUGIN).symlink_metadata().is_ok());
+        let dir = has.or(dirs.first());
         dir.expect("there is at least the usual place").clone()
+    }
+
+    /// Whether the runtime would find our plugin's program.
+    #[must_use]
+    pub fn has_program(&self) -> bool {
+        let is_program = |dir: PathBuf| {
+            let path = resolve_seen(&self.root, &dir.join(PLUGIN));
+            let found = path.and_then(std::fs::metadata);
+            found.is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
+        };
+        self.programs().into_iter().any(is_program)
     }
 }
 
@@ -91,6 +122,7 @@ pub fn find(wishes: &Wishes) -> Found {
     let (conf_said, conf_dir) = conf.expect("the usual place is the last source");
     let (bin_said, bins) = bins.expect("the usual place is the last source");
     Found {
+        root: wishes.root.clone(),
         conf_dir: here(conf_dir),
         bin_dirs: bins.bin_dirs.iter().map(|dir| here(dir)).collect(),
         conf_said: conf_said.clone(),
@@ -102,7 +134,7 @@ pub fn find(wishes: &Wishes) -> Found {
 /// those that have one, those come first whose socket is there.
 fn of_the_node(root: &Path) -> Vec<(String, Said)> {
     let mut sources = Vec::new();
-    let is_there = |path: &&str| seen_from(root, Path::new(path)).exists();
+    let is_there = |path: &&str| leads_to(root, Path::new(path)).exists();
     for distribution in DISTRIBUTIONS.iter().filter(|it| is_there(&it.sign)) {
         sources.extend(configured(root, distribution));
         sources.push((distribution.name.to_owned(), distribution.said()));
@@ -133,13 +165,14 @@ fn configured(root: &Path, distribution: &Distribution) -> Option<(String, Said)
 /// The file, then those of its folder in order.
 fn files(root: &Path, distribution: &Distribution) -> Vec<PathBuf> {
     let mut files: Vec<_> =
-        distribution.files.iter().map(|file| seen_from(root, Path::new(file))).collect();
-    let folder = distribution.folder.map(|folder| seen_from(root, Path::new(folder)));
+        distribution.files.iter().map(|file| leads_to(root, Path::new(file))).collect();
+    let folder = distribution.folder.map(|folder| leads_to(root, Path::new(folder)));
     let entries = folder.and_then(|folder| std::fs::read_dir(folder).ok());
     let mut parts: Vec<_> =
         entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     parts.sort();
-    files.extend(parts);
+    let followed = |part: PathBuf| resolve_seen(root, &part).unwrap_or(part);
+    files.extend(parts.into_iter().map(followed));
     files
 }
 
@@ -170,6 +203,12 @@ fn read(texts: &Texts) -> Said {
 /// Absolute, and without variables, which some distributions leave to their start script.
 fn is_plain(path: &Path) -> bool {
     path.is_absolute() && !path.to_string_lossy().contains('$')
+}
+
+/// Where a path of the node leads, as it is seen from here.
+#[must_use]
+pub fn leads_to(root: &Path, path: &Path) -> PathBuf {
+    resolve(root, path).unwrap_or_else(|_| seen_from(root, path))
 }
 
 /// A path of the node as it is seen below `root`.

@@ -51,8 +51,10 @@ pub struct Settings {
 pub enum Found {
     /// Its content.
     Text(String),
-    /// Why it has none.
+    /// Why nobody can use it.
     Unusable(String),
+    /// Why we cannot read it; the runtime perhaps can.
+    Unread(String),
 }
 
 /// The folder at one moment.
@@ -85,11 +87,16 @@ pub enum Change {
         name: String,
         /// What it holds then.
         text: String,
+        /// The text of which that was made: with any other in it by now, the file is somebody's
+        /// work and is left alone. `None`: it is ours as a whole.
+        of: Option<String>,
     },
     /// A file of ours that is not needed.
     Remove {
         /// Its name.
         name: String,
+        /// Likewise.
+        of: Option<String>,
     },
 }
 
@@ -98,7 +105,7 @@ impl Change {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Self::Write { name, .. } | Self::Remove { name } => name,
+            Self::Write { name, .. } | Self::Remove { name, .. } => name,
         }
     }
 }
@@ -122,7 +129,16 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub(super) struct Candidate<'a> {
     name: &'a str,
-    list: Result<List<'a>, String>,
+    list: Result<List<'a>, Flaw>,
+}
+
+/// Why a file is not used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// Nobody can.
+    Broken(String),
+    /// We cannot read it.
+    Unread(String),
 }
 
 impl Past {
@@ -144,16 +160,21 @@ pub fn plan(view: &View, settings: &Settings, past: &Past, now: Duration) -> Pla
     let candidates = candidates(view, settings);
     let mut draft = Draft::new(settings);
     draft.reports.extend(candidates.iter().filter_map(Candidate::flaw));
-    let (past, again) = match settings.mode {
+    let (past, again) = match mode(settings, &candidates) {
         Mode::Append => draft.append(&candidates, past, now),
         Mode::Own => {
             let own = settings.own.as_str();
             let start = candidates.partition_point(|candidate| candidate.name < own);
+            let unread = first_unread(&candidates[..start]).map(|it| it.name.to_owned());
+            draft.reports.extend(unread.map(|file| Report::Blind { file }));
             if let Some((name, list)) = usable(&candidates[..start]).next() {
                 draft.reports.insert(Report::SortsFirst { file: name.to_owned() });
-                draft.append_to(name, list);
+                draft.append_to(name, list, &candidates);
             }
-            draft.own_list(&candidates[start..], past, now)
+            let after: Vec<_> =
+                candidates[start..].iter().map(|it| it.unless_circle(own)).collect();
+            draft.reports.extend(after.iter().filter_map(Candidate::flaw));
+            draft.own_list(&after, past, now)
         }
     };
     let waits = settings.mode == Mode::Append && past.doubt.is_some();
@@ -164,10 +185,36 @@ pub fn plan(view: &View, settings: &Settings, past: &Past, now: Duration) -> Pla
     Plan { changes, wanted: draft.wanted, reports: draft.reports, past, again }
 }
 
+/// A list of our own that another plugin calls by its path stays, or no pod could start.
+fn mode(settings: &Settings, candidates: &[Candidate<'_>]) -> Mode {
+    let calls_own =
+        |(_, list): (&str, &List<'_>)| list.delegates_to() == Some(settings.own.clone());
+    match usable(candidates).next().is_some_and(calls_own) {
+        true => Mode::Own,
+        false => settings.mode,
+    }
+}
+
 impl Candidate<'_> {
     fn flaw(&self) -> Option<Report> {
-        let why = self.list.as_ref().err()?.clone();
+        let (Flaw::Broken(why) | Flaw::Unread(why)) = self.list.as_ref().err()?.clone();
         Some(Report::Unusable { file: self.name.to_owned(), why })
+    }
+
+    /// What calls our list cannot be called by it.
+    fn unless_circle(&self, own: &str) -> Self {
+        let mut this = self.clone();
+        let calls =
+            |list: &List<'_>| list.nests_ours() || list.delegates_to().as_deref() == Some(own);
+        if this.list.as_ref().is_ok_and(calls) {
+            let why = "it calls our own list, which sorts before it and is used: let it sort first";
+            this.list = Err(Flaw::Broken(why.into()));
+        }
+        this
+    }
+
+    fn is_unread(&self) -> bool {
+        matches!(self.list, Err(Flaw::Unread(_)))
     }
 }
 
@@ -176,13 +223,16 @@ fn candidates<'a>(view: &'a View, settings: &Settings) -> Vec<Candidate<'a>> {
     let files = view.files.iter().filter(|(name, found)| !is_ours(name, found, settings));
     let candidate = |(name, found): (&'a String, &'a Found)| {
         let list = match (found, Shape::of(name)) {
-            (Found::Text(text), Some(shape)) => List::parse(shape, text),
-            (Found::Text(_), None) => Err("no runtime reads a file of this name".into()),
-            (Found::Unusable(why), _) => Err(why.clone()),
+            (Found::Text(text), Some(shape)) => List::parse(shape, text).map_err(Flaw::Broken),
+            (Found::Text(_), None) => {
+                Err(Flaw::Broken("no runtime reads a file of this name".into()))
+            }
+            (Found::Unusable(why), _) => Err(Flaw::Broken(why.clone())),
+            (Found::Unread(why), _) => Err(Flaw::Unread(why.clone())),
         };
         let list = list.and_then(|list| match list.has_others() {
             true => Ok(list),
-            false => Err("it has no plugin but ours".into()),
+            false => Err(Flaw::Broken("it has no plugin but ours".into())),
         });
         Candidate { name, list }
     };
@@ -201,6 +251,11 @@ fn usable<'a, 'b>(
     candidates.iter().filter_map(|it| it.list.as_ref().ok().map(|list| (it.name, list)))
 }
 
+/// A file that the runtime perhaps takes before all that we can use.
+fn first_unread<'b, 'a>(candidates: &'b [Candidate<'a>]) -> Option<&'b Candidate<'a>> {
+    candidates.iter().take_while(|it| it.list.is_err()).find(|it| it.is_unread())
+}
+
 /// What has our entry is written first, what is to have it no more comes last.
 fn changes(
     view: &View,
@@ -211,17 +266,31 @@ fn changes(
     let differs = |(name, text): &(&String, &String)| {
         view.files.get(*name) != Some(&Found::Text((*text).clone()))
     };
-    let write = |name: &str, text: String| Change::Write { name: name.to_owned(), text };
+    let text = |name: &str| match view.files.get(name) {
+        Some(Found::Text(text)) => Some(text.clone()),
+        _ => None,
+    };
+    // What is ours as a whole is made again whatever somebody has written into it.
+    let of = |name: &str| {
+        let found = view.files.get(name)?;
+        if is_ours(name, found, settings) { None } else { text(name) }
+    };
+    let write =
+        |name: &str, text: String| Change::Write { name: name.to_owned(), text, of: of(name) };
     let fresh = wanted.iter().filter(differs).map(|(name, text)| write(name, text.clone()));
     let strip = usable(candidates).filter(|(name, list)| {
         list.has_ours() && !wanted.contains_key(*name) && !wanted.is_empty()
     });
     let strip = strip.map(|(name, list)| write(name, list.without()));
-    let stray = view
-        .files
-        .iter()
-        .filter(|(name, found)| is_ours(name, found, settings) && !wanted.contains_key(*name));
-    let stray = stray.map(|(name, _)| Change::Remove { name: name.clone() });
+    let called =
+        |name: &str| usable(candidates).any(|it| it.1.delegates_to().as_deref() == Some(name));
+    let stray = view.files.iter().filter(|(name, found)| {
+        is_ours(name, found, settings) && !wanted.contains_key(*name) && !called(name)
+    });
+    let stray = stray.map(|(name, _)| {
+        let of = text(name).filter(|_| *name != settings.own);
+        Change::Remove { name: name.clone(), of }
+    });
     fresh.chain(strip).chain(stray).collect()
 }
 

@@ -1,6 +1,7 @@
 //! What people are told about the conflist.
 
 use std::fmt;
+use std::mem::{Discriminant, discriminant};
 
 /// Something that whoever runs the node may want to know.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +37,18 @@ pub enum Report {
         /// The file.
         file: String,
     },
+    /// Multus calls this file by its path: our entry is appended to it.
+    Called {
+        /// The file.
+        file: String,
+        /// Where Multus stands.
+        by: String,
+    },
+    /// The runtime takes a file that we cannot read.
+    Blind {
+        /// The file.
+        file: String,
+    },
     /// The file of which our list is made is gone or broken: the list stays as it was.
     Kept {
         /// The file.
@@ -67,6 +80,7 @@ impl Report {
         match self {
             Self::Unspoken { .. }
             | Self::MultusAlone { .. }
+            | Self::Blind { .. }
             | Self::NoProgram { .. }
             | Self::Failed { .. } => true,
             Self::NoPrimary
@@ -74,6 +88,7 @@ impl Report {
             | Self::Several { .. }
             | Self::SortsFirst { .. }
             | Self::Nested { .. }
+            | Self::Called { .. }
             | Self::Kept { .. } => false,
         }
     }
@@ -108,6 +123,18 @@ impl fmt::Display for Report {
                  call our plugin: pods start outside the mesh; let Multus delegate to our own \
                  list (INSTALL_CNI=own), or give it a *.conflist"
             ),
+            Self::Called { file, by } => write!(
+                f,
+                "Multus in {by} calls network configuration {file} by its path: our entry has to \
+                 stand there, and may be lost for moments when it is written; a restart of Multus \
+                 makes it call our own list"
+            ),
+            Self::Blind { file } => write!(
+                f,
+                "the container runtime takes network configuration {file}, which we cannot read: \
+                 our plugin is not put before it, and pods may start outside the mesh; let the \
+                 node agent read it"
+            ),
             Self::Kept { file } => write!(
                 f,
                 "network configuration {file}, of which our list is made, is gone or broken: \
@@ -125,5 +152,25 @@ impl fmt::Display for Report {
             ),
             Self::Failed { what } => f.write_str(what),
         }
+    }
+}
+
+impl Report {
+    /// What it is about, whatever else it says: the kind of thing, and which file.
+    #[must_use]
+    pub fn about(&self) -> (Discriminant<Self>, &str) {
+        let file = match self {
+            Self::Unusable { file, .. }
+            | Self::SortsFirst { file }
+            | Self::Nested { file }
+            | Self::MultusAlone { file }
+            | Self::Called { file, .. }
+            | Self::Blind { file }
+            | Self::Kept { file }
+            | Self::Unspoken { file, .. } => file,
+            Self::Several { chosen, .. } => chosen,
+            Self::NoPrimary | Self::NoProgram { .. } | Self::Failed { .. } => "",
+        };
+        (discriminant(self), file)
     }
 }

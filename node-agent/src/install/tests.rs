@@ -2,9 +2,7 @@
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::places::Found;
 use super::*;
 use crate::testing::eventually;
+
+mod rewritten;
 
 const OWN: &str = "00-sluice.conflist";
 
@@ -24,6 +24,7 @@ struct Node {
     root: tempfile::TempDir,
     settings: Settings,
     program: Option<PathBuf>,
+    standing: Standing,
     news: Arc<Mutex<Vec<News>>>,
     running: Option<(CancellationToken, JoinHandle<()>)>,
 }
@@ -43,9 +44,11 @@ impl Node {
             timeout_seconds: 5,
             when_agent_absent: WhenAgentAbsent::Closed,
             log_file: None,
+            log_max_bytes: None,
         };
         let settings = Settings { mode, own: OWN.into(), entry };
-        Self { root, settings, program: None, news: Arc::default(), running: None }
+        let (program, standing, news) = (None, Standing::default(), Arc::default());
+        Self { root, settings, program, standing, news, running: None }
     }
 
     fn folder(&self) -> PathBuf {
@@ -65,8 +68,13 @@ impl Node {
     }
 
     fn start(&mut self) {
+        self.start_in(self.folder());
+    }
+
+    fn start_in(&mut self, conf_dir: PathBuf) {
         let found = Found {
-            conf_dir: self.folder(),
+            root: "/".into(),
+            conf_dir,
             bin_dirs: vec![self.root.path().join("bin")],
             conf_said: String::new(),
             bin_said: String::new(),
@@ -74,7 +82,10 @@ impl Node {
         let news = Arc::clone(&self.news);
         let tell = move |it| news.lock().unwrap().push(it);
         let installer = Installer::new(found, self.settings.clone(), Metrics::default(), tell);
-        let installer = installer.with_program(self.program.clone());
+        let installer = installer
+            .with_program(self.program.clone())
+            .with_standing(self.standing.clone())
+            .with_record(self.root.path().join("installed.json"));
         let stop = CancellationToken::new();
         self.running = Some((stop.clone(), tokio::spawn(installer.keep(stop))));
     }
@@ -154,7 +165,8 @@ async fn a_folder_that_nobody_has_made_yet_is_made() {
     node.until("pods wait", |node| node.text(OWN).contains("sluice-waits")).await;
     node.put("10-calico.conflist", &calico(1));
     node.until_chained(1).await;
-    std::fs::remove_dir_all(node.folder()).unwrap();
+    // Nobody can empty what the installer writes to: it is moved away as a whole.
+    std::fs::rename(node.folder(), node.root.path().join("gone")).unwrap();
     node.until("it is made again", |node| node.text(OWN).contains(PLUGIN)).await;
     node.put("10-calico.conflist", &calico(2));
     node.until_chained(2).await;
@@ -210,9 +222,12 @@ async fn an_uninstall_leaves_the_folder_as_it_was() {
         let chained = |node: &Node| chosen(&node.folder()).is_some_and(|it| it.contains(PLUGIN));
         node.until("our plugin is in the list", chained).await;
         node.stop().await;
-        let made = undo(&read(&node.folder()).unwrap(), OWN);
+        let conf = Folder::new(Path::new("/"), &node.folder());
+        let made = undo(&conf.read().unwrap(), OWN);
         assert!(made.troubles.is_empty() && !made.changes.is_empty(), "{mode:?}: {made:?}");
-        made.changes.iter().for_each(|change| apply(&node.folder(), change).unwrap());
+        for change in &made.changes {
+            assert_eq!(conf.apply(change).unwrap(), Applied::Made);
+        }
         let mut left: Vec<_> = std::fs::read_dir(node.folder())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -241,6 +256,41 @@ async fn in_append_mode_mode_and_link_of_the_primarys_file_stay() {
         text.matches(PLUGIN).count() == 1 && text.contains("\"mtu\":2")
     };
     node.until("our entry is in what its owner wrote", back).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_the_installation_is_told_once_it_stands() {
+    let mut node = Node::new(Mode::Append);
+    node.start();
+    node.until("it waits for a primary", |node| node.told("no primary plugin")).await;
+    assert!(!node.told("InPlace") && matches!(node.standing.seen(), Stands::Not(_)));
+    node.put("10-calico.conflist", &calico(1));
+    node.until("it is told", |node| node.told("InPlace")).await;
+    assert!(node.text("10-calico.conflist").contains(PLUGIN));
+    let excluded = ["kube-system", "calico-system", "calico-apiserver", "tigera-operator"];
+    let excluded = excluded.into_iter().map(str::to_owned).collect();
+    assert_eq!(node.standing.seen(), Stands::InPlace { excluded });
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_old_place_is_cleared_once_the_new_one_serves() {
+    let mut node = Node::new(Mode::Own);
+    node.put("10-calico.conflist", &calico(1));
+    node.start();
+    node.until_chained(1).await;
+    node.stop().await;
+    let new = node.root.path().join("new.d");
+    std::fs::create_dir(&new).unwrap();
+    std::fs::write(new.join("10-calico.conflist"), calico(2)).unwrap();
+    node.start_in(new.clone());
+    node.until("the old place is cleared", |node| !node.file(OWN).exists()).await;
+    assert!(new.join(OWN).exists());
+    assert_eq!(node.text("10-calico.conflist"), calico(1), "which is as it was");
+    let record = node.root.path().join("installed.json");
+    eventually("it is forgotten", || async { Record::read(&record).conf == [new.clone()].into() })
+        .await;
     node.stop().await;
 }
 
@@ -295,54 +345,5 @@ async fn whoever_removes_our_list_again_and_again_is_named() {
     })
     .await;
     node.until_chained(1).await;
-    node.stop().await;
-}
-
-/// The primary's owner writes its file as owners do: in place, or by removing and renaming,
-/// with a broken moment in between; and a reader, who is as fast as can be, chooses.
-#[tokio::test(flavor = "multi_thread")]
-async fn whatever_moment_a_runtime_picks_our_plugin_is_in_the_list() {
-    let mut node = Node::new(Mode::Own);
-    node.start();
-    node.until("our list is there", |node| node.text(OWN).contains(PLUGIN)).await;
-    let done = Arc::new(AtomicBool::new(false));
-    let reader = std::thread::spawn({
-        let (folder, done) = (node.folder(), Arc::clone(&done));
-        move || {
-            let mut looks = 0_u64;
-            while !done.load(Ordering::Relaxed) {
-                let text = chosen(&folder).unwrap_or_default();
-                assert!(text.contains(PLUGIN), "look {looks} found {text:?}");
-                looks += 1;
-            }
-            looks
-        }
-    });
-    let deadline = Instant::now() + Duration::from_secs(3);
-    let mut mtu = 1000;
-    while Instant::now() < deadline && !reader.is_finished() {
-        mtu += 1;
-        match mtu % 3 {
-            0 => node.put("10-calico.conflist", &calico(mtu)),
-            1 => {
-                // In place, in two steps.
-                node.put("10-calico.conflist", &calico(mtu)[..20]);
-                node.put("10-calico.conflist", &calico(mtu));
-            }
-            _ => {
-                let _ = std::fs::remove_file(node.file("10-calico.conflist"));
-                node.put("calico.tmp", &calico(mtu));
-                let (fresh, name) = (node.file("calico.tmp"), node.file("10-calico.conflist"));
-                std::fs::rename(fresh, name).unwrap();
-            }
-        }
-        if mtu % 20 == 0 {
-            node.until_chained(mtu).await;
-        }
-    }
-    node.until_chained(mtu).await;
-    done.store(true, Ordering::Relaxed);
-    let looks = reader.join().expect("every look finds our plugin");
-    assert!(looks > 100, "{looks} looks, {} changes", mtu - 1000);
     node.stop().await;
 }

@@ -8,6 +8,8 @@ mod node;
 mod objects;
 mod probes;
 mod series;
+mod sight;
+mod survey;
 mod watch;
 
 use std::path::Path;
@@ -22,10 +24,12 @@ use serde_json::{Value, json};
 pub use condition::NodeState;
 pub use evict::Eviction;
 pub use metrics::Metrics;
+pub use survey::{Listing, Unread, namespace_facts, pod_facts};
 
 use crate::facts::{Annotations, NamespaceFacts, PodFacts, PodName};
 use events::Events;
 use objects::{ENABLED, OBSERVED, REDIRECTION, SlimNamespace, SlimPod};
+use sight::Sight;
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -151,6 +155,7 @@ pub struct KubeApi {
     node: String,
     metrics: Metrics,
     events: Arc<Events>,
+    sight: Sight,
 }
 
 impl std::fmt::Debug for KubeApi {
@@ -187,7 +192,14 @@ impl KubeApi {
     /// Talks through `client`.
     #[must_use]
     pub fn with_client(client: Client, node: String, metrics: Metrics) -> Self {
-        Self { client, node, metrics, events: Arc::default() }
+        let (events, sight) = (Arc::default(), Sight::default());
+        Self { client, node, metrics, events, sight }
+    }
+
+    /// Whether changes of pods and namespaces are heard of: both watches stand.
+    #[must_use]
+    pub fn is_watching(&self) -> bool {
+        self.sight.is_clear()
     }
 
     /// Fetches one pod.

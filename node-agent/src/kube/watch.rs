@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::objects::{SlimNamespace, SlimPod};
+use super::sight::Sight;
 use super::{KubeApi, Metrics, with_causes};
 use crate::facts::{NamespaceFacts, PodFacts};
 use crate::reconcile::Fact;
@@ -32,7 +33,8 @@ impl KubeApi {
             one: Fact::Pod,
             gone: |pod: PodFacts| Fact::PodGone(pod.uid),
         };
-        let pods = watch(Api::all(self.client.clone()), config, kind, facts, &self.metrics);
+        let pods =
+            watch(Api::all(self.client.clone()), config, kind, facts, (&self.sight, &self.metrics));
         stop.run_until_cancelled(pods).await;
     }
 
@@ -46,7 +48,8 @@ impl KubeApi {
             gone: |namespace: NamespaceFacts| Fact::NamespaceGone(namespace.name),
         };
         let config = watcher::Config::default();
-        let namespaces = watch(Api::all(self.client.clone()), config, kind, facts, &self.metrics);
+        let namespaces =
+            watch(Api::all(self.client.clone()), config, kind, facts, (&self.sight, &self.metrics));
         stop.run_until_cancelled(namespaces).await;
     }
 }
@@ -90,12 +93,12 @@ async fn watch<K, F>(
     config: watcher::Config,
     kind: Kind<K, F>,
     facts: mpsc::Sender<Fact>,
-    metrics: &Metrics,
+    (sight, metrics): (&Sight, &Metrics),
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let mut events = pin!(watcher(api, config).backoff(Pauses::default()));
-    metrics.watch(kind.name, 0);
+    sight.fails(kind.name, metrics);
     // A list arrives object by object; it counts when it is complete.
     let mut list = Vec::new();
     let mut since_failure = None;
@@ -106,13 +109,13 @@ async fn watch<K, F>(
                 Ok(next) => next,
                 Err(_) => {
                     since_failure = None;
-                    metrics.watch(kind.name, 1);
+                    sight.clears(kind.name, metrics);
                     continue;
                 }
             },
         };
         if next.is_ok() && since_failure.take().is_some() {
-            metrics.watch(kind.name, 1);
+            sight.clears(kind.name, metrics);
         }
         let fact = match next {
             Ok(Some(Event::Init)) => {
@@ -124,14 +127,14 @@ async fn watch<K, F>(
                 continue;
             }
             Ok(Some(Event::InitDone)) => {
-                metrics.watch(kind.name, 1);
+                sight.clears(kind.name, metrics);
                 Some((kind.all)(std::mem::take(&mut list)))
             }
             Ok(Some(Event::Apply(object))) => (kind.facts)(object).map(kind.one),
             Ok(Some(Event::Delete(object))) => (kind.facts)(object).map(kind.gone),
             Ok(None) => return,
             Err(error) => {
-                metrics.watch(kind.name, 0);
+                sight.fails(kind.name, metrics);
                 since_failure = Some(Instant::now());
                 let error = with_causes(&error);
                 tracing::warn!(kind = kind.name, error, "watch of the API failed, trying again");

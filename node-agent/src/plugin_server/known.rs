@@ -16,12 +16,8 @@ const SIGN: Duration = Duration::from_secs(10);
 /// Keeps the list until `stop`; it stays for the time without an agent.
 pub(super) async fn keep(reconciler: Reconciler, stop: CancellationToken) {
     let mut changes = reconciler.changes();
-    let file = reconciler.known_outside();
     loop {
-        // An agent without its lists knows less than the one before it.
-        if reconciler.table().synced() {
-            file.replace(|| outside(&reconciler)).await;
-        }
+        stand_by(&reconciler).await;
         let news = async {
             // The sender lives as long as the reconciler.
             let _ = tokio::time::timeout(SIGN, changes.changed()).await;
@@ -30,6 +26,15 @@ pub(super) async fn keep(reconciler: Reconciler, stop: CancellationToken) {
         if stop.run_until_cancelled(news).await.is_none() {
             return;
         }
+    }
+}
+
+/// Writes down who is outside, or that it still is so. An agent without its lists knows less than
+/// the one before it, and one whose watch is broken no more than it did: labels may have changed.
+/// The list gets old then, and is believed no more in the end.
+pub(super) async fn stand_by(reconciler: &Reconciler) {
+    if reconciler.is_up_to_date() {
+        reconciler.known_outside().replace(|| outside(reconciler)).await;
     }
 }
 

@@ -305,3 +305,36 @@ async fn pods_outside_the_mesh_are_written_down_until_they_are_to_be_captured() 
     node.stop().await;
     assert!(folder.path().join(plugin_api::KNOWN_FILE).exists(), "for the time without an agent");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_hears_of_no_changes_does_not_stand_by_the_list() {
+    let (folder, api) = shop(&[]);
+    api.add_pod("plain", None);
+    let node = Node::start(folder.path(), &api).await;
+    eventually("the pod is in the list", || async { known(&folder) == ["plain"] }).await;
+    let file = std::fs::File::open(folder.path().join(plugin_api::KNOWN_FILE)).unwrap();
+    let long_ago = std::time::SystemTime::UNIX_EPOCH;
+    let stood_by = || file.metadata().unwrap().modified().unwrap() > long_ago;
+
+    api.set_down(true);
+    eventually("no watch stands", || async { !node.reconciler.is_up_to_date() }).await;
+    file.set_modified(long_ago).unwrap();
+    super::known::stand_by(&node.reconciler).await;
+    assert!(!stood_by(), "labels may have changed");
+
+    api.set_down(false);
+    // A watch that goes on where it ended is believed when it shows something, or after a while.
+    let heard = async {
+        while !node.reconciler.is_up_to_date() {
+            let news = serde_json::json!({"metadata": {"annotations": {"news": "x"}}});
+            for path in ["/api/v1/namespaces/shop", "/api/v1/namespaces/shop/pods/plain"] {
+                api.patch(path, &news);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(crate::testing::PATIENCE * 2, heard).await.expect("watches stand again");
+    super::known::stand_by(&node.reconciler).await;
+    assert!(stood_by());
+    node.stop().await;
+}

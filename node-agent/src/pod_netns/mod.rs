@@ -22,7 +22,7 @@ pub use finder::{Finder, FinderError, Located, NotFound, Places, Sought, Way};
 pub use processes::{ProcessError, Processes};
 pub use record::{Record, StoredId};
 pub use runtime::{InfoError, Place, Runtime, RuntimeError, Sandbox, USUAL_SOCKETS};
-pub use store::{Known, Store, StoreError, recorded};
+pub use store::{DAMAGED, Known, Store, StoreError, recorded};
 
 #[cfg(test)]
 pub(crate) use runtime::messages;

@@ -22,6 +22,10 @@ use crate::facts::PodUid;
 const EVERY: Duration = Duration::from_secs(5);
 /// How long a scan may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A scan that still hangs after this time is not waited for any more: another one may begin.
+const GIVEN_UP: Duration = Duration::from_secs(300);
+/// So many threads may hang.
+const MOST_HANGING: usize = 4;
 /// Processes that are looked at.
 const MOST_PROCESSES: usize = 100_000;
 /// Namespaces that are looked into: several times the pods of a large node.
@@ -54,9 +58,20 @@ pub enum ProcessError {
 pub struct Processes {
     root: PathBuf,
     locator: Locator,
-    /// When the last scan began and what it found, or when it was given up.
-    latest: Mutex<Option<(Instant, Option<Arc<Scan>>)>>,
+    looks: Mutex<Looks>,
 }
+
+/// What was found, and what is still being looked for.
+#[derive(Debug, Default)]
+struct Looks {
+    /// The last scan, and when it began.
+    latest: Option<(Instant, Arc<Scan>)>,
+    /// Scans that were given up and have not ended, and when they began: what hangs in `/proc`
+    /// cannot be ended, and would hang again.
+    hanging: Vec<(Instant, Finding)>,
+}
+
+type Finding = oneshot::Receiver<std::io::Result<Scan>>;
 
 /// What one look found. Holds no namespace open.
 #[derive(Debug, Default)]
@@ -79,7 +94,7 @@ impl Processes {
     /// The processes that `root` shows, the node's `/proc`.
     #[must_use]
     pub fn new(root: PathBuf, locator: Locator) -> Self {
-        Self { root, locator, latest: Mutex::default() }
+        Self { root, locator, looks: Mutex::default() }
     }
 
     /// The namespace of one process.
@@ -110,28 +125,41 @@ impl Processes {
 
     /// One scan for all who ask at a time.
     async fn scan(&self) -> Result<Arc<Scan>, ProcessError> {
-        let mut latest = self.latest.lock().await;
-        if let Some((at, scan)) = latest.as_ref().filter(|(at, _)| at.elapsed() < EVERY) {
+        let mut looks = self.looks.lock().await;
+        if let Some((at, scan)) = looks.latest.as_ref().filter(|(at, _)| at.elapsed() < EVERY) {
             tracing::debug!(age = ?at.elapsed(), "processes were looked through just now");
-            return scan.clone().ok_or(ProcessError::TooSlow);
+            return Ok(Arc::clone(scan));
         }
+        // What they found is old by now.
+        let hangs = |finding: &mut Finding| {
+            matches!(finding.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+        };
+        looks.hanging.retain_mut(|(_, finding)| hangs(finding));
+        let hung_lately = looks.hanging.last().is_some_and(|(at, _)| at.elapsed() < GIVEN_UP);
+        if hung_lately || looks.hanging.len() >= MOST_HANGING {
+            return Err(ProcessError::TooSlow);
+        }
+        looks.latest = None;
         let began = Instant::now();
-        let (sender, receiver) = oneshot::channel();
-        let (root, locator) = (self.root.clone(), self.locator.clone());
-        let work = move || drop(sender.send(look_through(&root, &locator)));
-        // Reads thousands of small files and waits for the fence: not on a runtime thread.
-        std::thread::Builder::new()
-            .name("processes".into())
-            .spawn(work)
-            .map_err(ProcessError::Scan)?;
-        let Ok(scan) = timeout(PATIENCE, receiver).await else {
-            // It would be slow for the next who asks, too.
-            *latest = Some((Instant::now(), None));
+        let mut finding = self.begin()?;
+        let Ok(scan) = timeout(PATIENCE, &mut finding).await else {
+            looks.hanging.push((began, finding));
             return Err(ProcessError::TooSlow);
         };
         let scan = Arc::new(scan.map_err(|_| ProcessError::TooSlow)?.map_err(ProcessError::Scan)?);
-        *latest = Some((began, Some(Arc::clone(&scan))));
+        looks.latest = Some((began, Arc::clone(&scan)));
         Ok(scan)
+    }
+
+    /// Reads thousands of small files and waits for the fence: not on a runtime thread. Ends by
+    /// itself when its time is over, unless one file keeps it.
+    fn begin(&self) -> Result<Finding, ProcessError> {
+        let (sender, finding) = oneshot::channel();
+        let (root, locator) = (self.root.clone(), self.locator.clone());
+        let work = move || drop(sender.send(look_through(&root, &locator)));
+        let thread = std::thread::Builder::new().name("processes".into()).spawn(work);
+        thread.map_err(ProcessError::Scan)?;
+        Ok(finding)
     }
 }
 
@@ -160,6 +188,9 @@ fn look_through(root: &Path, locator: &Locator) -> std::io::Result<Scan> {
         let folder = entry.path();
         if !entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
             continue;
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(std::io::ErrorKind::TimedOut.into());
         }
         let way = folder.join("ns/net");
         // A process may end at any moment: then it is none.

@@ -60,6 +60,9 @@ impl Known {
     }
 }
 
+/// What a file of records ends with that could not be read.
+pub const DAMAGED: &str = "json.damaged";
+
 /// The records, in memory and in a file that is replaced as a whole.
 #[derive(Debug)]
 pub struct Store {
@@ -80,7 +83,7 @@ impl Store {
             Ok(bytes) => match parse(&bytes) {
                 Ok(records) => records,
                 Err(reason) => {
-                    let aside = path.with_extension("json.damaged");
+                    let aside = path.with_extension(DAMAGED);
                     tokio::fs::rename(path, &aside).await.map_err(failed("move aside", path))?;
                     tracing::error!(
                         file = %path.display(), moved_to = %aside.display(), %reason,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netns::PodNetns;
 use tokio::sync::OwnedMutexGuard;
@@ -103,6 +103,7 @@ impl Reconciler {
         attach: Attach,
         abandoned: &CancellationToken,
     ) -> Result<Attached, AttachError> {
+        self.evictions().called(&attach.name.namespace, Instant::now());
         let locator = &self.inner.effects.locator;
         locator.check(&attach.netns, &attach.ips).await.map_err(AttachError::NotThePods)?;
         let facts = self.look_up(&attach).await?;

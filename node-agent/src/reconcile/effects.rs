@@ -7,6 +7,7 @@ use zds::{ListenAt, Lookups, WorkloadInfo};
 
 use super::memory::Memory;
 use crate::facts::{PodFacts, PodUid};
+use crate::install::Standing;
 use crate::known_outside::KnownOutside;
 use crate::kube::{KubeApi, KubeError};
 use crate::observe::Observer;
@@ -66,6 +67,8 @@ pub struct Effects {
     pub locator: Locator,
     /// Finding namespaces.
     pub finder: Finder,
+    /// Whether the runtime calls the plugin, as its configuration shows.
+    pub standing: Standing,
     /// What the plugin told.
     pub store: Store,
     /// What a life of the agent leaves to the next.

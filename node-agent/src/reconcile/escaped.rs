@@ -6,13 +6,15 @@
 //! A pod that has joined the mesh by a label has not escaped: it was outside by choice, and
 //! nobody restarts it. What was chosen while no agent looked is not known.
 
-use std::time::Duration;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::evictions::{Evictions, Spared};
 use super::run::Reconciler;
 use super::slot::Slot;
 use crate::enrollment::Enrollment;
 use crate::facts::{PodFacts, PodUid};
-use crate::kube::{EventReason, Eviction};
+use crate::kube::{EventReason, Eviction, KubeError};
 
 /// Between attempts: disruption budgets take their time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -57,22 +59,30 @@ impl Reconciler {
         let (pod, uid) = (&facts.name, &facts.uid);
         let mut pause = FIRST_PAUSE;
         while self.belongs(uid) {
-            let why = match self.inner.effects.api.evict(facts).await {
-                Ok(Eviction::Begun) => {
+            let why = match self.try_evict(facts).await {
+                Err(spared) if spared.passes() => spared.to_string(),
+                Err(spared) => {
+                    tracing::warn!(%pod, %uid, %spared, "not evicted");
+                    let message = format!(
+                        "the pod had started uncaptured and is captured in place: {spared}"
+                    );
+                    return self.tell(facts, EventReason::NotEvicted, message);
+                }
+                Ok(Ok(Eviction::Begun)) => {
                     tracing::warn!(%pod, %uid, "evicted, because it had started uncaptured");
                     let message = "the pod had started uncaptured; one that is captured from the \
                                    beginning takes its place";
                     return self.tell(facts, EventReason::Evicted, message.into());
                 }
-                Ok(Eviction::Gone) => return,
-                Ok(Eviction::Unmanaged) => {
+                Ok(Ok(Eviction::Gone)) => return,
+                Ok(Ok(Eviction::Unmanaged)) => {
                     tracing::warn!(%pod, %uid, "not evicted: it has no controller");
                     let message = "the pod had started uncaptured and is captured in place: \
                                    nobody would make another one if it were evicted";
                     return self.tell(facts, EventReason::NotEvicted, message.into());
                 }
-                Ok(Eviction::Blocked(why)) => why,
-                Err(error) => error.to_string(),
+                Ok(Ok(Eviction::Blocked(why))) => why,
+                Ok(Err(error)) => error.to_string(),
             };
             tracing::info!(%pod, %uid, why, ?pause, "not evicted yet");
             let message = format!(
@@ -83,6 +93,23 @@ impl Reconciler {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Asks, unless another pod in its place would start uncaptured as well.
+    async fn try_evict(&self, facts: &PodFacts) -> Result<Result<Eviction, KubeError>, Spared> {
+        let (namespace, heard) = (&facts.name.namespace, self.slot(&facts.uid).heard());
+        let stands = self.inner.effects.standing.seen();
+        self.evictions().may(namespace, heard, stands, Instant::now())?;
+        let evicted = self.inner.effects.api.evict(facts).await;
+        if let Ok(Eviction::Begun) = evicted {
+            self.evictions().evicted(namespace, Instant::now());
+        }
+        Ok(evicted)
+    }
+
+    /// What was evicted, and whom the runtime called for.
+    pub(super) fn evictions(&self) -> MutexGuard<'_, Evictions> {
+        self.inner.evictions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn belongs(&self, uid: &PodUid) -> bool {

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use capture::Options;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
@@ -56,6 +57,12 @@ impl Remembered {
             passes: pod.aging.map_or(0, |aging| aging.passes),
         };
         (remembered != Self::default()).then_some(remembered)
+    }
+
+    /// The rules that the pod had, where those of this node are `node`.
+    #[must_use]
+    pub fn options(&self, node: &Options) -> Options {
+        self.clone().pod().wishes.options(node)
     }
 
     /// The pod as it begins in this life.

@@ -14,6 +14,7 @@ mod check;
 mod collect;
 mod effects;
 mod escaped;
+mod evictions;
 mod flaps;
 mod inspect;
 mod leave;

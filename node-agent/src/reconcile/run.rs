@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::effects::{Effects, workload};
 use super::escaped::OnEscaped;
+use super::evictions::Evictions;
 use super::metrics::Metrics;
 use super::plan::Action;
 use super::pod::{Attachment, Outcome, Pod};
@@ -54,6 +55,7 @@ pub(super) struct Inner {
     pub(super) metrics: Metrics,
     table: Mutex<Table>,
     slots: Mutex<Slots>,
+    pub(super) evictions: Mutex<Evictions>,
     changed: watch::Sender<u64>,
     pub(super) limit: Semaphore,
     /// Comparing and repairing waits for nobody's answer but the kernel's, and must not wait
@@ -89,6 +91,7 @@ impl Reconciler {
             metrics,
             table: Mutex::new(table),
             slots: Mutex::default(),
+            evictions: Mutex::default(),
             changed,
             limit: Semaphore::new(AT_ONCE),
             repairs: Semaphore::new(AT_ONCE),
@@ -168,6 +171,13 @@ impl Reconciler {
     #[must_use]
     pub fn known_outside(&self) -> &KnownOutside {
         &self.inner.effects.known
+    }
+
+    /// Whether what the table says of pods and namespaces is what the API says now, as far as
+    /// anybody can tell. Before the first lists it is not.
+    #[must_use]
+    pub fn is_up_to_date(&self) -> bool {
+        self.table().synced() && self.inner.effects.api.is_watching()
     }
 
     /// Counts changes of the table.

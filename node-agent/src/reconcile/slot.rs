@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use netns::PodNetns;
 use tokio::sync::Notify;
@@ -20,6 +21,8 @@ pub(super) struct Slot {
     /// thing is told after it.
     told: Mutex<CancellationToken>,
     outside_by_choice: AtomicBool,
+    /// When the pod was first heard of in this life of the agent.
+    heard: Instant,
 }
 
 impl Default for Slot {
@@ -28,7 +31,7 @@ impl Default for Slot {
         told.cancel();
         let (wake, held, flaps) = (Notify::new(), Arc::default(), Mutex::default());
         let outside_by_choice = AtomicBool::default();
-        Self { wake, held, flaps, told: Mutex::new(told), outside_by_choice }
+        Self { wake, held, flaps, told: Mutex::new(told), outside_by_choice, heard: Instant::now() }
     }
 }
 
@@ -36,6 +39,11 @@ impl Slot {
     /// How often the pod was repaired lately.
     pub(super) fn flaps(&self) -> MutexGuard<'_, Flaps> {
         self.flaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the pod was first heard of in this life of the agent.
+    pub(super) fn heard(&self) -> Instant {
+        self.heard
     }
 
     /// The pod was meant to be outside of the mesh, at some time in this life of the agent.

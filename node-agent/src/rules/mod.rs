@@ -34,7 +34,7 @@ pub use drift::{Comparison, Drift, Kind, list};
 pub use host::{
     HostProbes, LinkError, Metrics as HostMetrics, NodeAddresses, ProbeSource, Troubles,
 };
-pub use options::contract_options;
+pub use options::{PROBE_SOURCE_V4, contract_options};
 pub use policy_route::{Missing, PolicyRouteError};
 
 use command::Runner;

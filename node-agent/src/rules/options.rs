@@ -7,7 +7,7 @@ use capture::{Dns, Inbound, Options, Ports, Probes, Uncaptured};
 
 /// The source that the host gives to IPv4 probes, as in Istio's rules: link-local, so that
 /// nobody routes it.
-pub(super) const PROBE_SOURCE_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 7, 127);
+pub const PROBE_SOURCE_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 7, 127);
 /// The same for IPv6, in a range of unique local addresses.
 pub(super) const PROBE_SOURCE_V6: Ipv6Addr =
     Ipv6Addr::new(0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff);

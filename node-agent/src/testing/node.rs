@@ -18,6 +18,7 @@ use super::plugin_call::{plugin_call, read_reply};
 use super::{FakeApi, FakeZtunnel, PATIENCE, ScratchPod, Told, eventually, options, programs};
 use crate::enrollment::{Older, Settings};
 use crate::facts::PodUid;
+use crate::install::Standing;
 use crate::known_outside::KnownOutside;
 use crate::kube::{self, KubeApi};
 use crate::listeners::{self, Doorman, Opener};
@@ -34,6 +35,8 @@ pub struct Node {
     pub link: ztunnel_link::ZtunnelLink,
     pub host: HostProbes,
     pub registry: Registry,
+    /// What an installer would have seen.
+    pub standing: Standing,
     client: KubeApi,
     observer: Observer,
     folder: PathBuf,
@@ -96,6 +99,7 @@ impl Node {
         let finder = Finder::new(fence.clone(), &places).unwrap();
         let observer = Observer::new(fence.clone());
         let known = folder.join(plugin_api::KNOWN_FILE);
+        let standing = Standing::default();
         let effects = Effects {
             rules,
             host: host.clone(),
@@ -104,6 +108,7 @@ impl Node {
             known: KnownOutside::open(&known, finder.locator().boot()).await,
             locator: finder.locator().clone(),
             finder,
+            standing: standing.clone(),
             store: Store::open(&folder.join("pods.json")).await.unwrap(),
             memory: Memory::open(&folder.join("memory.json")).await,
             api: client.clone(),
@@ -116,6 +121,7 @@ impl Node {
             link,
             host,
             registry,
+            standing,
             client,
             observer,
             folder: folder.to_owned(),

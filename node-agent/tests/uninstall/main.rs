@@ -197,12 +197,18 @@ fn with_drain_connections_end_by_themselves() {
     let pod = Pod::new(&ground);
     ground.capture(&pod);
     ground.process(10, &pod, UIDS[0]);
+    // Its lookups went through ztunnel too.
+    let asked_for = serde_json::json!({"options": {"ambient.istio.io/dns-capture": "true"}});
+    let memory = serde_json::json!({"version": 1, "pods": {UIDS[0]: asked_for}});
+    ground.write("agent/memory.json", &memory.to_string());
     let (_ztunnel, mut app, mut accepted) = pod.dial();
     let leaving = ground.begin(&["--drain"], &[("DRAIN_DEADLINE", "1m")]);
     eventually("new connections are direct", || {
         let rules = pod.run("nft list ruleset");
         rules.contains("chain mark_out") && !rules.contains("redirect")
     });
+    let rules = pod.run("nft list ruleset");
+    assert!(rules.contains("15053"), "the pod's own options count: {rules}");
     assert!(lives(&mut app, &accepted) && lives(&mut accepted, &app));
     drop(app);
     drop(accepted);
@@ -253,15 +259,72 @@ fn the_plugin_stays_for_sandboxes_that_were_attached_with_it() {
 #[test]
 fn what_cannot_be_removed_is_named_and_counts() {
     let ground = Ground::new();
-    std::fs::create_dir_all(ground.at("agent/somebodys/files")).unwrap();
+    // No program, but a folder of its name.
+    std::fs::create_dir_all(ground.at("bin/sluice-cni/somebodys")).unwrap();
     ground.write("conf/10-broken.conflist", r#"{"plugins":[{"type":"sluice-cni""#);
     let left = ground.uninstall(&[]);
     assert_eq!(left.code, Some(1), "{left:?}");
-    for said in ["failed: remove directory", "still there: remove directory", "10-broken.conflist"]
-    {
+    for said in ["failed: remove plugin", "still there: remove plugin", "10-broken.conflist"] {
         assert!(left.err.contains(said), "{said}: {}", left.err);
     }
     assert!(!left.out.contains("second look"), "{}", left.out);
+}
+
+#[test]
+fn the_agents_directory_stays_with_what_is_not_ours() {
+    let (ground, _pods) = occupied();
+    std::fs::create_dir(ground.at("agent/somebodys")).unwrap();
+    ground.write("agent/theirs.sock", "");
+    let done = ground.uninstall(&[]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert_eq!(names(&ground.at("agent")), ["somebodys", "theirs.sock"]);
+    assert!(done.out.contains("stays: somebodys, theirs.sock in it is not ours"), "{}", done.out);
+}
+
+#[test]
+fn outside_of_the_nodes_network_nothing_is_done() {
+    let (ground, pods) = occupied();
+    // Process 1 of the node is in another namespace than the command.
+    ground.process(1, &pods[0], UIDS[0]);
+    let before = picture(&ground, &pods);
+    let refused = ground.uninstall(&[]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.err.contains("hostNetwork: true"), "{}", refused.err);
+    assert_eq!(picture(&ground, &pods), before);
+}
+
+#[test]
+fn what_stands_where_an_earlier_life_was_told_to_install_goes_too() {
+    let ground = Ground::new();
+    for folder in ["old.d", "old-bin"] {
+        std::fs::create_dir(ground.at(folder)).unwrap();
+    }
+    ground.write("old.d/10-net.conflist", WITH_OURS);
+    ground.write("old-bin/sluice-cni", "#!/bin/sh\n");
+    let record = serde_json::json!({"conf": [ground.at("old.d")], "bin": [ground.at("old-bin")]});
+    ground.write("agent/installed.json", &record.to_string());
+    let done = ground.uninstall(&[]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert_eq!(ground.read("old.d/10-net.conflist"), THEIRS);
+    assert_eq!(names(&ground.at("old-bin")), Vec::<String>::new());
+    assert!(!ground.at("agent").exists());
+}
+
+#[test]
+fn multus_is_told_to_call_the_primarys_list_before_ours_goes() {
+    let ground = Ground::new();
+    let multus = r#"{"name":"m","cniVersion":"0.3.1","type":"multus-shim","clusterNetwork":"/host/net.d/00-sluice.conflist"}"#;
+    let ours = WITH_OURS.replace("cni\"}", "cni\",\"listOf\":\"10-net.conflist\"}");
+    for (file, text) in
+        [("00-multus.conf", multus), ("00-sluice.conflist", &ours), ("10-net.conflist", THEIRS)]
+    {
+        ground.write(&format!("conf/{file}"), text);
+    }
+    let done = ground.uninstall(&[]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert_eq!(names(&ground.at("conf")), ["00-multus.conf", "10-net.conflist"]);
+    let calls = multus.replace("00-sluice", "10-net");
+    assert_eq!(ground.read("conf/00-multus.conf"), calls);
 }
 
 #[test]

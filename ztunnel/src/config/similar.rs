@@ -8,6 +8,9 @@ const SHORTEST: usize = 8;
 /// Letters that may differ.
 const NEAR: usize = 2;
 
+/// The kubelet gives every container names of this family, all alike.
+const KUBELETS: &str = "KUBERNETES_";
+
 /// What is known: settings by name, and families of settings by the beginning of theirs.
 #[derive(Debug, Default)]
 pub(super) struct Known {
@@ -18,7 +21,7 @@ pub(super) struct Known {
 impl Known {
     /// A warning if `name` is nearly one of ours.
     pub(super) fn suspicion(&self, name: &str) -> Option<String> {
-        if name.len() < SHORTEST || self.names.contains(name) {
+        if name.len() < SHORTEST || name.starts_with(KUBELETS) || self.names.contains(name) {
             return None;
         }
         let meant = |what: &str| format!("{name} is no setting of ours, was {what} meant?");
@@ -65,7 +68,7 @@ mod tests {
     #[test]
     fn table() {
         let known = Known {
-            names: ["XDS_ADDRESS", "NODE_NAME", "XDS_ROOT_CA"].into(),
+            names: ["XDS_ADDRESS", "NODE_NAME", "XDS_ROOT_CA", "KUBERNETES_SERVICE_HOST"].into(),
             families: ["XDS_HEADER_", "CA_HEADER_"].into(),
         };
         let cases = [
@@ -78,6 +81,7 @@ mod tests {
             ("XDS_ADDRESS", None),
             ("XDS_BALANCER_X", None),
             ("HOSTNAME", None),
+            ("KUBERNETES_SERVICE_PORT", None),
             ("PATH", None),
             ("NODE_NAME_X_Y", None),
         ];

@@ -102,7 +102,7 @@ pub(super) async fn address_of(
         let resolved = resolve(ground, client, name, &[]).await.ok()?;
         (!resolved.ips.is_empty()).then_some(resolved.ips)
     };
-    Ok(eventually(&format!("{name} in DNS"), PATIENCE, found).await?)
+    eventually(&format!("{name} in DNS"), PATIENCE, found).await
 }
 
 async fn resolve(

@@ -2,7 +2,7 @@
 
 use crate::cluster::exchange::expect_whole;
 use crate::cluster::ground::Ground;
-use crate::cluster::pods::{Distance, MODE_LABEL};
+use crate::cluster::pods::{APP_PORT, Distance, MODE_LABEL};
 use crate::cluster::scenario::{Scenario, scenario};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -33,7 +33,8 @@ async fn label(ground: &Ground) -> anyhow::Result<()> {
     };
     // The exchange that shows it is one among those of the load, so it cannot ask for "only the
     // tunnel" while older ones may still end in clear text: it is tried until they have.
-    let (_, answers) = ground.under_load(&pods, work).await?;
+    let (_, answers) =
+        ground.under_load(&pods.client, (pods.server.addr(APP_PORT), &[]), work).await?;
     expect_whole(&answers)
 }
 
@@ -44,7 +45,8 @@ async fn un_label(ground: &Ground) -> anyhow::Result<()> {
         ground.set_mode(&pods.server, None).await?;
         ground.until_direct(&pods.client, &pods.server).await
     };
-    let (_, answers) = ground.under_load(&pods, work).await?;
+    let (_, answers) =
+        ground.under_load(&pods.client, (pods.server.addr(APP_PORT), &[]), work).await?;
     expect_whole(&answers)
 }
 

@@ -4,13 +4,17 @@
 mod capture;
 mod dns;
 mod enrolment;
+mod harm;
 mod network_policy;
+mod options;
 mod parts;
 mod policy;
 mod probes;
+mod reboot;
 mod services;
 mod starting;
 mod traffic;
+mod uninstall;
 
 use super::scenario::Scenario;
 
@@ -25,7 +29,11 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.extend(network_policy::scenarios());
     all.extend(starting::scenarios());
     all.extend(enrolment::scenarios());
+    all.extend(options::scenarios());
+    all.extend(harm::scenarios());
     all.extend(parts::scenarios());
+    all.extend(reboot::scenarios());
+    all.extend(uninstall::scenarios());
     all
 }
 

@@ -1,5 +1,6 @@
 //! Network policies of the primary CNI, where it enforces any: they see the tunnel's port.
 
+use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::cluster::exchange::{Seen, Target};
@@ -29,7 +30,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// The kubelet of the pod's node is admitted by every CNI; ours comes from this address.
+/// What an ingress policy admits: the client, at one port.
 fn ingress(port: u16) -> Value {
     json!([
         {"from": [{"podSelector": {"matchLabels": {"app": "client"}}}],
@@ -46,7 +47,11 @@ async fn admitted(ground: &Ground) -> anyhow::Result<()> {
     ground.network_policy(&namespace, "deny", "server", &json!([])).await?;
     ground.network_policy(&namespace, "admit", "server", &ingress(15008)).await?;
     // Ready means that its probe has passed.
-    let (client, server) = tokio::try_join!(ground.pod(&client), ground.pod(&server))?;
+    let started = tokio::try_join!(ground.pod(&client), ground.pod(&server));
+    let (client, server) = started.context(
+        "a probe under default-deny: on Cilium it passes with the policy that admits the probes' \
+         source, chart value cilium.probePolicy=true",
+    )?;
     ground.until_redirection(&client, Some("enabled")).await?;
     ground.until_redirection(&server, Some("enabled")).await?;
     ground.until_captured(&client, &server).await?;
@@ -54,11 +59,24 @@ async fn admitted(ground: &Ground) -> anyhow::Result<()> {
     expect("the tunnel, and no clear text", seen, Seen::is_captured)
 }
 
+/// The policy is there before the pods: a tunnel that is open already goes on, since engines let
+/// established connections pass.
 async fn not_admitted(ground: &Ground) -> anyhow::Result<()> {
     enforced(ground).await?;
-    let pods = ground.captured_couple("unadmitted", Distance::CrossNode).await?;
-    ground.network_policy(&pods.namespace, "app", "server", &ingress(APP_PORT)).await?;
-    ground.until_blocked(&pods.client, &pods.server).await.map(drop)
+    let namespace = ground.namespace("unadmitted", &[(MODE_LABEL, "ambient")]).await?;
+    ground.network_policy(&namespace, "app", "server", &ingress(APP_PORT)).await?;
+    let client = ground.spec(&namespace, "client", 1)?;
+    let server = ground.spec(&namespace, "server", 2)?;
+    let (client, server) = tokio::try_join!(ground.pod(&client), ground.pod(&server))?;
+    ground.until_redirection(&client, Some("enabled")).await?;
+    ground.until_redirection(&server, Some("enabled")).await?;
+    let target = Target::pod(&server).more(&["--deadline", "8"]);
+    for _ in 0..2 {
+        let seen = ground.exchange(&client, &target).await?;
+        expect("no answer, and no clear text instead", seen, Seen::is_blocked)?;
+    }
+    ground.network_policy(&namespace, "tunnel", "server", &ingress(15008)).await?;
+    ground.until_captured(&client, &server).await.map(drop)
 }
 
 /// Whether a default-deny policy stops anything here, found out with pods outside the mesh.

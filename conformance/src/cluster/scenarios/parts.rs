@@ -31,6 +31,18 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             agent_away
         ),
         scenario!(
+            "probes-without-the-agent",
+            &[23],
+            "under STRICT probes go on passing while the agent is away, and after it is back",
+            probes_without
+        ),
+        scenario!(
+            "kept-connection-and-the-agent",
+            &[39],
+            "a connection through the tunnel lives on while the agent's pod is replaced",
+            kept_connection
+        ),
+        scenario!(
             "ztunnel-restarts",
             &[41],
             "a ztunnel's pod is ended: then connections succeed again, and never in clear text",
@@ -69,7 +81,7 @@ async fn replace(ground: &Ground, part: &Part, node: &str) -> anyhow::Result<()>
         let old = now.iter().any(|pod| uids.contains(&pod["metadata"]["uid"]));
         (new && !old).then_some(())
     };
-    Ok(eventually(&what, START, replaced).await?)
+    eventually(&what, START, replaced).await
 }
 
 fn is_ready(pod: &Value) -> bool {
@@ -83,21 +95,53 @@ async fn agent_restarts(ground: &Ground) -> anyhow::Result<()> {
     let agent = ground.parts.agent()?;
     let pods = ground.captured_couple("agent-restarts", Distance::CrossNode).await?;
     let work = replace(ground, agent, &pods.client.node);
-    let ((), answers) = ground.under_load(&pods, work).await?;
+    let ((), answers) =
+        ground.under_load(&pods.client, (pods.server.addr(APP_PORT), &[]), work).await?;
     expect_whole(&answers)?;
     ground.until_captured(&pods.client, &pods.server).await.map(drop)
+}
+
+async fn kept_connection(ground: &Ground) -> anyhow::Result<()> {
+    allowed(ground)?;
+    let agent = ground.parts.agent()?;
+    let pods = ground.captured_couple("kept", Distance::CrossNode).await?;
+    let work = replace(ground, agent, &pods.client.node);
+    let to = pods.server.addr(APP_PORT);
+    let ((), answers) = ground.under_load(&pods.client, (to, &["--way", "kept"]), work).await?;
+    expect_whole(&answers)
+}
+
+/// Keeps the agents from all nodes until changes are taken back, and waits until that of this
+/// node is gone.
+async fn send_away(ground: &Ground, agent: &Part, node: &str) -> anyhow::Result<()> {
+    let selector =
+        |value: Value| json!({"spec": {"template": {"spec": {"nodeSelector": {AWAY: value}}}}});
+    ground.change(&agent.path(), &selector(json!("true")), selector(json!(null))).await?;
+    let gone = async || agent.pods_on(&ground.cluster, node).await.ok().filter(Vec::is_empty);
+    eventually("the agent's pod is gone", START, gone).await.map(drop)
+}
+
+async fn probes_without(ground: &Ground) -> anyhow::Result<()> {
+    allowed(ground)?;
+    let agent = ground.parts.agent()?;
+    let namespace = ground.namespace("probes-away", &[]).await?;
+    ground.strict(&namespace).await?;
+    let mut pod = ground.spec(&namespace, "probed", 1)?.label(MODE_LABEL, "ambient");
+    super::probes::probed(&mut pod);
+    let pod = ground.pod(&pod).await?;
+    ground.until_redirection(&pod, Some("enabled")).await?;
+    send_away(ground, agent, &pod.node).await?;
+    super::probes::more_probes(ground, &pod).await?;
+    ground.undo().await?;
+    super::probes::more_probes(ground, &pod).await?;
+    super::probes::still_well(ground, &pod).await
 }
 
 async fn agent_away(ground: &Ground) -> anyhow::Result<()> {
     allowed(ground)?;
     let agent = ground.parts.agent()?;
     let pods = ground.captured_couple("agent-away", Distance::CrossNode).await?;
-    let selector =
-        |value: Value| json!({"spec": {"template": {"spec": {"nodeSelector": {AWAY: value}}}}});
-    ground.change(&agent.path(), &selector(json!("true")), selector(json!(null))).await?;
-    let node = pods.client.node.as_str();
-    let gone = async || agent.pods_on(&ground.cluster, node).await.ok().filter(Vec::is_empty);
-    eventually("the agent's pod is gone", START, gone).await?;
+    send_away(ground, agent, &pods.client.node).await?;
     // Captured pods go on.
     ground.until_captured(&pods.client, &pods.server).await?;
     let late = ground.spec(&pods.namespace, "late", 1)?.label(MODE_LABEL, "ambient");
@@ -191,7 +235,8 @@ async fn ztunnel_rolls(ground: &Ground) -> anyhow::Result<()> {
         ground.cluster.wait(&path, "rolled out", 2 * START, rolled).await?;
         Ok(())
     };
-    let ((), answers) = ground.under_load(&pods, work).await?;
+    let ((), answers) =
+        ground.under_load(&pods.client, (pods.server.addr(APP_PORT), &[]), work).await?;
     expect_whole(&answers)?;
     ground.until_captured(&pods.client, &pods.server).await.map(drop)
 }

@@ -34,7 +34,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 /// One probe of each kind, on ports of their own.
-fn probed(spec: &mut PodSpec) {
+pub(super) fn probed(spec: &mut PodSpec) {
     spec.main.probes = Probes {
         startup: Some(json!({"exec": {"command": [PROGRAM, "--version"]}})),
         readiness: Some(json!({"httpGet": {"path": "/", "port": HTTP_PORT}})),
@@ -62,7 +62,7 @@ async fn under_strict(ground: &Ground) -> anyhow::Result<()> {
 }
 
 /// From now on, three more probes must arrive at the application.
-async fn more_probes(ground: &Ground, pod: &TestPod) -> anyhow::Result<()> {
+pub(super) async fn more_probes(ground: &Ground, pod: &TestPod) -> anyhow::Result<()> {
     let before = probes_of(ground, pod).await?;
     let arrived = async || {
         let now = probes_of(ground, pod).await.ok()?;
@@ -84,7 +84,7 @@ async fn probes_of(ground: &Ground, pod: &TestPod) -> anyhow::Result<usize> {
 }
 
 /// Ready, and never started again.
-async fn still_well(ground: &Ground, pod: &TestPod) -> anyhow::Result<()> {
+pub(super) async fn still_well(ground: &Ground, pod: &TestPod) -> anyhow::Result<()> {
     let object = ground.cluster.get(&pod.path()).await?;
     let status = &object["status"]["containerStatuses"][0];
     let (ready, restarts) = (&status["ready"], status["restartCount"].as_u64());

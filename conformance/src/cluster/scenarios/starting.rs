@@ -1,5 +1,6 @@
 //! Pods that are in the mesh from their first packet on.
 
+use anyhow::Context;
 use lab::cluster::access::{ContainerSpec, PodSpec, paths};
 use serde_json::{Value, json};
 
@@ -142,12 +143,16 @@ async fn first_inbound(ground: &Ground) -> anyhow::Result<()> {
         let has_address = |object: &Value| TestPod::read(object).is_some();
         let path = paths::pod(&namespace, &name);
         let object = ground.cluster.wait(&path, "an address", START, has_address).await?;
-        let Some(pod) = TestPod::read(&object) else { continue };
-        let more = ["--times", "40", "--deadline", "1"];
-        let answers = ground.ask(&outside, pod.addr(APP_PORT), &more).await?;
-        expect("never an answer in clear text", answers, |answers| answers.answered == 0)?;
-        ground.running(&namespace, &name).await?;
-        ground.until_redirection(&pod, Some("enabled")).await?;
+        let pod = TestPod::read(&object).context("a pod with an address")?;
+        let to = pod.addr(APP_PORT);
+        let started = async {
+            ground.running(&namespace, &name).await?;
+            ground.until_redirection(&pod, Some("enabled")).await
+        };
+        let ((), answers) = ground.under_load(&outside, (to, &[]), started).await?;
+        expect("never an answer in clear text, and many refusals", answers, |answers| {
+            answers.answered == 0 && answers.failed() > 1
+        })?;
     }
     Ok(())
 }

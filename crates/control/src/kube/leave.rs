@@ -67,7 +67,7 @@ pub async fn remove(
 /// Waits until the pods of a DaemonSet are ready on all nodes where they should be.
 ///
 /// # Errors
-/// [`LeaveError`], which names the nodes where they are not.
+/// [`LeaveError`], which names the nodes where they are not, and why as far as pods say it.
 pub async fn ready_everywhere(
     api: &KubeApi,
     name: &ObjectName,
@@ -97,7 +97,7 @@ fn is_ready(generation: Option<i64>, status: &DaemonSetStatus) -> bool {
         && status.number_ready >= status.desired_number_scheduled
 }
 
-/// Nodes of its pods that are not ready.
+/// Nodes of its pods that are not ready, and what these said last.
 async fn unready_nodes(client: Client, set: &DaemonSet) -> Result<Vec<String>, String> {
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
     let labels = set.spec.selector.match_labels.as_ref();
@@ -106,8 +106,19 @@ async fn unready_nodes(client: Client, set: &DaemonSet) -> Result<Vec<String>, S
     let pods = Api::<Pod>::namespaced(client, namespace);
     let parameters = ListParams::default().labels(&selector.join(","));
     let pods = asked(pods.list(&parameters)).await?;
-    let nodes = pods.items.into_iter().filter(|pod| !is_up(pod));
-    Ok(nodes.filter_map(|pod| pod.spec.and_then(|spec| spec.node_name)).collect())
+    Ok(pods.items.iter().filter(|pod| !is_up(pod)).filter_map(trouble).collect())
+}
+
+/// The node of a pod, with the last words of what failed there before its containers start.
+fn trouble(pod: &Pod) -> Option<String> {
+    let node = pod.spec.as_ref()?.node_name.clone()?;
+    let steps = pod.status.iter().filter_map(|status| status.init_container_statuses.as_ref());
+    let ends = steps.flatten().flat_map(|step| [step.state.as_ref(), step.last_state.as_ref()]);
+    let words = ends.flatten().find_map(|state| {
+        let end = state.terminated.as_ref().filter(|end| end.exit_code != 0)?;
+        Some(end.message.as_deref()?.trim().lines().next_back()?.to_owned())
+    });
+    Some(words.map_or(node.clone(), |words| format!("{node} ({words})")))
 }
 
 fn is_up(pod: &Pod) -> bool {
@@ -159,6 +170,29 @@ mod tests {
         assert!(!is_ready(Some(1), &status(None, 0, 0)), "nobody has looked at it yet");
         assert!(!is_ready(Some(2), &status(Some(1), 3, 3)), "an earlier one was ready");
         assert!(!is_ready(Some(1), &status(Some(1), 2, 3)));
+    }
+
+    #[test]
+    fn a_node_is_named_with_what_failed_there_last() {
+        let pod = |steps: serde_json::Value| -> Pod {
+            let status = serde_json::json!({ "initContainerStatuses": steps });
+            let spec = serde_json::json!({ "nodeName": "n1", "containers": [] });
+            let pod = serde_json::json!({ "spec": spec, "status": status });
+            serde_json::from_value(pod).unwrap()
+        };
+        let step = |state: serde_json::Value| {
+            let name = serde_json::json!("uninstall");
+            serde_json::json!([{
+                "name": name, "ready": false, "restartCount": 1, "image": "", "imageID": "",
+                "state": { "running": {} }, "lastState": { "terminated": state },
+            }])
+        };
+        let failed = serde_json::json!({ "exitCode": 1, "message": "one\nsomething is left\n" });
+        assert_eq!(trouble(&pod(step(failed))).unwrap(), "n1 (something is left)");
+        let ended = serde_json::json!({ "exitCode": 0, "message": "all is gone" });
+        assert_eq!(trouble(&pod(step(ended))).unwrap(), "n1");
+        assert_eq!(trouble(&pod(serde_json::json!([]))).unwrap(), "n1");
+        assert_eq!(trouble(&Pod::default()), None, "it has no node yet");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 {{- define "sluice.agentPod" -}}
 serviceAccountName: sluice-node-agent
+# The environment is for settings.
+enableServiceLinks: false
 # Its rules for the kubelet's probes are rules of the node's own network, and it must be there
 # before pods have one.
 hostNetwork: true
@@ -141,6 +143,11 @@ volumeMounts: {{- include "sluice.agentMounts" . | nindent 2 }}
 - name: cni-cache
   mountPath: /host{{ .cacheDir }}
   readOnly: true
+{{- with .logFile }}
+# The plugin's log, which the runtime's process writes: removed with everything else.
+- name: cni-log
+  mountPath: /host{{ dir . }}
+{{- end }}
 {{- else }}
 # The folders of the runtime are to be found, by its configuration, wherever they are.
 - name: host
@@ -167,6 +174,10 @@ volumeMounts: {{- include "sluice.agentMounts" . | nindent 2 }}
   hostPath: { path: {{ .binDir }}, type: DirectoryOrCreate }
 - name: cni-cache
   hostPath: { path: {{ .cacheDir }}, type: DirectoryOrCreate }
+{{- with .logFile }}
+- name: cni-log
+  hostPath: { path: {{ dir . }}, type: DirectoryOrCreate }
+{{- end }}
 {{- else }}
 - name: host
   hostPath: { path: / }

@@ -12,8 +12,8 @@ metadata:
     helm.sh/hook-weight: {{ $.weight | quote }}
     helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 spec:
-  backoffLimit: 2
-  activeDeadlineSeconds: {{ add .Values.uninstall.timeoutSeconds 15 }}
+  # It asks again by itself; when it gives up, its log says why, and Helm is to hear of it.
+  backoffLimit: 0
   template:
     metadata:
       labels:

@@ -10,6 +10,7 @@
 //! plugin without an agent. The lock's file goes last.
 
 mod files;
+mod ground;
 mod listening;
 mod pods;
 mod report;
@@ -17,15 +18,19 @@ mod said;
 mod survey;
 mod thing;
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use capture::Options;
 use netns::{Fence, FenceError, NetnsError, PodNetns};
 use tokio::runtime::Handle;
 
 use crate::config::Plugin;
-use crate::install::{self, FoundPlaces, binary};
+use crate::facts::PodUid;
+use crate::install::{self, Applied, Folder, FolderError, FoundPlaces, Record, binary};
 use crate::kube::KubeApi;
+use crate::reconcile::{Memory, Remembered};
 use crate::rules::{HostMetrics, HostProbes, Programs, Rules};
 use crate::run_dir::{self, RunDir, RunDirError};
 use report::Report;
@@ -33,6 +38,8 @@ use thing::Thing;
 
 /// Fence workers; a job only starts a process or opens a socket.
 const FENCE_WORKERS: usize = 4;
+/// How often a file is taken up again that its owner writes at the same time.
+const ATTEMPTS: usize = 5;
 
 /// Whether anything is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +91,8 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// Programs that work on rules.
     pub programs: Programs,
+    /// Rules of pods that asked for no others.
+    pub options: Options,
     /// How the API is reached; without, peers are not told.
     pub kube: Option<Kube>,
     /// How long peers are given to learn that pods leave the mesh.
@@ -111,6 +120,16 @@ pub enum UninstallError {
     /// Our own namespace.
     #[error("open the node's network namespace: {0}")]
     Own(#[from] NetnsError),
+    /// Its rules and sockets would not be seen.
+    #[error(
+        "this is not the node's network namespace, which {} has: the node's probe rules could \
+         not be removed; run this with hostNetwork: true in a pod, or by nsenter --net={}",
+        .first.display(), .first.display()
+    )]
+    NotTheNodes {
+        /// Where the node's is.
+        first: PathBuf,
+    },
     /// What the API client needs.
     #[error("write to standard output: {0}")]
     Output(#[from] std::io::Error),
@@ -132,6 +151,10 @@ struct Node {
     host: HostProbes,
     fence: Fence,
     own: PodNetns,
+    /// Where agents have installed the plugin.
+    installed: Record,
+    /// What pods had asked for.
+    remembered: BTreeMap<PodUid, Remembered>,
     api: Result<KubeApi, String>,
 }
 
@@ -142,10 +165,13 @@ struct Node {
 pub async fn run(config: Config) -> Result<Outcome, UninstallError> {
     let fence = Fence::new(FENCE_WORKERS)?;
     let own = PodNetns::current()?;
+    ground::is_the_nodes(&own, &config.processes)?;
     let rules = Rules::new(config.programs.clone(), fence.clone(), Handle::current());
     let host = HostProbes::new(&rules, own.clone(), HostMetrics::default());
     let api = said::api(&config).await;
-    let node = Node { config, rules, host, fence, own, api };
+    let installed = Record::read(&config.run_dir.installed());
+    let remembered = Memory::open(&config.run_dir.memory()).await.found().clone();
+    let node = Node { config, rules, host, fence, own, installed, remembered, api };
     match node.config.mode {
         Mode::Rehearsal => node.rehearse().await,
         Mode::Earnest => node.remove_all().await,
@@ -221,13 +247,23 @@ impl Node {
 
     /// Takes us out of one file as it is now: since it was looked at, its owner may have written
     /// another, or removed it.
-    fn free(&self, folder: &Path, name: &str) -> Result<(), String> {
-        let view = install::read(folder).map_err(|error| error.to_string())?;
-        let undo = install::undo(&view, &self.config.conf_name);
-        let mut changes = undo.changes.iter().filter(|change| change.name() == name);
-        changes
-            .try_for_each(|change| install::apply(folder, change))
-            .map_err(|error| error.to_string())
+    fn free(&self, folder: &Folder, name: &str) -> Result<(), String> {
+        for _ in 0..ATTEMPTS {
+            let view = folder.read().map_err(|error| error.to_string())?;
+            let undo = install::undo(&view, &self.config.conf_name);
+            if let Some(by) = undo.called.get(name) {
+                return Err(format!("{by} calls it by its path: no pod could start without it"));
+            }
+            let mut changes = undo.changes.iter().filter(|change| change.name() == name);
+            let made = changes.try_fold(Applied::Made, |made, change| {
+                let applied = folder.apply(change)?;
+                Ok::<_, FolderError>(if made == Applied::Made { applied } else { made })
+            });
+            if made.map_err(|error| error.to_string())? == Applied::Made {
+                return Ok(());
+            }
+        }
+        Err("its owner writes it again and again: run this again".into())
     }
 
     fn agent_runs(&self) -> UninstallError {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use capture::Options;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
@@ -11,7 +12,7 @@ use super::report::Report;
 use super::thing::Thing;
 use super::{Leave, Node, UninstallError};
 use crate::pod_netns::NodePlace;
-use crate::rules::{RulesError, contract_options};
+use crate::rules::RulesError;
 
 /// Pods worked on at once: each step starts programs.
 const AT_ONCE: usize = 8;
@@ -48,6 +49,13 @@ impl Node {
         self.rules.remove(&place.netns).await
     }
 
+    /// As the agent has written them down.
+    fn options(&self, place: &NodePlace) -> Options {
+        let remembered = place.pods.iter().find_map(|uid| self.remembered.get(uid));
+        let node = &self.config.options;
+        remembered.map_or_else(|| node.clone(), |remembered| remembered.options(node))
+    }
+
     /// A count that fails is no reason to wait less.
     async fn drain(
         &self,
@@ -56,7 +64,7 @@ impl Node {
         deadline: Duration,
     ) -> Result<(), RulesError> {
         let turn = turns.acquire().await;
-        self.rules.drain(&place.netns, &contract_options()).await?;
+        self.rules.drain(&place.netns, &self.options(place)).await?;
         drop(turn);
         let end = Instant::now() + deadline;
         while Instant::now() < end {

@@ -1,12 +1,14 @@
 //! Looks for everything of ours on the node. Changes nothing.
 
+use std::collections::BTreeSet;
+
 use futures_util::StreamExt;
 use futures_util::stream;
 
 use super::thing::{Thing, name};
-use super::{Node, files, listening};
+use super::{Config, Node, files, listening};
 use crate::config::Plugin;
-use crate::install::{self, binary, cached};
+use crate::install::{self, Folder, binary, cached};
 use crate::pod_netns::{NodePlace, Record, every, recorded};
 
 /// Pods looked into at once: each look starts programs.
@@ -37,7 +39,10 @@ impl Node {
         }
         self.program(&mut found);
         match files::present(&self.config.run_dir, &self.config.outside) {
-            Ok(files) => found.things.extend(files),
+            Ok(files) => {
+                found.things.extend(files.things);
+                found.notes.extend(files.notes);
+            }
             Err(error) => found.troubles.push(format!(
                 "list the agent's directory {}: {error}",
                 self.config.run_dir.0.display()
@@ -46,16 +51,29 @@ impl Node {
         found
     }
 
+    /// Also where an earlier life of the agent was told to install.
     fn conflists(&self, found: &mut Found) {
-        let folder = &self.config.places.conf_dir;
-        match install::read(folder) {
-            Ok(view) => {
-                let undo = install::undo(&view, &self.config.conf_name);
-                let things = undo.changes.into_iter();
-                found.things.extend(things.map(|change| Thing::Conf(folder.clone(), change)));
-                found.troubles.extend(undo.troubles);
+        let Config { places, conf_name, .. } = &self.config;
+        let old = self.installed.other_conf(places);
+        let old = old.iter().map(|seen| Folder::new(&places.root, seen));
+        for folder in [places.conf()].into_iter().chain(old) {
+            if folder.may_be_hidden() {
+                found.notes.push(format!(
+                    "network configurations in {} are not seen from here: if there are any, our \
+                     entry stays in them",
+                    folder.path().display()
+                ));
             }
-            Err(error) => found.troubles.push(error.to_string()),
+            match folder.read() {
+                Ok(view) => {
+                    let undo = install::undo(&view, conf_name);
+                    let things = undo.changes.into_iter();
+                    found.things.extend(things.map(|it| Thing::Conf(folder.clone(), it)));
+                    found.troubles.extend(undo.troubles);
+                    found.notes.extend(undo.notes);
+                }
+                Err(error) => found.troubles.push(error.to_string()),
+            }
         }
     }
 
@@ -106,7 +124,9 @@ impl Node {
     }
 
     fn program(&self, found: &mut Found) {
-        let folders = &self.config.places.bin_dirs;
+        let places = &self.config.places;
+        let old = self.installed.other_bin(places);
+        let folders = places.programs().into_iter().chain(old).collect::<BTreeSet<_>>();
         let present: Vec<_> = folders.iter().flat_map(|it| binary::present(it)).collect();
         if present.is_empty() {
             return;

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::facts::PodFacts;
-use crate::install::Change;
+use crate::install::{Change, Folder};
 use crate::pod_netns::NodePlace;
 
 /// One thing of ours on the node.
 #[derive(Clone, Debug)]
 pub(super) enum Thing {
     /// A file of the runtime's configuration, in this folder.
-    Conf(PathBuf, Change),
+    Conf(Folder, Change),
     /// Pods that say in the API that they are captured.
     Said {
         /// They.
@@ -37,11 +37,12 @@ pub(super) enum Thing {
 impl fmt::Display for Thing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Conf(folder, Change::Remove { name }) => {
-                write!(f, "remove network configuration {}", folder.join(name).display())
+            Self::Conf(folder, Change::Remove { name, .. }) => {
+                let path = folder.path().join(name);
+                write!(f, "remove network configuration {}", path.display())
             }
             Self::Conf(folder, Change::Write { name, .. }) => {
-                let path = folder.join(name);
+                let path = folder.path().join(name);
                 write!(f, "take sluice-cni out of network configuration {}", path.display())
             }
             Self::Said { pods, wait } => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::list::List;
-use super::{Candidate, GRACE, Past, usable};
+use super::{Candidate, GRACE, Past, first_unread, usable};
 
 /// The answer.
 pub(super) enum Choice<'a, 'b> {
@@ -13,6 +13,8 @@ pub(super) enum Choice<'a, 'b> {
     Keep { doubt: Duration, again: Option<Duration> },
     /// There is none.
     Nobody,
+    /// The runtime takes this one, which we cannot read.
+    Blind { file: &'a str, doubt: Duration, waits: bool },
 }
 
 /// Runtimes take the first file. One of them (containerd) has no network while that one is
@@ -23,6 +25,9 @@ pub(super) fn choose<'a, 'b>(
     now: Duration,
 ) -> Choice<'a, 'b> {
     let first = usable(candidates).next();
+    if let Some(blind) = blind(candidates, past, now) {
+        return blind;
+    }
     let take = |(name, list)| Choice::Take(name, list);
     let doubt = past.doubt.unwrap_or(now);
     let (sure, patient) = match (&past.source, first) {
@@ -42,6 +47,20 @@ pub(super) fn choose<'a, 'b>(
         None if patient && waited >= GRACE => Choice::Nobody,
         _ => Choice::Keep { doubt, again: patient.then(|| GRACE.saturating_sub(waited)) },
     }
+}
+
+/// What we know of another network is no reason to put it before the one that the runtime
+/// reads; nor is there one to keep every pod waiting, once the file may have come right.
+fn blind<'a, 'b>(
+    candidates: &'b [Candidate<'a>],
+    past: &Past,
+    now: Duration,
+) -> Option<Choice<'a, 'b>> {
+    let file = first_unread(candidates)?.name;
+    let doubt = past.doubt.unwrap_or(now);
+    let is_there = past.source.as_ref().is_some_and(|it| candidates.iter().any(|c| c.name == it));
+    let waits = is_there || now.saturating_sub(doubt) < GRACE;
+    Some(Choice::Blind { file, doubt, waits })
 }
 
 /// An owner that goes from `10-x.conf` to `10-x.conflist` stays the same owner.

@@ -1,6 +1,8 @@
 use super::super::entry::WhenAgentAbsent;
 use super::*;
 
+mod called;
+mod unread;
 mod walks;
 
 const OWN: &str = "00-sluice.conflist";
@@ -17,6 +19,7 @@ fn settings(mode: Mode) -> Settings {
         timeout_seconds: 5,
         when_agent_absent: WhenAgentAbsent::Closed,
         log_file: None,
+        log_max_bytes: None,
     };
     Settings { mode, own: OWN.into(), entry }
 }
@@ -56,11 +59,13 @@ impl Story {
 
     fn apply(&mut self, change: Change) -> String {
         match change {
-            Change::Write { name, text } => {
+            Change::Write { name, text, of } => {
+                let now = self.view.files.get(&name);
+                assert!(of.is_none_or(|of| now == Some(&Found::Text(of))), "{name}");
                 self.put(&name, &text);
                 format!("+{name}")
             }
-            Change::Remove { name } => {
+            Change::Remove { name, .. } => {
                 self.remove(&name);
                 format!("-{name}")
             }

@@ -1,7 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::install::{apply, read};
+use crate::install::Folder;
 
 const OWN: &str = "00-own.conflist";
 
@@ -79,12 +79,13 @@ fn a_folder_is_freed_of_us_and_keeps_modes_links_and_the_rest() {
     std::fs::write(at(".10-a.conflist.sluice-new"), "{").unwrap();
     std::fs::write(at("notes.txt"), ours).unwrap();
 
-    let found = undo(&read(folder.path()).unwrap(), OWN);
+    let conf = Folder::new(std::path::Path::new("/"), folder.path());
+    let found = undo(&conf.read().unwrap(), OWN);
     assert_eq!(found.changes.len(), 4, "{found:?}");
     assert_eq!(found.troubles.len(), 1, "{found:?}");
     assert!(found.troubles[0].contains("40-broken.conf"), "{found:?}");
     for change in &found.changes {
-        apply(folder.path(), change).unwrap();
+        conf.apply(change).unwrap();
     }
     let left = r#"{"plugins":[{"type":"a"}]}"#;
     assert!(!at(OWN).exists() && !at(".10-a.conflist.sluice-new").exists());
@@ -93,5 +94,49 @@ fn a_folder_is_freed_of_us_and_keeps_modes_links_and_the_rest() {
     assert!(at("20-b.conflist").is_symlink());
     assert_eq!(std::fs::read_to_string(at("elsewhere/b")).unwrap(), left);
     assert_eq!(std::fs::read_to_string(at("notes.txt")).unwrap(), ours, "no runtime reads it");
-    assert_eq!(undo(&read(folder.path()).unwrap(), OWN).changes, []);
+    assert_eq!(undo(&conf.read().unwrap(), OWN).changes, []);
+}
+
+/// A folder of these files.
+fn view(files: &[(&str, &str)]) -> View {
+    let file = |(name, text): &(&str, &str)| ((*name).to_owned(), Found::Text((*text).to_owned()));
+    View { files: files.iter().map(file).collect(), ..View::default() }
+}
+
+const MULTUS: &str = r#"{"name":"m","cniVersion":"0.3.1","readinessindicatorfile":"/host/net.d/00-own.conflist","clusterNetwork":"\/host/net.d/00-own.conflist","type":"multus-shim","n":1.0}"#;
+const OURS: &str = r#"{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"a"},{"type":"sluice-cni","listOf":"10-a.conflist"}]}"#;
+const THEIRS: &str = r#"{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"a"}]}"#;
+
+#[test]
+fn multus_that_calls_our_list_by_its_path_calls_the_primarys_before_ours_goes() {
+    let files = [(OWN, OURS), ("10-a.conflist", THEIRS), ("70-multus.conf", MULTUS)];
+    let found = undo(&view(&files), OWN);
+    let paths = MULTUS.replace("\\/host", "/host").replace(OWN, "10-a.conflist");
+    let calls = Change::Write {
+        name: "70-multus.conf".into(),
+        text: paths.clone(),
+        of: Some(MULTUS.into()),
+    };
+    assert_eq!(found.changes, [calls, Change::Remove { name: OWN.into(), of: None }]);
+    assert_eq!(found.called[OWN], "70-multus.conf", "until that is written");
+    let found = undo(&view(&[files[0], files[1], ("70-multus.conf", &paths)]), OWN);
+    assert!(found.called.is_empty(), "{found:?}");
+    assert_eq!(found.changes, [Change::Remove { name: OWN.into(), of: None }]);
+}
+
+#[test]
+fn our_list_stays_without_us_where_multus_has_no_other_to_call() {
+    for gone in [&[][..], &[("10-a.conflist", "{")]] {
+        let files = [&[(OWN, OURS), ("70-multus.conf", MULTUS)], gone].concat();
+        let found = undo(&view(&files), OWN);
+        let (text, of) = (THEIRS.to_owned(), Some(OURS.to_owned()));
+        assert_eq!(found.changes, [Change::Write { name: OWN.into(), text, of }]);
+        assert!(found.notes[0].contains("00-own.conflist stays, without our plugin: Multus in 70"));
+        let files = [&[(OWN, THEIRS), ("70-multus.conf", MULTUS)], gone].concat();
+        let found = undo(&view(&files), OWN);
+        assert!(found.changes.is_empty() && found.notes.len() == 1, "a second look: {found:?}");
+    }
+    let waiting = OURS.replace(r#"{"type":"a"},"#, "");
+    let found = undo(&view(&[(OWN, &waiting), ("70-multus.conf", MULTUS)]), OWN);
+    assert_eq!(found.changes, [Change::Remove { name: OWN.into(), of: None }], "it led nowhere");
 }

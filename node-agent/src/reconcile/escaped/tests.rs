@@ -1,18 +1,23 @@
 use serde_json::json;
 
 use super::*;
+use crate::install::Stands;
 use crate::reconcile::{Pace, State};
 use crate::testing::{FakeApi, FakeRuntime, FakeZtunnel, Node, PACE, ScratchPod, eventually};
 
 const EVICT: Pace = Pace { on_escaped: OnEscaped::Evict, ..PACE };
 const WEB: &str = "/api/v1/namespaces/shop/pods/web";
 
+fn in_place(excluded: &[&str]) -> Stands {
+    Stands::InPlace { excluded: excluded.iter().map(ToString::to_string).collect() }
+}
+
 /// A node on which `shop/web` runs that nobody has told about.
 struct Scene {
     folder: tempfile::TempDir,
     api: FakeApi,
     pod: ScratchPod,
-    _runtime: FakeRuntime,
+    runtime: FakeRuntime,
 }
 
 impl Scene {
@@ -22,7 +27,7 @@ impl Scene {
         let runtime = FakeRuntime::at(&folder.path().join("cri.sock"));
         runtime.run("uid-web", "c-web", 1, &pod.path());
         api.add_pod_as("web", "uid-web", Some("10.9.0.5"), mode);
-        Self { folder, api, pod, _runtime: runtime }
+        Self { folder, api, pod, runtime }
     }
 
     /// As by a Deployment.
@@ -33,8 +38,14 @@ impl Scene {
         self
     }
 
+    /// An agent that has seen its plugin in the runtime's configuration.
     async fn node(&self, pace: Pace) -> (Node, FakeZtunnel) {
+        self.node_where(pace, in_place(&[])).await
+    }
+
+    async fn node_where(&self, pace: Pace, stands: Stands) -> (Node, FakeZtunnel) {
         let node = Node::start_at(self.folder.path(), &self.api, pace).await;
+        node.standing.see(stands);
         let ztunnel = node.ztunnel(None).await;
         (node, ztunnel)
     }
@@ -65,6 +76,52 @@ async fn an_escaped_pod_is_captured_and_evicted() {
     scene.told("Evicted").await;
     assert_eq!(scene.asked(), 3);
     assert!(scene.api.messages("EvictionDelayed")[0].contains("disruption budget"));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_escaped_pod_is_not_evicted_before_the_plugin_is_called() {
+    let scene = Scene::new(Some("ambient")).with_controller();
+    let not = Stands::Not("network configuration 10-x.conflist is without our plugin".into());
+    let (node, _ztunnel) = scene.node_where(EVICT, not).await;
+    node.reaches("web", State::Captured).await;
+    scene.told("EvictionDelayed").await;
+    assert_eq!(scene.asked(), 0);
+    assert!(scene.api.messages("EvictionDelayed")[0].contains("10-x.conflist is without"));
+    node.standing.see(in_place(&[]));
+    scene.told("Evicted").await;
+    assert_eq!(scene.asked(), 1);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_of_a_namespace_that_starts_without_the_plugin_is_not_evicted() {
+    let scene = Scene::new(Some("ambient")).with_controller();
+    let (node, _ztunnel) = scene.node_where(EVICT, in_place(&["shop"])).await;
+    node.reaches("web", State::Captured).await;
+    scene.told("NotEvicted").await;
+    assert!(scene.api.messages("NotEvicted")[0].contains("excludes its namespace"));
+    assert_eq!(scene.asked(), 0);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_an_evicted_pods_place_and_escapes_as_well_is_left_in_place() {
+    let scene = Scene::new(Some("ambient")).with_controller();
+    let (node, _ztunnel) = scene.node(EVICT).await;
+    scene.told("Evicted").await;
+    // Its Deployment makes another one, of which the plugin tells nothing either.
+    let next = ScratchPod::new();
+    scene.runtime.run("uid-next", "c-next", 1, &next.path());
+    scene.api.add_pod_as("next", "uid-next", Some("10.9.0.5"), Some("ambient"));
+    let owner = json!({"kind": "ReplicaSet", "name": "web", "uid": "rs", "controller": true,
+                       "apiVersion": "apps/v1"});
+    let owned = json!({"metadata": {"ownerReferences": [owner]}});
+    scene.api.patch("/api/v1/namespaces/shop/pods/next", &owned);
+    node.reaches("next", State::Captured).await;
+    scene.told("NotEvicted").await;
+    assert!(scene.api.messages("NotEvicted")[0].contains("does not call our plugin"));
+    assert_eq!(scene.asked(), 1);
     node.stop().await;
 }
 

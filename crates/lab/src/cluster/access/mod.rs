@@ -8,6 +8,7 @@
 //!                       └► may I? what is this cluster?     (facts)
 //! ```
 
+mod command;
 mod error;
 mod exec;
 mod facts;
@@ -20,6 +21,7 @@ use std::path::Path;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
+pub use command::user_command;
 pub use error::AccessError;
 pub use exec::Running;
 pub use facts::{NodeFacts, Review};

@@ -42,10 +42,10 @@ const SHARED_SETTINGS: [&str; 3] = ["proc/sys/kernel", "proc/sys/vm", "proc/sys/
 pub fn boot(folder: &Path, program: &Path, words: &[&str]) -> io::Result<()> {
     let machine = Machine::load(folder)?;
     cgroups::join(&machine.name, folder)?;
-    let mut unshare = Command::new("unshare");
-    unshare.args(["--mount", "--net", "--pid", "--fork", "--cgroup", "--uts", "--ipc"]);
-    unshare.args(["--propagation", "private", "--"]).arg(program).args(words).arg(folder);
-    Err(unshare.exec())
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--net", "--pid", "--fork", "--cgroup", "--uts", "--ipc"]);
+    command.args(["--propagation", "private", "--"]).arg(program).args(words).arg(folder);
+    Err(command.exec())
 }
 
 /// Runs the machine of `folder`. Returns only when it could not begin.

@@ -16,8 +16,10 @@
 
 mod cgroups;
 mod control_plane;
+mod errors;
 mod init;
 mod machine;
+mod names;
 mod pki;
 mod place;
 mod plan;
@@ -27,6 +29,7 @@ mod relay;
 mod removal;
 mod starting;
 mod tools;
+mod waiting;
 mod wiring;
 mod worker;
 
@@ -39,8 +42,9 @@ use crate::options::Family;
 use crate::process::{self, Job, ProcessError, Ran};
 
 pub use control_plane::FurnishError;
+pub use errors::UpError;
 pub use primary::{IptablesKind, Primary, SocketTranslation, UnknownPrimary};
-pub use starting::UpError;
+
 pub use tools::{ToolError, Tools};
 
 use record::Record;
@@ -192,7 +196,7 @@ impl Cluster {
     /// Runs kubectl as the cluster's administrator, from the host.
     ///
     /// # Errors
-    /// [`ProcessError`].
+    /// [`FurnishOrRun`].
     pub async fn kubectl(
         &self,
         tools: &Tools,
@@ -201,10 +205,24 @@ impl Cluster {
         deadline: Duration,
     ) -> Result<Ran, FurnishOrRun> {
         let program = tools.built("kubernetes", "kubectl")?;
+        Ok(self.as_administrator(&program, args, stdin, deadline).await?)
+    }
+
+    /// Runs a program of the host as the cluster's administrator: helm, for example.
+    ///
+    /// # Errors
+    /// [`ProcessError`].
+    pub async fn as_administrator(
+        &self,
+        program: &Path,
+        args: &[&str],
+        stdin: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Ran, ProcessError> {
         let mut job = Job { stdin, deadline, ..Job::new(program) };
         job = job.env("KUBECONFIG", self.kubeconfig()).env("HOME", &self.folder);
         job.args = args.iter().map(Into::into).collect();
-        Ok(process::run(None, job).await?)
+        process::run(None, job).await
     }
 
     /// Imports an image (an OCI or Docker archive) into the runtime of every node.
@@ -230,8 +248,25 @@ impl Cluster {
     ///
     /// # Errors
     /// [`UpError`].
-    pub async fn power_on(&mut self, options: &ClusterOptions, node: &str) -> Result<(), UpError> {
-        starting::power_on(self, options, node).await
+    pub async fn power_on(
+        &mut self,
+        node: &str,
+        program: PathBuf,
+        patience: Duration,
+    ) -> Result<(), UpError> {
+        let Record { name, primary, family, nodes, tools, .. } = &self.record;
+        let options = ClusterOptions {
+            name: name.clone(),
+            primary: primary.parse().map_err(|error: UnknownPrimary| {
+                UpError::Options(format!("cluster {name} was made by another version: {error}"))
+            })?,
+            nodes: *nodes,
+            family: *family,
+            tools: Tools::new(tools),
+            program,
+            patience,
+        };
+        starting::power_on(self, &options, node).await
     }
 
     /// Ends the cluster. What could not be removed is told, one line each.

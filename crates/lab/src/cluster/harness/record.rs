@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::options::Family;
 use crate::state::ProcessId;
 
 /// The file in a cluster's folder.
@@ -18,7 +19,11 @@ pub(crate) struct Record {
     /// Its primary CNI.
     pub primary: String,
     /// Its address families.
-    pub family: String,
+    pub family: Family,
+    /// Its number of nodes.
+    pub nodes: u8,
+    /// The folder of its programs.
+    pub tools: PathBuf,
     pub machines: Vec<Running>,
     /// The process through which the host reaches the API.
     pub relay: Option<ProcessId>,

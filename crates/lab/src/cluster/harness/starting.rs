@@ -1,105 +1,28 @@
 //! Bringing a cluster up, step by step; what fails half-way is removed again.
 
-use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use netns::{Fence, FenceError, NetnsError};
+use netns::Fence;
 use nix::mount::{MsFlags, mount};
 
-use super::control_plane::{self, Credentials, FurnishError, node_name};
+use super::control_plane::{self, Credentials, node_name};
+use super::errors::UpError;
 use super::machine::Machine;
 use super::plan::{API_PORT, CONTROL_PLANE, Plan};
 use super::record::{Record, Running};
-use super::{Cluster, ClusterOptions, ExecError, FurnishOrRun, PART, ROOT, ToolError};
-use super::{place, removal, wiring, worker};
-use crate::net::NetError;
-use crate::options::Family;
-use crate::patience::{TimedOut, eventually};
+use super::waiting::{settled, wait_for_api, wait_for_nodes};
+use super::{Cluster, ClusterOptions, ExecError, PART, ROOT};
+use super::{names, place, removal, wiring, worker};
 use crate::place::Place;
-use crate::process::{self, Job, ProcessError};
+use crate::process::{self, Job};
 use crate::state::ProcessId;
 
 /// A file system in memory for everything of one cluster: images, containers, disks.
 const SIZE: &str = "size=12g,mode=755";
-/// Lines of a log that an error quotes.
-const QUOTED: usize = 12;
-
-/// Why a cluster is not up.
-#[derive(Debug, thiserror::Error)]
-pub enum UpError {
-    /// The options ask for something that a cluster cannot be.
-    #[error("{0}")]
-    Options(String),
-    /// One of that name is there.
-    #[error("cluster {0} exists already; remove it with scripts/cluster down {0}")]
-    Exists(String),
-    /// A folder, file or mount.
-    #[error("{step}: {source}")]
-    Disk {
-        /// What was tried.
-        step: String,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// A machine's files or programs.
-    #[error(transparent)]
-    Furnish(#[from] FurnishError),
-    /// Certificates.
-    #[error("certificates of the cluster: {0}")]
-    Certificates(#[from] rcgen::Error),
-    /// A process could not be started.
-    #[error(transparent)]
-    Process(#[from] ProcessError),
-    /// A command on a machine.
-    #[error(transparent)]
-    Exec(#[from] ExecError),
-    /// kubectl.
-    #[error(transparent)]
-    Kubectl(#[from] FurnishOrRun),
-    /// A namespace could not be entered.
-    #[error(transparent)]
-    Fence(#[from] FenceError),
-    /// A namespace could not be found.
-    #[error(transparent)]
-    Netns(#[from] NetnsError),
-    /// The network could not be built.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// A step takes too long.
-    #[error("{late}, last: {last}\n{quoted}")]
-    Late {
-        /// What was waited for, and how long.
-        late: TimedOut,
-        /// Why it was not there when last looked at.
-        last: String,
-        /// The end of the log of the program at fault.
-        quoted: String,
-    },
-    /// An object that the primary CNI needs was refused.
-    #[error("the API refuses an object of the primary CNI: {0}")]
-    Object(String),
-    /// An image could not be imported.
-    #[error("{node} cannot import {archive}: {said}")]
-    Image {
-        /// Which node.
-        node: String,
-        /// Which file.
-        archive: PathBuf,
-        /// What the runtime said.
-        said: String,
-    },
-}
-
-impl From<ToolError> for UpError {
-    fn from(error: ToolError) -> Self {
-        Self::Furnish(error.into())
-    }
-}
-
 /// See [`Cluster::up`].
 pub(super) async fn up(options: &ClusterOptions) -> Result<Cluster, UpError> {
     check(options)?;
@@ -108,7 +31,9 @@ pub(super) async fn up(options: &ClusterOptions) -> Result<Cluster, UpError> {
     let record = Record {
         name: options.name.clone(),
         primary: options.primary.to_string(),
-        family: family_name(options.family).to_owned(),
+        family: options.family,
+        nodes: options.nodes,
+        tools: options.tools.folder().to_owned(),
         machines: Vec::new(),
         relay: None,
     };
@@ -181,12 +106,13 @@ async fn bring_up(cluster: &mut Cluster, options: &ClusterOptions) -> Result<(),
     write_private(&cluster.kubeconfig(), &text)?;
     wait_for_api(cluster, options).await?;
     for manifest in options.primary.manifests(&options.tools)? {
-        apply(cluster, options, &manifest).await?;
+        apply(cluster, options, &manifest.display().to_string(), Vec::new()).await?;
     }
     for number in 1..=options.nodes {
         start_node(cluster, options, &in_middle, &fence, number).await?;
     }
     import(cluster, &options.tools.built("images", "pause.tar")?, options.patience).await?;
+    serve_names(cluster, options).await?;
     wait_for_nodes(cluster, options).await
 }
 
@@ -306,47 +232,24 @@ async fn read_port(cluster: &Cluster, patience: Duration) -> Result<u16, UpError
     text.trim().parse().map_err(io::Error::other).map_err(wrong)
 }
 
-async fn wait_for_api(cluster: &Cluster, options: &ClusterOptions) -> Result<(), UpError> {
-    let ready = async || {
-        let asked = ["get", "--raw", "/readyz"];
-        match cluster.kubectl(&options.tools, &asked, Vec::new(), process::LOOK).await {
-            Ok(ran) if ran.ok() => Ok(()),
-            Ok(ran) => Err(ran.stderr),
-            Err(error) => Err(error.to_string()),
-        }
-    };
-    let machine = Machine::new(CONTROL_PLANE, cluster.folder.join(CONTROL_PLANE));
-    let log = machine.log("kube-apiserver");
-    settled("the Kubernetes API being ready", &log, options.patience, ready).await
-}
-
+/// Applies a manifest: a file's, or standard input's by the name of a hyphen.
 async fn apply(
     cluster: &Cluster,
     options: &ClusterOptions,
-    manifest: &Path,
+    file: &str,
+    input: Vec<u8>,
 ) -> Result<(), UpError> {
-    let file = manifest.display().to_string();
-    let words = ["apply", "--server-side", "-f", &file];
-    let ran = cluster.kubectl(&options.tools, &words, Vec::new(), options.patience).await?;
+    let words = ["apply", "--server-side", "-f", file];
+    let ran = cluster.kubectl(&options.tools, &words, input, options.patience).await?;
     if ran.ok() { Ok(()) } else { Err(UpError::Object(ran.stderr)) }
 }
 
-async fn wait_for_nodes(cluster: &Cluster, options: &ClusterOptions) -> Result<(), UpError> {
-    let words = [
-        "get",
-        "nodes",
-        "-o",
-        r#"jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type=="Ready")].status}:{.status.conditions[?(@.type=="Ready")].message}{"\n"}{end}"#,
-    ];
-    let all = usize::from(options.nodes);
-    let ready = async || {
-        let ran = cluster.kubectl(&options.tools, &words, Vec::new(), process::LOOK).await;
-        let seen = ran.map_err(|error| error.to_string())?.stdout;
-        let ready = seen.lines().filter(|line| line.contains("=True:")).count();
-        if ready == all { Ok(()) } else { Err(format!("{ready} of {all} are ready: {seen}")) }
-    };
-    let machine = Machine::new("node1", cluster.folder.join("node1"));
-    settled("the nodes being ready", &machine.log("kubelet"), options.patience, ready).await
+/// A name server, where its program was built.
+async fn serve_names(cluster: &Cluster, options: &ClusterOptions) -> Result<(), UpError> {
+    let Ok(image) = options.tools.built("images", "coredns.tar") else { return Ok(()) };
+    import(cluster, &image, options.patience).await?;
+    let objects = names::objects(Plan { family: options.family }).to_string();
+    apply(cluster, options, "-", objects.into_bytes()).await
 }
 
 /// See [`Cluster::import`].
@@ -398,29 +301,6 @@ impl Cluster {
     }
 }
 
-/// Waits until `probe` succeeds; why it did not is in the error, with the end of `log`.
-async fn settled<T, F, Fut>(
-    what: &str,
-    log: &Path,
-    patience: Duration,
-    mut probe: F,
-) -> Result<T, UpError>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<T, String>>,
-{
-    let last = RefCell::new(String::new());
-    let look = || {
-        let looked = probe();
-        async { looked.await.map_err(|why| *last.borrow_mut() = why).ok() }
-    };
-    eventually(what, patience, look).await.map_err(|late| UpError::Late {
-        late,
-        last: last.borrow().trim().to_owned(),
-        quoted: quote(log),
-    })
-}
-
 fn write_private(path: &Path, text: &str) -> Result<(), UpError> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
@@ -428,19 +308,4 @@ fn write_private(path: &Path, text: &str) -> Result<(), UpError> {
     file.write(true).create(true).truncate(true).mode(0o600);
     let written = file.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|source| UpError::Disk { step: format!("write {}", path.display()), source })
-}
-
-fn quote(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
-    let last = &lines[lines.len().saturating_sub(QUOTED)..];
-    format!("{} ends:\n{}", log.display(), last.join("\n"))
-}
-
-fn family_name(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "v4",
-        Family::V6 => "v6",
-        Family::Dual => "dual",
-    }
 }

@@ -46,6 +46,13 @@ impl Tools {
         }
     }
 
+    /// The version of what a group is about, as `scripts/cluster-tools` has written it down.
+    #[must_use]
+    pub fn version(&self, group: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.folder.join(group).join("VERSION")).ok()?;
+        Some(text.trim().to_owned()).filter(|version| !version.is_empty())
+    }
+
     /// A program of the system.
     ///
     /// # Errors

@@ -81,6 +81,38 @@ impl Primary {
         }
     }
 
+    /// Its name, version and mode, for people.
+    #[must_use]
+    pub fn described(self, tools: &Tools) -> String {
+        let (name, mode) = match self {
+            Self::Bridge => ("bridge", "routes"),
+            Self::Flannel => ("Flannel", "VXLAN"),
+            Self::Calico(IptablesKind::Nft) => ("Calico", "VXLAN, iptables-nft"),
+            Self::Calico(IptablesKind::Legacy) => ("Calico", "VXLAN, iptables-legacy"),
+            Self::Cilium(SocketTranslation::None) => ("Cilium", "VXLAN, kube-proxy"),
+            Self::Cilium(SocketTranslation::HostOnly) => {
+                ("Cilium", "VXLAN, no kube-proxy, socketLB.hostNamespaceOnly")
+            }
+            Self::Cilium(SocketTranslation::Everywhere) => {
+                ("Cilium", "VXLAN, no kube-proxy, socketLB")
+            }
+        };
+        let group = self.groups().first().copied().unwrap_or("plugins");
+        match tools.version(group) {
+            Some(version) => format!("{name} {version} ({mode})"),
+            None => format!("{name} ({mode})"),
+        }
+    }
+
+    /// Settings of the chart that this primary needs, as `helm --set` takes them.
+    #[must_use]
+    pub fn chart_values(self) -> &'static [&'static str] {
+        match self {
+            Self::Bridge | Self::Flannel | Self::Calico(_) => &[],
+            Self::Cilium(_) => &["cilium.probePolicy=true"],
+        }
+    }
+
     /// What implements Services beside it.
     pub(crate) fn service_proxy(self) -> ServiceProxy {
         match self {
