@@ -6,7 +6,7 @@ use lab::eventually;
 use super::faults::part;
 use crate::observe::{self, exchange};
 use crate::scenario::{Scenario, expect, scenario};
-use crate::world::{APP_PORT, REDIRECTION, World};
+use crate::world::{APP_PORT, Couple, REDIRECTION, World};
 
 const NODE: &str = "/api/v1/nodes/node1";
 
@@ -66,9 +66,21 @@ async fn uninstall(world: &World) -> anyhow::Result<()> {
     let conditions = world.lab.kube().get(NODE).await?["status"]["conditions"].to_string();
     expect("conditions of the node", conditions, |text| !text.contains("SluiceReady"))?;
 
+    taken_back(world, &pods, &records, &told).await
+}
+
+/// Another agent takes the pods into the mesh again.
+async fn taken_back(
+    world: &World,
+    pods: &Couple,
+    records: &std::path::Path,
+    told: &[u8],
+) -> anyhow::Result<()> {
+    let node = world.lab.node(1);
     // Where the pods are a container runtime tells the next agent; that of the lab is not asked.
     std::fs::create_dir_all(node.agent_folder())?;
-    std::fs::write(&records, told)?;
+    std::fs::write(records, told)?;
+    let agent = part(node.agent())?;
     agent.start().await?;
     agent.ready().await?;
     observe::tunnelled(world, &pods.client, &pods.server).await?;

@@ -31,36 +31,8 @@ pub(super) fn objects(plan: Plan) -> Value {
         .map(|(name, protocol)| json!({"name": name, "port": 53, "protocol": protocol}));
     let items = [
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": about("coredns")}),
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRole",
-            "metadata": {"name": "system:coredns"},
-            "rules": [
-                {
-                    "apiGroups": [""],
-                    "resources": ["endpoints", "services", "pods", "namespaces"],
-                    "verbs": ["list", "watch"],
-                },
-                {
-                    "apiGroups": ["discovery.k8s.io"],
-                    "resources": ["endpointslices"],
-                    "verbs": ["list", "watch"],
-                },
-            ],
-        }),
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": "system:coredns"},
-            "roleRef": {
-                "apiGroup": "rbac.authorization.k8s.io",
-                "kind": "ClusterRole",
-                "name": "system:coredns",
-            },
-            "subjects": [
-                {"kind": "ServiceAccount", "name": "coredns", "namespace": "kube-system"},
-            ],
-        }),
+        role(),
+        binding(),
         json!({
             "apiVersion": "v1",
             "kind": "ConfigMap",
@@ -82,6 +54,35 @@ pub(super) fn objects(plan: Plan) -> Value {
         deployment(&about("coredns"), &labels),
     ];
     json!({"apiVersion": "v1", "kind": "List", "items": items})
+}
+
+/// What it has to see, as its own deployment guide has it.
+fn role() -> Value {
+    let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "system:coredns"},
+        "rules": [
+            rule("", &["endpoints", "services", "pods", "namespaces"]),
+            rule("discovery.k8s.io", &["endpointslices"]),
+        ],
+    })
+}
+
+fn binding() -> Value {
+    let role = json!({
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "ClusterRole",
+        "name": "system:coredns",
+    });
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "system:coredns"},
+        "roleRef": role,
+        "subjects": [{"kind": "ServiceAccount", "name": "coredns", "namespace": "kube-system"}],
+    })
 }
 
 fn deployment(about: &Value, labels: &Value) -> Value {
