@@ -67,6 +67,13 @@ impl Links {
         self.done(request.execute().await, || format!("make link pair {name} and {peer}"))
     }
 
+    /// Removes a link, if there is one of this name.
+    pub async fn remove(&self, name: &str) -> Result<(), LinkError> {
+        let Ok(index) = self.index(name).await else { return Ok(()) };
+        let request = self.handle.link().del(index);
+        self.done(request.execute().await, || format!("remove link {name}"))
+    }
+
     pub async fn attach(&self, name: &str, bridge: &str) -> Result<(), LinkError> {
         let controller = self.index(bridge).await?;
         let change = LinkUnspec::new_with_index(self.index(name).await?).controller(controller);

@@ -31,6 +31,8 @@ pub(super) async fn plug(
     sysctl::prepare(node).await?;
     let (port, end) = (format!("node{number}"), format!("end{number}"));
     let in_middle = Links::open(middle).await?;
+    // The kernel takes its time to end the network of a node that has lost its power.
+    in_middle.remove(&port).await?;
     in_middle.veth(&port, &end).await?;
     in_middle.attach(&port, WIRE).await?;
     in_middle.up(&port).await?;
