@@ -29,6 +29,9 @@ async fn uninstall(world: &World) -> anyhow::Result<()> {
     talk.send_line("before").await?;
 
     agent.stop().await?;
+    // An agent of another scenario has written down that it installed for this node: its list and
+    // the plugin, which all nodes of the lab share, would be removed too.
+    let _ = std::fs::remove_file(node.agent_folder().join("installed.json"));
     let records = node.agent_folder().join("pods.json");
     let told = std::fs::read(&records)?;
     world.may_speak_openly(&pods.client).await?;
