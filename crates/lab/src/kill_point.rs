@@ -41,7 +41,7 @@ impl Part {
         let tracer = started.map_err(|source| self.not_traced(source))?;
         let said = || std::fs::read_to_string(&log).unwrap_or_default();
         let attached = eventually("strace at all threads", self.place().patience(), || async {
-            (said().matches("attached").count() >= threads.len()).then_some(())
+            (met(&said()) >= threads.len()).then_some(())
         });
         attached.await.map_err(|source| self.not_watched(source, said()))?;
         Ok(KillPoint { tracer })
@@ -62,8 +62,25 @@ impl KillPoint {
     }
 }
 
+/// How many threads strace has told of: those that it watches, and those that had ended before.
+fn met(said: &str) -> usize {
+    said.matches(" attached").count() + said.matches("No such process").count()
+}
+
 /// The numbers of a process' threads.
 fn threads(pid: u32) -> Vec<String> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::met;
+
+    #[test]
+    fn a_thread_that_ended_in_the_meantime_is_not_waited_for() {
+        let said = "strace: Process 10725 attached\n\
+            strace: attach: ptrace(PTRACE_SEIZE, 10733): No such process\n";
+        assert_eq!(met(said), 2);
+    }
 }
