@@ -103,7 +103,7 @@ pub enum FurnishError {
 }
 
 fn etcd(tools: &Tools) -> Result<Service, ToolError> {
-    // In memory: a file system that survives a reboot is not what is tested here.
+    // The machine's disk is in memory, so that it costs nothing to write durably.
     Ok(Service::daemon("etcd", &tools.system("etcd", "etcd-server")?).args([
         "--data-dir=/var/lib/etcd".to_owned(),
         format!("--listen-client-urls={ETCD}"),

@@ -40,8 +40,6 @@ pub(super) fn furnish(
 ) -> Result<(), FurnishError> {
     tools.system("iptables", "iptables")?;
     machine.install(&tools.built("cilium", "cilium-cni")?, "/opt/cni/bin/cilium-cni")?;
-    // Its log would go to a folder of the host's that is nobody's.
-    machine.write("/var/run/cilium/.keep", b"")?;
     let library = tools.built("cilium", "bpf/bpf_lxc.c")?;
     let library = library.parent().and_then(std::path::Path::parent).unwrap_or(&library);
     let has = |v6: bool| plan.pods().iter().any(|pods| pods.contains(':') == v6);
