@@ -9,6 +9,7 @@
 //! kubelet ─► nat_post: a socket of this host, not led here by NAT, to a declared
 //!            (pod address, probe port)  ─► source := the marker ─► pod: @probe4, @probe6
 //! anybody else ─► guard: from outside, source = the marker ─► dropped
+//! whoever sends to the marker, and is not answering ─► strays ─► dropped
 //! ```
 //!
 //! Two tables of one name: `inet` for what the host routes, `bridge` for what it only
@@ -38,11 +39,14 @@ const PROBE4: &str = "probe4";
 const PROBE6: &str = "probe6";
 const NAT_POST: &str = "nat_post";
 const GUARD: &str = "guard";
+const STRAYS: &str = "strays";
 
 /// Before everybody's masquerade (100), which would leave no choice of source.
 const SNAT_PRIORITY: i32 = 90;
 /// The place of the raw table: before conntrack remembers anything about a forgery.
 const GUARD_PRIORITY: i32 = -300;
+/// Answers have their true destination back before any input chain.
+const STRAYS_PRIORITY: i32 = -300;
 
 /// Where one pod is probed: its address, and a port that it declares for probes.
 pub type Exemption = (IpAddr, u16);
@@ -148,6 +152,10 @@ impl HostRules {
             rules.push(rule(NfFamily::INet, GUARD, routed, why));
             let switched = vec![from_marker, Statement::Drop(None)];
             rules.push(rule(NfFamily::Bridge, GUARD, switched, why));
+            let to_marker = is(payload(set.protocol, "daddr"), Operator::EQ, address(marker));
+            let stray = vec![to_marker, Statement::Drop(None)];
+            let why = "nothing listens at the source of probes";
+            rules.push(rule(NfFamily::INet, STRAYS, stray, why));
         }
         rules
     }
@@ -169,7 +177,7 @@ fn table(family: NfFamily) -> NfListObject<'static> {
     NfListObject::Table(Table { family, name: HOST_TABLE.into(), handle: None })
 }
 
-fn chains() -> [Chain<'static>; 3] {
+fn chains() -> [Chain<'static>; 4] {
     let filter = Some(NfChainType::Filter);
     [
         chain(
@@ -178,6 +186,7 @@ fn chains() -> [Chain<'static>; 3] {
             (Some(NfChainType::NAT), NfHook::Postrouting, SNAT_PRIORITY),
         ),
         chain(NfFamily::INet, GUARD, (filter, NfHook::Prerouting, GUARD_PRIORITY)),
+        chain(NfFamily::INet, STRAYS, (filter, NfHook::Input, STRAYS_PRIORITY)),
         chain(NfFamily::Bridge, GUARD, (filter, NfHook::Forward, GUARD_PRIORITY)),
     ]
 }

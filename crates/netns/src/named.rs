@@ -47,6 +47,22 @@ impl NamedNetns {
         Ok(Self { _mount: mount, path, netns })
     }
 
+    /// Takes over the namespace that somebody else has bound to the file `name` of `folder`: it
+    /// is removed when dropped.
+    ///
+    /// # Errors
+    /// [`NetnsError::Open`] when there is none.
+    pub fn adopt(folder: &Path, name: &str) -> Result<Self, NetnsError> {
+        let path = folder.join(name);
+        let adopted = NetNs::get_from_env(name, Folder(folder.to_owned()));
+        let adopted = adopted.map_err(|error| NetnsError::Open {
+            path: path.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        let netns = PodNetns::open(&path)?;
+        Ok(Self { _mount: Mount(Some(adopted)), path, netns })
+    }
+
     /// The path that other programs open.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -185,8 +185,7 @@ impl Door {
 
     async fn check(&self, request: &Request, netns: &PodNetns) -> Outcome {
         let name = name(request);
-        let (container, ifname) = (&request.container_id, &request.ifname);
-        let check = self.reconciler.check(&name, container, ifname, netns, &request.ips);
+        let check = self.reconciler.check(&name, &request.container_id, netns, &request.ips);
         match tokio::time::timeout(PATIENCE, check).await {
             Ok(Ok(Checked::Captured)) => Outcome::Captured,
             Ok(Ok(Checked::NotInMesh(reason))) => Outcome::NotInMesh { reason: reason.to_string() },

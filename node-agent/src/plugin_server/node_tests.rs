@@ -217,6 +217,25 @@ async fn check_reads_listeners_and_addresses_too() {
     node.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_further_interface_is_captured_with_its_sandbox_and_ends_nothing() {
+    let (folder, api) = shop(&["web"]);
+    let pod = ScratchPod::new();
+    let node = Node::start(folder.path(), &api).await;
+    let ztunnel = node.taking_ztunnel(Arc::default()).await;
+    let net1 = |verb| Request { ifname: "net1".to_owned(), ..Node::request(verb, "web", &pod) };
+    let netns = || Some(pod.netns());
+    assert_eq!(node.call(Verb::Add, "web", &pod).await, Outcome::Captured);
+    assert_eq!(node.send(net1(Verb::Add), netns()).await, Outcome::Captured);
+    assert_eq!(node.send(net1(Verb::Check), netns()).await, Outcome::Captured);
+    assert_eq!(node.send(net1(Verb::Del), None).await, Outcome::Done);
+    assert!(ztunnel.serves("uid-web"));
+    assert_eq!(node.call(Verb::Check, "web", &pod).await, Outcome::Captured);
+    assert_eq!(node.call(Verb::Del, "web", &pod).await, Outcome::Done);
+    assert!(!ztunnel.serves("uid-web"));
+    node.stop().await;
+}
+
 fn check(pod: &ScratchPod) -> Request {
     Node::request(Verb::Check, "web", pod)
 }

@@ -119,11 +119,17 @@ impl Store {
         })
     }
 
-    /// The pod of a sandbox.
+    /// The pod of a sandbox, by its first interface.
     pub async fn find(&self, container_id: &str, ifname: &str) -> Option<Record> {
         let records = self.records.lock().await;
         let of = |r: &&Record| r.container_id == container_id && r.ifname == ifname;
         records.values().find(of).cloned()
+    }
+
+    /// The pod of a sandbox, by whichever of its interfaces.
+    pub async fn of_sandbox(&self, container_id: &str) -> Option<Record> {
+        let records = self.records.lock().await;
+        records.values().find(|record| record.container_id == container_id).cloned()
     }
 
     /// Writes a record down; it is on disk when this returns.

@@ -91,11 +91,11 @@ impl Reconciler {
         &self,
         name: &PodName,
         container_id: &str,
-        ifname: &str,
         netns: &PodNetns,
         ips: &[IpAddr],
     ) -> Result<Checked, CheckError> {
-        let record = self.inner.effects.store.find(container_id, ifname).await;
+        // A further interface has no record of its own: a pod is captured as a whole.
+        let record = self.inner.effects.store.of_sandbox(container_id).await;
         let record = record.ok_or_else(|| CheckError::UnknownSandbox(name.clone()))?;
         if !same(record.netns.id(), netns.id()) {
             return Err(CheckError::OtherNetns);

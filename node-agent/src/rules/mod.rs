@@ -86,6 +86,9 @@ pub enum RulesError {
         /// What differs.
         drifts: Vec<capture::HostDrift>,
     },
+    /// The node's links and routes cannot be read or changed.
+    #[error("work on the node's routes: {0}")]
+    Link(#[from] LinkError),
     /// Something of ours is still there.
     #[error("rules, policy rule or route are still in the pod after their removal")]
     NotGone,

@@ -56,6 +56,30 @@ pub const PACE: Pace = Pace {
 /// How long connections wait for a ztunnel.
 pub const HOLD: Duration = Duration::from_secs(1);
 
+/// What the rooms count, in one registry.
+struct RoomMetrics {
+    link: ztunnel_link::Metrics,
+    reconcile: reconcile::Metrics,
+    door: plugin_server::Metrics,
+    kube: kube::Metrics,
+}
+
+impl RoomMetrics {
+    fn registered(registry: &mut Registry) -> Self {
+        let this = Self {
+            link: ztunnel_link::Metrics::default(),
+            reconcile: reconcile::Metrics::default(),
+            door: plugin_server::Metrics::default(),
+            kube: kube::Metrics::default(),
+        };
+        this.link.register(registry);
+        this.reconcile.register(registry);
+        this.door.register(registry);
+        this.kube.register(registry);
+        this
+    }
+}
+
 impl Node {
     /// Starts an agent whose run directory is `folder`.
     pub async fn start(folder: &std::path::Path, api: &FakeApi) -> Self {
@@ -74,20 +98,11 @@ impl Node {
         pace: Pace,
         programs: Programs,
     ) -> Self {
-        let metrics = (
-            ztunnel_link::Metrics::default(),
-            reconcile::Metrics::default(),
-            plugin_server::Metrics::default(),
-        );
         let mut registry = Registry::default();
-        metrics.0.register(&mut registry);
-        metrics.1.register(&mut registry);
-        metrics.2.register(&mut registry);
-        let kube = kube::Metrics::default();
-        kube.register(&mut registry);
-        let client = api.client(kube);
+        let metrics = RoomMetrics::registered(&mut registry);
+        let client = api.client(metrics.kube);
         let fence = Fence::new(4).unwrap();
-        let link = ztunnel_link::ZtunnelLink::new(metrics.0, Opener::new(fence.clone()));
+        let link = ztunnel_link::ZtunnelLink::new(metrics.link, Opener::new(fence.clone()));
         let rules = Rules::new(programs, fence.clone(), Handle::current());
         // A namespace of its own stands for the node's.
         let place = PodNetns::scratch().unwrap();
@@ -114,7 +129,8 @@ impl Node {
             api: client.clone(),
         };
         let stop = CancellationToken::new();
-        let reconciler = Reconciler::new(settings(), pace, effects, metrics.1, stop.clone());
+        let reconciler =
+            Reconciler::new(settings(), pace, effects, metrics.reconcile, stop.clone());
         let node = Self {
             api: api.clone(),
             reconciler,
@@ -128,7 +144,7 @@ impl Node {
             stop,
             tasks: TaskTracker::new(),
         };
-        node.open_doors(metrics.2);
+        node.open_doors(metrics.door);
         node
     }
 

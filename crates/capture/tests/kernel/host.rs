@@ -300,6 +300,24 @@ fn a_forged_marker_is_dropped_where_the_host_only_switches() {
 }
 
 #[test]
+fn the_marker_is_nobodys_address_where_a_route_calls_it_the_hosts_own() {
+    for at in FAMILIES {
+        let net = Net::new();
+        net.capture();
+        let (_app, _service) =
+            (net.listen(&net.pod, at.any, PROBED), net.listen(&net.host, at.any, 30080));
+        let (family, marker) = (at.family, at.marker);
+        net.ip(&net.host, &format!("{family} route add local {marker}/{} dev lo", at.host_bits));
+        let stray = |patience| net.open(&net.stranger, (marker, 30080), None, patience);
+        net.load(&net.host, &HostRules::removal());
+        stray(PATIENCE).expect("without the rules the host's services answer there");
+        net.load(&net.host, &rules(&FAMILIES).replace());
+        assert_eq!(stray(IN_VAIN).err().map(|e| e.kind()), Some(ErrorKind::TimedOut));
+        net.open(&net.host, (at.pod, PROBED), None, PATIENCE).expect("answers to probes are none");
+    }
+}
+
+#[test]
 fn what_is_on_the_host_is_compared_changed_and_removed() {
     let net = Net::new();
     let scratch = PodNetns::scratch().unwrap();

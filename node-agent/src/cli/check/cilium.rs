@@ -104,19 +104,17 @@ fn masquerade(settings: &CiliumSettings, probes: ProbeSource) -> Option<Finding>
     if probes != ProbeSource::Marker {
         return None;
     }
-    if settings.is_on("enable-bpf-masquerade") && !settings.is_on("enable-host-legacy-routing") {
-        return Some(Finding::problem(
-            ID,
-            format!(
-                "Cilium routes past the node's network stack: answers to the kubelet's probes of \
-                 captured pods are dropped (enable-bpf-masquerade=true without \
-                 enable-host-legacy-routing=true in {from})"
-            ),
-            "Helm value bpf.masquerade=false or bpf.hostLegacyRouting=true of Cilium, or Sluice's \
-             nodeAgent.probeSource=node-addresses",
-        ));
-    }
-    let text = format!("answers to probes pass through the node's network stack ({from})");
+    let past_the_stack =
+        settings.is_on("enable-bpf-masquerade") && !settings.is_on("enable-host-legacy-routing");
+    let text = if past_the_stack {
+        format!(
+            "Cilium routes past the node's network stack; a route of Sluice's leads answers to \
+             the kubelet's probes there (enable-bpf-masquerade=true without \
+             enable-host-legacy-routing=true in {from})"
+        )
+    } else {
+        format!("answers to probes pass through the node's network stack ({from})")
+    };
     Some(Finding::fine(ID, text))
 }
 

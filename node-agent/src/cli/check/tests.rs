@@ -88,14 +88,14 @@ fn ciliums_settings_are_named() {
         (
             &[("enable-bpf-masquerade", "true")],
             "cilium-bpf-masquerade",
-            Problem,
-            "bpf.masquerade=false or bpf.hostLegacyRouting=true",
+            Fine,
+            "a route of Sluice's",
         ),
         (
             &[("enable-bpf-masquerade", "true"), ("enable-host-legacy-routing", "true")],
             "cilium-bpf-masquerade",
             Fine,
-            "",
+            "through the node's network stack",
         ),
         (&[("cni-chaining-mode", "generic-veth")], "cilium-chaining", Warning, "generic-veth"),
         (&[("cni-chaining-mode", "none")], "cilium-chaining", Fine, ""),

@@ -57,7 +57,10 @@ impl fmt::Display for Thing {
                  what conntrack remembers",
                 name(place)
             ),
-            Self::Host => f.write_str("remove the node's probe rules, tables sluice_host"),
+            Self::Host => f.write_str(
+                "remove the node's probe rules, tables sluice_host, and \
+                 the routes to the probes' source",
+            ),
             Self::Program(path) => write!(f, "remove plugin {}", path.display()),
             Self::File(path) => write!(f, "remove {}", path.display()),
             Self::Folder(path) => write!(f, "remove directory {}", path.display()),

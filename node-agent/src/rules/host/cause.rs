@@ -30,7 +30,7 @@ pub(super) struct Surroundings {
     /// The node drops what comes in where it would not go out.
     strict_reverse_path: bool,
     /// Cilium manages the node's pods.
-    cilium: bool,
+    pub(super) cilium: bool,
     /// Cilium translates addresses by eBPF.
     cilium_bpf_nat: bool,
     /// Cilium translates services when a socket connects.
@@ -64,13 +64,14 @@ impl Surroundings {
         let all = [
             (
                 self.cilium_bpf_nat,
-                "Cilium translates addresses by eBPF: bpf.masquerade=true does not let the \
-                 probes' source through, set it to false",
+                "Cilium routes and translates by eBPF: answers need the route to the probes' \
+                 source (ip route show table local), and a host firewall or default-deny policy \
+                 must allow it",
             ),
             (
                 self.cilium && !self.cilium_bpf_nat,
-                "Cilium manages this node: bpf.masquerade must be false, and a host firewall or \
-                 default-deny policy must allow the probes' source",
+                "Cilium manages this node: a host firewall or default-deny policy must allow the \
+                 probes' source",
             ),
             (
                 self.cilium_socket_lb,
@@ -141,7 +142,7 @@ mod tests {
             cilium_socket_lb: true,
             ..Surroundings::default()
         };
-        check(&Failure::Silent, &cilium, &["bpf.masquerade", "socketLB.hostNamespaceOnly"]);
+        check(&Failure::Silent, &cilium, &["answers need the route", "socketLB.hostNamespaceOnly"]);
         let calico = Surroundings { calico_bpf: true, ..Surroundings::default() };
         check(&Failure::Silent, &calico, &["Calico's eBPF"]);
         let strict = Surroundings { strict_reverse_path: true, ..Surroundings::default() };

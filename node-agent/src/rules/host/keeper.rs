@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::kernel::Kernel;
-use super::{HostProbes, RulesError};
+use super::{HostProbes, RulesError, answers};
 use crate::facts::PodUid;
 use crate::observe::{Observer, Sight, Watch};
 
@@ -24,6 +24,7 @@ const LONGEST: Duration = Duration::from_secs(300);
 const AGAIN: Duration = Duration::from_secs(1);
 /// Under what the keeper's troubles are known.
 const RULES: &str = "rules";
+const ANSWERS: &str = "answers";
 
 /// What is believed about the kernel.
 #[derive(Default)]
@@ -50,6 +51,25 @@ impl HostProbes {
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.keep_forever(kernel) => {}
+            () = self.keep_answers(kernel) => {}
+        }
+    }
+
+    /// Nobody tells when Cilium comes to a node, and whoever sets routes up may take ours away.
+    async fn keep_answers(&self, kernel: &Kernel) {
+        loop {
+            let outcome = answers::ensure(kernel).await;
+            if let Ok(true) = outcome {
+                tracing::info!("answers to probes have a way past Cilium: a route was made");
+            }
+            let text = outcome.err().map(|error| {
+                format!("answers to kubelet probes may be dropped by Cilium: {error}")
+            });
+            if let Some(text) = text.as_ref().filter(|text| self.is_news(ANSWERS, text)) {
+                tracing::error!("{text}");
+            }
+            self.trouble(ANSWERS, text);
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -126,14 +146,14 @@ impl HostProbes {
             .as_ref()
             .err()
             .map(|error| format!("kubelet probes may be refused under strict policies: {error}"));
-        if let Some(text) = text.as_ref().filter(|text| self.is_news(text)) {
+        if let Some(text) = text.as_ref().filter(|text| self.is_news(RULES, text)) {
             tracing::error!("{text}");
         }
         self.trouble(RULES, text);
     }
 
-    fn is_news(&self, text: &str) -> bool {
-        self.inner.troubles.borrow().get(RULES).map(String::as_str) != Some(text)
+    fn is_news(&self, at: &'static str, text: &str) -> bool {
+        self.inner.troubles.borrow().get(at).map(String::as_str) != Some(text)
     }
 }
 

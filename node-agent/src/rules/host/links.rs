@@ -111,6 +111,29 @@ impl Links {
         self.handle.route().add(route).execute().await.map_err(netlink("add a route"))
     }
 
+    /// Whether there is a route of that kind, in that table, to that destination by that link.
+    pub(super) async fn has_route(&self, route: &RouteMessage) -> Result<bool, LinkError> {
+        let mut all = RouteMessage::default();
+        all.header.address_family = route.header.address_family;
+        let mut found = self.handle.route().get(all).execute();
+        let is_it = |found: &RouteMessage| {
+            found.header.kind == route.header.kind
+                && found.header.table == route.header.table
+                && found.header.destination_prefix_length == route.header.destination_prefix_length
+                && route.attributes.iter().all(|wanted| found.attributes.contains(wanted))
+        };
+        while let Some(found) = found.try_next().await.map_err(netlink("list routes"))? {
+            if is_it(&found) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub(super) async fn delete_route(&self, route: RouteMessage) -> Result<(), LinkError> {
+        self.handle.route().del(route).execute().await.map_err(netlink("delete a route"))
+    }
+
     /// What is not there is deleted.
     pub(super) async fn delete(&self, name: &'static str) -> Result<(), LinkError> {
         match self.index(name).await {

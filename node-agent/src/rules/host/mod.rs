@@ -10,6 +10,7 @@
 //! and drops what no pod claims when all pods were looked at.
 
 mod addresses;
+mod answers;
 mod cause;
 mod claims;
 mod keeper;
@@ -155,10 +156,11 @@ impl HostProbes {
     /// Whether anything of ours is on the host, whoever put it there.
     ///
     /// # Errors
-    /// [`RulesError::Command`], [`RulesError::Listing`].
+    /// [`RulesError::Command`], [`RulesError::Listing`], [`RulesError::Link`].
     pub async fn present(&self) -> Result<bool, RulesError> {
         match &self.inner.kernel {
-            Some(kernel) => Ok(kernel.listing().await? != capture::HostListing::default()),
+            Some(kernel) => Ok(kernel.listing().await? != capture::HostListing::default()
+                || answers::present(kernel).await?),
             None => Ok(false),
         }
     }
@@ -166,10 +168,14 @@ impl HostProbes {
     /// Takes everything of ours off the host, for an uninstall. Nothing there is fine.
     ///
     /// # Errors
-    /// [`RulesError::Command`].
+    /// [`RulesError::Command`], [`RulesError::Link`].
     pub async fn remove(&self) -> Result<(), RulesError> {
         match &self.inner.kernel {
-            Some(kernel) => kernel.remove().await,
+            Some(kernel) => {
+                // The rules last: they drop what is sent to the routes' address.
+                answers::remove(kernel).await?;
+                kernel.remove().await
+            }
             None => Ok(()),
         }
     }

@@ -86,6 +86,33 @@ async fn what_somebody_flushes_is_repaired() {
 }
 
 #[tokio::test]
+async fn where_cilium_routes_answers_to_probes_have_a_way_that_is_kept_and_goes_with_us() {
+    let host = Host::new();
+    host.exempt("a", "10.0.0.1", 8080).await;
+    let ways = || {
+        let shown = ["ip route show table local", "ip -6 route show table local"];
+        let shown = shown.map(|command| host.place.run(command)).concat();
+        let of_ours = ["local 169.254.7.127 dev lo", "local fd16:9254:7127:1337:"];
+        of_ours.map(|way| shown.contains(way))
+    };
+    assert_eq!(ways(), [false; 2], "nobody drops answers here");
+    host.place.run("ip link add cilium_host type veth peer name cilium_net");
+    eventually("both ways are there", || async { ways() == [true; 2] }).await;
+    host.place.run("ip route del local 169.254.7.127 dev lo");
+    eventually("the way is there again", || async { ways() == [true; 2] }).await;
+    assert!(host.probes.present().await.unwrap());
+    host.stop.cancel();
+    let Host { place, probes, keeper, .. } = &host;
+    eventually("the keeper ends", || async { keeper.is_finished() }).await;
+    place.run("nft flush ruleset");
+    assert!(probes.present().await.unwrap(), "the ways are something of ours");
+    probes.remove().await.unwrap();
+    probes.remove().await.unwrap();
+    assert_eq!(ways(), [false; 2]);
+    assert!(!probes.present().await.unwrap());
+}
+
+#[tokio::test]
 async fn an_agent_that_ends_leaves_the_rules_and_the_next_one_takes_them_over() {
     let host = Host::new();
     host.exempt("a", "10.0.0.1", 8080).await;
