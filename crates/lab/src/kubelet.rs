@@ -14,7 +14,7 @@ use crate::kube_client::{KubeClient, KubeError, NAMESPACES, pod_path};
 use crate::net::links::LinkError;
 use crate::net::sysctl::SysctlError;
 use crate::node::Node;
-use crate::pod::{Pod, PodSpec, TryAgain};
+use crate::pod::{Pod, PodSpec, TryAgain, Users};
 use crate::sandbox::{Sandbox, Workshop};
 
 /// The pause between two attempts grows like this.
@@ -39,6 +39,9 @@ pub enum PodFailure {
     /// The namespace could not be made.
     #[error(transparent)]
     Netns(#[from] netns::NetnsError),
+    /// A namespace of other users could not be made.
+    #[error("make a network namespace of other users: {0}")]
+    Users(String),
     /// The namespace could not be prepared.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
@@ -83,7 +86,7 @@ impl std::error::Error for PodError {
 #[derive(Debug)]
 pub(crate) struct Kubelet {
     pub client: KubeClient,
-    workshop: Workshop,
+    pub workshop: Workshop,
     running: Mutex<BTreeMap<(String, String), Arc<Sandbox>>>,
 }
 
@@ -146,6 +149,7 @@ impl Kubelet {
             },
             "spec": {
                 "nodeName": node.name(),
+                "hostUsers": spec.users == Users::Node,
                 "serviceAccountName": service_account,
                 "containers": [container],
             },

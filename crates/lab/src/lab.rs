@@ -6,18 +6,19 @@ use std::sync::Arc;
 use futures_util::future::{join_all, try_join_all};
 use netns::{Fence, NamedNetns};
 
+use crate::container::Container;
 use crate::errors::{LabError, MeshError};
 use crate::ground::Ground;
 use crate::kube_client::KubeClient;
 use crate::kubectl::{self, KubectlError};
-use crate::kubelet::{Kubelet, PodError};
+use crate::kubelet::{Kubelet, PodError, PodFailure};
 use crate::leftovers::{self, Leftovers};
 use crate::net::{self, plan};
 use crate::node::{MeshSettings, Node};
 use crate::options::Options;
 use crate::part::Part;
 use crate::place::Place;
-use crate::pod::{Pod, PodSpec};
+use crate::pod::{Pod, PodSpec, Users};
 use crate::process::Ran;
 use crate::sandbox::Workshop;
 use crate::services::{self, Services};
@@ -212,6 +213,17 @@ impl Lab {
     pub async fn delete_pod(&self, pod: Pod) -> Result<(), PodError> {
         let Pod { namespace, name, .. } = pod;
         self.kubelet.delete(&namespace, &name).await
+    }
+
+    /// Makes the namespace of a container that is no pod. No plugin is called for it.
+    ///
+    /// # Errors
+    /// [`PodFailure`], of a name that is taken too.
+    pub async fn container(&self, name: &str) -> Result<Container, PodFailure> {
+        let file = format!("container-{name}");
+        let made = self.kubelet.workshop.namespace(&file, format!("container {name}"), Users::Node);
+        let (place, named) = made.await?;
+        Ok(Container::new(place, named))
     }
 
     /// Listens on the hub's port towards a node: what is seen there crosses the wire.

@@ -36,6 +36,7 @@ pub(crate) struct NodeFiles {
     pub conf: PathBuf,
     pub cache: PathBuf,
     pub ipam: PathBuf,
+    pub processes: PathBuf,
     pub logs: PathBuf,
     pub ztunnel_token: PathBuf,
 }
@@ -49,6 +50,7 @@ impl NodeFiles {
             conf: folder.join("cni/net.d"),
             cache: folder.join("cni/cache"),
             ipam: folder.join("ipam"),
+            processes: folder.join("processes"),
             logs: folder.join("logs"),
             ztunnel_token: folder.join("ztunnel-token"),
             folder,
@@ -56,8 +58,10 @@ impl NodeFiles {
     }
 
     fn create(&self) -> io::Result<()> {
-        let folders = [&self.agent, &self.conf, &self.cache, &self.ipam, &self.logs];
-        folders.into_iter().try_for_each(std::fs::create_dir_all)
+        let Self { agent, conf, cache, ipam, processes, logs, .. } = self;
+        [agent, conf, cache, ipam, processes, logs]
+            .into_iter()
+            .try_for_each(std::fs::create_dir_all)
     }
 }
 
@@ -217,6 +221,13 @@ impl Node {
         &self.files.agent
     }
 
+    /// What the agent takes for the node's `/proc`. Empty: the machine's shows other labs and
+    /// clusters too.
+    #[must_use]
+    pub fn processes_folder(&self) -> &Path {
+        &self.files.processes
+    }
+
     /// Where agent and ztunnel meet.
     #[must_use]
     pub fn zds_socket(&self) -> &Path {
@@ -239,6 +250,7 @@ fn agent(mesh: &MeshSettings, place: &Place, files: &NodeFiles) -> Job {
         .env("KUBECONFIG", &mesh.kubeconfig)
         .env("RUN_DIR", &files.agent)
         .env("INPOD_UDS", &files.zds_socket)
+        .env("HOST_PROC", &files.processes)
         .env("EXCLUDE_NAMESPACES", conf::EXCLUDED.join(","))
         .env("RUST_LOG", &mesh.log_level)
         .env("LOG_FORMAT", "plain")

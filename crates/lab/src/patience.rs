@@ -20,7 +20,20 @@ pub struct TimedOut {
 ///
 /// # Errors
 /// [`TimedOut`] naming `what`.
-pub async fn eventually<T, F, Fut>(
+pub async fn eventually<T, F, Fut>(what: &str, patience: Duration, probe: F) -> Result<T, TimedOut>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    eventually_every(PAUSE, what, patience, probe).await
+}
+
+/// The same with other pauses, for what must not be asked so often.
+///
+/// # Errors
+/// [`TimedOut`] naming `what`.
+pub async fn eventually_every<T, F, Fut>(
+    pause: Duration,
     what: &str,
     patience: Duration,
     mut probe: F,
@@ -35,7 +48,7 @@ where
         let left = until.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, probe()).await {
             Ok(Some(found)) => return Ok(found),
-            Ok(None) if left > PAUSE => tokio::time::sleep(PAUSE).await,
+            Ok(None) if left > pause => tokio::time::sleep(pause).await,
             Ok(None) | Err(_) => return Err(timed_out()),
         }
     }

@@ -9,7 +9,7 @@ use netns::{Dial, Fence, FenceError, Listen, PodNetns};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
-use crate::app::{self, AppError, Conversation, Server};
+use crate::app::{self, Answer, AppError, Conversation, Echo, Server};
 use crate::health::{self, Probe};
 use crate::http_client::{self as http, HttpError};
 use crate::process::{self, Job, ProcessError, Ran};
@@ -100,6 +100,14 @@ impl Place {
     /// [`AppError`], whose kind tells refused from silent.
     pub async fn ask(&self, to: SocketAddr, question: &[u8]) -> Result<Vec<u8>, AppError> {
         app::ask(self, to, question).await
+    }
+
+    /// Has it answer every datagram that comes to this address.
+    ///
+    /// # Errors
+    /// [`AppError`] when the port is taken, or the address is not one of the namespace.
+    pub async fn answer_datagrams(&self, at: SocketAddr, answer: Answer) -> Result<Echo, AppError> {
+        Echo::answering(self, at, answer).await
     }
 
     /// Starts the lab's app on `port`, for all of the namespace's addresses.

@@ -23,6 +23,16 @@ pub enum TryAgain {
     Never,
 }
 
+/// Whose user namespace owns a pod's network namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Users {
+    /// The node's.
+    #[default]
+    Node,
+    /// One of the pod's own, as with `hostUsers: false`.
+    Own,
+}
+
 /// A pod to be.
 #[derive(Clone, Debug)]
 pub struct PodSpec {
@@ -42,6 +52,8 @@ pub struct PodSpec {
     pub ports: BTreeMap<String, u16>,
     /// Its container's liveness, readiness and startup probe, in this order.
     pub probes: Vec<Probe>,
+    /// See [`Users`].
+    pub users: Users,
     /// See [`TryAgain`].
     pub try_again: TryAgain,
 }
@@ -59,6 +71,7 @@ impl PodSpec {
             annotations: BTreeMap::new(),
             ports: BTreeMap::new(),
             probes: Vec::new(),
+            users: Users::Node,
             try_again: TryAgain::AsKubelet,
         }
     }
@@ -95,6 +108,13 @@ impl PodSpec {
     #[must_use]
     pub fn probe(mut self, probe: Probe) -> Self {
         self.probes.push(probe);
+        self
+    }
+
+    /// The same with other users.
+    #[must_use]
+    pub fn users(mut self, users: Users) -> Self {
+        self.users = users;
         self
     }
 

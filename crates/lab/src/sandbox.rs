@@ -14,8 +14,9 @@ use crate::cni_runtime::{Attachment, CniError, Conflist, Runtime};
 use crate::kubelet::PodFailure;
 use crate::net::links::Links;
 use crate::net::sysctl;
+use crate::other_users;
 use crate::place::Place;
-use crate::pod::PodSpec;
+use crate::pod::{PodSpec, Users};
 
 /// Name of the interface inside a pod.
 const IFNAME: &str = "eth0";
@@ -49,7 +50,9 @@ impl Workshop {
         uid: &str,
     ) -> Result<Sandbox, PodFailure> {
         let list = runtime.load().map_err(CniError::from)?;
-        let (place, named) = self.namespace(spec).await?;
+        let file = format!("pod-{}-{}", spec.namespace, spec.name);
+        let name = format!("pod {}/{}", spec.namespace, spec.name);
+        let (place, named) = self.namespace(&file, name, spec.users).await?;
         let attachment = attachment(spec, uid, place.path());
         // A failed ADD has undone itself, and the namespace goes with `named`.
         let result = runtime.add(&list, &attachment).await?;
@@ -57,13 +60,20 @@ impl Workshop {
         Ok(Sandbox { place, attachment, result, list, runtime, named })
     }
 
-    async fn namespace(&self, spec: &PodSpec) -> Result<(Place, NamedNetns), PodFailure> {
-        let file = format!("pod-{}-{}", spec.namespace, spec.name);
-        if self.netns_folder.join(&file).exists() {
-            return Err(PodFailure::Taken(file));
+    /// A namespace as a runtime makes it before it calls plugins.
+    pub async fn namespace(
+        &self,
+        file: &str,
+        name: String,
+        users: Users,
+    ) -> Result<(Place, NamedNetns), PodFailure> {
+        if self.netns_folder.join(file).exists() {
+            return Err(PodFailure::Taken(file.to_owned()));
         }
-        let named = NamedNetns::create(&self.netns_folder, &file)?;
-        let name = format!("pod {}/{}", spec.namespace, spec.name);
+        let named = match users {
+            Users::Node => NamedNetns::create(&self.netns_folder, file)?,
+            Users::Own => other_users::namespace(&self.netns_folder, file).await?,
+        };
         let place = Place::new(name, &named, &self.fence, self.patience);
         sysctl::prepare_pod(&place).await?;
         Links::open(&place).await?.up("lo").await?;
@@ -111,7 +121,7 @@ fn attachment(spec: &PodSpec, uid: &str, netns: &Path) -> Attachment {
 }
 
 /// 256 bits in hexadecimal, as runtimes name their containers.
-fn container_id() -> String {
+pub(crate) fn container_id() -> String {
     (0..4u8).map(|part| format!("{:016x}", RandomState::new().hash_one(part))).collect()
 }
 

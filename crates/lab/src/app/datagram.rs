@@ -33,7 +33,11 @@ pub(crate) async fn ask(
     within(place.patience(), step, exchange).await
 }
 
-/// Sends every datagram back to whom it came from. It ends when dropped.
+/// What becomes of a datagram's content.
+pub type Answer = fn(&[u8]) -> Vec<u8>;
+
+/// Sends every datagram back to whom it came from, as it was or with another content. It ends
+/// when dropped.
 #[derive(Debug)]
 pub struct Echo {
     answering: JoinHandle<()>,
@@ -41,20 +45,31 @@ pub struct Echo {
 
 impl Echo {
     pub(crate) async fn start(place: &Place, port: u16) -> Result<Self, AppError> {
-        let failed = |error| {
-            AppError::new(format!("{}: answer datagrams on port {port}", place.name()), &error)
-        };
         let addr = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        Self::answering(place, addr, <[u8]>::to_vec).await
+    }
+
+    pub(crate) async fn answering(
+        place: &Place,
+        addr: SocketAddr,
+        answer: Answer,
+    ) -> Result<Self, AppError> {
+        let failed =
+            |error| AppError::new(format!("{}: answer datagrams at {addr}", place.name()), &error);
         let bound = place.inside(move || std::net::UdpSocket::bind(addr)).await;
         let socket = bound.map_err(io::Error::other).and_then(|bound| bound).map_err(failed)?;
-        Self::on(socket).map_err(failed)
+        Self::with(socket, answer).map_err(failed)
     }
 
     /// Answers on a bound socket.
     pub(crate) fn on(socket: std::net::UdpSocket) -> io::Result<Self> {
+        Self::with(socket, <[u8]>::to_vec)
+    }
+
+    fn with(socket: std::net::UdpSocket, answer: Answer) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let socket = UdpSocket::from_std(socket)?;
-        Ok(Self { answering: tokio::spawn(answer(socket)) })
+        Ok(Self { answering: tokio::spawn(answer_all(socket, answer)) })
     }
 }
 
@@ -64,12 +79,12 @@ impl Drop for Echo {
     }
 }
 
-async fn answer(socket: UdpSocket) {
+async fn answer_all(socket: UdpSocket, answer: Answer) {
     let mut datagram = vec![0; MOST];
     loop {
         // An error is that of an answer that found nobody; the next datagram is none of it.
         if let Ok((length, from)) = socket.recv_from(&mut datagram).await {
-            let _ = socket.send_to(&datagram[..length], from).await;
+            let _ = socket.send_to(&answer(&datagram[..length]), from).await;
         }
     }
 }

@@ -5,13 +5,24 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::{AppError, Conversation, Echo, Server};
 use crate::health::HealthServer;
 
 /// What errors call the caller.
 const NAME: &str = "here";
+
+/// Why there is no connection with a mark.
+#[derive(Debug, thiserror::Error)]
+pub enum MarkError {
+    /// It takes `CAP_NET_ADMIN`, since Linux 5.17 `CAP_NET_RAW` is enough.
+    #[error("the kernel does not let this process set a mark")]
+    Forbidden,
+    /// As of any connection.
+    #[error(transparent)]
+    App(#[from] AppError),
+}
 
 /// Listens on a port of all addresses; where IPv6 is switched off, of all IPv4 addresses.
 ///
@@ -56,6 +67,26 @@ pub fn echo_datagrams(port: u16) -> Result<Echo, AppError> {
 /// [`AppError`], whose kind tells refused from reset from silent.
 pub async fn connect(to: SocketAddr, deadline: Duration) -> Result<Conversation, AppError> {
     Conversation::over(NAME, TcpStream::connect(to), to, deadline).await
+}
+
+/// Opens a connection to an app, with this mark on all of its packets.
+///
+/// # Errors
+/// [`MarkError::Forbidden`]; else as [`connect`].
+pub async fn connect_marked(
+    to: SocketAddr,
+    mark: u32,
+    deadline: Duration,
+) -> Result<Conversation, MarkError> {
+    let dial = netns::Dial { to, mark: Some(mark), from: None };
+    let socket = match netns::dial_socket(&dial) {
+        Ok(socket) => TcpSocket::from_std_stream(socket.into()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(MarkError::Forbidden);
+        }
+        Err(error) => return Err(AppError::new(format!("{NAME}: make a socket"), &error).into()),
+    };
+    Ok(Conversation::over(NAME, socket.connect(to), to, deadline).await?)
 }
 
 /// Sends one datagram and waits for one answer. Nothing is sent again.

@@ -16,8 +16,8 @@ pub mod here;
 mod server;
 
 pub use conversation::{Conversation, End, Reply};
-pub use datagram::Echo;
 pub(crate) use datagram::ask;
+pub use datagram::{Answer, Echo};
 pub use error::{AppError, AppErrorKind};
 pub use server::Server;
 

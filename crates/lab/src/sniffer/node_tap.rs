@@ -1,5 +1,5 @@
-//! Looks at all interfaces of the namespace that the program is in, for what concerns a few
-//! addresses.
+//! Looks at the interfaces of the namespace that the program is in, for what concerns a few
+//! addresses. What stays on the loopback device is on no wire, and is not looked at.
 //!
 //! A packet of a pod passes several interfaces of its node (veth, bridge, tunnel device), and
 //! is seen on each: it is the ports and the payload that count here, not the number. Link
@@ -23,6 +23,9 @@ use super::{Observation, SniffError};
 /// What is kept at most.
 const MAX_BYTES: usize = 64 << 20;
 const MAX_PACKETS: usize = 1 << 18;
+
+/// The loopback device has index 1 in every namespace.
+const LOOPBACK: usize = 1;
 
 /// A listening socket and what it has heard.
 #[derive(Debug)]
@@ -112,9 +115,13 @@ impl NodeTap {
             }
         }
         let cut = message.flags.contains(MsgFlags::MSG_TRUNC);
+        let on_loopback = message.address.is_some_and(|from| from.ifindex() == LOOPBACK);
         let protocol = message.address.map_or(0, |from| u16::from_be(from.protocol()));
         let length = message.bytes;
         self.by_bound += u64::from(cut);
+        if on_loopback {
+            return Ok(());
+        }
         if let Some(packet) = buffer.get(..length).and_then(|frame| ip(protocol, frame)) {
             self.keep(packet);
         }
@@ -136,32 +143,59 @@ impl NodeTap {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr};
+    use std::net::UdpSocket;
     use std::time::Duration;
 
-    use tokio::net::UdpSocket;
+    use netns::{Fence, NamedNetns};
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::net::links::Links;
+    use crate::place::Place;
 
     /// Needs root, as all tests of this crate.
-    #[tokio::test]
-    async fn what_concerns_the_address_is_heard_until_the_stop() {
-        let mine: IpAddr = Ipv4Addr::new(127, 77, 1, 9).into();
-        let mut tap = NodeTap::open(vec![mine]).unwrap();
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_concerns_the_address_and_crosses_a_link_is_heard_until_the_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = folder.path().join("netns");
+        let named = NamedNetns::create(&mounted, "scratch").unwrap();
+        let fence = Fence::new(1).unwrap();
+        let place = Place::new("scratch", &named, &fence, Duration::from_secs(20));
+        let links = Links::open(&place).await.unwrap();
+        links.veth("a", "b").await.unwrap();
+        for name in ["lo", "a", "b"] {
+            links.up(name).await.unwrap();
+        }
+        links.address("a", "10.77.1.1/24".parse().unwrap()).await.unwrap();
+        let neighbour = "ip neigh replace 10.77.1.9 lladdr 02:00:00:00:00:09 dev a";
+        place.run(&neighbour.split(' ').collect::<Vec<_>>()).await.unwrap();
+
+        let mine: IpAddr = "10.77.1.1".parse().unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let open = move || {
+            let _reactor = runtime.enter();
+            NodeTap::open(vec![mine])
+        };
+        let mut tap = place.inside(open).await.unwrap().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let talk = async {
-            let socket = UdpSocket::bind(SocketAddr::new(mine, 0)).await.unwrap();
-            socket.send_to(b"marker-of-mine", socket.local_addr().unwrap()).await.unwrap();
-            let other = UdpSocket::bind((Ipv4Addr::new(127, 77, 1, 10), 0)).await.unwrap();
-            other.send_to(b"marker-of-others", other.local_addr().unwrap()).await.unwrap();
+            let say = || {
+                let socket = UdpSocket::bind("10.77.1.1:0").unwrap();
+                socket.send_to(b"marker-on-the-wire", "10.77.1.9:9").unwrap();
+                socket.send_to(b"marker-on-loopback", socket.local_addr().unwrap()).unwrap();
+                let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+                other.send_to(b"marker-of-others", "127.0.0.1:9").unwrap();
+            };
+            place.inside(say).await.unwrap();
             stop.send(()).unwrap();
         };
         let listen = tap.listen(async { stopped.await.unwrap() });
         let both = async { tokio::join!(listen, talk) };
         tokio::time::timeout(Duration::from_secs(20), both).await.unwrap().0.unwrap();
         let seen = tap.close().unwrap();
-        assert!(seen.marker(b"marker-of-mine") > 0);
-        assert_eq!(seen.marker(b"marker-of-others"), 0);
+        assert!(seen.marker(b"marker-on-the-wire") > 0);
+        assert_eq!(seen.marker(b"marker-on-loopback") + seen.marker(b"marker-of-others"), 0);
+        drop(named);
+        nix::mount::umount2(&mounted, nix::mount::MntFlags::MNT_DETACH).unwrap();
     }
 }

@@ -72,7 +72,7 @@ impl Cluster {
             "spec": {"resourceAttributes": attributes},
         });
         let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-        let answer = self.create(path, &review).await?;
+        let answer = self.post(path, &review).await?;
         if answer["status"]["allowed"] == true {
             return Ok(Review::Allowed);
         }
@@ -97,6 +97,25 @@ impl Cluster {
 }
 
 impl NodeFacts {
+    /// What a pod tells of the node that it was put on, for who may not read nodes. `None`
+    /// until both are known.
+    #[must_use]
+    pub fn of_pod(pod: &Value) -> Option<Self> {
+        let name = pod["spec"]["nodeName"].as_str()?;
+        let ips = pod["status"]["hostIPs"].as_array()?;
+        let ips: Vec<_> = ips.iter().filter_map(|one| one["ip"].as_str()?.parse().ok()).collect();
+        let unknown = || "unknown".to_owned();
+        (!ips.is_empty()).then(|| Self {
+            name: name.to_owned(),
+            ips,
+            takes_pods: true,
+            kernel: unknown(),
+            runtime: unknown(),
+            kubelet: unknown(),
+            object: Value::Null,
+        })
+    }
+
     fn read(object: Value) -> Self {
         let info = &object["status"]["nodeInfo"];
         let text = |key: &str| info[key].as_str().unwrap_or("unknown").to_owned();
@@ -126,6 +145,15 @@ fn takes_pods(node: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_tells_of_its_node() {
+        let mut pod = json!({"spec": {"nodeName": "n1"}, "status": {}});
+        assert_eq!(NodeFacts::of_pod(&pod), None);
+        pod["status"]["hostIPs"] = json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]);
+        let node = NodeFacts::of_pod(&pod).unwrap();
+        assert_eq!((node.name.as_str(), node.ips.len(), node.takes_pods), ("n1", 2, true));
+    }
 
     #[test]
     fn nodes_take_pods_when_ready_and_open() {

@@ -25,12 +25,14 @@ pub use command::user_command;
 pub use error::AccessError;
 pub use exec::Running;
 pub use facts::{NodeFacts, Review};
-pub use pod_spec::{ContainerSpec, Network, PodSpec, Port, Probes, Restart};
+pub use pod_spec::{ContainerSpec, Network, PodSpec, Port, Probes, Reach, Restart, Usual};
 
 /// A cluster, by the rights of one kubeconfig.
 #[derive(Clone)]
 pub struct Cluster {
     client: kube::Client,
+    /// Put on all that is created.
+    label: Option<(String, String)>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -52,6 +54,12 @@ impl Cluster {
             .await
             .map_err(|error| wrong(error.to_string()))?;
         let client = kube::Client::try_from(config).map_err(|error| wrong(error.to_string()))?;
-        Ok(Self { client })
+        Ok(Self { client, label: None })
+    }
+
+    /// The same, but whatever is created gets this label.
+    #[must_use]
+    pub fn labelling(self, key: &str, value: &str) -> Self {
+        Self { label: Some((key.to_owned(), value.to_owned())), ..self }
     }
 }

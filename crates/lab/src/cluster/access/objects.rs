@@ -48,6 +48,15 @@ impl Cluster {
     /// [`AccessError`]; an object of that name is a refusal with code 409, an unknown kind
     /// one with 404.
     pub async fn create(&self, path: &str, object: &Value) -> Result<Value, AccessError> {
+        let mut object = object.clone();
+        if let Some((key, value)) = &self.label {
+            object["metadata"]["labels"][key] = json!(value);
+        }
+        self.post(path, &object).await
+    }
+
+    /// A question as an object, which is not kept.
+    pub(super) async fn post(&self, path: &str, object: &Value) -> Result<Value, AccessError> {
         self.ask(Method::POST, path, Some(("application/json", object))).await
     }
 
@@ -65,6 +74,14 @@ impl Cluster {
     /// [`AccessError`].
     pub async fn delete(&self, path: &str) -> Result<(), AccessError> {
         absent_is_none(self.ask(Method::DELETE, path, None).await).map(drop)
+    }
+
+    /// The same, but the object stays until everything that it owns is gone.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub async fn delete_with_dependents(&self, path: &str) -> Result<(), AccessError> {
+        self.delete(&paths::with_query(path, &[("propagationPolicy", "Foreground")])).await
     }
 
     /// Creates a namespace with labels.

@@ -25,6 +25,18 @@ pub struct PodSpec {
     pub restart: Restart,
     /// Whether it lives in the node's own network.
     pub network: Network,
+    /// What else of the node it reaches.
+    pub reach: Reach,
+}
+
+/// What of a node a pod reaches beside its network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// All its processes, and all its files at `/host`.
+    Node,
 }
 
 /// Whose network a pod lives in.
@@ -58,8 +70,20 @@ pub struct ContainerSpec {
     pub ports: Vec<Port>,
     /// What the kubelet asks it.
     pub probes: Probes,
-    /// Capabilities beyond none.
+    /// Capabilities beyond those that it keeps.
     pub capabilities: Vec<&'static str>,
+    /// What becomes of those that the runtime gives to every container.
+    pub usual: Usual,
+}
+
+/// The capabilities that a runtime gives to every container, `NET_RAW` among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Usual {
+    /// They are taken away.
+    #[default]
+    Dropped,
+    /// They stay.
+    Kept,
 }
 
 /// A declared port.
@@ -97,6 +121,7 @@ impl PodSpec {
             main: ContainerSpec::new(image, command),
             restart: Restart::Always,
             network: Network::Pod,
+            reach: Reach::Nothing,
         }
     }
 
@@ -169,6 +194,14 @@ impl PodSpec {
             spec["hostNetwork"] = json!(true);
             spec["tolerations"] = json!([{"operator": "Exists"}]);
         }
+        if self.reach == Reach::Node {
+            spec["hostPID"] = json!(true);
+            spec["volumes"] = json!([{"name": "host", "hostPath": {"path": "/"}}]);
+            // What is mounted on the node later appears here too.
+            let mount = json!({"name": "host", "mountPath": "/host",
+                "mountPropagation": "HostToContainer"});
+            spec["containers"][0]["volumeMounts"] = json!([mount]);
+        }
         spec
     }
 
@@ -207,8 +240,11 @@ impl ContainerSpec {
             "imagePullPolicy": "IfNotPresent",
             "command": self.command,
             "ports": ports.collect::<Vec<_>>(),
-            "securityContext": {"capabilities": {"drop": ["ALL"], "add": self.capabilities}},
+            "securityContext": {"capabilities": {"add": self.capabilities}},
         });
+        if self.usual == Usual::Dropped {
+            object["securityContext"]["capabilities"]["drop"] = json!(["ALL"]);
+        }
         let probes = [
             ("startupProbe", &self.probes.startup),
             ("readinessProbe", &self.probes.readiness),
@@ -274,6 +310,17 @@ mod tests {
     }
 
     #[test]
+    fn only_who_asks_for_it_reaches_the_node() {
+        let mut spec = PodSpec::new("ns", "hand", "image:1", &["app", "serve"]);
+        assert!(spec.spec()["hostPID"].is_null() && spec.spec()["volumes"].is_null());
+        spec.reach = Reach::Node;
+        let pod = spec.spec();
+        assert_eq!(pod["hostPID"], true);
+        assert_eq!(pod["volumes"][0]["hostPath"]["path"], "/");
+        assert_eq!(pod["containers"][0]["volumeMounts"][0]["mountPath"], "/host");
+    }
+
+    #[test]
     fn an_observer_lives_in_the_nodes_network_on_any_node() {
         let mut spec = PodSpec::new("ns", "observer", "image:1", &["app", "idle"]);
         spec.network = Network::Node;
@@ -283,5 +330,10 @@ mod tests {
         assert_eq!(pod["tolerations"], json!([{"operator": "Exists"}]));
         let capabilities = &pod["containers"][0]["securityContext"]["capabilities"];
         assert_eq!(capabilities["add"], json!(["NET_RAW"]));
+        spec.main.usual = Usual::Kept;
+        assert_eq!(
+            spec.spec()["containers"][0]["securityContext"]["capabilities"]["drop"],
+            json!(null)
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use netns::{FenceError, NetnsError};
 
 use super::control_plane::FurnishError;
-use super::{ExecError, FurnishOrRun, ToolError};
+use super::{ExecError, KubectlError, ToolError};
 use crate::net::NetError;
 use crate::patience::TimedOut;
 use crate::process::ProcessError;
@@ -42,7 +42,7 @@ pub enum UpError {
     Exec(#[from] ExecError),
     /// kubectl.
     #[error(transparent)]
-    Kubectl(#[from] FurnishOrRun),
+    Kubectl(#[from] KubectlError),
     /// A namespace could not be entered.
     #[error(transparent)]
     Fence(#[from] FenceError),

@@ -43,10 +43,12 @@ use crate::process::{self, Job, ProcessError, Ran};
 
 pub use control_plane::FurnishError;
 pub use errors::UpError;
-pub use primary::{IptablesKind, Primary, SocketTranslation, UnknownPrimary};
+pub use primary::{CiliumMode, IptablesKind, Primary, UnknownPrimary};
 
 pub use tools::{ToolError, Tools};
+pub use worker::PodGroups;
 
+use plan::Plan;
 use record::Record;
 
 /// Where clusters keep their folders.
@@ -66,12 +68,34 @@ pub struct ClusterOptions {
     pub nodes: u8,
     /// Families of pods, services and nodes.
     pub family: Family,
+    /// Where pods' control groups are.
+    pub pod_groups: PodGroups,
     /// The programs.
     pub tools: Tools,
     /// The program whose hidden command [`PART`] leads to [`part`]; most often the caller.
     pub program: PathBuf,
     /// How long each step may take.
     pub patience: Duration,
+}
+
+impl ClusterOptions {
+    /// Its primary CNI with version and mode, and its families where they are not IPv4 alone,
+    /// for people.
+    #[must_use]
+    pub fn described(&self) -> String {
+        let primary = self.primary.described(&self.tools);
+        match self.family {
+            Family::V4 => primary,
+            Family::V6 => format!("{primary}, IPv6 only"),
+            Family::Dual => format!("{primary}, dual stack"),
+        }
+    }
+
+    /// An address for a Service that must have one before names are resolved; nobody else's.
+    #[must_use]
+    pub fn spare_service_address(&self) -> &'static str {
+        Plan { family: self.family }.spare_service()
+    }
 }
 
 /// A cluster that has been started.
@@ -196,14 +220,14 @@ impl Cluster {
     /// Runs kubectl as the cluster's administrator, from the host.
     ///
     /// # Errors
-    /// [`FurnishOrRun`].
+    /// [`KubectlError`].
     pub async fn kubectl(
         &self,
         tools: &Tools,
         args: &[&str],
         stdin: Vec<u8>,
         deadline: Duration,
-    ) -> Result<Ran, FurnishOrRun> {
+    ) -> Result<Ran, KubectlError> {
         let program = tools.built("kubernetes", "kubectl")?;
         Ok(self.as_administrator(&program, args, stdin, deadline).await?)
     }
@@ -262,6 +286,8 @@ impl Cluster {
             })?,
             nodes: *nodes,
             family: *family,
+            // A node that was made keeps its kubelet's settings.
+            pod_groups: PodGroups::default(),
             tools: Tools::new(tools),
             program,
             patience,
@@ -278,7 +304,7 @@ impl Cluster {
 
 /// Why kubectl has no outcome.
 #[derive(Debug, thiserror::Error)]
-pub enum FurnishOrRun {
+pub enum KubectlError {
     /// It is not built.
     #[error(transparent)]
     Tool(#[from] ToolError),

@@ -61,6 +61,12 @@ impl Plan {
         self.choose("10.96.0.10", "fd00:96::a")
     }
 
+    /// An address for a Service of the cluster's user, which no other Service takes by itself:
+    /// those below are kept for such wishes.
+    pub fn spare_service(self) -> &'static str {
+        self.choose("10.96.0.50", "fd00:96::50")[0]
+    }
+
     fn machine(self, host: u8) -> Vec<IpNetwork> {
         let [a, b, c, _] = MACHINES_V4.octets();
         let v4 = IpNetwork::new(Ipv4Addr::new(a, b, c, host).into(), 24);

@@ -126,7 +126,8 @@ fn furnish_node(
     let name = node_name(number);
     let mut node = Machine::new(&name, cluster.folder.join(&name));
     let proxy = options.primary.service_proxy();
-    worker::furnish(&mut node, number, plan, &options.tools, credentials, proxy)?;
+    let pods = options.pod_groups;
+    worker::furnish(&mut node, (number, plan), &options.tools, credentials, proxy, pods)?;
     options.primary.furnish(&mut node, number, plan, &options.tools)?;
     save(&node)
 }

@@ -36,14 +36,25 @@ pub(crate) enum ServiceProxy {
     Primary,
 }
 
+/// Where pods' control groups are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodGroups {
+    /// Side by side: pods without requests get as much of a busy machine as all others.
+    #[default]
+    Flat,
+    /// A group for each pod, named by its UID, as kubelets make them unless told otherwise. Who
+    /// looks for a pod's processes goes by that name.
+    PerPod,
+}
+
 /// Writes a node's files and says what is to run on it.
 pub(crate) fn furnish(
     machine: &mut Machine,
-    number: u8,
-    plan: Plan,
+    (number, plan): (u8, Plan),
     tools: &Tools,
     credentials: &Credentials,
     proxy: ServiceProxy,
+    pods: PodGroups,
 ) -> Result<(), FurnishError> {
     let api = host(plan);
     let own = credentials.kubeconfig(&api, &format!("system:node:{}", node_name(number)));
@@ -53,7 +64,7 @@ pub(crate) fn furnish(
         // For the daemons of the primary CNI, which bring their own roles elsewhere.
         (format!("{FOLDER}/primary.kubeconfig"), credentials.kubeconfig(&api, "admin")),
         (format!("{FOLDER}/ca.pem"), credentials.authority.certificate().to_owned()),
-        (format!("{FOLDER}/kubelet.json"), kubelet_config(plan)),
+        (format!("{FOLDER}/kubelet.json"), kubelet_config(plan, pods)),
         (format!("{FOLDER}/resolv.conf"), format!("nameserver {}\n", plan.control_plane()[0].ip())),
         ("/etc/containerd/config.toml".to_owned(), containerd_config()),
     ] {
@@ -112,7 +123,7 @@ fn kube_proxy(number: u8, plan: Plan, tools: &Tools, mode: &str) -> Result<Servi
     ]))
 }
 
-fn kubelet_config(plan: Plan) -> String {
+fn kubelet_config(plan: Plan, pods: PodGroups) -> String {
     let config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -131,7 +142,7 @@ fn kubelet_config(plan: Plan) -> String {
         // Machines here still have the first version of control groups.
         "failCgroupV1": false,
         "cgroupDriver": "cgroupfs",
-        "cgroupsPerQOS": false,
+        "cgroupsPerQOS": pods == PodGroups::PerPod,
         "enforceNodeAllocatable": [],
         "localStorageCapacityIsolation": false,
         "evictionHard": {"memory.available": "1Mi", "nodefs.available": "0%", "imagefs.available": "0%"},

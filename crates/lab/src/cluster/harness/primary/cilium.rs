@@ -2,7 +2,7 @@
 //! compiles them on the node, for which it needs clang; its operator keeps the definitions of
 //! its objects, on the control plane's machine.
 
-use super::SocketTranslation;
+use super::CiliumMode;
 use crate::cluster::harness::control_plane::{FurnishError, node_name};
 use crate::cluster::harness::machine::{Machine, Service};
 use crate::cluster::harness::plan::Plan;
@@ -36,7 +36,7 @@ pub(super) fn furnish(
     number: u8,
     plan: Plan,
     tools: &Tools,
-    translation: SocketTranslation,
+    mode: CiliumMode,
 ) -> Result<(), FurnishError> {
     tools.system("iptables", "iptables")?;
     machine.install(&tools.built("cilium", "cilium-cni")?, "/opt/cni/bin/cilium-cni")?;
@@ -69,9 +69,6 @@ pub(super) fn furnish(
             "--tunnel-protocol=vxlan",
             "--devices=eth0",
             "--enable-ipv4-masquerade=true",
-            // Programs that translate in the kernel's own stack as well: it is not left out.
-            "--enable-bpf-masquerade=false",
-            "--enable-host-legacy-routing=true",
             "--write-cni-conf-when-ready=/etc/cni/net.d/05-cilium.conflist",
             // Else it takes every other configuration away, a chained plugin with it.
             "--cni-exclusive=false",
@@ -83,24 +80,25 @@ pub(super) fn furnish(
             "--preallocate-bpf-maps=false",
             "--bpf-map-dynamic-size-ratio=0.0025",
         ])
-        .args(translation.flags(&host(plan)));
+        .args(mode.flags(&host(plan)));
     machine.services.push(agent);
     Ok(())
 }
 
-impl SocketTranslation {
+impl CiliumMode {
     fn flags(self, api: &str) -> Vec<String> {
-        let flags: &[&str] = match self {
-            Self::None => &["--kube-proxy-replacement=false"],
-            Self::HostOnly => &["--kube-proxy-replacement=true", "--bpf-lb-sock-hostns-only=true"],
-            Self::Everywhere => {
-                &["--kube-proxy-replacement=true", "--bpf-lb-sock-hostns-only=false"]
-            }
-        };
-        // Nobody else leads to the API's Service then.
-        let servers = format!("--k8s-api-server-urls=https://{api}:6443");
-        let servers = (self != Self::None).then_some(servers);
-        flags.iter().map(|&flag| flag.to_owned()).chain(servers).collect()
+        let past_the_stack = self == Self::BpfRouting;
+        let mut flags = vec![
+            format!("--kube-proxy-replacement={}", self != Self::KubeProxy),
+            format!("--enable-bpf-masquerade={past_the_stack}"),
+            format!("--enable-host-legacy-routing={}", !past_the_stack),
+        ];
+        if self != Self::KubeProxy {
+            flags.push(format!("--bpf-lb-sock-hostns-only={}", self != Self::SocketLb));
+            // Nobody else leads to the API's Service then.
+            flags.push(format!("--k8s-api-server-urls=https://{api}:6443"));
+        }
+        flags
     }
 }
 

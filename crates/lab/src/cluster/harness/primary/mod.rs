@@ -25,18 +25,21 @@ pub enum Primary {
     /// Calico with VXLAN and the iptables data plane.
     Calico(IptablesKind),
     /// Cilium with VXLAN.
-    Cilium(SocketTranslation),
+    Cilium(CiliumMode),
 }
 
-/// Where Cilium leads connections to Services from the Service's address to a pod's.
+/// What Cilium does beside carrying packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SocketTranslation {
-    /// Not at all: kube-proxy does.
-    None,
-    /// In sockets of the node, and for pods at their links: kube-proxy is replaced.
-    HostOnly,
-    /// In all sockets, pods' too: what a pod sends never has the Service's address.
-    Everywhere,
+pub enum CiliumMode {
+    /// Nothing: kube-proxy leads to Services, the node's own stack routes.
+    KubeProxy,
+    /// It leads to Services: in sockets of the node, and for pods at their links.
+    Replacing,
+    /// As [`Self::Replacing`], and its programs route and translate past the node's own stack.
+    BpfRouting,
+    /// As [`Self::Replacing`], but in pods' sockets too: what a pod sends never has the
+    /// Service's address.
+    SocketLb,
 }
 
 /// The kernel's side of `iptables`.
@@ -59,14 +62,15 @@ fn names() -> String {
 
 impl Primary {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Bridge,
         Self::Flannel,
         Self::Calico(IptablesKind::Nft),
         Self::Calico(IptablesKind::Legacy),
-        Self::Cilium(SocketTranslation::None),
-        Self::Cilium(SocketTranslation::HostOnly),
-        Self::Cilium(SocketTranslation::Everywhere),
+        Self::Cilium(CiliumMode::KubeProxy),
+        Self::Cilium(CiliumMode::Replacing),
+        Self::Cilium(CiliumMode::BpfRouting),
+        Self::Cilium(CiliumMode::SocketLb),
     ];
 
     /// The group of programs that it needs besides those of every cluster, for
@@ -89,13 +93,14 @@ impl Primary {
             Self::Flannel => ("Flannel", "VXLAN"),
             Self::Calico(IptablesKind::Nft) => ("Calico", "VXLAN, iptables-nft"),
             Self::Calico(IptablesKind::Legacy) => ("Calico", "VXLAN, iptables-legacy"),
-            Self::Cilium(SocketTranslation::None) => ("Cilium", "VXLAN, kube-proxy"),
-            Self::Cilium(SocketTranslation::HostOnly) => {
+            Self::Cilium(CiliumMode::KubeProxy) => ("Cilium", "VXLAN, kube-proxy"),
+            Self::Cilium(CiliumMode::Replacing) => {
                 ("Cilium", "VXLAN, no kube-proxy, socketLB.hostNamespaceOnly")
             }
-            Self::Cilium(SocketTranslation::Everywhere) => {
-                ("Cilium", "VXLAN, no kube-proxy, socketLB")
+            Self::Cilium(CiliumMode::BpfRouting) => {
+                ("Cilium", "VXLAN, no kube-proxy, BPF host routing, bpf.masquerade")
             }
+            Self::Cilium(CiliumMode::SocketLb) => ("Cilium", "VXLAN, no kube-proxy, socketLB"),
         };
         let group = self.groups().first().copied().unwrap_or("plugins");
         match tools.version(group) {
@@ -117,9 +122,7 @@ impl Primary {
     pub(crate) fn service_proxy(self) -> ServiceProxy {
         match self {
             Self::Bridge | Self::Flannel => ServiceProxy::Mode("nftables"),
-            Self::Calico(_) | Self::Cilium(SocketTranslation::None) => {
-                ServiceProxy::Mode("iptables")
-            }
+            Self::Calico(_) | Self::Cilium(CiliumMode::KubeProxy) => ServiceProxy::Mode("iptables"),
             Self::Cilium(_) => ServiceProxy::Primary,
         }
     }
@@ -183,9 +186,10 @@ impl fmt::Display for Primary {
             Self::Flannel => "flannel",
             Self::Calico(IptablesKind::Nft) => "calico",
             Self::Calico(IptablesKind::Legacy) => "calico-legacy",
-            Self::Cilium(SocketTranslation::None) => "cilium",
-            Self::Cilium(SocketTranslation::HostOnly) => "cilium-replacing",
-            Self::Cilium(SocketTranslation::Everywhere) => "cilium-socketlb",
+            Self::Cilium(CiliumMode::KubeProxy) => "cilium",
+            Self::Cilium(CiliumMode::Replacing) => "cilium-replacing",
+            Self::Cilium(CiliumMode::BpfRouting) => "cilium-bpf-routing",
+            Self::Cilium(CiliumMode::SocketLb) => "cilium-socketlb",
         })
     }
 }
