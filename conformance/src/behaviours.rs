@@ -142,7 +142,8 @@ impl Coverage {
     /// Whether it is shown at the level that it needs.
     pub(crate) fn is_enough(&self) -> bool {
         match self.behaviour.level {
-            Level::Namespaces => !self.namespaces.is_empty(),
+            // A cluster shows more than namespaces do.
+            Level::Namespaces => !self.namespaces.is_empty() || !self.cluster.is_empty(),
             Level::Cluster => !self.cluster.is_empty(),
         }
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use lab::Subject;
 
-use crate::cluster::{ClusterRun, Restarts, run_on_cluster};
+use crate::cluster::{ClusterRun, Restarts, Room, run_on_cluster};
 use crate::cluster_commands::ClusterCommand;
 use crate::demo::{Afterwards, Demo};
 use crate::list;
@@ -15,6 +15,7 @@ use crate::on_harness::HarnessArgs;
 use crate::pod_app::App;
 use crate::report::{self, Report, Sink, Source};
 use crate::suite::Suite;
+use crate::witness;
 
 /// Proves the behaviours of a mesh: in network namespaces of this machine, or on a cluster.
 #[derive(Debug, Parser)]
@@ -38,6 +39,15 @@ enum Command {
     /// Render results into a file, between its markers.
     Matrix {
         /// Reports that `run --report json=FILE` has written, a column each.
+        #[arg(required = true)]
+        results: Vec<PathBuf>,
+        /// The file.
+        #[arg(long)]
+        into: PathBuf,
+    },
+    /// Render what witnesses said into a file, between its markers.
+    Witnesses {
+        /// Reports that `run --witness WHO --report json=FILE` has written.
         #[arg(required = true)]
         results: Vec<PathBuf>,
         /// The file.
@@ -102,10 +112,15 @@ struct ClusterArgs {
     /// The image of the test pods.
     #[arg(long, default_value = "sluice.test/sluice:dev")]
     image: String,
+    /// Stay in this namespace, which exists, instead of making others; what needs more is
+    /// skipped and says so.
+    #[arg(long)]
+    namespace: Option<String>,
     /// What to call the primary CNI plugin in reports, with its version.
     #[arg(long)]
     cni_name: Option<String>,
-    /// Also run what ends the mesh's own pods for a while; whoever uses the cluster notices.
+    /// Also run what ends the mesh's own pods for a while, or does harm to a node; whoever uses
+    /// the cluster notices.
     #[arg(long)]
     restarts: bool,
     /// At the end, remove the mesh by this command, for example "helm -n sluice-system
@@ -166,14 +181,11 @@ impl Arguments {
         match self.command {
             Command::Run(run) => Box::pin(run.run()).await,
             Command::List { behaviours } => {
-                if behaviours {
-                    list::behaviours();
-                } else {
-                    list::scenarios();
-                }
-                Ok(())
+                let lines = if behaviours { list::behaviours() } else { list::scenarios() };
+                Ok(list::print(&lines)?)
             }
             Command::Matrix { results, into } => report::matrix::write(&results, &into),
+            Command::Witnesses { results, into } => witness::record::write(&results, &into),
             Command::App(app) => app.run().await,
             Command::Cluster(command) => command.run().await,
             Command::ClusterPart { .. } => bail!("parts are started before the runtime"),
@@ -187,7 +199,8 @@ impl Arguments {
 
 impl Run {
     async fn run(self) -> anyhow::Result<()> {
-        let ClusterArgs { image, cni_name: cni, restarts, .. } = self.cluster;
+        let ClusterArgs { image, cni_name: cni, restarts, namespace, .. } = self.cluster;
+        let room = namespace.map_or(Room::Own, Room::Given);
         let (uninstall, reboot) = (self.cluster.including_uninstall, self.cluster.including_reboot);
         let restarts = if restarts { Restarts::Allowed } else { Restarts::Refused };
         let (only, evidence, source) = (self.only, self.evidence, self.source);
@@ -199,6 +212,7 @@ impl Run {
                 only,
                 evidence,
                 cni,
+                room,
                 restarts,
                 uninstall,
                 reboot,

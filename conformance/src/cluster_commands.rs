@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use lab::Family;
-use lab::cluster::harness::{Cluster, ClusterOptions, Primary, Tools};
+use lab::cluster::harness::{Cluster, ClusterOptions, PodGroups, Primary, Tools};
 
 use crate::ending::Ending;
+use crate::list;
 
 /// How long each step of a start may take. Two busy processors take a tenth of it.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -81,6 +82,9 @@ pub(crate) struct UpArgs {
     /// The folder of the cluster's programs, as `scripts/cluster-tools` prints it.
     #[arg(long, env = "SLUICE_CLUSTER_TOOLS")]
     pub tools: PathBuf,
+    /// What others' agents may want otherwise.
+    #[arg(skip)]
+    pub pod_groups: PodGroups,
 }
 
 /// [`Family`] on the command line.
@@ -108,6 +112,7 @@ impl UpArgs {
             primary: self.cni,
             nodes: self.nodes,
             family: self.family.into(),
+            pod_groups: self.pod_groups,
             tools: Tools::new(&self.tools),
             program: own_program()?,
             patience: PATIENCE,
@@ -179,18 +184,19 @@ fn told(left: &[String]) -> String {
 }
 
 fn status() -> anyhow::Result<()> {
-    let all = Cluster::all();
-    if all.is_empty() {
-        println!("no cluster");
-    }
-    for cluster in all {
-        println!("{} ({}), {}", cluster.name(), cluster.primary(), cluster.kubeconfig().display());
+    let mut lines = Vec::new();
+    for cluster in Cluster::all() {
+        let kubeconfig = cluster.kubeconfig();
+        lines.push(format!("{} ({}), {}", cluster.name(), cluster.primary(), kubeconfig.display()));
         for (machine, runs) in cluster.machines() {
             let state = if runs { "runs" } else { "is off" };
-            println!("  {machine} {state}, logs in {}", cluster.logs(machine).display());
+            lines.push(format!("  {machine} {state}, logs in {}", cluster.logs(machine).display()));
         }
     }
-    Ok(())
+    if lines.is_empty() {
+        lines.push("no cluster".to_owned());
+    }
+    Ok(list::print(&lines)?)
 }
 
 /// Becomes the command: a shell wants the terminal for itself.

@@ -18,6 +18,7 @@ mod cluster;
 mod cluster_commands;
 mod demo;
 mod ending;
+mod helm;
 mod list;
 mod load;
 mod observe;
@@ -28,6 +29,7 @@ mod report;
 mod scenario;
 mod scenarios;
 mod suite;
+mod witness;
 mod world;
 
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context;
-use lab::{AppError, Pod, Reply};
+use lab::{AppError, Place, Pod, Reply};
 
 use crate::scenario::expect;
 use crate::world::{APP_PORT, HBONE_PORT, World};
@@ -149,6 +149,11 @@ pub(crate) async fn refused(world: &World, client: &Pod, server: &Pod) -> anyhow
 
 /// Everything that capture puts into a pod, as text; empty when there is nothing.
 pub(crate) async fn residue(pod: &Pod) -> anyhow::Result<String> {
+    residue_in(pod.place()).await
+}
+
+/// As [`residue`], of any namespace.
+pub(crate) async fn residue_in(pod: &Place) -> anyhow::Result<String> {
     let rules = pod.run(&["nft", "list", "ruleset"]).await?.stdout;
     let mut found = rules.trim().to_owned();
     for family in ["-4", "-6"] {

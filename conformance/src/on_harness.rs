@@ -2,25 +2,29 @@
 //! as a user installs it, the same scenarios as on any cluster, and all of it removed.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
 use clap::Args;
-use lab::cluster::harness::{Cluster, ClusterOptions, Primary, Tools};
+use lab::cluster::harness::{Cluster, ClusterOptions, Primary};
 
 use crate::cluster::{ClusterRun, run_on_cluster};
 use crate::cluster_commands::{FamilyArg, UpArgs};
+use crate::helm::Helm;
 use crate::report::{Outcome, Report};
+use crate::witness::{self, Rest, Witness, Witnessed};
 
 /// The namespace that the chart goes to.
 const NAMESPACE: &str = "sluice-system";
 /// What must be ready before anything is judged.
 const PARTS: [&str; 3] =
     ["deployment/sluice-control", "daemonset/sluice-node-agent", "daemonset/sluice-ztunnel"];
-/// How long the parts may take to get ready.
-const READY: &str = "180s";
-/// Deadline of a command of the chart's tools.
-const COMMAND: Duration = Duration::from_secs(240);
+/// Values of the chart on every cluster made here.
+const VALUES: [&str; 4] = [
+    "image.repository=sluice.test/sluice",
+    "image.tag=dev",
+    "image.pullPolicy=Never",
+    // Nodes are not there yet when they join: one scenario has a node join.
+    "nodeAgent.startupTaint=sluice.dev/agent-not-ready",
+];
 
 /// Which cluster to make, and what to install.
 #[derive(Debug, Args)]
@@ -44,6 +48,13 @@ pub(crate) struct HarnessArgs {
     /// The chart.
     #[arg(long, default_value = "deploy/helm/sluice")]
     chart: PathBuf,
+    /// Install parts of Istio in the place of ours, and unless told otherwise run what shows how
+    /// the others get along with them.
+    #[arg(long, value_enum, requires = "cni")]
+    witness: Option<Witness>,
+    /// The image of ztunnel alone, which Istio's chart starts, for the witness `istio`.
+    #[arg(long, required_if_eq("witness", "istio"))]
+    ztunnel_archive: Option<PathBuf>,
     /// Leave the cluster running.
     #[arg(long)]
     keep: bool,
@@ -54,6 +65,8 @@ pub(crate) struct Harness {
     up: UpArgs,
     image_archive: PathBuf,
     chart: PathBuf,
+    witness: Option<Witness>,
+    ztunnel_archive: Option<PathBuf>,
     afterwards: Afterwards,
 }
 
@@ -69,11 +82,14 @@ impl HarnessArgs {
     pub(crate) fn harness(self) -> Option<Harness> {
         let (cni, tools) = (self.cni?, self.tools?);
         let (nodes, family) = (self.nodes, self.family);
+        let pod_groups = self.witness.map(Witness::pod_groups).unwrap_or_default();
         let name = format!("run-{:x}", std::process::id());
         Some(Harness {
-            up: UpArgs { name, cni, nodes, family, tools },
+            up: UpArgs { name, cni, nodes, family, tools, pod_groups },
             image_archive: self.image_archive?,
             chart: self.chart,
+            witness: self.witness,
+            ztunnel_archive: self.ztunnel_archive,
             afterwards: if self.keep { Afterwards::Keep } else { Afterwards::Remove },
         })
     }
@@ -86,10 +102,14 @@ impl Harness {
     /// When the cluster or the chart does not come up, or the run was interrupted.
     pub(crate) async fn run(&self, mut run: ClusterRun) -> anyhow::Result<Report> {
         let options = self.up.options()?;
+        let witnessed = self.witnessed(&options)?;
+        if let (Some(witness), true) = (self.witness, run.only.is_empty()) {
+            run.only = witness::scenarios(witness);
+        }
         println!("starting a cluster with {}", options.primary);
         let cluster = self.up.start(&options).await?;
         run.kubeconfig = cluster.kubeconfig();
-        run.cni.get_or_insert_with(|| options.primary.described(&options.tools));
+        run.cni.get_or_insert_with(|| options.described());
         let own = options.program.display();
         let reboot = format!("{own} cluster reboot \"$NODE\" --name {}", options.name);
         run.reboot.get_or_insert(reboot);
@@ -106,10 +126,11 @@ impl Harness {
         };
         if self.afterwards == Afterwards::Keep {
             println!("the cluster stays: export KUBECONFIG={}", cluster.kubeconfig().display());
-            return found;
+            return found.map(|found| Report { witnessed, ..found });
         }
         let left = cluster.down();
         let mut found = found?;
+        found.witnessed = witnessed;
         found.results.push(Outcome::of(
             "cluster/harness-leaves-nothing",
             "the machines' processes, mounts and control groups are gone",
@@ -118,49 +139,44 @@ impl Harness {
         Ok(found)
     }
 
-    /// As docs/kubernetes.md says it.
+    /// Who is a witness; known before anything is made.
+    fn witnessed(&self, options: &ClusterOptions) -> anyhow::Result<Option<Witnessed>> {
+        let Some(witness) = self.witness else { return Ok(None) };
+        Ok(Some(Witnessed { witness, version: witness::version(&options.tools)? }))
+    }
+
     async fn install(&self, cluster: &Cluster, options: &ClusterOptions) -> anyhow::Result<()> {
         cluster.import(&self.image_archive, options.patience).await?;
-        let chart = self.chart.display().to_string();
-        let mut words = vec!["install", "sluice", &chart, "--namespace", NAMESPACE];
-        words.extend(["--create-namespace"]);
-        let values = [
-            "image.repository=sluice.test/sluice",
-            "image.tag=dev",
-            "image.pullPolicy=Never",
-            // One that works where nobody resolves names.
-            "control.service.clusterIP=10.96.0.50",
-        ];
-        let own = options.primary.chart_values();
-        for value in values.iter().chain(own) {
-            words.extend(["--set", value]);
+        let helm = Helm { cluster, tools: &options.tools, patience: options.patience };
+        let Some(witness) = self.witness else {
+            let all = Rest { values: Vec::new(), words: &[], ready: PARTS.to_vec() };
+            return self.install_chart(&helm, options, all).await;
+        };
+        let ztunnel = self.ztunnel_archive.as_deref();
+        if let Some(rest) = witness::install(witness, &helm, ztunnel).await? {
+            self.install_chart(&helm, options, rest).await?;
         }
-        helm(cluster, &options.tools, &words).await?;
-        for part in PARTS {
-            wait_for(cluster, options, part).await?;
+        witness::settle(witness, &helm).await
+    }
+
+    /// As docs/kubernetes.md says it.
+    async fn install_chart(
+        &self,
+        helm: &Helm<'_>,
+        options: &ClusterOptions,
+        Rest { values: more, words, ready }: Rest,
+    ) -> anyhow::Result<()> {
+        // One that works where nobody resolves names.
+        let control = format!("control.service.clusterIP={}", options.spare_service_address());
+        let mut values = VALUES.to_vec();
+        values.push(&control);
+        values.extend(options.primary.chart_values());
+        values.extend(more.iter().map(String::as_str));
+        let chart = self.chart.display().to_string();
+        helm.install("sluice", &chart, NAMESPACE, &values, words).await?;
+        for part in ready {
+            helm.wait_for(NAMESPACE, part).await?;
         }
         Ok(())
     }
-}
-
-async fn wait_for(cluster: &Cluster, options: &ClusterOptions, part: &str) -> anyhow::Result<()> {
-    let timeout = format!("--timeout={READY}");
-    let words = ["--namespace", NAMESPACE, "rollout", "status", part, &timeout];
-    let ran = cluster.kubectl(&options.tools, &words, Vec::new(), COMMAND).await?;
-    if ran.ok() {
-        return Ok(());
-    }
-    let words = ["--namespace", NAMESPACE, "get", "pods,events", "--output=wide"];
-    let seen = cluster.kubectl(&options.tools, &words, Vec::new(), COMMAND).await?;
-    bail!("{part} does not get ready: {}\n{}", ran.stderr.trim(), seen.stdout);
-}
-
-async fn helm(cluster: &Cluster, tools: &Tools, words: &[&str]) -> anyhow::Result<()> {
-    let program = tools.built("helm", "helm")?;
-    let ran = cluster.as_administrator(&program, words, Vec::new(), COMMAND).await;
-    let ran = ran.context("run helm")?;
-    if !ran.ok() {
-        bail!("helm refuses: {}", ran.stderr.trim());
-    }
-    Ok(())
 }

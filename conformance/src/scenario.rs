@@ -7,28 +7,32 @@ use crate::world::World;
 /// The future of a running scenario.
 pub(crate) type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 
-/// One behaviour, told as a story.
+/// One behaviour, told as a story that is played on a stage `S`: a lab, or a cluster.
 #[derive(Clone, Copy)]
-pub(crate) struct Scenario {
+pub(crate) struct Scenario<S = World> {
     /// Stable name for reports and `--only`.
     pub id: &'static str,
     /// The behaviour in one line.
     pub meaning: &'static str,
     /// Numbers of the behaviours that it covers.
     pub behaviours: &'static [u8],
-    /// Acts and observes; an error is a failure, unless it is a [`Skip`].
-    pub run: for<'a> fn(&'a World) -> Running<'a>,
+    /// Acts and observes; an error is a failure, unless it is a [`Skip`] or a
+    /// [`NotImplemented`].
+    pub run: for<'a> fn(&'a S) -> Running<'a>,
 }
 
-/// Makes a row of a scenario table from an `async fn(&World) -> anyhow::Result<()>`. Which
-/// behaviours it covers stands in [`crate::scenarios::covers`].
+/// Makes a row of a scenario table from an `async fn(&S) -> anyhow::Result<()>`. Without the
+/// numbers of behaviours, [`crate::scenarios::covers`] says which they are.
 macro_rules! scenario {
     ($id:literal, $meaning:literal, $run:path) => {
+        $crate::scenario::scenario!($id, $crate::scenarios::covers($id), $meaning, $run)
+    };
+    ($id:literal, $behaviours:expr, $meaning:literal, $run:path) => {
         $crate::scenario::Scenario {
             id: $id,
             meaning: $meaning,
-            behaviours: $crate::scenarios::covers($id),
-            run: |world| Box::pin($run(world)),
+            behaviours: $behaviours,
+            run: |stage| Box::pin($run(stage)),
         }
     };
 }

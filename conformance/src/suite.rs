@@ -40,7 +40,11 @@ impl Suite {
             println!("== {}: {}", stage.name, stage.meaning);
             tokio::select! {
                 () = self.run_stage(&stage, &chosen, &mut results) => {}
-                why = ending.asked() => bail!("{why}; the lab was removed"),
+                why = ending.asked() => {
+                    println!("\n{why}: the lab is removed");
+                    results.push(Outcome::unfinished("namespaces", why));
+                    break;
+                }
             }
         }
         if results.is_empty() {
@@ -54,6 +58,7 @@ impl Suite {
             source: self.source,
             date: report::now(),
             versions: Versions { kernel, subject, ..Versions::default() },
+            witnessed: None,
             results,
         })
     }

@@ -10,7 +10,9 @@ use lab::cluster::access::Running;
 use tokio::time::Instant;
 
 use super::ground::{Ground, PATIENCE};
+use super::observers::Watching;
 use super::pods::{APP_PORT, PROGRAM, TestPod};
+use super::room::Room;
 use crate::pod_app::{Answers, Sighting};
 use crate::scenario::{Differs, expect};
 
@@ -57,6 +59,8 @@ pub(crate) struct Target<'a> {
     pub to: SocketAddr,
     pub ips: &'a [IpAddr],
     pub nodes: Vec<&'a str>,
+    /// Who answers there.
+    pub server: &'a TestPod,
     /// More words for `conformance app ask`.
     pub more: &'a [&'a str],
 }
@@ -69,7 +73,7 @@ impl<'a> Target<'a> {
 
     /// An address that leads to a pod.
     pub(crate) fn via(to: SocketAddr, server: &'a TestPod) -> Self {
-        Self { to, ips: &server.ips, nodes: vec![&server.node], more: &[] }
+        Self { to, ips: &server.ips, nodes: vec![&server.node], server, more: &[] }
     }
 
     pub(crate) fn more(mut self, words: &'a [&'a str]) -> Self {
@@ -95,8 +99,9 @@ impl Ground {
             .with_context(|| format!("{} said {line:?} {:?}", client.name, ran.stderr))
     }
 
-    /// Has a pod ask, with observers on its node and the server's. What is said holds a
-    /// marker that was never said before.
+    /// Has a pod ask, with observers on its node and the server's, or in a given namespace
+    /// without the right to those, inside of both pods. What is said holds a marker that was
+    /// never said before.
     pub(crate) async fn exchange(
         &self,
         client: &TestPod,
@@ -106,7 +111,13 @@ impl Ground {
         let mut nodes = target.nodes.clone();
         nodes.push(&client.node);
         let sides = (client.ips.as_slice(), target.ips);
-        let watching = self.observers().await?.watch(self, &nodes, sides, &marker).await?;
+        let watching = match self.observers().await {
+            Ok(observers) => observers.watch(self, &nodes, sides, &marker).await?,
+            Err(_) if self.room != Room::Own => {
+                Watching::inside(self, [client, target.server], sides, &marker).await?
+            }
+            Err(error) => return Err(error),
+        };
         let mut more = vec!["--line", marker.as_str()];
         more.extend(target.more);
         let answers = self.ask(client, target.to, &more).await;

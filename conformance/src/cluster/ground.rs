@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 
 use super::observers::Observers;
 use super::parts::Parts;
+use super::room::{self, Room};
 use super::run::Restarts;
 use crate::scenario::Skip;
 
@@ -32,6 +33,8 @@ pub(crate) struct Ground {
     pub nodes: Vec<NodeFacts>,
     /// The mesh's own workloads.
     pub parts: Parts,
+    /// Where scenarios may make things.
+    pub room: Room,
     /// Whether the mesh's own pods may be ended.
     pub restarts: Restarts,
     /// What removes the mesh from the cluster, for the last scenario.
@@ -47,6 +50,19 @@ pub(crate) struct Ground {
     leaving: Mutex<BTreeSet<String>>,
     undo: tokio::sync::Mutex<Vec<Undo>>,
     sightings: Mutex<Vec<String>>,
+}
+
+/// What a run may do to the cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Allowed {
+    /// Where scenarios may make things.
+    pub room: Room,
+    /// Whether the mesh's own pods may be ended.
+    pub restarts: Restarts,
+    /// What removes the mesh, to be judged last.
+    pub removal: Option<UserCommand>,
+    /// What cuts the power of the node `$NODE` and starts it again.
+    pub reboot: Option<UserCommand>,
 }
 
 /// A command of the user's, for what a suite cannot know how to do.
@@ -68,11 +84,19 @@ impl Ground {
     pub(crate) async fn survey(
         cluster: Cluster,
         image: &str,
-        restarts: Restarts,
-        removal: Option<UserCommand>,
-        reboot: Option<UserCommand>,
+        allowed: Allowed,
     ) -> anyhow::Result<Self> {
-        let nodes = cluster.nodes().await.context("list the nodes")?;
+        let Allowed { room, restarts, removal, reboot } = allowed;
+        let run = run_name();
+        let cluster = cluster.labelling(RUN_LABEL, &run);
+        let nodes = match (cluster.nodes().await, &room) {
+            (Err(error), Room::Given(namespace)) if error.code() == Some(403) => {
+                let placed = room::nodes_of(&cluster, namespace, image).await;
+                room::sweep(&cluster, namespace, &run).await.context("clear the namespace")?;
+                placed.context("find nodes by placing pods")?
+            }
+            (nodes, _) => nodes.context("list the nodes")?,
+        };
         let nodes: Vec<_> = nodes.into_iter().filter(|node| node.takes_pods).collect();
         anyhow::ensure!(!nodes.is_empty(), "no node is ready for pods");
         let parts = Parts::find(&cluster).await.context("look for the mesh's own workloads")?;
@@ -81,11 +105,12 @@ impl Ground {
             image: image.to_owned(),
             nodes,
             parts,
+            room,
             restarts,
             removal,
             reboot,
             policy_engine: OnceCell::new(),
-            run: run_name(),
+            run,
             observers: OnceCell::new(),
             namespaces: Mutex::default(),
             leaving: Mutex::default(),
@@ -100,6 +125,15 @@ impl Ground {
         name: &str,
         labels: &[(&str, &str)],
     ) -> anyhow::Result<String> {
+        if let Room::Given(given) = &self.room {
+            if !labels.is_empty() {
+                return Err(Skip("needs a namespace with labels of its own".to_owned()).into());
+            }
+            if !locked(&self.namespaces).insert(given.clone()) {
+                return Err(Skip("needs a second namespace".to_owned()).into());
+            }
+            return Ok(given.clone());
+        }
         // One of that name may still be on its way out.
         let number = locked(&self.leaving).len();
         let full = format!("sluice-test-{}-{number}-{name}", self.run);
@@ -184,6 +218,11 @@ impl Ground {
     }
 
     async fn let_go(&self, namespace: &str) -> anyhow::Result<()> {
+        if matches!(self.room, Room::Given(_)) {
+            room::sweep(&self.cluster, namespace, &self.run).await?;
+            locked(&self.namespaces).remove(namespace);
+            return Ok(());
+        }
         self.cluster.delete(&paths::namespace(namespace)).await?;
         locked(&self.namespaces).remove(namespace);
         locked(&self.leaving).insert(namespace.to_owned());

@@ -9,20 +9,23 @@
 //! ```
 //!
 //! Everything goes through the API server. What needs more than a namespace is skipped by
-//! name where the caller has no right to it.
+//! name where the caller has no right to it; then the wire is watched from inside of the pods.
 
 mod evidence;
 mod exchange;
 mod ground;
+mod hands;
 mod kinds;
 mod observers;
 mod parts;
 mod patience;
 mod pods;
+mod room;
 mod run;
 mod scenario;
 mod scenarios;
 mod versions;
 
+pub(crate) use room::Room;
 pub(crate) use run::{ClusterRun, Restarts, run_on_cluster};
 pub(crate) use scenarios::all as scenarios;

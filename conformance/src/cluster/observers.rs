@@ -8,7 +8,9 @@ use lab::cluster::access::{Network, PodSpec, Review, Running, paths};
 
 use super::ground::{Ground, PATIENCE, START};
 use super::pods::{PROGRAM, TestPod};
+use super::room::Room;
 use crate::pod_app::Sighting;
+use crate::scenario::Skip;
 
 /// How long the API server may take for one step of a watch.
 const STEP: Duration = Duration::from_secs(60);
@@ -28,6 +30,9 @@ pub(crate) struct Watching {
 impl Observers {
     pub(super) async fn start(ground: &Ground) -> anyhow::Result<Self> {
         // Who has a namespace only is told so before anything is made.
+        if let Room::Given(_) = &ground.room {
+            bail!("the suite is to stay in its namespace");
+        }
         if let Review::Refused(why) =
             ground.cluster.may("create", "namespaces", "").await.context("ask for rights")?
         {
@@ -90,8 +95,8 @@ impl Observers {
         (from, to): (&[IpAddr], &[IpAddr]),
         marker: &str,
     ) -> anyhow::Result<Watching> {
-        let (from, to) = (list(from), list(to));
-        let argv = [PROGRAM, "app", "watch", "--from", &from, "--to", &to, "--marker", marker];
+        let words = words(from, to, marker);
+        let argv: Vec<_> = words.iter().map(String::as_str).collect();
         let mut running = Vec::new();
         for (node, pod) in &self.pods {
             if !nodes.contains(&node.as_str()) {
@@ -111,6 +116,33 @@ impl Observers {
 }
 
 impl Watching {
+    /// Watches inside of the pods themselves, which have `NET_RAW` unless somebody took it
+    /// from them: what enters and leaves their links is what the wire carries.
+    pub(super) async fn inside(
+        ground: &Ground,
+        pods: [&TestPod; 2],
+        (from, to): (&[IpAddr], &[IpAddr]),
+        marker: &str,
+    ) -> anyhow::Result<Self> {
+        let words = words(from, to, marker);
+        let argv: Vec<_> = words.iter().map(String::as_str).collect();
+        let [client, server] = pods;
+        let server = (server.uid != client.uid).then_some(server);
+        let mut running = Vec::new();
+        for pod in std::iter::once(client).chain(server) {
+            let mut watch = ground.cluster.start(&pod.namespace, &pod.name, &argv, STEP).await?;
+            match watch.line(STEP).await? {
+                Some(line) if line == "watching" => running.push(watch),
+                _ => {
+                    let why = watch.finish(STEP).await?.stderr;
+                    let why = format!("needs NET_RAW inside of pods, or an observer: {why}");
+                    return Err(Skip(why).into());
+                }
+            }
+        }
+        Ok(Self { running })
+    }
+
     /// What was seen until now.
     pub(crate) async fn close(self) -> anyhow::Result<Sighting> {
         let mut all = Sighting::default();
@@ -123,6 +155,11 @@ impl Watching {
         }
         Ok(all)
     }
+}
+
+fn words(from: &[IpAddr], to: &[IpAddr], marker: &str) -> [String; 9] {
+    let (from, to) = (list(from), list(to));
+    [PROGRAM, "app", "watch", "--from", &from, "--to", &to, "--marker", marker].map(str::to_owned)
 }
 
 fn list(ips: &[IpAddr]) -> String {

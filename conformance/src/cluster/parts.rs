@@ -1,5 +1,7 @@
 //! The mesh's own workloads, found by what they are called.
 
+use std::time::Duration;
+
 use lab::cluster::access::{Cluster, paths};
 use serde_json::Value;
 
@@ -12,6 +14,8 @@ const ZTUNNELS: &[&str] = &["ztunnel"];
 /// What was found.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Parts {
+    /// The caller may not look for them.
+    pub hidden: bool,
     pub agent: Option<Part>,
     pub ztunnel: Option<Part>,
 }
@@ -32,20 +36,27 @@ impl Parts {
         let sets = match cluster.list("/apis/apps/v1/daemonsets").await {
             Ok(sets) => sets,
             // Who has only a namespace does without.
-            Err(error) if error.code() == Some(403) => Vec::new(),
+            Err(error) if error.code() == Some(403) => {
+                return Ok(Self { hidden: true, ..Self::default() });
+            }
             Err(error) => return Err(error.into()),
         };
-        Ok(Self { agent: pick(&sets, AGENTS), ztunnel: pick(&sets, ZTUNNELS) })
+        Ok(Self { hidden: false, agent: pick(&sets, AGENTS), ztunnel: pick(&sets, ZTUNNELS) })
     }
 
     pub(crate) fn agent(&self) -> anyhow::Result<&Part> {
-        let missing = || Skip(format!("no DaemonSet is called *{}", AGENTS.join(" or *")));
-        Ok(self.agent.as_ref().ok_or_else(missing)?)
+        Ok(self.agent.as_ref().ok_or_else(|| self.missing(AGENTS))?)
     }
 
     pub(crate) fn ztunnel(&self) -> anyhow::Result<&Part> {
-        let missing = || Skip(format!("no DaemonSet is called *{}", ZTUNNELS.join(" or *")));
-        Ok(self.ztunnel.as_ref().ok_or_else(missing)?)
+        Ok(self.ztunnel.as_ref().ok_or_else(|| self.missing(ZTUNNELS))?)
+    }
+
+    fn missing(&self, names: &[&str]) -> Skip {
+        if self.hidden {
+            return Skip("needs the right to list DaemonSets of all namespaces".to_owned());
+        }
+        Skip(format!("no DaemonSet is called *{}", names.join(" or *")))
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Part> {
@@ -59,6 +70,29 @@ impl Part {
         format!("{}/{}", paths::group("apps/v1", &self.namespace, "daemonsets"), self.name)
     }
 
+    /// A setting of its containers, from their environment.
+    pub(crate) async fn setting(
+        &self,
+        cluster: &Cluster,
+        name: &str,
+    ) -> anyhow::Result<Option<String>> {
+        let set = cluster.get(&self.path()).await?;
+        let containers = set["spec"]["template"]["spec"]["containers"].as_array();
+        let settings = containers.into_iter().flatten().filter_map(|one| one["env"].as_array());
+        let found = settings.flatten().find(|setting| setting["name"] == name);
+        Ok(found.and_then(|setting| setting["value"].as_str()).map(str::to_owned))
+    }
+
+    /// What its pods on a node have written last; nothing where that cannot be read.
+    pub(crate) async fn log_on(&self, cluster: &Cluster, node: &str) -> String {
+        let mut all = String::new();
+        for pod in self.pods_on(cluster, node).await.unwrap_or_default() {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            all += &cluster.logs(&self.namespace, name, None, 2000).await.unwrap_or_default();
+        }
+        all
+    }
+
     /// Its pods on a node.
     pub(crate) async fn pods_on(
         &self,
@@ -69,6 +103,35 @@ impl Part {
         let query = [("labelSelector", self.selector.as_str()), ("fieldSelector", on.as_str())];
         let path = paths::with_query(&paths::core(&self.namespace, "pods"), &query);
         Ok(cluster.list(&path).await?)
+    }
+
+    /// The name of the program that its first container runs.
+    pub(crate) async fn program(&self, cluster: &Cluster) -> anyhow::Result<String> {
+        let set = cluster.get(&self.path()).await?;
+        let command = &set["spec"]["template"]["spec"]["containers"][0]["command"][0];
+        let unknown = || Skip(format!("DaemonSet {} does not say what it runs", self.name));
+        let command = command.as_str().ok_or_else(unknown)?;
+        Ok(command.rsplit('/').next().unwrap_or(command).to_owned())
+    }
+
+    /// Waits until all its pods are of the object's latest state, and ready.
+    pub(crate) async fn until_rolled_out(
+        &self,
+        cluster: &Cluster,
+        set: &Value,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
+        let generation = set["metadata"]["generation"].as_u64();
+        let rolled = |set: &Value| {
+            let status = &set["status"];
+            let wanted = &status["desiredNumberScheduled"];
+            status["observedGeneration"].as_u64() >= generation
+                && ["updatedNumberScheduled", "numberReady", "numberAvailable"]
+                    .iter()
+                    .all(|count| status[*count] == *wanted)
+        };
+        cluster.wait(&self.path(), "rolled out", patience, rolled).await?;
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use lab::eventually_every;
 
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -13,16 +13,7 @@ const PAUSE: Duration = Duration::from_millis(300);
 pub(super) async fn eventually<T, Fut: Future<Output = Option<T>>>(
     what: &str,
     patience: Duration,
-    mut probe: impl FnMut() -> Fut,
+    probe: impl FnMut() -> Fut,
 ) -> anyhow::Result<T> {
-    let until = Instant::now() + patience;
-    loop {
-        if let Some(found) = probe().await {
-            return Ok(found);
-        }
-        if Instant::now() >= until {
-            anyhow::bail!("{what} was not observed within {patience:?}");
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+    Ok(eventually_every(PAUSE, what, patience, probe).await?)
 }

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
-use lab::cluster::access::{PodSpec, paths};
+use lab::cluster::access::{PodSpec, Usual, paths};
 use serde_json::Value;
 
 use super::ground::{Ground, PATIENCE, START};
 use super::patience::eventually;
+use super::room::Room;
 use crate::scenario::expect;
 
 /// This program in its image.
@@ -93,7 +94,12 @@ impl Ground {
         let mut command = vec![PROGRAM, "app", "serve"];
         command.extend(ports.iter().map(String::as_str));
         let node = &self.node(node)?.name;
-        Ok(PodSpec::new(namespace, name, &self.image, &command).on(node).account(name))
+        let mut spec = PodSpec::new(namespace, name, &self.image, &command).on(node).account(name);
+        if self.room != Room::Own {
+            // The pod may have to watch its own links.
+            spec.main.usual = Usual::Kept;
+        }
+        Ok(spec)
     }
 
     /// Creates a test pod and waits until it answers.

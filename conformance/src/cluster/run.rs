@@ -4,10 +4,11 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use lab::cluster::access::Cluster;
 
-use super::ground::{Ground, UserCommand};
+use super::ground::{Allowed, Ground, UserCommand};
+use super::room::Room;
 use super::scenario::Scenario;
 use super::{evidence, versions};
 use crate::ending::Ending;
@@ -29,6 +30,8 @@ pub(crate) struct ClusterRun {
     pub evidence: PathBuf,
     /// What to call the primary CNI plugin, with its version; found out otherwise.
     pub cni: Option<String>,
+    /// Where scenarios may make things.
+    pub room: Room,
     /// Whether the mesh's own pods may be ended.
     pub restarts: Restarts,
     /// A line of shell that removes the mesh from the cluster, to be judged last.
@@ -49,8 +52,8 @@ pub(crate) enum Restarts {
 /// Runs the scenarios and removes what they made, also when asked to end before.
 ///
 /// # Errors
-/// When the cluster cannot be reached, or the run was interrupted. Failed scenarios are in
-/// the report.
+/// When the cluster cannot be reached. Failed scenarios are in the report, and so is that the
+/// run was interrupted.
 pub(crate) async fn run_on_cluster(run: ClusterRun) -> anyhow::Result<Report> {
     let mut ending = Ending::watch().context("watch for signals")?;
     let cluster = Cluster::connect(&run.kubeconfig).await?;
@@ -59,8 +62,13 @@ pub(crate) async fn run_on_cluster(run: ClusterRun) -> anyhow::Result<Report> {
         let line = line.clone()?;
         Some(UserCommand { line, kubeconfig: run.kubeconfig.clone() })
     };
-    let (removal, reboot) = (command(&run.uninstall), command(&run.reboot));
-    let ground = Ground::survey(cluster, &run.image, run.restarts, removal, reboot).await?;
+    let allowed = Allowed {
+        room: run.room.clone(),
+        restarts: run.restarts,
+        removal: command(&run.uninstall),
+        reboot: command(&run.reboot),
+    };
+    let ground = Ground::survey(cluster, &run.image, allowed).await?;
     let cni = run.cni.as_deref();
     let versions = versions::versions(&versions_of, &ground.nodes, &ground.parts, cni).await?;
     tell(&ground, &versions);
@@ -69,6 +77,7 @@ pub(crate) async fn run_on_cluster(run: ClusterRun) -> anyhow::Result<Report> {
         source: run.source,
         date: report::now(),
         versions,
+        witnessed: None,
         results: Vec::new(),
     };
     let interrupted = tokio::select! {
@@ -88,10 +97,10 @@ pub(crate) async fn run_on_cluster(run: ClusterRun) -> anyhow::Result<Report> {
     if let Err(error) = &left {
         println!("✘ cluster/leaves-nothing: {error:#}");
     }
-    match interrupted {
-        Some(why) => bail!("{why}; the suite's namespaces were removed"),
-        None => Ok(report),
+    if let Some(why) = interrupted {
+        report.results.push(Outcome::unfinished("cluster", why));
     }
+    Ok(report)
 }
 
 impl ClusterRun {
@@ -102,6 +111,9 @@ impl ClusterRun {
             progress(number + 1, chosen.len(), scenario);
             let started = Instant::now();
             let done = match tokio::time::timeout(LIMIT, (scenario.run)(ground)).await {
+                Ok(Err(error)) if self.room.explains(&error) => {
+                    Err(Skip(format!("needs a right: {error:#}")).into())
+                }
                 Ok(done) => done,
                 Err(_) => Err(anyhow::anyhow!("hangs: not done after {LIMIT:?}")),
             };
@@ -174,6 +186,7 @@ fn tell(ground: &Ground, versions: &report::Versions) {
                 part.name,
                 part.images.join(", ")
             ),
+            None if ground.parts.hidden => println!("{what}: no right to look for its DaemonSet"),
             None => println!("{what}: no DaemonSet found; what needs it is skipped"),
         }
     }

@@ -38,6 +38,9 @@ pub(crate) struct Ask {
     /// Go on until the input is closed instead, four at a time.
     #[arg(long)]
     until_closed: bool,
+    /// Milliseconds between two connections of each of these.
+    #[arg(long, default_value_t = 0, requires = "until_closed")]
+    pause: u64,
     /// How long each step may take, in seconds.
     #[arg(long, default_value_t = 10)]
     deadline: u64,
@@ -158,6 +161,7 @@ impl Ask {
                 let more = |answers: &Answers| answers.answered + answers.failed() < MOST / 4;
                 while !*over.borrow() && Instant::now() < end && more(&answers) {
                     answers.count(self.once().await);
+                    tokio::time::sleep(Duration::from_millis(self.pause)).await;
                 }
                 answers
             }

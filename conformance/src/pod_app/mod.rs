@@ -5,12 +5,16 @@
 //! ask     opens connections and says in JSON what came of them
 //! watch   looks at the node's interfaces and says in JSON what it saw
 //! resolve looks a name up, over UDP or TCP
+//! node    does something to the node, or counts what there is
+//! marked  says a line over a connection with a mark
 //! ```
 //!
 //! Commands that last end when their input is closed: whoever started one through the API
 //! server and was killed leaves nothing behind.
 
 mod ask;
+mod marked;
+mod node;
 mod resolve;
 mod serve;
 mod watch;
@@ -20,6 +24,8 @@ use std::io::Read;
 use clap::Subcommand;
 
 pub(crate) use ask::Answers;
+pub(crate) use marked::Said;
+pub(crate) use node::{Content, Counts, Killed, Lists};
 pub(crate) use resolve::Resolved;
 pub(crate) use watch::Sighting;
 
@@ -34,6 +40,11 @@ pub(crate) enum App {
     Watch(watch::Watch),
     /// Look up a name.
     Resolve(resolve::Resolve),
+    /// Act on the node; needs its processes, and its files at `/host`.
+    #[command(subcommand)]
+    Node(node::Node),
+    /// Say a line over a connection whose packets carry a mark.
+    Marked(marked::Marked),
 }
 
 impl App {
@@ -43,6 +54,8 @@ impl App {
             Self::Ask(ask) => ask.run().await,
             Self::Watch(watch) => watch.run().await,
             Self::Resolve(resolve) => resolve.run().await,
+            Self::Node(node) => node.run().await,
+            Self::Marked(marked) => marked.run().await,
         }
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn title(report: &Report) -> String {
     if parts.is_empty() { "network namespaces".to_owned() } else { parts.join(", ") }
 }
 
-pub(super) fn word(mark: Mark) -> &'static str {
+pub(crate) fn word(mark: Mark) -> &'static str {
     match mark {
         Mark::Passed => "passed",
         Mark::Failed => "failed",
@@ -27,6 +27,6 @@ pub(super) fn word(mark: Mark) -> &'static str {
 }
 
 /// For a cell of a Markdown table.
-pub(super) fn cell(text: &str) -> String {
+pub(crate) fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ").replace('<', "&lt;")
 }

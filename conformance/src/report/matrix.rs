@@ -14,6 +14,7 @@ use crate::behaviours::{BEHAVIOURS, Behaviour};
 /// Between these lines everything belongs to the matrix.
 const BEGIN: &str = "<!-- matrix: begin; made by `conformance matrix`, not by hand -->";
 const END: &str = "<!-- matrix: end -->";
+const MARKERS: (&str, &str) = (BEGIN, END);
 
 /// What stands for what.
 const LEGEND: &str = "**CI**: shown by a run that is repeated with every change. **hand**: shown \
@@ -29,16 +30,17 @@ pub(crate) fn write(files: &[impl AsRef<Path>], into: &Path) -> anyhow::Result<(
     }
     let name = into.display();
     let text = std::fs::read_to_string(into).with_context(|| format!("read {name}"))?;
-    let Some(text) = replace(&text, &render(&reports)) else {
+    let Some(text) = between(&text, MARKERS, &render(&reports)) else {
         bail!("{name} has no lines `{BEGIN}` and `{END}`, in this order");
     };
     std::fs::write(into, text).with_context(|| format!("write {name}"))
 }
 
-fn replace(text: &str, matrix: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{matrix}{END}{after}"))
+/// Puts something else between two lines of a text.
+pub(crate) fn between(text: &str, (begin, end): (&str, &str), new: &str) -> Option<String> {
+    let (before, rest) = text.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}\n{new}{end}{after}"))
 }
 
 fn render(reports: &[Report]) -> String {
@@ -152,9 +154,9 @@ mod tests {
     #[test]
     fn only_what_is_between_the_markers_changes() {
         let text = format!("above\n{BEGIN}\nold\n{END}\nbelow\n");
-        let once = replace(&text, "new\n").unwrap();
+        let once = between(&text, MARKERS, "new\n").unwrap();
         assert_eq!(once, format!("above\n{BEGIN}\nnew\n{END}\nbelow\n"));
-        assert_eq!(replace(&once, "new\n").unwrap(), once);
-        assert_eq!(replace("no markers", "new"), None);
+        assert_eq!(between(&once, MARKERS, "new\n").unwrap(), once);
+        assert_eq!(between("no markers", MARKERS, "new"), None);
     }
 }

@@ -17,8 +17,11 @@ use std::str::FromStr;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use form::now;
+use crate::witness::Witnessed;
+
+pub(crate) use form::{cell, now, word};
 pub(crate) use json::read;
+pub(crate) use matrix::between;
 
 /// A run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +34,9 @@ pub(crate) struct Report {
     pub date: String,
     /// Of what.
     pub versions: Versions,
+    /// The parts that were not ours, where others' were witnesses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witnessed: Option<Witnessed>,
     /// One per scenario, in the order of running.
     pub results: Vec<Outcome>,
 }
@@ -128,6 +134,13 @@ impl Outcome {
             seconds: 0.0,
             evidence: None,
         }
+    }
+
+    /// A run that was ended before its end: no report of it may look like a whole one.
+    pub(crate) fn unfinished(level: &str, why: &str) -> Self {
+        let id = format!("{level}/runs-to-its-end");
+        let meaning = "every chosen scenario was run";
+        Self::of(&id, meaning, Some(format!("{why}; those without a result were not run")))
     }
 }
 
@@ -229,6 +242,7 @@ pub(crate) mod testing {
                 runtime: Some("containerd://1.6.20".to_owned()),
                 subject: vec!["sluice:dev".to_owned()],
             },
+            witnessed: None,
             results: vec![
                 outcome("a", &[1, 3], Mark::Passed, None),
                 outcome("b", &[3], Mark::Failed, Some("expected <x>\nobserved \"y\" & z")),

@@ -157,7 +157,7 @@ async fn result_untouched(world: &World) -> anyhow::Result<()> {
 }
 
 /// Our own entry of the node's list alone.
-fn own_entry(world: &World) -> anyhow::Result<Conflist> {
+pub(super) fn own_entry(world: &World) -> anyhow::Result<Conflist> {
     let mut list = world.lab.node(1).cni().load()?;
     list.plugins.retain(|plugin| plugin.kind == "sluice-cni");
     expect("our entry in the list", list.plugins.len(), |count| *count == 1)?;

@@ -183,7 +183,7 @@ async fn deleted_during_add(world: &World) -> anyhow::Result<()> {
 }
 
 /// Names of the pods that the agent knows.
-async fn known_pods(node: &Node) -> anyhow::Result<Vec<String>> {
+pub(super) async fn known_pods(node: &Node) -> anyhow::Result<Vec<String>> {
     let state: serde_json::Value = serde_json::from_str(&agent_page(node, "/state").await?)?;
     let pods = state["pods"].as_array().context("no list of pods")?;
     let name = |pod: &serde_json::Value| pod["name"].as_str().map(str::to_owned);

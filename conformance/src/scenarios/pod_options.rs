@@ -175,7 +175,7 @@ async fn uncaptured(world: &World) -> anyhow::Result<()> {
     pods.server.ask(back, b"datagram-two-end").await?;
 
     annotate(world, &pods.client, UNCAPTURED, Some("block")).await?;
-    let refused = || async { pods.client.ask(out, b"datagram-end").await.err() };
+    let refused = || async { soon(pods.client.ask(out, b"datagram-end")).await?.err() };
     lab::eventually("datagrams are refused", world.patience, refused).await?;
     let sniffer = world.lab.sniff_wire(1).await?;
     let window = sniffer.window().await?;
@@ -197,9 +197,14 @@ async fn uncaptured(world: &World) -> anyhow::Result<()> {
     expect("datagrams within the pod", format!("{own:?}"), |_| own.is_ok())?;
 
     annotate(world, &pods.client, UNCAPTURED, None).await?;
-    let passes = || async { pods.client.ask(out, b"datagram-end").await.ok() };
+    let passes = || async { soon(pods.client.ask(out, b"datagram-end")).await?.ok() };
     lab::eventually("datagrams pass", world.patience, passes).await?;
     Ok(())
+}
+
+/// A datagram that is on its way as the rules change may be lost: who sends them asks again.
+async fn soon<T>(asked: impl Future<Output = T>) -> Option<T> {
+    timeout(ASK_AGAIN, asked).await.ok()
 }
 
 async fn lookups_toggle(world: &World) -> anyhow::Result<()> {
@@ -209,8 +214,7 @@ async fn lookups_toggle(world: &World) -> anyhow::Result<()> {
     let service = Service::create(world, "toggled", json!({})).await?;
     let name = "shop.toggled.svc.cluster.local";
     let (resolver, question) = (pods.server.addr(53), query(name, service.addresses[0]));
-    // One that is on its way as the rules change may be lost: resolvers ask again.
-    let asked = async || timeout(ASK_AGAIN, pods.client.ask(resolver, &question)).await.ok()?.ok();
+    let asked = async || soon(pods.client.ask(resolver, &question)).await?.ok();
     let by_ztunnel = |answer: &[u8]| answer.get(2).is_some_and(|flags| flags & 0x80 != 0);
     let until = async |what: &str, ztunnels: bool| {
         let seen = || async { asked().await.filter(|it| by_ztunnel(it) == ztunnels) };
@@ -221,7 +225,8 @@ async fn lookups_toggle(world: &World) -> anyhow::Result<()> {
     until("an answer of ztunnel's", true).await?;
     annotate(world, &pods.client, UNCAPTURED, Some("block")).await?;
     let echo = pods.server.echo_datagrams(DATAGRAMS).await?;
-    let other = || async { pods.client.ask(pods.server.addr(DATAGRAMS), b"?").await.err() };
+    let echoes = pods.server.addr(DATAGRAMS);
+    let other = || async { soon(pods.client.ask(echoes, b"?")).await?.err() };
     lab::eventually("datagrams are refused", world.patience, other).await?;
     until("an answer of ztunnel's, still", true).await?;
     drop(echo);

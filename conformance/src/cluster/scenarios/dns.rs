@@ -1,6 +1,6 @@
 //! Names, where the cluster has a DNS service.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use lab::cluster::access::paths;
 use serde_json::json;
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::cluster::ground::{Ground, PATIENCE};
 use crate::cluster::kinds::cluster_ip;
 use crate::cluster::patience::eventually;
-use crate::cluster::pods::{Distance, PROGRAM, TestPod};
+use crate::cluster::pods::{APP_PORT, Distance, PROGRAM, TestPod};
 use crate::cluster::scenario::{Scenario, scenario};
 use crate::pod_app::Resolved;
 use crate::scenario::{Skip, expect};
@@ -27,6 +27,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             &[15],
             "with lookups captured names are found, and the option can be taken back",
             captured
+        ),
+        scenario!(
+            "srv-lookups",
+            &[17],
+            "with lookups captured a headless service's named port is found, and leads to its pod",
+            srv
         ),
     ]
 }
@@ -62,6 +68,29 @@ async fn captured(ground: &Ground) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The record names the port and another name, which is the pod's own.
+async fn srv(ground: &Ground) -> anyhow::Result<()> {
+    there_is_dns(ground).await?;
+    let pods = ground.captured_couple("srv", Distance::CrossNode).await?;
+    let on = json!({"metadata": {"annotations": {"ambient.istio.io/dns-capture": "true"}}});
+    ground.cluster.merge_patch(&pods.client.path(), &on).await?;
+    ground.service(&pods.namespace, "server", 80, &json!({"clusterIP": "None"})).await?;
+    let name = format!("_lines._tcp.server.{}.svc.cluster.local", pods.namespace);
+    for more in [&["--srv"][..], &["--srv", "--tcp"]] {
+        let asked = async || resolve(ground, &pods.client, &name, more).await.ok();
+        let found =
+            async || asked().await.and_then(|resolved| resolved.services.into_iter().next());
+        let Ok((port, target)) = eventually(&name, PATIENCE, found).await else {
+            let last = resolve(ground, &pods.client, &name, more).await;
+            return expect(&format!("{name} {more:?}"), format!("{last:?}"), |_| false);
+        };
+        let ips = address_of(ground, &pods.client, &target).await?;
+        let wanted = format!("{:?}, port {APP_PORT}", [pods.server.ip()]);
+        expect(&wanted, format!("{ips:?}, port {port}"), |found| *found == wanted)?;
+    }
+    ground.until_captured(&pods.client, &pods.server).await.map(drop)
+}
+
 /// A name that there is, and one that there is not.
 async fn known_and_unknown(
     ground: &Ground,
@@ -78,7 +107,7 @@ async fn known_and_unknown(
     let name = format!("named.{namespace}.svc.cluster.local");
     let found = async || {
         let resolved = resolve(ground, client, &name, more).await.ok()?;
-        (resolved.ips.iter().any(|found| *found == ip)).then_some(())
+        resolved.ips.contains(&ip).then_some(())
     };
     if eventually("the service's name", PATIENCE, found).await.is_err() {
         let last = resolve(ground, client, &name, more).await;
@@ -96,7 +125,7 @@ pub(super) async fn address_of(
     ground: &Ground,
     client: &TestPod,
     name: &str,
-) -> anyhow::Result<Vec<Ipv4Addr>> {
+) -> anyhow::Result<Vec<IpAddr>> {
     there_is_dns(ground).await?;
     let found = async || {
         let resolved = resolve(ground, client, name, &[]).await.ok()?;
@@ -112,6 +141,10 @@ async fn resolve(
     more: &[&str],
 ) -> anyhow::Result<Resolved> {
     let mut argv = vec![PROGRAM, "app", "resolve", name, "--deadline", "5"];
+    // The family of which every service has an address.
+    if client.ip().is_ipv6() && !more.contains(&"--srv") {
+        argv.push("--v6");
+    }
     argv.extend(more);
     let ran = ground.cluster.run(&client.namespace, &client.name, &argv, PATIENCE).await?;
     serde_json::from_str(&ran.stdout)

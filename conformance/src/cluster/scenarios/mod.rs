@@ -3,14 +3,19 @@
 
 mod capture;
 mod dns;
+mod door;
 mod enrolment;
 mod harm;
+mod kills;
 mod network_policy;
+mod node_harm;
+mod numbers;
 mod options;
 mod parts;
 mod policy;
 mod probes;
 mod reboot;
+mod rollout;
 mod services;
 mod starting;
 mod traffic;
@@ -32,6 +37,11 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.extend(options::scenarios());
     all.extend(harm::scenarios());
     all.extend(parts::scenarios());
+    all.extend(node_harm::scenarios());
+    all.extend(door::scenarios());
+    all.extend(kills::scenarios());
+    all.extend(rollout::scenarios());
+    all.extend(numbers::scenarios());
     all.extend(reboot::scenarios());
     all.extend(uninstall::scenarios());
     all

@@ -9,12 +9,11 @@ use crate::cluster::ground::{Ground, START};
 use crate::cluster::parts::Part;
 use crate::cluster::patience::eventually;
 use crate::cluster::pods::{APP_PORT, Distance, MODE_LABEL, TestPod};
-use crate::cluster::run::Restarts;
 use crate::cluster::scenario::{Scenario, scenario};
-use crate::scenario::{Skip, expect};
+use crate::scenario::expect;
 
 /// A node selector that no node has.
-const AWAY: &str = "sluice.dev/conformance-away";
+pub(super) const AWAY: &str = "sluice.dev/conformance-away";
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -57,17 +56,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn allowed(ground: &Ground) -> anyhow::Result<()> {
-    match ground.restarts {
-        Restarts::Allowed => Ok(()),
-        Restarts::Refused => {
-            Err(Skip("ends the mesh's own pods: asked for with --restarts".to_owned()).into())
-        }
-    }
-}
-
 /// Deletes a part's pod on a node, and waits until another one is ready there.
-async fn replace(ground: &Ground, part: &Part, node: &str) -> anyhow::Result<()> {
+pub(super) async fn replace(ground: &Ground, part: &Part, node: &str) -> anyhow::Result<()> {
     let before = part.pods_on(&ground.cluster, node).await?;
     let uids: Vec<_> = before.iter().map(|pod| pod["metadata"]["uid"].clone()).collect();
     for pod in &before {
@@ -84,14 +74,14 @@ async fn replace(ground: &Ground, part: &Part, node: &str) -> anyhow::Result<()>
     eventually(&what, START, replaced).await
 }
 
-fn is_ready(pod: &Value) -> bool {
+pub(super) fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     conditions
         .is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
 }
 
 async fn agent_restarts(ground: &Ground) -> anyhow::Result<()> {
-    allowed(ground)?;
+    ground.may_disturb()?;
     let agent = ground.parts.agent()?;
     let pods = ground.captured_couple("agent-restarts", Distance::CrossNode).await?;
     let work = replace(ground, agent, &pods.client.node);
@@ -102,7 +92,7 @@ async fn agent_restarts(ground: &Ground) -> anyhow::Result<()> {
 }
 
 async fn kept_connection(ground: &Ground) -> anyhow::Result<()> {
-    allowed(ground)?;
+    ground.may_disturb()?;
     let agent = ground.parts.agent()?;
     let pods = ground.captured_couple("kept", Distance::CrossNode).await?;
     let work = replace(ground, agent, &pods.client.node);
@@ -113,7 +103,7 @@ async fn kept_connection(ground: &Ground) -> anyhow::Result<()> {
 
 /// Keeps the agents from all nodes until changes are taken back, and waits until that of this
 /// node is gone.
-async fn send_away(ground: &Ground, agent: &Part, node: &str) -> anyhow::Result<()> {
+pub(super) async fn send_away(ground: &Ground, agent: &Part, node: &str) -> anyhow::Result<()> {
     let selector =
         |value: Value| json!({"spec": {"template": {"spec": {"nodeSelector": {AWAY: value}}}}});
     ground.change(&agent.path(), &selector(json!("true")), selector(json!(null))).await?;
@@ -122,7 +112,7 @@ async fn send_away(ground: &Ground, agent: &Part, node: &str) -> anyhow::Result<
 }
 
 async fn probes_without(ground: &Ground) -> anyhow::Result<()> {
-    allowed(ground)?;
+    ground.may_disturb()?;
     let agent = ground.parts.agent()?;
     let namespace = ground.namespace("probes-away", &[]).await?;
     ground.strict(&namespace).await?;
@@ -138,7 +128,7 @@ async fn probes_without(ground: &Ground) -> anyhow::Result<()> {
 }
 
 async fn agent_away(ground: &Ground) -> anyhow::Result<()> {
-    allowed(ground)?;
+    ground.may_disturb()?;
     let agent = ground.parts.agent()?;
     let pods = ground.captured_couple("agent-away", Distance::CrossNode).await?;
     send_away(ground, agent, &pods.client.node).await?;
@@ -170,7 +160,7 @@ async fn refused_by_event(ground: &Ground, path: &str) -> anyhow::Result<()> {
 }
 
 async fn ztunnel_restarts(ground: &Ground) -> anyhow::Result<()> {
-    allowed(ground)?;
+    ground.may_disturb()?;
     let ztunnel = ground.parts.ztunnel()?;
     let pods = ground.captured_couple("ztunnel-restarts", Distance::CrossNode).await?;
     let marker = crate::cluster::exchange::fresh_marker();
@@ -214,7 +204,7 @@ async fn until_asked_through(
 }
 
 async fn ztunnel_rolls(ground: &Ground) -> anyhow::Result<()> {
-    allowed(ground)?;
+    ground.may_disturb()?;
     let ztunnel = ground.parts.ztunnel()?;
     let pods = ground.captured_couple("ztunnel-rolls", Distance::CrossNode).await?;
     let path = ztunnel.path();
@@ -224,16 +214,7 @@ async fn ztunnel_rolls(ground: &Ground) -> anyhow::Result<()> {
     let work = async {
         // Not taken back: that would be another rolling update, which nobody would watch.
         let set = ground.cluster.merge_patch(&path, &note(json!(stamp))).await?;
-        let generation = set["metadata"]["generation"].as_u64();
-        let rolled = |set: &Value| {
-            let status = &set["status"];
-            status["observedGeneration"].as_u64() >= generation
-                && status["updatedNumberScheduled"] == status["desiredNumberScheduled"]
-                && status["numberReady"] == status["desiredNumberScheduled"]
-                && status["numberAvailable"] == status["desiredNumberScheduled"]
-        };
-        ground.cluster.wait(&path, "rolled out", 2 * START, rolled).await?;
-        Ok(())
+        ztunnel.until_rolled_out(&ground.cluster, &set, 2 * START).await
     };
     let ((), answers) =
         ground.under_load(&pods.client, (pods.server.addr(APP_PORT), &[]), work).await?;

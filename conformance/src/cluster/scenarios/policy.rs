@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use crate::cluster::exchange::{Seen, Target};
-use crate::cluster::ground::Ground;
+use crate::cluster::ground::{Ground, PATIENCE};
+use crate::cluster::patience::eventually;
 use crate::cluster::pods::{Couple, Distance, MODE_LABEL, TestPod};
 use crate::cluster::scenario::{Scenario, scenario};
 use crate::scenario::expect;
@@ -21,6 +22,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             &[67],
             "an ALLOW for one service account admits its pod and no other",
             allow
+        ),
+        scenario!(
+            "identity-of-the-client",
+            &[67],
+            "the server's proxy writes down the client's identity, in the mesh's trust domain",
+            identity
         ),
         scenario!(
             "clear-text-from-outside",
@@ -70,6 +77,28 @@ async fn allow(ground: &Ground) -> anyhow::Result<()> {
     ground.authorization_policy(&pods.namespace, "client-only", &spec).await?;
     ground.until_blocked(&other, &pods.server).await?;
     ground.until_captured(&pods.client, &pods.server).await.map(drop)
+}
+
+/// An identity is known only from a certificate that was verified: the proxy has none else to
+/// write down.
+async fn identity(ground: &Ground) -> anyhow::Result<()> {
+    let part = ground.parts.ztunnel()?;
+    let domain = part.setting(&ground.cluster, "TRUST_DOMAIN").await?;
+    let domain = domain.unwrap_or_else(|| "cluster.local".to_owned());
+    let pods = ground.captured_couple("identity", Distance::CrossNode).await?;
+    let identity = format!("spiffe://{domain}/ns/{}/sa/client", pods.namespace);
+    let ip = pods.server.ip().to_string();
+    let inbound = async || {
+        let log = part.log_on(&ground.cluster, &pods.server.node).await;
+        let about = |line: &&str| line.contains("inbound") && line.contains(&ip);
+        log.lines().rev().find(about).map(str::to_owned)
+    };
+    let written = async || inbound().await.filter(|line| line.contains(&identity));
+    if eventually("the identity in the proxy's log", PATIENCE, written).await.is_ok() {
+        return Ok(());
+    }
+    let observed = inbound().await.unwrap_or_else(|| "no line about the server".to_owned());
+    expect(&format!("the proxy's log names {identity}"), observed, |_| false)
 }
 
 async fn permissive(ground: &Ground) -> anyhow::Result<()> {

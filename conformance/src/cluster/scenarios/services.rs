@@ -1,10 +1,10 @@
 //! Services of all kinds, and ports of nodes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
-use lab::cluster::access::Port;
+use lab::cluster::access::{Port, paths};
 use serde_json::json;
 
 use crate::cluster::exchange::{Seen, Target};
@@ -20,6 +20,12 @@ const SERVICE_PORT: u16 = 9080;
 const HOST_PORT: u16 = 31847;
 /// How long what the primary CNI offers may take to be there.
 const OFFERED: Duration = Duration::from_secs(20);
+
+/// How long a provider of load balancers gets.
+const PROVIDER: Duration = Duration::from_secs(5);
+/// Addresses for documentation, which nobody has (RFC 5737, RFC 3849).
+const BALANCER_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
+const BALANCER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x77);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -54,6 +60,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "a hostPort leads to a captured pod, and with STRICT is turned away",
             by_host_port
         ),
+        scenario!(
+            "load-balancer",
+            &[14],
+            "an address of a load balancer leads to a captured pod, which sees who called",
+            by_load_balancer
+        ),
     ]
 }
 
@@ -67,6 +79,7 @@ async fn cluster_address(ground: &Ground) -> anyhow::Result<()> {
     let what = "the service's address leads through the tunnel";
     ground.until(what, client, &Target::via(to, server), Seen::is_captured).await?;
     let name = format!("server.{namespace}.svc.");
+    ground.parts.ztunnel()?;
     let logged = async || {
         let line = outbound_line(ground, client).await?;
         line.contains(&name).then_some(line)
@@ -187,6 +200,44 @@ async fn by_host_port(ground: &Ground) -> anyhow::Result<()> {
     ground.until_answered(&outside, to, &more).await?;
     ground.strict(&namespace).await?;
     turned_away(ground, &outside, to).await
+}
+
+/// Where nobody gives out addresses of load balancers, the scenario does what a provider does.
+async fn by_load_balancer(ground: &Ground) -> anyhow::Result<()> {
+    let (pods, outside) = with_outside(ground, "balancer").await?;
+    let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local",
+        "selector": {"app": "server"}});
+    let name = "balanced";
+    let service = ground.service(&pods.namespace, name, SERVICE_PORT, &spec).await?;
+    let path = format!("{}/{name}", paths::core(&pods.namespace, "services"));
+    let address = match given_address(ground, &path).await {
+        Some(address) => address,
+        None => {
+            let of_v6 = cluster_ip(&service)?.is_ipv6();
+            let ip: IpAddr = if of_v6 { BALANCER_V6.into() } else { BALANCER_V4.into() };
+            let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": ip}]}}});
+            ground.cluster.merge_patch(&format!("{path}/status"), &status).await?;
+            ip
+        }
+    };
+    let to = SocketAddr::new(address, SERVICE_PORT);
+    let more = ["--deadline", "5"];
+    let answers = ground.until_answered(&outside, to, &more).await?;
+    expect("the caller's own address arrives", answers, |answers| {
+        answers.peers.iter().all(|peer| outside.ips.contains(peer))
+    })?;
+    ground.until_answered(&pods.client, to, &more).await?;
+    ground.strict(&pods.namespace).await?;
+    turned_away(ground, &outside, to).await
+}
+
+/// What a provider, if there is one, has given before long.
+async fn given_address(ground: &Ground, path: &str) -> Option<IpAddr> {
+    let given = async || {
+        let service = ground.cluster.get(path).await.ok()?;
+        service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str()?.parse().ok()
+    };
+    eventually("an address by a provider", PROVIDER, given).await.ok()
 }
 
 async fn turned_away(ground: &Ground, client: &TestPod, to: SocketAddr) -> anyhow::Result<()> {

@@ -51,7 +51,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 /// A server that is in the mesh already.
-async fn captured_server(ground: &Ground, namespace: &str, node: usize) -> anyhow::Result<TestPod> {
+pub(super) async fn captured_server(
+    ground: &Ground,
+    namespace: &str,
+    node: usize,
+) -> anyhow::Result<TestPod> {
     let server = ground.spec(namespace, "server", node)?.label(MODE_LABEL, "ambient");
     let server = ground.pod(&server).await?;
     ground.until_redirection(&server, Some("enabled")).await?;
@@ -59,7 +63,7 @@ async fn captured_server(ground: &Ground, namespace: &str, node: usize) -> anyho
 }
 
 /// A labelled pod whose first container asks the server once, and must be answered.
-fn asking_first(
+pub(super) fn asking_first(
     ground: &Ground,
     namespace: &str,
     (name, node): (&str, usize),
@@ -109,7 +113,7 @@ async fn many(ground: &Ground) -> anyhow::Result<()> {
 }
 
 /// Watches all of a server's packets on both nodes for a marker meanwhile.
-async fn watched(
+pub(super) async fn watched(
     ground: &Ground,
     server: &TestPod,
     marker: &str,

@@ -6,7 +6,17 @@ use super::*;
 
 fn ask(to: SocketAddr, way: Way, bytes: usize) -> Ask {
     let line = "marker".to_owned();
-    Ask { to, line, bytes, times: 1, way, until_closed: false, deadline: 20, strict: false }
+    Ask {
+        to,
+        line,
+        bytes,
+        times: 1,
+        way,
+        until_closed: false,
+        pause: 0,
+        deadline: 20,
+        strict: false,
+    }
 }
 
 async fn outcome(ask: &Ask) -> Answers {
