@@ -46,8 +46,11 @@ async fn dies_early(world: &World) -> anyhow::Result<()> {
     for death in [Death::AtHello, Death::AtTheEndOfTheSnapshot, Death::AfterTheNewPod] {
         for round in 0..2 {
             let name = format!("{death:?}-{round}").to_lowercase();
-            let posed = PosedZtunnel::connect(world.lab.node(1).zds_socket(), world.patience);
-            let posed = posed.await?;
+            let posed = match death {
+                // Before the pod comes, which could be among those that there were else.
+                Death::AfterTheNewPod => taken_over(world).await?,
+                Death::AtHello | Death::AtTheEndOfTheSnapshot => connected(world).await?,
+            };
             let creation = world.pod(labelled(name.clone()));
             let (started, died) = tokio::join!(creation, die(world, posed, death, &name));
             died.with_context(|| format!("{death:?}"))?;
@@ -84,7 +87,6 @@ async fn die(
             expected().await?;
         }
         Death::AfterTheNewPod => {
-            posed.take_over().await?;
             let asked = posed.asked().await?;
             expect("the pod that starts", format!("{asked:?}"), |_| {
                 matches!(asked, Asked::Serve(_))
@@ -205,8 +207,12 @@ async fn started(world: &World, name: &str) -> anyhow::Result<Option<Arc<Pod>>> 
     }
 }
 
+async fn connected(world: &World) -> anyhow::Result<PosedZtunnel> {
+    Ok(PosedZtunnel::connect(world.lab.node(1).zds_socket(), world.patience).await?)
+}
+
 async fn taken_over(world: &World) -> anyhow::Result<PosedZtunnel> {
-    let mut posed = PosedZtunnel::connect(world.lab.node(1).zds_socket(), world.patience).await?;
+    let mut posed = connected(world).await?;
     posed.take_over().await?;
     Ok(posed)
 }
