@@ -30,12 +30,18 @@ image_of() {
     rm -r "$work"
 }
 
+# libraries FILE: what it is linked with, the loader among it; nothing for a static one.
+libraries() {
+    ldd "$1" 2>/dev/null | sed -nE 's!^.*[[:space:]](/[^[:space:]]+) \(0x.*$!\1!p' || true
+}
+
 # with_libraries FILE ROOT PATH: puts a program or library into a folder, with all that it is
 # linked with.
 with_libraries() {
-    local library
-    install -D -m 0755 -- "$(readlink -f -- "$1")" "$2$3"
+    local file library
+    file=$(readlink -f -- "$1")
+    install -D -m 0755 -- "$file" "$2$3"
     while read -r library; do
         [[ -e $2$library ]] || install -D -m 0755 -- "$library" "$2$library"
-    done < <(ldd "$1" 2>/dev/null | sed -nE 's!^.*[[:space:]](/[^[:space:]]+) \(0x.*$!\1!p')
+    done < <(libraries "$file")
 }
