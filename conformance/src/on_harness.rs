@@ -124,13 +124,13 @@ impl Harness {
             Ok(()) => run_on_cluster(run).await,
             Err(error) => Err(error.context("install the chart")),
         };
+        let found = found.map(|found| Report { witnessed, ..found });
         if self.afterwards == Afterwards::Keep {
             println!("the cluster stays: export KUBECONFIG={}", cluster.kubeconfig().display());
-            return found.map(|found| Report { witnessed, ..found });
+            return found;
         }
         let left = cluster.down();
         let mut found = found?;
-        found.witnessed = witnessed;
         found.results.push(Outcome::of(
             "cluster/harness-leaves-nothing",
             "the machines' processes, mounts and control groups are gone",

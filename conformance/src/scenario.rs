@@ -1,8 +1,15 @@
 //! What a scenario is, and what can come of it.
 
+use std::fmt::Display;
 use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::world::World;
+
+/// Between two looks at what may need a moment: a cluster's API does not notice.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// The future of a running scenario.
 pub(crate) type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
@@ -60,7 +67,7 @@ pub(crate) struct Differs {
 }
 
 /// Fails a scenario unless what was observed is what was expected.
-pub(crate) fn expect<O: std::fmt::Display>(
+pub(crate) fn expect<O: Display>(
     expected: &str,
     observed: O,
     holds: impl FnOnce(&O) -> bool,
@@ -69,4 +76,67 @@ pub(crate) fn expect<O: std::fmt::Display>(
         return Ok(());
     }
     Err(Differs { expected: expected.to_owned(), observed: observed.to_string() }.into())
+}
+
+/// Fails a scenario unless what is looked at again and again becomes what was expected, and
+/// gives what was seen then. A look that fails is followed by another one while there is time;
+/// one that says that the scenario cannot run here ends it.
+pub(crate) async fn expect_within<O: Display>(
+    expected: &str,
+    patience: Duration,
+    mut look: impl AsyncFnMut() -> anyhow::Result<O>,
+    holds: impl Fn(&O) -> bool,
+) -> anyhow::Result<O> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let looked = look().await;
+        let over = Instant::now() >= deadline;
+        match looked {
+            Ok(seen) if holds(&seen) => return Ok(seen),
+            Ok(seen) if over => {
+                let expected = format!("{expected} within {patience:?}");
+                return Err(Differs { expected, observed: seen.to_string() }.into());
+            }
+            Err(error) if error.is::<Skip>() => return Err(error),
+            Err(error) if over => {
+                return Err(error.context(format!("{expected} within {patience:?}")));
+            }
+            Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_look_is_told() {
+        let mut looks = 0;
+        let look = async || {
+            looks += 1;
+            if looks == 1 { anyhow::bail!("not yet") } else { Ok(looks) }
+        };
+        let seen = expect_within("three", Duration::from_secs(9), look, |seen| *seen == 3).await;
+        assert_eq!(seen.unwrap(), 3);
+
+        let never = expect_within("six", Duration::from_secs(1), async || Ok(5), |seen| *seen == 6);
+        let error = never.await.unwrap_err();
+        assert_eq!(error.to_string(), "expected six within 1s\nobserved 5");
+        let failing = async || -> anyhow::Result<u8> { anyhow::bail!("refused") };
+        let error = expect_within("an answer", Duration::from_secs(1), failing, |_| true).await;
+        assert_eq!(format!("{:#}", error.unwrap_err()), "an answer within 1s: refused");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_skip_is_not_looked_at_twice() {
+        let mut looks = 0;
+        let skipped = async || -> anyhow::Result<u8> {
+            looks += 1;
+            Err(Skip("no rights".to_owned()).into())
+        };
+        let error = expect_within("anything", Duration::from_secs(9), skipped, |_| true).await;
+        assert!(error.unwrap_err().is::<Skip>());
+        assert_eq!(looks, 1);
+    }
 }

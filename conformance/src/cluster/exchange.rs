@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use lab::cluster::access::Running;
-use tokio::time::Instant;
 
 use super::ground::{Ground, PATIENCE};
 use super::observers::Watching;
 use super::pods::{APP_PORT, PROGRAM, TestPod};
 use super::room::Room;
 use crate::pod_app::{Answers, Sighting};
-use crate::scenario::{Differs, expect};
+use crate::scenario::{expect, expect_within};
 
 /// How long one command in a pod may take: its own deadlines are shorter.
 const COMMAND: Duration = Duration::from_secs(90);
@@ -111,12 +110,12 @@ impl Ground {
         let mut nodes = target.nodes.clone();
         nodes.push(&client.node);
         let sides = (client.ips.as_slice(), target.ips);
-        let watching = match self.observers().await {
-            Ok(observers) => observers.watch(self, &nodes, sides, &marker).await?,
-            Err(_) if self.room != Room::Own => {
+        let watching = match (&self.room, self.observers().await) {
+            (_, Ok(observers)) => observers.watch(self, &nodes, sides, &marker).await?,
+            (Room::Given(_), Err(_)) => {
                 Watching::inside(self, [client, target.server], sides, &marker).await?
             }
-            Err(error) => return Err(error),
+            (Room::Own, Err(error)) => return Err(error),
         };
         let mut more = vec!["--line", marker.as_str()];
         more.extend(target.more);
@@ -141,16 +140,7 @@ impl Ground {
         target: &Target<'_>,
         holds: impl Fn(&Seen) -> bool,
     ) -> anyhow::Result<Seen> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let seen = self.exchange(client, target).await?;
-            if holds(&seen) {
-                return Ok(seen);
-            }
-            if Instant::now() >= deadline {
-                return Err(differs(what, &seen));
-            }
-        }
+        expect_within(what, PATIENCE, async || self.exchange(client, target).await, holds).await
     }
 
     /// Waits until a pod reaches another through the tunnel, and nowhere else.
@@ -203,17 +193,8 @@ impl Ground {
         more: &[&str],
         holds: impl Fn(&Answers) -> bool,
     ) -> anyhow::Result<Answers> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let answers = self.ask(client, to, more).await?;
-            if holds(&answers) {
-                return Ok(answers);
-            }
-            if Instant::now() >= deadline {
-                let expected = format!("{}: {what} from {to}", client.name);
-                return Err(Differs { expected, observed: answers.to_string() }.into());
-            }
-        }
+        let what = format!("{}: {what} from {to}", client.name);
+        expect_within(&what, PATIENCE, async || self.ask(client, to, more).await, holds).await
     }
 
     /// Has the client ask all the time while `work` goes on, with more words for `conformance
@@ -257,9 +238,9 @@ pub(crate) fn expect_whole(answers: &Answers) -> anyhow::Result<()> {
     })
 }
 
-fn differs(what: &str, seen: &Seen) -> anyhow::Error {
-    let expected = format!("{what} within {PATIENCE:?}");
-    Differs { expected, observed: seen.to_string() }.into()
+/// What was watched for was not said in the clear, and nothing could have been missed.
+pub(crate) fn expect_unread(wire: Sighting) -> anyhow::Result<()> {
+    expect("no clear text", wire, |wire| wire.marker == 0 && wire.lost.is_none())
 }
 
 /// A text that appears nowhere else on the wire.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use lab::cluster::access::{Network, PodSpec, Review, Running, paths};
 
 use super::ground::{Ground, PATIENCE, START};
@@ -96,19 +96,12 @@ impl Observers {
         marker: &str,
     ) -> anyhow::Result<Watching> {
         let words = words(from, to, marker);
-        let argv: Vec<_> = words.iter().map(String::as_str).collect();
         let mut running = Vec::new();
         for (node, pod) in &self.pods {
-            if !nodes.contains(&node.as_str()) {
-                continue;
-            }
-            let mut watch = ground.cluster.start(&self.namespace, pod, &argv, STEP).await?;
-            match watch.line(STEP).await? {
-                Some(line) if line == "watching" => running.push(watch),
-                _ => {
-                    let ran = watch.finish(STEP).await?;
-                    bail!("the observer on {node} does not watch: {}", ran.stderr);
-                }
+            if nodes.contains(&node.as_str()) {
+                let started = start(ground, (&self.namespace, pod), &words).await?;
+                let watch = started.map_err(|why| anyhow!("the observer on {node}: {why}"))?;
+                running.push(watch);
             }
         }
         Ok(Watching { running })
@@ -125,20 +118,13 @@ impl Watching {
         marker: &str,
     ) -> anyhow::Result<Self> {
         let words = words(from, to, marker);
-        let argv: Vec<_> = words.iter().map(String::as_str).collect();
         let [client, server] = pods;
         let server = (server.uid != client.uid).then_some(server);
         let mut running = Vec::new();
         for pod in std::iter::once(client).chain(server) {
-            let mut watch = ground.cluster.start(&pod.namespace, &pod.name, &argv, STEP).await?;
-            match watch.line(STEP).await? {
-                Some(line) if line == "watching" => running.push(watch),
-                _ => {
-                    let why = watch.finish(STEP).await?.stderr;
-                    let why = format!("needs NET_RAW inside of pods, or an observer: {why}");
-                    return Err(Skip(why).into());
-                }
-            }
+            let started = start(ground, (&pod.namespace, &pod.name), &words).await?;
+            let needs = |why| Skip(format!("needs NET_RAW inside of pods, or an observer: {why}"));
+            running.push(started.map_err(needs)?);
         }
         Ok(Self { running })
     }
@@ -154,6 +140,20 @@ impl Watching {
             all = all.and(seen);
         }
         Ok(all)
+    }
+}
+
+/// Starts one watch, once it watches; otherwise what it said instead.
+async fn start(
+    ground: &Ground,
+    (namespace, pod): (&str, &str),
+    words: &[String],
+) -> anyhow::Result<Result<Running, String>> {
+    let argv: Vec<_> = words.iter().map(String::as_str).collect();
+    let mut watch = ground.cluster.start(namespace, pod, &argv, STEP).await?;
+    match watch.line(STEP).await? {
+        Some(line) if line == "watching" => Ok(Ok(watch)),
+        _ => Ok(Err(watch.finish(STEP).await?.stderr)),
     }
 }
 

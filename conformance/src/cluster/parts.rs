@@ -114,13 +114,13 @@ impl Part {
         Ok(command.rsplit('/').next().unwrap_or(command).to_owned())
     }
 
-    /// Waits until all its pods are of the object's latest state, and ready.
+    /// Waits until all its pods are as the object is wanted now, and ready.
     pub(crate) async fn until_rolled_out(
         &self,
         cluster: &Cluster,
-        set: &Value,
         patience: Duration,
     ) -> anyhow::Result<()> {
+        let set = cluster.get(&self.path()).await?;
         let generation = set["metadata"]["generation"].as_u64();
         let rolled = |set: &Value| {
             let status = &set["status"];

@@ -1,6 +1,7 @@
 //! Looking up a name as a resolver does, with the transport chosen: enough of RFC 1035 to
 //! ask for the addresses of one name (RFC 3596 for IPv6), or for its services (RFC 2782).
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -49,6 +50,13 @@ pub(crate) struct Resolved {
     pub ips: Vec<IpAddr>,
     /// Port and name of each service.
     pub services: Vec<(u16, String)>,
+}
+
+impl fmt::Display for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, ips, services } = self;
+        write!(f, "response code {code}, addresses {ips:?}, services {services:?}")
+    }
 }
 
 impl Resolve {

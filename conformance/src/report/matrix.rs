@@ -5,16 +5,16 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
-
+use super::between::Markers;
 use super::form::cell;
 use super::{Mark, Report, Source, Tally};
 use crate::behaviours::{BEHAVIOURS, Behaviour};
 
 /// Between these lines everything belongs to the matrix.
-const BEGIN: &str = "<!-- matrix: begin; made by `conformance matrix`, not by hand -->";
-const END: &str = "<!-- matrix: end -->";
-const MARKERS: (&str, &str) = (BEGIN, END);
+const MARKERS: Markers = Markers {
+    begin: "<!-- matrix: begin; made by `conformance matrix`, not by hand -->",
+    end: "<!-- matrix: end -->",
+};
 
 /// What stands for what.
 const LEGEND: &str = "**CI**: shown by a run that is repeated with every change. **hand**: shown \
@@ -28,19 +28,7 @@ pub(crate) fn write(files: &[impl AsRef<Path>], into: &Path) -> anyhow::Result<(
     for file in files {
         reports.push(super::read(file.as_ref())?);
     }
-    let name = into.display();
-    let text = std::fs::read_to_string(into).with_context(|| format!("read {name}"))?;
-    let Some(text) = between(&text, MARKERS, &render(&reports)) else {
-        bail!("{name} has no lines `{BEGIN}` and `{END}`, in this order");
-    };
-    std::fs::write(into, text).with_context(|| format!("write {name}"))
-}
-
-/// Puts something else between two lines of a text.
-pub(crate) fn between(text: &str, (begin, end): (&str, &str), new: &str) -> Option<String> {
-    let (before, rest) = text.split_once(begin)?;
-    let (_, after) = rest.split_once(end)?;
-    Some(format!("{before}{begin}\n{new}{end}{after}"))
+    MARKERS.write(into, &render(&reports))
 }
 
 fn render(reports: &[Report]) -> String {
@@ -149,14 +137,5 @@ mod tests {
         report.results[1].mark = Mark::Skipped;
         let third = BEHAVIOURS.iter().find(|behaviour| behaviour.number == 3).unwrap();
         assert_eq!(verdict(&report, third), "**hand** (part)");
-    }
-
-    #[test]
-    fn only_what_is_between_the_markers_changes() {
-        let text = format!("above\n{BEGIN}\nold\n{END}\nbelow\n");
-        let once = between(&text, MARKERS, "new\n").unwrap();
-        assert_eq!(once, format!("above\n{BEGIN}\nnew\n{END}\nbelow\n"));
-        assert_eq!(between(&once, MARKERS, "new\n").unwrap(), once);
-        assert_eq!(between("no markers", MARKERS, "new"), None);
     }
 }

@@ -5,6 +5,7 @@
 //!                 JSON ─► matrix: behaviours by cluster
 //! ```
 
+mod between;
 mod form;
 mod json;
 mod junit;
@@ -19,9 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::witness::Witnessed;
 
+pub(crate) use between::Markers;
 pub(crate) use form::{cell, now, word};
 pub(crate) use json::read;
-pub(crate) use matrix::between;
 
 /// A run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

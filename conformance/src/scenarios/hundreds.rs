@@ -5,11 +5,11 @@ use std::path::Path;
 
 use anyhow::Context;
 use futures_util::future::try_join_all;
-use lab::{Part, eventually};
+use lab::Part;
 
 use super::faults::part;
 use super::odd_pods::known_pods;
-use crate::scenario::{Scenario, expect, scenario};
+use crate::scenario::{Scenario, expect_within, scenario};
 use crate::world::{MODE_LABEL, World, in_namespace};
 
 /// So many at a time, and so often; before the first count, once.
@@ -109,15 +109,7 @@ async fn settled(
     wanted: impl Fn(&Counts) -> bool,
 ) -> anyhow::Result<Counts> {
     let holds = |counts: &Counts| counts.remembered.is_empty() && wanted(counts);
-    let settled = eventually("all of the pods gone", world.patience, || async {
-        Counts::of(world, parts).await.ok().filter(holds)
-    });
-    if let Ok(counts) = settled.await {
-        return Ok(counts);
-    }
-    let counts = Counts::of(world, parts).await?;
-    expect(expected, &counts, |counts| holds(counts))?;
-    Ok(counts)
+    expect_within(expected, world.patience, async || Counts::of(world, parts).await, holds).await
 }
 
 /// Those of ours: ztunnel is a pod too.

@@ -3,15 +3,17 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use super::parts::{Part, full_id, parts};
 use super::{Witness, Witnessed};
-use crate::report::{self, Mark, Outcome, Report, cell};
+use crate::report::{self, Mark, Markers, Outcome, Report, cell};
 
 /// Between these lines everything belongs to the record.
-const BEGIN: &str = "<!-- witnesses: begin; made by `conformance witnesses`, not by hand -->";
-const END: &str = "<!-- witnesses: end -->";
+const MARKERS: Markers = Markers {
+    begin: "<!-- witnesses: begin; made by `conformance witnesses`, not by hand -->",
+    end: "<!-- witnesses: end -->",
+};
 
 /// What stands for what.
 const LEGEND: &str = "**works**: each of its scenarios passed. **differs**: some did, and those \
@@ -35,12 +37,7 @@ pub(crate) fn write(files: &[impl AsRef<Path>], into: &Path) -> anyhow::Result<(
         let name = file.as_ref().display();
         reports.push(with_witness(report).with_context(|| format!("{name} cannot be recorded"))?);
     }
-    let name = into.display();
-    let text = std::fs::read_to_string(into).with_context(|| format!("read {name}"))?;
-    let Some(text) = report::between(&text, (BEGIN, END), &render(reports)) else {
-        bail!("{name} has no lines `{BEGIN}` and `{END}`, in this order");
-    };
-    std::fs::write(into, text).with_context(|| format!("write {name}"))
+    MARKERS.write(into, &render(reports))
 }
 
 fn with_witness(report: Report) -> anyhow::Result<(Witnessed, Report)> {

@@ -7,11 +7,10 @@ use serde_json::json;
 
 use crate::cluster::ground::{Ground, PATIENCE};
 use crate::cluster::kinds::cluster_ip;
-use crate::cluster::patience::eventually;
 use crate::cluster::pods::{APP_PORT, Distance, PROGRAM, TestPod};
 use crate::cluster::scenario::{Scenario, scenario};
 use crate::pod_app::Resolved;
-use crate::scenario::{Skip, expect};
+use crate::scenario::{Skip, expect, expect_within};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -77,13 +76,10 @@ async fn srv(ground: &Ground) -> anyhow::Result<()> {
     ground.service(&pods.namespace, "server", 80, &json!({"clusterIP": "None"})).await?;
     let name = format!("_lines._tcp.server.{}.svc.cluster.local", pods.namespace);
     for more in [&["--srv"][..], &["--srv", "--tcp"]] {
-        let asked = async || resolve(ground, &pods.client, &name, more).await.ok();
-        let found =
-            async || asked().await.and_then(|resolved| resolved.services.into_iter().next());
-        let Ok((port, target)) = eventually(&name, PATIENCE, found).await else {
-            let last = resolve(ground, &pods.client, &name, more).await;
-            return expect(&format!("{name} {more:?}"), format!("{last:?}"), |_| false);
-        };
+        let asked = async || resolve(ground, &pods.client, &name, more).await;
+        let what = format!("a service by {name} {more:?}");
+        let found = expect_within(&what, PATIENCE, asked, |resolved| !resolved.services.is_empty());
+        let (port, target) = found.await?.services.swap_remove(0);
         let ips = address_of(ground, &pods.client, &target).await?;
         let wanted = format!("{:?}, port {APP_PORT}", [pods.server.ip()]);
         expect(&wanted, format!("{ips:?}, port {port}"), |found| *found == wanted)?;
@@ -105,17 +101,12 @@ async fn known_and_unknown(
     };
     let ip = cluster_ip(&service)?;
     let name = format!("named.{namespace}.svc.cluster.local");
-    let found = async || {
-        let resolved = resolve(ground, client, &name, more).await.ok()?;
-        resolved.ips.contains(&ip).then_some(())
-    };
-    if eventually("the service's name", PATIENCE, found).await.is_err() {
-        let last = resolve(ground, client, &name, more).await;
-        expect(&format!("{name} is {ip}"), format!("{last:?}"), |_| false)?;
-    }
+    let asked = async || resolve(ground, client, &name, more).await;
+    let is_it = |resolved: &Resolved| resolved.ips.contains(&ip);
+    expect_within(&format!("{name} is {ip}"), PATIENCE, asked, is_it).await?;
     let name = format!("nowhere.{namespace}.svc.cluster.local");
     let resolved = resolve(ground, client, &name, more).await?;
-    expect(&format!("{name} does not exist"), format!("{resolved:?}"), |_| {
+    expect(&format!("{name} does not exist"), resolved, |resolved| {
         resolved.code == 3 && resolved.ips.is_empty()
     })
 }
@@ -127,11 +118,10 @@ pub(super) async fn address_of(
     name: &str,
 ) -> anyhow::Result<Vec<IpAddr>> {
     there_is_dns(ground).await?;
-    let found = async || {
-        let resolved = resolve(ground, client, name, &[]).await.ok()?;
-        (!resolved.ips.is_empty()).then_some(resolved.ips)
-    };
-    eventually(&format!("{name} in DNS"), PATIENCE, found).await
+    let asked = async || resolve(ground, client, name, &[]).await;
+    let what = format!("an address of {name}");
+    let found = expect_within(&what, PATIENCE, asked, |resolved| !resolved.ips.is_empty());
+    Ok(found.await?.ips)
 }
 
 async fn resolve(

@@ -6,12 +6,12 @@ use anyhow::Context;
 use lab::cluster::access::paths;
 use serde_json::Value;
 
-use super::starting::{asking_first, captured_server, watched};
-use crate::cluster::exchange::fresh_marker;
+use super::starting::{asking_first, becomes_captured, captured_server, watched};
+use crate::cluster::exchange::{expect_unread, fresh_marker};
 use crate::cluster::ground::{Ground, PATIENCE, START};
 use crate::cluster::hands::Hand;
 use crate::cluster::patience::eventually;
-use crate::cluster::pods::{MODE_LABEL, TestPod};
+use crate::cluster::pods::MODE_LABEL;
 use crate::cluster::scenario::{Scenario, scenario};
 use crate::pod_app::Lists;
 use crate::scenario::{Skip, expect};
@@ -121,21 +121,9 @@ async fn deleted(ground: &Ground) -> anyhow::Result<()> {
         };
         eventually(&format!("{path} as it was"), PATIENCE, back).await?;
         held.release().await?;
-        captured(ground, &namespace, name, &server).await?;
+        becomes_captured(ground, (&namespace, name), &server).await?;
     }
     Ok(())
-}
-
-/// A pod that was created gets ready, and reaches the server through the tunnel.
-async fn captured(
-    ground: &Ground,
-    namespace: &str,
-    name: &str,
-    server: &TestPod,
-) -> anyhow::Result<()> {
-    let pod = ground.running(namespace, name).await?;
-    ground.until_redirection(&pod, Some("enabled")).await?;
-    ground.until_captured(&pod, server).await.map(drop)
 }
 
 async fn rewritten(ground: &Ground) -> anyhow::Result<()> {
@@ -161,12 +149,12 @@ async fn rewritten(ground: &Ground) -> anyhow::Result<()> {
     });
     let seen = starting.await;
     let times = held.release().await?;
-    expect("no clear text", seen?, |seen| seen.marker == 0 && seen.lost.is_none())?;
+    expect_unread(seen?)?;
     expect(&format!("written more than {TIMES} times"), times, |times| {
         times.parse::<u32>().is_ok_and(|times| times > TIMES)
     })?;
     for name in &names {
-        captured(ground, &namespace, name, &server).await?;
+        becomes_captured(ground, (&namespace, name), &server).await?;
     }
     let after = door.hand.read(ground, &door.own).await?;
     expect("the list that counts is as before", after.text, |text| *text == before.text)
@@ -196,8 +184,8 @@ async fn renamed(ground: &Ground) -> anyhow::Result<()> {
             Ok(())
         });
         let seen = starting.await.with_context(|| format!("while the list is {name}"))?;
-        expect("no clear text", seen, |seen| seen.marker == 0 && seen.lost.is_none())?;
-        captured(ground, &namespace, name, &server).await?;
+        expect_unread(seen)?;
+        becomes_captured(ground, (&namespace, name), &server).await?;
         ground.cluster.delete(&paths::pod(&namespace, name)).await?;
     }
     let back = async || {

@@ -4,16 +4,15 @@ use lab::cluster::access::paths;
 use serde_json::Value;
 
 use super::parts::{is_ready, replace};
-use super::starting::{asking_first, captured_server, watched};
-use crate::cluster::exchange::fresh_marker;
+use super::starting::{asking_first, becomes_captured, captured_server, watched};
+use crate::cluster::exchange::{expect_unread, fresh_marker};
 use crate::cluster::ground::{Ground, START};
 use crate::cluster::hands::Hand;
 use crate::cluster::parts::Part;
-use crate::cluster::patience::eventually;
 use crate::cluster::pods::{Distance, MODE_LABEL, TestPod};
 use crate::cluster::scenario::{Scenario, scenario};
 use crate::pod_app::{Counts, Killed};
-use crate::scenario::expect;
+use crate::scenario::expect_within;
 
 /// Kills, and so many restarts: the kubelet waits longer before each.
 const KILLS: usize = 3;
@@ -85,15 +84,11 @@ async fn agent_killed(ground: &Ground) -> anyhow::Result<()> {
         ground.cluster.delete(&paths::pod(&namespace, name)).await?;
         ground.cluster.wait_gone(&paths::pod(&namespace, name), START).await?;
     }
-    let freed = async || {
-        let now: Counts = hand.ask(ground, &["count"]).await.ok()?;
-        (now.namespaces <= before.namespaces && now.interfaces <= before.interfaces).then_some(())
-    };
-    if eventually("what they had", START, freed).await.is_err() {
-        let now: Counts = hand.ask(ground, &["count"]).await?;
-        expect(&format!("nothing beyond {before:?}"), format!("{now:?}"), |_| false)?;
-    }
-    Ok(())
+    let expected = format!("no more namespaces and interfaces than in {before}");
+    let now = async || hand.ask::<Counts>(ground, &["count"]).await;
+    let freed =
+        |now: &Counts| now.namespaces <= before.namespaces && now.interfaces <= before.interfaces;
+    expect_within(&expected, START, now, freed).await.map(drop)
 }
 
 /// One pod in the mesh and one outside begin; those of the round before end.
@@ -136,9 +131,7 @@ async fn kill_agent(
 async fn as_asked(ground: &Ground, namespace: &str, server: &TestPod) -> anyhow::Result<()> {
     let last = KILLS - 1;
     for name in ["comes".to_owned(), format!("in-{last}")] {
-        let pod = ground.running(namespace, &name).await?;
-        ground.until_redirection(&pod, Some("enabled")).await?;
-        ground.until_captured(&pod, server).await?;
+        becomes_captured(ground, (namespace, &name), server).await?;
     }
     for name in ["goes".to_owned(), format!("out-{last}")] {
         let pod = ground.running(namespace, &name).await?;
@@ -177,11 +170,10 @@ async fn proxy_dies(ground: &Ground) -> anyhow::Result<()> {
         }
         Ok(())
     });
-    expect("no clear text", seen.await?, |seen| seen.marker == 0 && seen.lost.is_none())?;
+    expect_unread(seen.await?)?;
     for number in 0..PODS {
-        let pod = ground.running(&namespace, &format!("client-{number}")).await?;
-        ground.until_redirection(&pod, Some("enabled")).await?;
-        ground.until_captured(&pod, &server).await?;
+        let name = format!("client-{number}");
+        becomes_captured(ground, (&namespace, &name), &server).await?;
     }
     Ok(())
 }

@@ -3,19 +3,20 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use anyhow::Context;
 use lab::cluster::access::paths;
 use serde_json::Value;
 
 use super::probes::{more_probes, probed, still_well};
-use super::starting::{asking_first, captured_server, watched};
-use crate::cluster::exchange::{expect_whole, fresh_marker};
+use super::starting::{asking_first, captured_server, is_captured, watched};
+use crate::cluster::exchange::{expect_unread, expect_whole, fresh_marker};
 use crate::cluster::ground::{Ground, PATIENCE, START};
 use crate::cluster::hands::Hand;
 use crate::cluster::patience::eventually;
 use crate::cluster::pods::{APP_PORT, Distance, MODE_LABEL, TestPod};
 use crate::cluster::scenario::{Scenario, scenario};
 use crate::pod_app::Killed;
-use crate::scenario::{Skip, expect};
+use crate::scenario::{Skip, expect, expect_within};
 
 /// Our table on a node that keeps it from the API server.
 const TABLE: &str = "inet sluice_conformance";
@@ -70,12 +71,11 @@ async fn sandbox_killed(ground: &Ground) -> anyhow::Result<()> {
         ground.cluster.wait(&pod.path(), what, 2 * START, again).await?;
         Ok(())
     });
-    expect("no clear text", again.await?, |seen| seen.marker == 0 && seen.lost.is_none())?;
+    expect_unread(again.await?)?;
     let now = ground.running(&namespace, "client").await?;
     let observed = format!("{} and {}", pod.uid, now.uid);
     expect("it is the same pod", observed, |_| pod.uid == now.uid)?;
-    ground.until_redirection(&now, Some("enabled")).await?;
-    ground.until_captured(&now, &server).await.map(drop)
+    is_captured(ground, &now, &server).await
 }
 
 async fn host_rules(ground: &Ground) -> anyhow::Result<()> {
@@ -98,24 +98,19 @@ async fn host_rules(ground: &Ground) -> anyhow::Result<()> {
         for table in &tables {
             hand.nft(ground, &[verb, "table", table]).await?;
         }
-        let back = async || {
-            let now = texts(ground, &hand, &tables).await.ok()?;
-            (now == before).then_some(())
-        };
-        if eventually("the rules", PATIENCE, back).await.is_err() {
-            let now = texts(ground, &hand, &tables).await;
-            expect(&format!("after {verb} again {before:?}"), format!("{now:?}"), |_| false)?;
-        }
+        let now = async || texts(ground, &hand, &tables).await;
+        let expected = format!("after {verb} again\n{before}");
+        expect_within(&expected, PATIENCE, now, |now| *now == before).await?;
         more_probes(ground, &pod).await?;
     }
     still_well(ground, &pod).await
 }
 
 /// The tables without what they have counted.
-async fn texts(ground: &Ground, hand: &Hand, tables: &[&str]) -> anyhow::Result<Vec<String>> {
-    let mut texts = Vec::new();
+async fn texts(ground: &Ground, hand: &Hand, tables: &[&str]) -> anyhow::Result<String> {
+    let mut texts = String::new();
     for table in tables {
-        texts.push(hand.nft(ground, &["--stateless", "list", "table", table]).await?);
+        texts += &hand.nft(ground, &["--stateless", "list", "table", table]).await?;
     }
     Ok(texts)
 }
@@ -128,7 +123,7 @@ async fn api_away(ground: &Ground) -> anyhow::Result<()> {
     let marker = fresh_marker();
     // Minutes of load are to fit into what observers keep.
     let load = ["--line", marker.as_str(), "--pause", "250"];
-    let to = (pods.server.addr(APP_PORT), &load[..]);
+    let to = pods.server.addr(APP_PORT);
     let work = async {
         cut(ground, &hand).await?;
         let meanwhile = without_api(ground, (&hand, &quiet), &pods.server, &marker).await;
@@ -137,14 +132,18 @@ async fn api_away(ground: &Ground) -> anyhow::Result<()> {
         opened?;
         until_node(ground, &hand.node, &["True"]).await
     };
-    let loaded = watched_and_loaded(ground, (&pods.client, &pods.server), to, work);
-    let ((), answers) = Box::pin(loaded).await?;
-    expect_whole(&answers)?;
+    let mut answers = None;
+    let seen = watched(ground, &pods.server, &marker, async {
+        let ((), all) = Box::pin(ground.under_load(&pods.client, (to, &load), work)).await?;
+        answers = Some(all);
+        Ok(())
+    });
+    expect_unread(seen.await?)?;
+    expect_whole(&answers.context("the load told nothing")?)?;
     // What was asked for meanwhile is done now.
     let late = ground.running(&pods.namespace, "late").await?;
     for pod in [&late, &quiet] {
-        ground.until_redirection(pod, Some("enabled")).await?;
-        ground.until_captured(pod, &pods.server).await?;
+        is_captured(ground, pod, &pods.server).await?;
     }
     ground.until_captured(&pods.client, &pods.server).await.map(drop)
 }
@@ -161,24 +160,6 @@ async fn without_api(
     let late = asking_first(ground, &quiet.namespace, ("late", 1), server, marker)?;
     ground.cluster.create_pod(&late).await?;
     ground.expect_redirection(quiet, None).await
-}
-
-/// Both ends' nodes are watched, and what the load says must not be readable there.
-async fn watched_and_loaded<T>(
-    ground: &Ground,
-    (client, server): (&TestPod, &TestPod),
-    (to, load): (std::net::SocketAddr, &[&str]),
-    work: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<(T, crate::pod_app::Answers)> {
-    let marker = load.last().copied().unwrap_or_default();
-    let (mut all, mut done) = (None, None);
-    let seen = watched(ground, server, marker, async {
-        let (value, answers) = ground.under_load(client, (to, load), work).await?;
-        (all, done) = (Some(answers), Some(value));
-        Ok(())
-    });
-    expect("no clear text", seen.await?, |seen| seen.marker == 0 && seen.lost.is_none())?;
-    done.zip(all).ok_or_else(|| anyhow::anyhow!("the load told nothing"))
 }
 
 /// From now on the node's own processes do not reach the API server, nor it them but at their own

@@ -8,11 +8,10 @@ use super::parts::replace;
 use crate::cluster::ground::{Ground, START};
 use crate::cluster::hands::Hand;
 use crate::cluster::parts::Part;
-use crate::cluster::patience::eventually;
 use crate::cluster::pods::{APP_PORT, MODE_LABEL, TestPod};
 use crate::cluster::scenario::{Scenario, scenario};
 use crate::pod_app::Counts;
-use crate::scenario::{Skip, expect};
+use crate::scenario::{Skip, expect_within};
 
 /// Pods on one node: so many, if the node takes them.
 const MOST: usize = 60;
@@ -144,16 +143,9 @@ async fn until_counts(
     before: &Counts,
     holds: impl Fn(&Counts, &Counts) -> bool,
 ) -> anyhow::Result<Counts> {
-    let freed = async || {
-        let now = counts(ground, hand, parts).await.ok()?;
-        holds(before, &now).then_some(now)
-    };
-    if let Ok(now) = eventually("what there was before", START, freed).await {
-        return Ok(now);
-    }
-    let now = counts(ground, hand, parts).await?;
-    expect(&format!("nothing beyond {before:?}"), format!("{now:?}"), |_| false)?;
-    Ok(now)
+    let expected = format!("nothing beyond {before}");
+    let now = async || counts(ground, hand, parts).await;
+    expect_within(&expected, START, now, |now| holds(before, now)).await
 }
 
 async fn round(ground: &Ground, namespace: &str, number: usize) -> anyhow::Result<()> {

@@ -104,11 +104,23 @@ async fn kept_connection(ground: &Ground) -> anyhow::Result<()> {
 /// Keeps the agents from all nodes until changes are taken back, and waits until that of this
 /// node is gone.
 pub(super) async fn send_away(ground: &Ground, agent: &Part, node: &str) -> anyhow::Result<()> {
+    keep_to(ground, agent, AWAY, node).await
+}
+
+/// Keeps a part to nodes with a label until changes are taken back, and waits until its pod on a
+/// node without it is gone.
+pub(super) async fn keep_to(
+    ground: &Ground,
+    part: &Part,
+    label: &str,
+    outside: &str,
+) -> anyhow::Result<()> {
     let selector =
-        |value: Value| json!({"spec": {"template": {"spec": {"nodeSelector": {AWAY: value}}}}});
-    ground.change(&agent.path(), &selector(json!("true")), selector(json!(null))).await?;
-    let gone = async || agent.pods_on(&ground.cluster, node).await.ok().filter(Vec::is_empty);
-    eventually("the agent's pod is gone", START, gone).await.map(drop)
+        |value: Value| json!({"spec": {"template": {"spec": {"nodeSelector": {label: value}}}}});
+    ground.change(&part.path(), &selector(json!("true")), selector(Value::Null)).await?;
+    let gone = async || part.pods_on(&ground.cluster, outside).await.ok().filter(Vec::is_empty);
+    let what = format!("the pod of {} on {outside} is gone", part.name);
+    eventually(&what, START, gone).await.map(drop)
 }
 
 async fn probes_without(ground: &Ground) -> anyhow::Result<()> {
@@ -213,8 +225,8 @@ async fn ztunnel_rolls(ground: &Ground) -> anyhow::Result<()> {
     let stamp = crate::cluster::exchange::fresh_marker();
     let work = async {
         // Not taken back: that would be another rolling update, which nobody would watch.
-        let set = ground.cluster.merge_patch(&path, &note(json!(stamp))).await?;
-        ztunnel.until_rolled_out(&ground.cluster, &set, 2 * START).await
+        ground.cluster.merge_patch(&path, &note(json!(stamp))).await?;
+        ztunnel.until_rolled_out(&ground.cluster, 2 * START).await
     };
     let ((), answers) =
         ground.under_load(&pods.client, (pods.server.addr(APP_PORT), &[]), work).await?;

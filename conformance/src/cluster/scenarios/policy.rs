@@ -4,10 +4,9 @@ use serde_json::json;
 
 use crate::cluster::exchange::{Seen, Target};
 use crate::cluster::ground::{Ground, PATIENCE};
-use crate::cluster::patience::eventually;
 use crate::cluster::pods::{Couple, Distance, MODE_LABEL, TestPod};
 use crate::cluster::scenario::{Scenario, scenario};
-use crate::scenario::expect;
+use crate::scenario::{expect, expect_within};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -91,14 +90,10 @@ async fn identity(ground: &Ground) -> anyhow::Result<()> {
     let inbound = async || {
         let log = part.log_on(&ground.cluster, &pods.server.node).await;
         let about = |line: &&str| line.contains("inbound") && line.contains(&ip);
-        log.lines().rev().find(about).map(str::to_owned)
+        Ok(log.lines().rev().find(about).unwrap_or("no line about the server").to_owned())
     };
-    let written = async || inbound().await.filter(|line| line.contains(&identity));
-    if eventually("the identity in the proxy's log", PATIENCE, written).await.is_ok() {
-        return Ok(());
-    }
-    let observed = inbound().await.unwrap_or_else(|| "no line about the server".to_owned());
-    expect(&format!("the proxy's log names {identity}"), observed, |_| false)
+    let expected = format!("the proxy's log names {identity}");
+    expect_within(&expected, PATIENCE, inbound, |line| line.contains(&identity)).await.map(drop)
 }
 
 async fn permissive(ground: &Ground) -> anyhow::Result<()> {

@@ -6,13 +6,12 @@ use serde_json::{Value, json};
 
 use super::door::Door;
 use super::options::ours;
-use super::parts::{AWAY, send_away};
-use super::starting::{asking_first, captured_server, watched};
-use crate::cluster::exchange::{Seen, Target, expect_whole, fresh_marker};
+use super::parts::{AWAY, keep_to, send_away};
+use super::starting::{asking_first, becomes_captured, captured_server, is_captured, watched};
+use crate::cluster::exchange::{Seen, Target, expect_unread, expect_whole, fresh_marker};
 use crate::cluster::ground::{Ground, START};
 use crate::cluster::parts::Part;
-use crate::cluster::patience::eventually;
-use crate::cluster::pods::{APP_PORT, Distance, GREET_PORT, MODE_LABEL, TestPod};
+use crate::cluster::pods::{APP_PORT, Distance, GREET_PORT, MODE_LABEL};
 use crate::cluster::scenario::{Scenario, scenario};
 use crate::pod_app::Lists;
 use crate::scenario::{Skip, expect};
@@ -68,8 +67,7 @@ async fn upgraded(ground: &Ground) -> anyhow::Result<()> {
     expect("another port goes through the tunnel", seen, Seen::is_captured)?;
     let work = async {
         ground.undo().await?;
-        let set = ground.cluster.get(&agent.path()).await?;
-        agent.until_rolled_out(&ground.cluster, &set, 2 * START).await
+        agent.until_rolled_out(&ground.cluster, 2 * START).await
     };
     let ((), answers) = ground.under_load(&pods.client, load, work).await?;
     expect_whole(&answers)?;
@@ -91,8 +89,7 @@ async fn with_setting(ground: &Ground, agent: &Part, value: &str) -> anyhow::Res
     env.push(json!({"name": SETTING, "value": value}));
     let patch = |all: Value| json!({"spec": {"template": {"spec": {"containers": all}}}});
     ground.change(&agent.path(), &patch(after), patch(before)).await?;
-    let set = ground.cluster.get(&agent.path()).await?;
-    agent.until_rolled_out(&ground.cluster, &set, 2 * START).await
+    agent.until_rolled_out(&ground.cluster, 2 * START).await
 }
 
 async fn outside(ground: &Ground) -> anyhow::Result<()> {
@@ -124,21 +121,15 @@ async fn outside(ground: &Ground) -> anyhow::Result<()> {
     ground.until_captured(&pods.client, &near).await?;
     ground.undo().await?;
     for pod in [far, &late] {
-        ground.until_redirection(pod, Some("enabled")).await?;
-        ground.until_captured(pod, &near).await?;
+        is_captured(ground, pod, &near).await?;
     }
     Ok(())
 }
 
 /// The part's pods stay on nodes with the label, until changes are taken back.
 async fn keep_inside(ground: &Ground, part: &Part, outside: &str) -> anyhow::Result<()> {
-    let selector =
-        |value: Value| json!({"spec": {"template": {"spec": {"nodeSelector": {INSIDE: value}}}}});
-    ground.change(&part.path(), &selector(json!("true")), selector(Value::Null)).await?;
-    let gone = async || part.pods_on(&ground.cluster, outside).await.ok().filter(Vec::is_empty);
-    eventually("its pod there is gone", START, gone).await?;
-    let set = ground.cluster.get(&part.path()).await?;
-    part.until_rolled_out(&ground.cluster, &set, 2 * START).await
+    keep_to(ground, part, INSIDE, outside).await?;
+    part.until_rolled_out(&ground.cluster, 2 * START).await
 }
 
 /// Runs the agent's image once, as it runs there, with the word that removes everything.
@@ -186,7 +177,10 @@ async fn fresh(ground: &Ground) -> anyhow::Result<()> {
     let namespace = ground.namespace("fresh", &[]).await?;
     let server = captured_server(ground, &namespace, 1).await?;
     let door = Door::of(ground, 2).await?;
-    let run = agent.setting(&ground.cluster, "RUN_DIR").await?.unwrap_or_default();
+    let run = agent.setting(&ground.cluster, "RUN_DIR").await?;
+    let run = run.filter(|run| !run.is_empty()).ok_or_else(|| {
+        Skip("needs agents that say where they keep their files (RUN_DIR)".to_owned())
+    })?;
     send_away(ground, agent, &door.hand.node).await?;
     closed(ground, &door.hand.node, &taint).await?;
     door.hand.act(ground, &["remove", &door.own, &door.program, &run]).await?;
@@ -204,11 +198,9 @@ async fn fresh(ground: &Ground) -> anyhow::Result<()> {
         }
         Ok(())
     });
-    expect("no clear text", seen.await?, |seen| seen.marker == 0 && seen.lost.is_none())?;
+    expect_unread(seen.await?)?;
     for number in 0..QUEUED {
-        let pod: TestPod = ground.running(&namespace, &queued(number)).await?;
-        ground.until_redirection(&pod, Some("enabled")).await?;
-        ground.until_captured(&pod, &server).await?;
+        becomes_captured(ground, (&namespace, &queued(number)), &server).await?;
     }
     Ok(())
 }

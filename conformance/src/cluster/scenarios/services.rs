@@ -13,7 +13,7 @@ use crate::cluster::kinds::{cluster_ip, node_port};
 use crate::cluster::patience::eventually;
 use crate::cluster::pods::{APP_PORT, Couple, Distance, MODE_LABEL, TestPod};
 use crate::cluster::scenario::{Scenario, scenario};
-use crate::scenario::{Skip, expect};
+use crate::scenario::{Skip, expect, expect_within};
 
 /// Ports of the services and of the node, which nothing else is likely to want.
 const SERVICE_PORT: u16 = 9080;
@@ -79,38 +79,18 @@ async fn cluster_address(ground: &Ground) -> anyhow::Result<()> {
     let what = "the service's address leads through the tunnel";
     ground.until(what, client, &Target::via(to, server), Seen::is_captured).await?;
     let name = format!("server.{namespace}.svc.");
-    ground.parts.ztunnel()?;
-    let logged = async || {
-        let line = outbound_line(ground, client).await?;
-        line.contains(&name).then_some(line)
-    };
-    if eventually("the service in the proxy's log", PATIENCE, logged).await.is_ok() {
-        return Ok(());
-    }
-    let observed = outbound_line(ground, client).await;
-    let observed = observed.unwrap_or_else(|| "no line about the client".to_owned());
-    expect(
-        "the proxy is asked for the service's address. If it is not, something rewrites \
-         addresses when pods connect: on Cilium set socketLB.hostNamespaceOnly=true, on Calico's \
-         eBPF data plane bpfConnectTimeLoadBalancing: Disabled",
-        observed,
-        |_| false,
-    )
-}
-
-/// The last line of the client's ztunnel about what the client opened.
-async fn outbound_line(ground: &Ground, client: &TestPod) -> Option<String> {
-    let part = ground.parts.ztunnel.as_ref()?;
+    let ztunnel = ground.parts.ztunnel()?;
     let ip = client.ip().to_string();
-    for pod in part.pods_on(&ground.cluster, &client.node).await.ok()? {
-        let name = pod["metadata"]["name"].as_str()?;
-        let log = ground.cluster.logs(&part.namespace, name, None, 2000).await.ok()?;
+    // The last that was written about what the client opened.
+    let outbound = async || {
+        let log = ztunnel.log_on(&ground.cluster, &client.node).await;
         let about = |line: &&str| line.contains("outbound") && line.contains(&ip);
-        if let Some(line) = log.lines().rev().find(about) {
-            return Some(line.to_owned());
-        }
-    }
-    None
+        Ok(log.lines().rev().find(about).unwrap_or("no line about the client").to_owned())
+    };
+    let expected = "the proxy is asked for the service's address. If it is not, something rewrites \
+                    addresses when pods connect: on Cilium set socketLB.hostNamespaceOnly=true, on \
+                    Calico's eBPF data plane bpfConnectTimeLoadBalancing: Disabled. That is seen";
+    expect_within(expected, PATIENCE, outbound, |line| line.contains(&name)).await.map(drop)
 }
 
 async fn headless(ground: &Ground) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use anyhow::Context;
 use lab::cluster::access::{ContainerSpec, PodSpec, paths};
 use serde_json::{Value, json};
 
-use crate::cluster::exchange::fresh_marker;
+use crate::cluster::exchange::{expect_unread, fresh_marker};
 use crate::cluster::ground::{Ground, START};
 use crate::cluster::pods::{APP_PORT, Distance, MODE_LABEL, PROGRAM, TestPod};
 use crate::cluster::scenario::{Scenario, scenario};
@@ -62,6 +62,27 @@ pub(super) async fn captured_server(
     Ok(server)
 }
 
+/// A pod that was created gets ready, says that it is captured, and reaches the server through the
+/// tunnel.
+pub(super) async fn becomes_captured(
+    ground: &Ground,
+    (namespace, name): (&str, &str),
+    server: &TestPod,
+) -> anyhow::Result<()> {
+    let pod = ground.running(namespace, name).await?;
+    is_captured(ground, &pod, server).await
+}
+
+/// A pod says that it is captured, and reaches the server through the tunnel.
+pub(super) async fn is_captured(
+    ground: &Ground,
+    pod: &TestPod,
+    server: &TestPod,
+) -> anyhow::Result<()> {
+    ground.until_redirection(pod, Some("enabled")).await?;
+    ground.until_captured(pod, server).await.map(drop)
+}
+
 /// A labelled pod whose first container asks the server once, and must be answered.
 pub(super) fn asking_first(
     ground: &Ground,
@@ -88,7 +109,7 @@ async fn init_container(ground: &Ground) -> anyhow::Result<()> {
         ground.pod(&spec).await?;
         Ok(())
     });
-    expect("no clear text", seen.await?, |seen| seen.marker == 0 && seen.lost.is_none())
+    expect_unread(seen.await?)
 }
 
 async fn many(ground: &Ground) -> anyhow::Result<()> {
@@ -109,7 +130,7 @@ async fn many(ground: &Ground) -> anyhow::Result<()> {
         }
         Ok(())
     });
-    expect("no clear text", seen.await?, |seen| seen.marker == 0 && seen.lost.is_none())
+    expect_unread(seen.await?)
 }
 
 /// Watches all of a server's packets on both nodes for a marker meanwhile.

@@ -1,13 +1,14 @@
 //! Files of the node.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-/// Where the node's root is in the pod.
-const ROOT: &str = "/host";
+use super::root::Root;
+
 /// Longer files are programs, whose text nobody wants.
 const TEXT: usize = 64 << 10;
 /// What the CNI library reads.
@@ -33,15 +34,10 @@ pub(crate) struct Lists {
     pub files: Vec<(String, String)>,
 }
 
-/// A path of the node as the pod sees it.
-pub(super) fn here(path: &Path) -> PathBuf {
-    Path::new(ROOT).join(path.strip_prefix("/").unwrap_or(path))
-}
-
-pub(super) fn read(path: &Path) -> anyhow::Result<Content> {
-    let bytes = match std::fs::read(here(path)) {
+pub(super) fn read(root: &Root, path: &Path) -> anyhow::Result<Content> {
+    let bytes = match std::fs::read(root.to_read(path)?) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Content::default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Content::default()),
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     };
     Ok(Content::of(&bytes))
@@ -60,9 +56,9 @@ impl Content {
     }
 }
 
-pub(super) fn lists(folder: &Path) -> anyhow::Result<Lists> {
+pub(super) fn lists(root: &Root, folder: &Path) -> anyhow::Result<Lists> {
     let mut files = Vec::new();
-    let entries = std::fs::read_dir(here(folder));
+    let entries = std::fs::read_dir(root.to_read(folder)?);
     for entry in entries.with_context(|| format!("look into {}", folder.display()))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -76,27 +72,30 @@ pub(super) fn lists(folder: &Path) -> anyhow::Result<Lists> {
     Ok(Lists { files })
 }
 
+/// Nothing is removed when one of the paths may not be changed.
+pub(super) fn remove(root: &Root, paths: &[PathBuf]) -> anyhow::Result<()> {
+    let found: Vec<_> =
+        paths.iter().map(|path| root.to_change(path)).collect::<anyhow::Result<_>>()?;
+    found.iter().try_for_each(|path| clear(path))
+}
+
 /// A folder stays, since it may be mounted elsewhere; what is in it goes.
-pub(super) fn remove(paths: &[PathBuf]) -> anyhow::Result<()> {
-    for path in paths {
-        let found = here(path);
-        if !found.is_dir() {
-            match std::fs::remove_file(&found) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("remove {}", path.display()));
-                }
-                _ => continue,
-            }
-        }
-        for entry in std::fs::read_dir(&found)? {
-            let entry = entry?.path();
-            let gone = if entry.is_dir() {
-                std::fs::remove_dir_all(&entry)
-            } else {
-                std::fs::remove_file(&entry)
-            };
-            gone.with_context(|| format!("remove {}", entry.display()))?;
-        }
+fn clear(path: &Path) -> anyhow::Result<()> {
+    let what = || format!("remove {}", path.display());
+    if !path.is_dir() {
+        return match std::fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(what),
+            _ => Ok(()),
+        };
+    }
+    for entry in std::fs::read_dir(path).with_context(what)? {
+        let entry = entry.with_context(what)?.path();
+        let gone = if entry.is_dir() {
+            std::fs::remove_dir_all(&entry)
+        } else {
+            std::fs::remove_file(&entry)
+        };
+        gone.with_context(|| format!("remove {}", entry.display()))?;
     }
     Ok(())
 }
@@ -106,9 +105,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nodes_files_are_elsewhere_in_the_pod() {
-        assert_eq!(here(Path::new("/etc/cni")), Path::new("/host/etc/cni"));
-        assert_eq!(here(Path::new("etc")), Path::new("/host/etc"));
+    fn nothing_is_removed_when_one_path_may_not_be() {
+        let folder = std::env::temp_dir().join(format!("remove-{}", std::process::id()));
+        let kept = folder.join("var/run/sluice");
+        std::fs::create_dir_all(kept.join("agent/more")).unwrap();
+        std::fs::write(kept.join("agent/more/file"), "text").unwrap();
+        std::fs::write(kept.join("list"), "text").unwrap();
+        let root = Root::at(&folder);
+        let all =
+            |last: &str| ["/var/run/sluice/list", "/var/run/sluice/agent", last].map(PathBuf::from);
+        for wrong in ["", "/", "/var", "/var/run", "var/run/sluice", "/var/run/sluice/.."] {
+            let error = remove(&root, &all(wrong)).unwrap_err().to_string();
+            assert!(error.contains(&format!("{wrong:?}")), "{wrong:?}: {error}");
+            assert!(kept.join("list").exists() && kept.join("agent/more/file").exists());
+        }
+        remove(&root, &all("/var/run/sluice/never-there")).unwrap();
+        assert!(!kept.join("list").exists());
+        assert_eq!(std::fs::read_dir(kept.join("agent")).unwrap().count(), 0);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Something is wrong with a file for a while.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
-use super::files::here;
+use super::root::{Root, beside};
 
 /// Pause between two times that a file is written again.
 const BETWEEN: Duration = Duration::from_millis(150);
@@ -17,7 +18,7 @@ const RUBBISH: &[u8] = b"{\"name\": ";
 /// Which file, and what is wrong with it.
 #[derive(Debug, Args)]
 pub(crate) struct Hold {
-    /// Its path on the node.
+    /// Its path on the node, absolute and of at least three names.
     path: PathBuf,
     /// What is wrong.
     #[arg(long = "as", value_enum)]
@@ -53,9 +54,12 @@ struct Original {
 }
 
 impl Hold {
-    pub(super) async fn run(self) -> anyhow::Result<()> {
-        let original = Original::read(here(&self.path))?;
-        let other = original.path.with_file_name(&self.with);
+    pub(super) async fn run(self, root: &Root) -> anyhow::Result<()> {
+        let original = Original::read(root.to_change(&self.path)?)?;
+        let other = match self.harm {
+            Harm::Renamed => original.free_name(&self.with)?,
+            _ => original.path.clone(),
+        };
         let wrong: &[u8] = if self.harm == Harm::Other { self.with.as_bytes() } else { RUBBISH };
         match self.harm {
             Harm::Absent => std::fs::remove_file(&original.path)?,
@@ -90,6 +94,16 @@ impl Original {
         let bytes = std::fs::read(&path).with_context(what)?;
         let mode = std::fs::metadata(&path).with_context(what)?.permissions().mode();
         Ok(Self { path, bytes, mode })
+    }
+
+    /// Another file of that name would be lost: nobody gives that one back.
+    fn free_name(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let other = beside(&self.path, name)?;
+        match std::fs::symlink_metadata(&other) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(other),
+            Err(error) => Err(error).with_context(|| format!("look for {}", other.display())),
+            Ok(_) => bail!("{} is there already", other.display()),
+        }
     }
 
     /// Whoever has written the file meanwhile knows better.
@@ -154,5 +168,30 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn no_other_file_loses_its_name() {
+        let folder = std::env::temp_dir().join(format!("free-name-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for name in ["10-a.conflist", "20-b.conflist"] {
+            std::fs::write(folder.join(name), name).unwrap();
+        }
+        let original = Original::read(folder.join("10-a.conflist")).unwrap();
+        assert_eq!(original.free_name("05-a.conflist").unwrap(), folder.join("05-a.conflist"));
+        for wrong in ["20-b.conflist", "10-a.conflist", "../05-a.conflist", ""] {
+            assert!(original.free_name(wrong).is_err(), "{wrong:?}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_what_lies_deep_enough_is_held() {
+        for path in ["", "/", "/etc", "/etc/passwd", "etc/cni/net.d", "/etc/cni/../passwd"] {
+            let hold =
+                Hold { path: path.into(), harm: Harm::Absent, with: String::new(), seconds: 0 };
+            let error = hold.run(&Root::of_node()).await.unwrap_err().to_string();
+            assert!(error.contains(&format!("{path:?}")), "{path:?}: {error}");
+        }
     }
 }

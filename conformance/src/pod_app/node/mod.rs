@@ -5,7 +5,9 @@
 
 mod files;
 mod hold;
+mod proc;
 mod processes;
+mod root;
 
 use std::path::PathBuf;
 
@@ -13,6 +15,7 @@ use clap::Subcommand;
 
 pub(crate) use files::{Content, Lists};
 pub(crate) use processes::{Counts, Killed};
+use root::Root;
 
 /// One thing to look at, or to do.
 #[derive(Debug, Subcommand)]
@@ -33,7 +36,8 @@ pub(crate) enum Node {
     },
     /// Remove files, and what folders have in them.
     Remove {
-        /// Their paths on the node.
+        /// Their paths on the node, absolute and of at least three names.
+        #[arg(required = true)]
         paths: Vec<PathBuf>,
     },
     /// Do something to a file until the input is closed; then it is as before, unless somebody
@@ -43,13 +47,14 @@ pub(crate) enum Node {
 
 impl Node {
     pub(super) async fn run(self) -> anyhow::Result<()> {
+        let root = Root::of_node();
         match self {
             Self::Kill(kill) => super::tell(&kill.run().await?),
             Self::Count(count) => super::tell(&count.run()?),
-            Self::Read { path } => super::tell(&files::read(&path)?),
-            Self::Lists { folder } => super::tell(&files::lists(&folder)?),
-            Self::Remove { paths } => files::remove(&paths),
-            Self::Hold(hold) => hold.run().await,
+            Self::Read { path } => super::tell(&files::read(&root, &path)?),
+            Self::Lists { folder } => super::tell(&files::lists(&root, &folder)?),
+            Self::Remove { paths } => files::remove(&root, &paths),
+            Self::Hold(hold) => hold.run(&root).await,
         }
     }
 }

@@ -1,26 +1,28 @@
-//! Processes of the node, by the pod that they belong to.
+//! Processes of the node are killed, and what they have open is counted, by the pod that they
+//! belong to.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::proc::{Proc, Process};
+
 /// How long a process that is to be killed may take to appear.
 const APPEARS: Duration = Duration::from_secs(100);
 const PAUSE: Duration = Duration::from_millis(10);
-/// This program as the kernel calls it.
-const OWN: &str = "conformance";
 
 /// Whose processes, and which.
 #[derive(Debug, Args)]
 pub(crate) struct Kill {
     /// The pod's UID.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pod: String,
     /// The program's name, as the kernel knows it; otherwise the process that holds the pod's
     /// namespaces.
@@ -40,8 +42,8 @@ pub(crate) struct Killed {
 /// Whose descriptors to count.
 #[derive(Debug, Args)]
 pub(crate) struct Count {
-    /// UIDs of pods.
-    #[arg(long)]
+    /// UIDs of pods, all of which run.
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pod: Vec<String>,
 }
 
@@ -58,21 +60,24 @@ pub(crate) struct Counts {
     pub interfaces: usize,
 }
 
-/// A process, as `/proc` tells it.
-#[derive(Debug)]
-struct Process {
-    pid: i32,
-    name: String,
-    /// Since the machine's start, in ticks.
-    started: u64,
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { descriptors, mounts, namespaces, interfaces } = self;
+        write!(
+            f,
+            "{mounts} mounts, {namespaces} namespaces, {interfaces} interfaces; descriptors by \
+             pod: {descriptors:?}"
+        )
+    }
 }
 
 impl Kill {
     pub(super) async fn run(self) -> anyhow::Result<Killed> {
+        let proc = Proc::of_node();
         let mut pids: Vec<i32> = Vec::new();
         let until = Instant::now() + APPEARS;
         while pids.len() < self.times {
-            let found = self.victim();
+            let found = self.victim(&proc)?;
             let Some(found) = found.filter(|found| !pids.contains(&found.pid)) else {
                 if Instant::now() >= until {
                     let whose = self.program.as_deref().unwrap_or("process of a sandbox");
@@ -87,107 +92,119 @@ impl Kill {
         Ok(Killed { pids })
     }
 
-    fn victim(&self) -> Option<Process> {
-        match &self.program {
-            Some(program) => of_pod(&self.pod).into_iter().find(|process| process.name == *program),
-            None => sandbox(&self.pod),
+    fn victim(&self, proc: &Proc) -> anyhow::Result<Option<Process>> {
+        let Some(program) = &self.program else { return proc.sandbox(&self.pod) };
+        for pid in proc.of_pod(&self.pod)? {
+            if let Some(process) = proc.process(pid)?.filter(|process| process.name == *program) {
+                return Ok(Some(process));
+            }
         }
+        Ok(None)
     }
 }
 
 impl Count {
     pub(super) fn run(self) -> anyhow::Result<Counts> {
-        let mut counts = Counts::default();
+        self.of(&Proc::of_node())
+    }
+
+    /// A zero means that nothing could be seen, and then a leak would not be seen either.
+    fn of(self, proc: &Proc) -> anyhow::Result<Counts> {
+        let mut descriptors = BTreeMap::new();
         for pod in self.pod {
-            let all = of_pod(&pod);
-            let descriptors =
-                all.iter().map(|process| entries(&format!("/proc/{}/fd", process.pid)));
-            counts.descriptors.insert(pod.clone(), descriptors.sum());
+            let mut open = 0;
+            for pid in proc.of_pod(&pod)? {
+                open += proc.descriptors(pid)?.len();
+            }
+            if open == 0 {
+                bail!("pod {pod} has nothing open: it has ended, or is out of sight");
+            }
+            descriptors.insert(pod, open);
         }
-        let mounts = fs::read_to_string("/proc/1/mountinfo").context("read the node's mounts")?;
-        counts.mounts = mounts.lines().count();
-        counts.namespaces = namespaces().len();
-        counts.interfaces = fs::read_to_string("/proc/net/dev")?.lines().count();
+        let counts = Counts {
+            descriptors,
+            mounts: proc.mounts()?,
+            namespaces: proc.namespaces()?.len(),
+            interfaces: proc.interfaces()?,
+        };
+        if counts.mounts == 0 || counts.namespaces == 0 || counts.interfaces == 0 {
+            bail!("a node has some of each: {counts}");
+        }
         Ok(counts)
     }
 }
 
-fn entries(folder: &str) -> usize {
-    fs::read_dir(folder).map(Iterator::count).unwrap_or_default()
-}
-
-/// Those of processes, and those behind their descriptors.
-fn namespaces() -> std::collections::BTreeSet<String> {
-    let mut all = std::collections::BTreeSet::new();
-    for pid in pids() {
-        let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        let links = links.map(|link| link.path()).chain([format!("/proc/{pid}/ns/net").into()]);
-        let names =
-            links.filter_map(|link| fs::read_link(link).ok()?.into_os_string().into_string().ok());
-        all.extend(names.filter(|name| name.starts_with("net:[")));
-    }
-    all
-}
-
-fn pids() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-/// Those of its containers. Control groups of nodes have the pod's UID in their names or not; but
-/// something that the kubelet keeps for the pod is mounted in each container.
-fn of_pod(uid: &str) -> Vec<Process> {
-    // The systemd driver writes it otherwise.
-    let ways = [uid.to_owned(), uid.replace('-', "_")];
-    let is_its = |pid: &i32| {
-        ["cgroup", "mountinfo"].iter().any(|file| {
-            let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            ways.iter().any(|way| text.contains(way.as_str()))
-        })
-    };
-    pids().filter(is_its).filter_map(process).collect()
-}
-
-/// The first process in the pod's network: it was there before any container.
-fn sandbox(uid: &str) -> Option<Process> {
-    let network = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-    let of_node = network(1);
-    let own = of_pod(uid).into_iter().find_map(|process| network(process.pid));
-    let own = own.filter(|own| Some(own) != of_node.as_ref())?;
-    let inside = pids().filter(|pid| network(*pid).as_ref() == Some(&own));
-    let first = inside.filter_map(process).min_by_key(|process| process.started)?;
-    (first.name != OWN).then_some(first)
-}
-
-fn process(pid: i32) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (name, started) = read_stat(&stat)?;
-    Some(Process { pid, name, started })
-}
-
-/// A name may have spaces and brackets in it.
-fn read_stat(stat: &str) -> Option<(String, u64)> {
-    let (before, after) = (stat.split_once('(')?.1, stat.rsplit_once(')')?.1);
-    let name = before.rsplit_once(')')?.0.to_owned();
-    Some((name, after.split_whitespace().nth(19)?.parse().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::proc::testing::Pretended;
     use super::*;
 
-    #[test]
-    fn a_process_is_read_with_its_name_and_start() {
-        let stat = "254 (a (b) c) S 233 254 254 0 -1 1077936384 80 0 0 0 0 1 0 0 20 0 1 0 4711 99";
-        assert_eq!(read_stat(stat), Some(("a (b) c".to_owned(), 4711)));
-        assert_eq!(read_stat("1"), None);
-        let own = process(i32::try_from(std::process::id()).unwrap()).unwrap();
-        assert!(own.started > 0);
+    const POD: &str = "00000000-1111-2222-3333-444444444444";
+
+    fn kill(program: Option<&str>) -> Kill {
+        Kill { pod: POD.to_owned(), program: program.map(str::to_owned), times: 1 }
+    }
+
+    fn count(pretended: &Pretended) -> anyhow::Result<Counts> {
+        Count { pod: vec![POD.to_owned()] }.of(&pretended.proc())
     }
 
     #[test]
     fn nobody_is_killed_for_a_pod_that_is_not_there() {
-        let pod = "00000000-1111-2222-3333-444444444444".to_owned();
-        assert!(Kill { pod, program: None, times: 1 }.victim().is_none());
+        assert!(kill(None).victim(&Proc::of_node()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_pods_program_is_found_by_its_name() {
+        let node = Pretended::node("kill");
+        node.process(7, POD, &["net:[2]"]);
+        node.process(8, "another", &["net:[2]"]);
+        let found = |program| kill(Some(program)).victim(&node.proc()).unwrap();
+        assert_eq!(found("program-7").unwrap().pid, 7);
+        assert!(found("program-8").is_none());
+    }
+
+    #[test]
+    fn whatever_is_open_is_counted() {
+        let node = Pretended::node("count");
+        node.process(7, POD, &["net:[2]", "socket:[1]", "net:[3]"]);
+        node.process(8, POD, &["net:[2]"]);
+        node.process(9, "another", &["net:[4]"]);
+        let counts = count(&node).unwrap();
+        assert_eq!(counts.descriptors, [(POD.to_owned(), 4)].into());
+        assert_eq!((counts.mounts, counts.namespaces, counts.interfaces), (1, 7, 2));
+    }
+
+    #[test]
+    fn a_part_without_descriptors_was_not_seen() {
+        let node = Pretended::node("part");
+        let error = count(&node).unwrap_err().to_string();
+        assert!(error.contains(POD), "{error}");
+        node.process(7, POD, &[]);
+        assert!(count(&node).is_err());
+        node.process(8, POD, &["socket:[1]"]);
+        assert!(count(&node).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_zero() {
+        let node = Pretended::node("unreadable");
+        node.process(7, POD, &["net:[2]"]);
+        assert!(count(&node).is_ok());
+        node.process(8, "another", &[]);
+        node.spoil(8, "fd");
+        let error = format!("{:#}", count(&node).unwrap_err());
+        assert!(error.contains("8/fd"), "{error}");
+    }
+
+    #[test]
+    fn no_namespace_at_all_is_no_count() {
+        let node = Pretended::node("none");
+        node.process(7, POD, &["socket:[1]"]);
+        for pid in [1, 7] {
+            node.remove(pid, "ns/net");
+        }
+        let error = count(&node).unwrap_err().to_string();
+        assert!(error.contains("0 namespaces"), "{error}");
     }
 }
