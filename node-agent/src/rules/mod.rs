@@ -14,6 +14,7 @@ mod command;
 mod drift;
 mod flows;
 mod host;
+mod netlink;
 mod older;
 mod options;
 mod overtaking;

@@ -11,14 +11,10 @@ use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
 use super::command::Runner;
+use super::netlink::{EEXIST, ENETDOWN, ENOENT, ESRCH, LOOPBACK, code, unless};
 use super::overtaking::{may_lead_elsewhere, text};
 use crate::inside::inside;
 
-/// The loopback device has index 1 in every namespace.
-const LOOPBACK: u32 = 1;
-const EEXIST: i32 = 17;
-const ENOENT: i32 = 2;
-const ESRCH: i32 = 3;
 /// More copies of our rule than anybody makes by accident.
 const MOST_COPIES: usize = 64;
 
@@ -44,7 +40,6 @@ pub enum PolicyRouteError {
 }
 
 fn hint(error: &rtnetlink::Error) -> &'static str {
-    const ENETDOWN: i32 = 100;
     if code(error) == Some(ENETDOWN) { " (the pod's lo is not up)" } else { "" }
 }
 
@@ -255,20 +250,6 @@ fn is_our_route(route: &RouteMessage) -> bool {
         && route.header.destination_prefix_length == 0
         && has(&RouteAttribute::Oif(LOOPBACK))
         && has(&RouteAttribute::Table(zds::ROUTE.table))
-}
-
-fn code(error: &rtnetlink::Error) -> Option<i32> {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => message.code.map(|code| -code.get()),
-        _ => None,
-    }
-}
-
-/// Takes these answers of the kernel for success.
-fn unless(fine: &'static [i32]) -> impl Fn(rtnetlink::Error) -> Result<(), rtnetlink::Error> {
-    move |error| {
-        if code(&error).is_some_and(|c| fine.contains(&c)) { Ok(()) } else { Err(error) }
-    }
 }
 
 fn netlink(

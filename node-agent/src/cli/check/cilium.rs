@@ -20,7 +20,6 @@ pub(super) fn detect(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for settings in settings {
         findings.extend([exclusive(settings), socket_balancing(settings)]);
-        findings.extend(masquerade(settings, facts.probe_source));
         findings.extend([chaining(settings), payload(settings, facts)]);
     }
     findings.extend(probes_admitted(facts));
@@ -96,26 +95,6 @@ fn socket_balancing(settings: &CiliumSettings) -> Finding {
         ),
         "Helm value socketLB.hostNamespaceOnly=true of Cilium (bpf-lb-sock-hostns-only: \"true\")",
     )
-}
-
-fn masquerade(settings: &CiliumSettings, probes: ProbeSource) -> Option<Finding> {
-    const ID: &str = "cilium-bpf-masquerade";
-    let from = &settings.from;
-    if probes != ProbeSource::Marker {
-        return None;
-    }
-    let past_the_stack =
-        settings.is_on("enable-bpf-masquerade") && !settings.is_on("enable-host-legacy-routing");
-    let text = if past_the_stack {
-        format!(
-            "Cilium routes past the node's network stack; a route of Sluice's leads answers to \
-             the kubelet's probes there (enable-bpf-masquerade=true without \
-             enable-host-legacy-routing=true in {from})"
-        )
-    } else {
-        format!("answers to probes pass through the node's network stack ({from})")
-    };
-    Some(Finding::fine(ID, text))
 }
 
 fn chaining(settings: &CiliumSettings) -> Finding {

@@ -77,7 +77,7 @@ fn ciliums_settings_are_named() {
     use Severity::{Fine, Problem, Warning};
     let kpr = ("kube-proxy-replacement", "true");
     type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, Severity, &'a str);
-    let cases: [Case<'_>; 12] = [
+    let cases: [Case<'_>; 10] = [
         (&[("cni-exclusive", "true")], "cilium-cni-exclusive", Problem, "cni.exclusive=false"),
         (&[("cni-exclusive", "false")], "cilium-cni-exclusive", Fine, ""),
         (&[kpr], "cilium-socket-lb", Problem, "socketLB.hostNamespaceOnly=true"),
@@ -85,18 +85,6 @@ fn ciliums_settings_are_named() {
         (&[kpr, ("bpf-lb-sock-hostns-only", "true")], "cilium-socket-lb", Fine, ""),
         (&[("kube-proxy-replacement", "strict")], "cilium-socket-lb", Problem, ""),
         (&[("kube-proxy-replacement", "false")], "cilium-socket-lb", Fine, ""),
-        (
-            &[("enable-bpf-masquerade", "true")],
-            "cilium-bpf-masquerade",
-            Fine,
-            "a route of Sluice's",
-        ),
-        (
-            &[("enable-bpf-masquerade", "true"), ("enable-host-legacy-routing", "true")],
-            "cilium-bpf-masquerade",
-            Fine,
-            "through the node's network stack",
-        ),
         (&[("cni-chaining-mode", "generic-veth")], "cilium-chaining", Warning, "generic-veth"),
         (&[("cni-chaining-mode", "none")], "cilium-chaining", Fine, ""),
         (&[kpr], "cilium-probe-policy", Warning, "cilium.probePolicy=true"),

@@ -9,12 +9,13 @@ use netns::{FenceError, NetnsError, PodNetns};
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
 };
-use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 use tokio::task::JoinHandle;
 
 use crate::inside::inside;
 use crate::rules::command::Runner;
+use crate::rules::netlink::{EEXIST, ENODEV, EOPNOTSUPP, ESRCH, code, unless};
 
 /// Which step failed.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +59,8 @@ impl Links {
         let runtime = runner.runtime().clone();
         let job = move || {
             let _reactor = runtime.enter();
-            rtnetlink::new_connection()
+            // Only so does the kernel heed what a dump asks for; without, it lists everything.
+            rtnetlink::new_connection_with_strict_check()
         };
         let opened = inside(runner.fence(), netns, job).await?;
         let (connection, handle, _) = opened.map_err(LinkError::Socket)?;
@@ -111,27 +113,34 @@ impl Links {
         self.handle.route().add(route).execute().await.map_err(netlink("add a route"))
     }
 
-    /// Whether there is a route of that kind, in that table, to that destination by that link.
+    /// Adds a route; says whether it was missing. A route of somebody else's to the same
+    /// destination in the same table counts as it.
+    pub(super) async fn ensure_route(&self, route: RouteMessage) -> Result<bool, LinkError> {
+        match self.handle.route().add(route).execute().await {
+            Ok(()) => Ok(true),
+            Err(error) if code(&error) == Some(EEXIST) => Ok(false),
+            Err(error) => Err(netlink("add a route")(error)),
+        }
+    }
+
+    /// Whether [`Links::delete_route`] would find it. The kernel lists a part of one table for
+    /// that: no question for every few seconds.
     pub(super) async fn has_route(&self, route: &RouteMessage) -> Result<bool, LinkError> {
-        let mut all = RouteMessage::default();
-        all.header.address_family = route.header.address_family;
-        let mut found = self.handle.route().get(all).execute();
-        let is_it = |found: &RouteMessage| {
-            found.header.kind == route.header.kind
-                && found.header.table == route.header.table
-                && found.header.destination_prefix_length == route.header.destination_prefix_length
-                && route.attributes.iter().all(|wanted| found.attributes.contains(wanted))
-        };
+        let mut found = self.handle.route().get(like(route)).execute();
         while let Some(found) = found.try_next().await.map_err(netlink("list routes"))? {
-            if is_it(&found) {
+            // Kernels answer for other families where theirs is not built in.
+            if is_same(route, &found) {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
+    /// A route that is not there is deleted. A kernel without IPv6 has no routes of it either,
+    /// and no code to delete them.
     pub(super) async fn delete_route(&self, route: RouteMessage) -> Result<(), LinkError> {
-        self.handle.route().del(route).execute().await.map_err(netlink("delete a route"))
+        let deletion = self.handle.route().del(route).execute().await;
+        deletion.or_else(unless(&[ESRCH, ENODEV, EOPNOTSUPP])).map_err(netlink("delete a route"))
     }
 
     /// What is not there is deleted.
@@ -147,16 +156,11 @@ impl Links {
     }
 
     pub(super) async fn index(&self, name: &'static str) -> Result<u32, LinkError> {
-        const ENODEV: i32 = 19;
         let mut found = self.handle.link().get().match_name(name.to_owned()).execute();
         match found.try_next().await {
             Ok(Some(link)) => Ok(link.header.index),
             Ok(None) => Err(LinkError::Vanished(name)),
-            Err(rtnetlink::Error::NetlinkError(message))
-                if message.code.is_some_and(|code| code.get() == -ENODEV) =>
-            {
-                Err(LinkError::Vanished(name))
-            }
+            Err(error) if code(&error) == Some(ENODEV) => Err(LinkError::Vanished(name)),
             Err(source) => Err(netlink("look up a link")(source)),
         }
     }
@@ -164,6 +168,29 @@ impl Links {
 
 fn netlink(step: &'static str) -> impl FnOnce(rtnetlink::Error) -> LinkError {
     move |source| LinkError::Netlink { step, source }
+}
+
+/// Asks for routes of that table, kind, origin and link. With a destination it would ask for a
+/// packet's way instead of a route, and a dump may not name one.
+fn like(route: &RouteMessage) -> RouteMessage {
+    let mut like = RouteMessage::default();
+    like.header.address_family = route.header.address_family;
+    like.header.table = route.header.table;
+    like.header.kind = route.header.kind;
+    like.header.protocol = route.header.protocol;
+    let links = route.attributes.iter().filter(|it| matches!(it, RouteAttribute::Oif(_)));
+    like.attributes.extend(links.cloned());
+    like
+}
+
+/// Whether `found` is that route. Who made it counts: the kernel's own routes to addresses of
+/// this node may look the same.
+fn is_same(route: &RouteMessage, found: &RouteMessage) -> bool {
+    let of = |route: &RouteMessage| {
+        let header = &route.header;
+        (header.kind, header.protocol, header.table, header.destination_prefix_length)
+    };
+    of(found) == of(route) && route.attributes.iter().all(|it| found.attributes.contains(it))
 }
 
 /// The near end of a link with two.
