@@ -1,5 +1,6 @@
 //! The only room that talks to the Kubernetes API.
 
+mod client;
 mod condition;
 mod events;
 mod evict;
@@ -185,7 +186,8 @@ impl KubeApi {
             }
             None => kube::Config::incluster().map_err(|error| wrong(error.to_string()))?,
         };
-        let client = Client::try_from(config).map_err(|error| wrong(error.to_string()))?;
+        let client =
+            client::client(config, client::SILENCE).map_err(|error| wrong(error.to_string()))?;
         Ok(Self::with_client(client, node, metrics))
     }
 

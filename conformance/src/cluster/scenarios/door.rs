@@ -21,8 +21,9 @@ const LISTS: &str = "/etc/cni/net.d";
 const PROGRAMS: &str = "/opt/cni/bin";
 /// Pods that start while the primary's list is written again and again, three at a time.
 const PODS: usize = 12;
-/// How often it must have been written for that to show anything.
-const TIMES: u32 = 50;
+/// How often it must have been written for that to show anything: more often than pods start, however
+/// fast they do.
+const TIMES: usize = 3 * PODS;
 /// How long a pod gets to start while a list cannot be read; it may as well wait.
 const MEANWHILE: Duration = Duration::from_secs(20);
 
@@ -151,7 +152,7 @@ async fn rewritten(ground: &Ground) -> anyhow::Result<()> {
     let times = held.release().await?;
     expect_unread(seen?)?;
     expect(&format!("written more than {TIMES} times"), times, |times| {
-        times.parse::<u32>().is_ok_and(|times| times > TIMES)
+        times.parse::<usize>().is_ok_and(|times| times > TIMES)
     })?;
     for name in &names {
         becomes_captured(ground, (&namespace, name), &server).await?;

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use super::root::{Root, beside};
 
 /// Pause between two times that a file is written again.
-const BETWEEN: Duration = Duration::from_millis(150);
+const BETWEEN: Duration = Duration::from_millis(50);
 /// What is no configuration.
 const RUBBISH: &[u8] = b"{\"name\": ";
 
