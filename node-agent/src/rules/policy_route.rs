@@ -5,13 +5,14 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
 use netns::{FenceError, PodNetns};
+use nix::errno::Errno;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteScope, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
 use super::command::Runner;
-use super::netlink::{EEXIST, ENETDOWN, ENOENT, ESRCH, LOOPBACK, code, unless};
+use super::netlink::{LOOPBACK, code, unless};
 use super::overtaking::{may_lead_elsewhere, text};
 use crate::inside::inside;
 
@@ -40,7 +41,7 @@ pub enum PolicyRouteError {
 }
 
 fn hint(error: &rtnetlink::Error) -> &'static str {
-    if code(error) == Some(ENETDOWN) { " (the pod's lo is not up)" } else { "" }
+    if code(error) == Some(Errno::ENETDOWN) { " (the pod's lo is not up)" } else { "" }
 }
 
 /// A part of the policy route that is not as it should be.
@@ -109,11 +110,11 @@ impl PolicyRoute {
             // The route first: a rule that finds an empty table does no harm, but no good.
             self.add_route(family)
                 .await
-                .or_else(unless(&[EEXIST]))
+                .or_else(unless(&[Errno::EEXIST]))
                 .map_err(netlink("add the route of marked packets", family))?;
             self.add_rule(family)
                 .await
-                .or_else(unless(&[EEXIST]))
+                .or_else(unless(&[Errno::EEXIST]))
                 .map_err(netlink("add the rule for marked packets", family))?;
         }
         Ok(())
@@ -163,11 +164,15 @@ impl PolicyRoute {
         for family in [Family::V4, Family::V6] {
             for rule in self.our_rules(family).await?.into_iter().take(MOST_COPIES) {
                 let deletion = self.handle.rule().del(rule).execute().await;
-                deletion.or_else(unless(&[ENOENT])).map_err(netlink("delete the rule", family))?;
+                deletion
+                    .or_else(unless(&[Errno::ENOENT]))
+                    .map_err(netlink("delete the rule", family))?;
             }
             for route in self.our_routes(family).await?.into_iter().take(MOST_COPIES) {
                 let deletion = self.handle.route().del(route).execute().await;
-                deletion.or_else(unless(&[ESRCH])).map_err(netlink("delete the route", family))?;
+                deletion
+                    .or_else(unless(&[Errno::ESRCH]))
+                    .map_err(netlink("delete the route", family))?;
             }
         }
         Ok(())

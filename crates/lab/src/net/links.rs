@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use futures_util::TryStreamExt;
 use ipnetwork::IpNetwork;
 use netns::PodNetns;
+use nix::errno::Errno;
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use tokio::task::JoinHandle;
@@ -69,7 +70,7 @@ impl Links {
 
     /// Removes a link, if there is one of this name.
     pub async fn remove(&self, name: &str) -> Result<(), LinkError> {
-        let Ok(index) = self.index(name).await else { return Ok(()) };
+        let Some(index) = self.find(name).await? else { return Ok(()) };
         let request = self.handle.link().del(index);
         self.done(request.execute().await, || format!("remove link {name}"))
     }
@@ -124,12 +125,21 @@ impl Links {
     }
 
     async fn index(&self, name: &str) -> Result<u32, LinkError> {
-        let step = || format!("look up link {name}");
+        let missing =
+            || self.failed(format!("look up link {name}"), "there is no such link".into());
+        self.find(name).await?.ok_or_else(missing)
+    }
+
+    async fn find(&self, name: &str) -> Result<Option<u32>, LinkError> {
         let mut found = self.handle.link().get().match_name(name.to_owned()).execute();
         match found.try_next().await {
-            Ok(Some(link)) => Ok(link.header.index),
-            Ok(None) => Err(self.failed(step(), "there is no such link".into())),
-            Err(error) => Err(self.failed(step(), error.to_string())),
+            Ok(link) => Ok(link.map(|link| link.header.index)),
+            Err(rtnetlink::Error::NetlinkError(message))
+                if Errno::from_raw(-message.raw_code()) == Errno::ENODEV =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(self.failed(format!("look up link {name}"), error.to_string())),
         }
     }
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use futures_util::TryStreamExt;
 use netns::{FenceError, NetnsError, PodNetns};
+use nix::errno::Errno;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
 };
@@ -15,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::inside::inside;
 use crate::rules::command::Runner;
-use crate::rules::netlink::{EEXIST, ENODEV, EOPNOTSUPP, ESRCH, code, unless};
+use crate::rules::netlink::{code, unless};
 
 /// Which step failed.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +119,7 @@ impl Links {
     pub(super) async fn ensure_route(&self, route: RouteMessage) -> Result<bool, LinkError> {
         match self.handle.route().add(route).execute().await {
             Ok(()) => Ok(true),
-            Err(error) if code(&error) == Some(EEXIST) => Ok(false),
+            Err(error) if code(&error) == Some(Errno::EEXIST) => Ok(false),
             Err(error) => Err(netlink("add a route")(error)),
         }
     }
@@ -140,7 +141,9 @@ impl Links {
     /// and no code to delete them.
     pub(super) async fn delete_route(&self, route: RouteMessage) -> Result<(), LinkError> {
         let deletion = self.handle.route().del(route).execute().await;
-        deletion.or_else(unless(&[ESRCH, ENODEV, EOPNOTSUPP])).map_err(netlink("delete a route"))
+        deletion
+            .or_else(unless(&[Errno::ESRCH, Errno::ENODEV, Errno::EOPNOTSUPP]))
+            .map_err(netlink("delete a route"))
     }
 
     /// What is not there is deleted.
@@ -160,7 +163,7 @@ impl Links {
         match found.try_next().await {
             Ok(Some(link)) => Ok(link.header.index),
             Ok(None) => Err(LinkError::Vanished(name)),
-            Err(error) if code(&error) == Some(ENODEV) => Err(LinkError::Vanished(name)),
+            Err(error) if code(&error) == Some(Errno::ENODEV) => Err(LinkError::Vanished(name)),
             Err(source) => Err(netlink("look up a link")(source)),
         }
     }
