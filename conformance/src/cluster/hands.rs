@@ -49,7 +49,7 @@ impl Ground {
         spec.network = Network::Node;
         spec.reach = Reach::Node;
         // Rules; processes of other users; what they have open.
-        spec.main.capabilities = vec!["NET_ADMIN", "KILL", "SYS_PTRACE"];
+        spec.main.capabilities = vec!["NET_ADMIN", "KILL", "SYS_PTRACE", "DAC_READ_SEARCH"];
         let pods = paths::core(&namespace, "pods");
         if let Review::Refused(why) = self.cluster.would_accept(&pods, &spec.object()).await? {
             return Err(refused(&why));

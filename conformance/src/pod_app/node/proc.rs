@@ -164,7 +164,7 @@ impl Proc {
         if is_over || matches!(self.of(pid).try_exists(), Ok(false)) {
             return Ok(None);
         }
-        let why = "SYS_PTRACE or a security profile may be in the way";
+        let why = "it takes SYS_PTRACE, DAC_READ_SEARCH, and no security profile against it";
         Err(error).with_context(|| format!("look at {}: {why}", what.display()))
     }
 }
