@@ -13,6 +13,7 @@ use crate::demo::{Afterwards, Demo};
 use crate::list;
 use crate::on_harness::HarnessArgs;
 use crate::pod_app::App;
+use crate::report::matrix::Others;
 use crate::report::{self, Report, Sink, Source};
 use crate::suite::Suite;
 use crate::witness;
@@ -44,6 +45,9 @@ enum Command {
         /// The file.
         #[arg(long)]
         into: PathBuf,
+        /// Keep the columns of other clusters and versions that it has already.
+        #[arg(long)]
+        beside: bool,
     },
     /// Render what witnesses said into a file, between its markers.
     Witnesses {
@@ -184,7 +188,10 @@ impl Arguments {
                 let lines = if behaviours { list::behaviours() } else { list::scenarios() };
                 Ok(list::print(&lines)?)
             }
-            Command::Matrix { results, into } => report::matrix::write(&results, &into),
+            Command::Matrix { results, into, beside } => {
+                let others = if beside { Others::Kept } else { Others::Replaced };
+                report::matrix::write(&results, &into, others)
+            }
             Command::Witnesses { results, into } => witness::record::write(&results, &into),
             Command::App(app) => app.run().await,
             Command::Cluster(command) => command.run().await,

@@ -50,9 +50,14 @@ judge() {
     fi
 }
 
-# record WHAT FILE: renders what the runs have found, between the lines of the file that say so.
+# record WHAT FILE OPTION...: renders what the runs have found, if anything, between the lines of the
+# file that say so.
 record() {
-    "$binaries/conformance" "$1" "${found[@]}" --into "$2"
+    local what=$1 file=$2
+    shift 2
+    if ((${#found[@]} > 0)); then
+        "$binaries/conformance" "$what" "${found[@]}" --into "$file" "$@"
+    fi
 }
 
 # sum_up: the closing line. Fails when anything failed, or nothing passed.

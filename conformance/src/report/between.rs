@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 
 /// The lines between which everything belongs to the program.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +12,17 @@ pub(crate) struct Markers {
 }
 
 impl Markers {
+    /// What is between the lines of a file.
+    ///
+    /// # Errors
+    /// When the file does not have them.
+    pub(crate) fn read(self, from: &Path) -> anyhow::Result<String> {
+        let text =
+            std::fs::read_to_string(from).with_context(|| format!("read {}", from.display()))?;
+        let (_, within, _) = self.split(&text).ok_or_else(|| self.missing(from))?;
+        Ok(within.to_owned())
+    }
+
     /// Puts a new text between the lines of a file.
     ///
     /// # Errors
@@ -19,18 +30,25 @@ impl Markers {
     pub(crate) fn write(self, into: &Path, new: &str) -> anyhow::Result<()> {
         let name = into.display();
         let text = std::fs::read_to_string(into).with_context(|| format!("read {name}"))?;
-        let Some(text) = self.put(&text, new) else {
-            let Self { begin, end } = self;
-            bail!("{name} has no lines `{begin}` and `{end}`, in this order");
-        };
+        let text = self.put(&text, new).ok_or_else(|| self.missing(into))?;
         std::fs::write(into, text).with_context(|| format!("write {name}"))
     }
 
     fn put(self, text: &str, new: &str) -> Option<String> {
         let Self { begin, end } = self;
-        let (before, rest) = text.split_once(begin)?;
-        let (_, after) = rest.split_once(end)?;
+        let (before, _, after) = self.split(text)?;
         Some(format!("{before}{begin}\n{new}{end}{after}"))
+    }
+
+    fn split(self, text: &str) -> Option<(&str, &str, &str)> {
+        let (before, rest) = text.split_once(self.begin)?;
+        let (within, after) = rest.split_once(self.end)?;
+        Some((before, within, after))
+    }
+
+    fn missing(self, file: &Path) -> anyhow::Error {
+        let (Self { begin, end }, name) = (self, file.display());
+        anyhow!("{name} has no lines `{begin}` and `{end}`, in this order")
     }
 }
 

@@ -3,6 +3,7 @@
 //! Where a result comes from is part of its mark, so that what CI has shown, what somebody
 //! has shown once, and what is only written somewhere cannot be taken for each other.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::between::Markers;
@@ -22,57 +23,132 @@ by somebody's run. *docs*: not run, from documentation. **failed**: not as expec
 could not be tried there. not implemented: not claimed yet. Empty: no scenario at that level. \
 `(part)`: some of its scenarios were skipped.";
 
+/// Rows about the run itself, before those about behaviours.
+const FACTS: [&str; 4] = ["date", "kernel", "container runtime", "scenarios"];
+
+/// What becomes of the columns that a matrix has already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// They go.
+    Replaced,
+    /// Those of other clusters, or of other versions, stay.
+    Kept,
+}
+
 /// Puts the matrix of some reports into a file that has the markers.
-pub(crate) fn write(files: &[impl AsRef<Path>], into: &Path) -> anyhow::Result<()> {
-    let mut reports = Vec::new();
+pub(crate) fn write(files: &[impl AsRef<Path>], into: &Path, others: Others) -> anyhow::Result<()> {
+    let mut columns = match others {
+        Others::Replaced => Vec::new(),
+        Others::Kept => columns(&MARKERS.read(into)?),
+    };
     for file in files {
-        reports.push(super::read(file.as_ref())?);
+        put(&mut columns, Column::of(&super::read(file.as_ref())?));
     }
-    MARKERS.write(into, &render(&reports))
+    MARKERS.write(into, &render(&columns))
 }
 
-fn render(reports: &[Report]) -> String {
-    let mut rows = vec![heading(reports), rule(reports.len())];
-    rows.push(row("date", reports, |report| report.date.clone()));
-    rows.push(row("kernel", reports, |report| report.versions.kernel.clone().unwrap_or_default()));
-    rows.push(row("container runtime", reports, |report| {
-        report.versions.runtime.clone().unwrap_or_default()
-    }));
-    rows.push(row("scenarios", reports, |report| report.tally().to_string()));
-    let mut group = "";
-    for behaviour in BEHAVIOURS {
-        let cells: Vec<_> = reports.iter().map(|report| verdict(report, behaviour)).collect();
-        if cells.iter().all(String::is_empty) {
-            continue;
-        }
-        if behaviour.group != group {
-            group = behaviour.group;
-            rows.push(format!("| **{group}** |{}", " |".repeat(reports.len())));
-        }
-        let title = format!("{}. {}", behaviour.number, behaviour.title);
-        rows.push(format!("| {} | {} |", cell(&title), cells.join(" | ")));
-    }
-    format!("\n{}\n\n{LEGEND}\n\n", rows.join("\n"))
+/// One cluster's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Column {
+    heading: String,
+    /// By the first cells of their rows; without those that say nothing.
+    cells: BTreeMap<String, String>,
 }
 
-fn heading(reports: &[Report]) -> String {
-    let names = reports.iter().map(|report| {
+impl Column {
+    fn of(report: &Report) -> Self {
         let versions = &report.versions;
         let cni = versions.cni.as_deref().unwrap_or("namespaces, without a cluster");
         let kubernetes = versions.kubernetes.as_ref();
         let kubernetes = kubernetes.map(|version| format!("<br>Kubernetes {version}"));
-        format!(" {}{} |", cell(cni), kubernetes.unwrap_or_default())
-    });
-    format!("| behaviour |{}", names.collect::<String>())
+        let facts = [
+            report.date.clone(),
+            versions.kernel.clone().unwrap_or_default(),
+            versions.runtime.clone().unwrap_or_default(),
+            report.tally().to_string(),
+        ];
+        let facts = FACTS.map(str::to_owned).into_iter().zip(facts.map(|fact| cell(&fact)));
+        let verdicts = BEHAVIOURS.iter().map(|one| (label(one), verdict(report, one)));
+        Self {
+            heading: format!("{}{}", cell(cni), kubernetes.unwrap_or_default()),
+            cells: facts.chain(verdicts).filter(|(_, text)| !text.is_empty()).collect(),
+        }
+    }
 }
 
-fn rule(columns: usize) -> String {
-    format!("|---|{}", "---|".repeat(columns))
+/// In the place of the one with the same heading, or at the end.
+fn put(columns: &mut Vec<Column>, new: Column) {
+    match columns.iter_mut().find(|column| column.heading == new.heading) {
+        Some(old) => *old = new,
+        None => columns.push(new),
+    }
 }
 
-fn row(name: &str, reports: &[Report], fact: impl Fn(&Report) -> String) -> String {
-    let cells: Vec<_> = reports.iter().map(|report| cell(&fact(report))).collect();
-    format!("| {name} | {} |", cells.join(" | "))
+/// The columns of a matrix that was rendered before.
+fn columns(text: &str) -> Vec<Column> {
+    let mut rows = text.lines().filter(|line| line.starts_with('|')).map(cells);
+    let headings = rows.next().unwrap_or_default();
+    let column = |heading| Column { heading, cells: BTreeMap::new() };
+    let mut columns: Vec<_> = headings.into_iter().skip(1).map(column).collect();
+    for row in rows {
+        let Some((label, texts)) = row.split_first() else { continue };
+        for (column, text) in columns.iter_mut().zip(texts).filter(|(_, text)| !text.is_empty()) {
+            column.cells.insert(label.clone(), text.clone());
+        }
+    }
+    // Not a fact about any cluster: the line below the headings.
+    columns.iter_mut().for_each(|column| column.cells.retain(|label, _| label != RULE));
+    columns
+}
+
+/// The cells of a row; a `|` in one of them is escaped.
+fn cells(row: &str) -> Vec<String> {
+    let mut cells = vec![String::new()];
+    let mut before = ' ';
+    let row = row.trim();
+    let row = row.strip_prefix('|').unwrap_or(row);
+    for letter in row.strip_suffix('|').unwrap_or(row).chars() {
+        match cells.last_mut() {
+            Some(last) if letter != '|' || before == '\\' => last.push(letter),
+            _ => cells.push(String::new()),
+        }
+        before = letter;
+    }
+    cells.iter().map(|cell| cell.trim().to_owned()).collect()
+}
+
+const RULE: &str = "---";
+
+fn render(columns: &[Column]) -> String {
+    let headings = columns.iter().map(|column| format!(" {} |", column.heading));
+    let mut rows = vec![
+        format!("| behaviour |{}", headings.collect::<String>()),
+        format!("|{RULE}|{}", format!("{RULE}|").repeat(columns.len())),
+    ];
+    rows.extend(FACTS.iter().map(|fact| row(fact, columns)));
+    let mut group = "";
+    for behaviour in BEHAVIOURS {
+        let label = label(behaviour);
+        if columns.iter().all(|column| !column.cells.contains_key(&label)) {
+            continue;
+        }
+        if behaviour.group != group {
+            group = behaviour.group;
+            rows.push(format!("| **{group}** |{}", " |".repeat(columns.len())));
+        }
+        rows.push(row(&label, columns));
+    }
+    format!("\n{}\n\n{LEGEND}\n\n", rows.join("\n"))
+}
+
+fn label(behaviour: &Behaviour) -> String {
+    cell(&format!("{}. {}", behaviour.number, behaviour.title))
+}
+
+fn row(label: &str, columns: &[Column]) -> String {
+    let cell = |column: &Column| column.cells.get(label).cloned().unwrap_or_default();
+    let cells: Vec<_> = columns.iter().map(cell).collect();
+    format!("| {label} | {} |", cells.join(" | "))
 }
 
 /// The worst that happened to any scenario of a behaviour; a pass is one only when something
@@ -117,7 +193,7 @@ mod tests {
         docs.source = Source::Documentation;
         docs.results.truncate(1);
         docs.results[0].behaviours.push(14);
-        let text = render(&[hand, ci, docs]);
+        let text = render(&[hand, ci, docs].map(|report| Column::of(&report)));
         let row = |number: &str| {
             let start = format!("| {number}. ");
             let line = text.lines().find(|line| line.starts_with(&start)).unwrap();
@@ -137,5 +213,28 @@ mod tests {
         report.results[1].mark = Mark::Skipped;
         let third = BEHAVIOURS.iter().find(|behaviour| behaviour.number == 3).unwrap();
         assert_eq!(verdict(&report, third), "**hand** (part)");
+    }
+
+    #[test]
+    fn columns_of_others_stay_as_they_are() {
+        let mut other = sample();
+        other.versions.cni = Some("calico | 3.28.5".to_owned());
+        let both = [sample(), other.clone()].map(|report| Column::of(&report));
+        let text = render(&both);
+        assert_eq!(columns(&text), both);
+
+        // Of the same cluster a new run counts, in the same place.
+        let mut again = sample();
+        (again.source, again.date) = (Source::Ci, "2026-12-01".to_owned());
+        let mut merged = columns(&text);
+        put(&mut merged, Column::of(&again));
+        assert_eq!(merged, [Column::of(&again), Column::of(&other)]);
+        assert_eq!(columns(&render(&merged)), merged);
+
+        // Of another version it is another column.
+        again.versions.kubernetes = Some("v1.37.0".to_owned());
+        put(&mut merged, Column::of(&again));
+        assert_eq!(merged.len(), 3);
+        assert!(columns("no table").is_empty());
     }
 }
