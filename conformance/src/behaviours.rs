@@ -107,11 +107,11 @@ pub(crate) const BEHAVIOURS: &[Behaviour] = &[
     lab(65, ISOLATION, "nothing is ever written in another namespace"),
     lab(66, ISOLATION, "unprivileged users reach no socket; rubbish crashes nobody"),
     cluster(67, ISOLATION, "the identity is the service account's, whatever restarts"),
-    cluster(68, ISOLATION, "ten thousand pods leave no descriptor, namespace or mount"),
+    cluster(68, ISOLATION, "a hundred pods leave no descriptor, namespace or mount"),
     cluster(69, OPERATIONS, "uninstalling releases running pods and leaves nothing"),
     cluster(70, OPERATIONS, "nodes outside of the rollout are untouched"),
     cluster(71, OPERATIONS, "status, events and metrics agree with the packets"),
-    cluster(72, OPERATIONS, "250 pods on a node enrol and survive restarts in time"),
+    cluster(72, OPERATIONS, "sixty pods on a node enrol and survive restarts in time"),
 ];
 
 /// Which scenarios cover a behaviour, by level.

@@ -51,7 +51,7 @@ pub(crate) fn write(files: &[impl AsRef<Path>], into: &Path, others: Others) -> 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Column {
     heading: String,
-    /// By the first cells of their rows; without those that say nothing.
+    /// By the [`key`] of their rows; without those that say nothing.
     cells: BTreeMap<String, String>,
 }
 
@@ -68,7 +68,7 @@ impl Column {
             report.tally().to_string(),
         ];
         let facts = FACTS.map(str::to_owned).into_iter().zip(facts.map(|fact| cell(&fact)));
-        let verdicts = BEHAVIOURS.iter().map(|one| (label(one), verdict(report, one)));
+        let verdicts = BEHAVIOURS.iter().map(|one| (one.number.to_string(), verdict(report, one)));
         Self {
             heading: format!("{}{}", cell(cni), kubernetes.unwrap_or_default()),
             cells: facts.chain(verdicts).filter(|(_, text)| !text.is_empty()).collect(),
@@ -93,7 +93,7 @@ fn columns(text: &str) -> Vec<Column> {
     for row in rows {
         let Some((label, texts)) = row.split_first() else { continue };
         for (column, text) in columns.iter_mut().zip(texts).filter(|(_, text)| !text.is_empty()) {
-            column.cells.insert(label.clone(), text.clone());
+            column.cells.insert(key(label).to_owned(), text.clone());
         }
     }
     // Not a fact about any cluster: the line below the headings.
@@ -117,6 +117,11 @@ fn cells(row: &str) -> Vec<String> {
     cells.iter().map(|cell| cell.trim().to_owned()).collect()
 }
 
+/// What a row is known by: a behaviour's number, whatever its words were, or a fact's name.
+fn key(label: &str) -> &str {
+    label.split_once(". ").map_or(label, |(number, _)| number)
+}
+
 const RULE: &str = "---";
 
 fn render(columns: &[Column]) -> String {
@@ -128,8 +133,9 @@ fn render(columns: &[Column]) -> String {
     rows.extend(FACTS.iter().map(|fact| row(fact, columns)));
     let mut group = "";
     for behaviour in BEHAVIOURS {
-        let label = label(behaviour);
-        if columns.iter().all(|column| !column.cells.contains_key(&label)) {
+        let title = format!("{}. {}", behaviour.number, behaviour.title);
+        let label = cell(&title);
+        if columns.iter().all(|column| !column.cells.contains_key(key(&label))) {
             continue;
         }
         if behaviour.group != group {
@@ -141,12 +147,8 @@ fn render(columns: &[Column]) -> String {
     format!("\n{}\n\n{LEGEND}\n\n", rows.join("\n"))
 }
 
-fn label(behaviour: &Behaviour) -> String {
-    cell(&format!("{}. {}", behaviour.number, behaviour.title))
-}
-
 fn row(label: &str, columns: &[Column]) -> String {
-    let cell = |column: &Column| column.cells.get(label).cloned().unwrap_or_default();
+    let cell = |column: &Column| column.cells.get(key(label)).cloned().unwrap_or_default();
     let cells: Vec<_> = columns.iter().map(cell).collect();
     format!("| {label} | {} |", cells.join(" | "))
 }
@@ -222,6 +224,9 @@ mod tests {
         let both = [sample(), other.clone()].map(|report| Column::of(&report));
         let text = render(&both);
         assert_eq!(columns(&text), both);
+        let other_words = text.replace(" is captured", " goes through the tunnel");
+        assert_ne!(other_words, text);
+        assert_eq!(columns(&other_words), both, "rows are known by their numbers");
 
         // Of the same cluster a new run counts, in the same place.
         let mut again = sample();
